@@ -1,0 +1,50 @@
+# Needs make and Python 3.11 or newer; everything else goes into .venv, at the versions of constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# The workers of the tests must not fight for the cores.
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench doc clean
+.DELETE_ON_ERROR:
+
+help: ## print this list
+	@echo "make TARGET, where TARGET is one of"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
+
+demo: $(VENV)/.installed-demo ## fill the holes of real tables, compare imputers, write demo/index.html
+	$(BIN)/python examples/quickstart.py
+
+test: lint ## lint, then run the tests and the examples of docstrings and pages
+	SCIPY_ARRAY_API=1 $(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal \
+		--doctest-modules --doctest-glob '*.md' tests sklowrank README.md doc/*.md doc/methods/*.md
+
+lint: $(VENV)/.installed-test ## check style, format, and the types of sklowrank/_core
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-bench ## measure against the peers, render doc/benchmarks (data: SKLOWRANK_DATA)
+	$(BIN)/python -m benchmarks
+
+doc: $(VENV)/.installed-doc ## build the site in doc/_build/html, without network
+	$(BIN)/sphinx-build -W --keep-going -b html doc doc/_build/html
+
+clean: ## remove everything generated except .venv
+	rm -rf build dist demo doc/_build doc/api doc/gallery doc/sg_execution_times.rst benchmarks/results
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .coverage htmlcov sklowrank.egg-info
+	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up. A stamp per extra: nothing is installed twice until pyproject.toml or constraints.txt change.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and "sklowrank needs Python 3.11 or newer, and \
+	$(PYTHON) is %d.%d. Name another one: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "No venv: install Python's venv package first."; exit 1; }
+
+$(VENV)/.installed-%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing sklowrank[$*] into $(VENV); the first time this takes some minutes."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	@touch $@

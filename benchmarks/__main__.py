@@ -1,0 +1,43 @@
+"""Command line: ``python -m benchmarks [NAME ...] [--threads N] [--device cpu|cuda] [--render]``."""
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+
+import benchmarks
+
+NAMES = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__", "harness"})
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"comparisons to run: {', '.join(NAMES)}; default all")
+    parser.add_argument("--threads", type=int, default=1, help="threads of each method and peer (default 1)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where our methods compute")
+    parser.add_argument("--case", help="run only the cases whose name contains this, and write no report")
+    parser.add_argument("--render", action="store_true", help="only write the reports again from the stored results")
+    options = parser.parse_args()
+    unknown = sorted(set(options.names) - set(NAMES))
+    if unknown:
+        parser.error(f"unknown comparison {', '.join(unknown)}; choose from {', '.join(NAMES)}")
+
+    # Before numpy or torch is imported; every measured process inherits them.
+    os.environ.update(dict.fromkeys(THREADS, str(options.threads)))
+    from benchmarks import harness
+
+    failed = False
+    for name in options.names or NAMES:
+        if not options.render:
+            suite = importlib.import_module(f"benchmarks.{name}")
+            bench = harness.run(name, suite, options.threads, options.device, options.case)
+            failed = failed or bool(bench.errors)
+        if not options.case:
+            harness.render(name)
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

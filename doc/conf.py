@@ -1,0 +1,76 @@
+"""Sphinx's settings. The site builds, and reads, without network."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")  # before numpy and torch: the examples run in this process
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+import matplotlib
+
+import sklowrank
+
+matplotlib.use("agg")
+
+project = "sklowrank"
+author = "the sklowrank developers"
+copyright = f"2026, {author}"
+version = release = sklowrank.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "offline",
+]
+root_doc = "index"
+exclude_patterns = ["_build", "benchmarks"]
+templates_path = ["_templates"]
+default_role = "literal"
+highlight_language = "none"
+
+autosummary_generate = True
+autodoc_typehints = "none"
+add_module_names = False
+toc_object_entries = False
+numpydoc_show_class_members = False
+
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+html_theme = "pydata_sphinx_theme"
+html_title = f"sklowrank {version}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+html_copy_source = False
+html_sidebars = {"index": [], "choose": [], "measure": [], "changelog": [], "contributing": []}
+html_theme_options = {
+    "logo": {"text": "sklowrank"},
+    "header_links_before_dropdown": 5,
+    "navbar_end": ["theme-switcher"],
+    "show_prev_next": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"plot_",
+    "ignore_pattern": r"(quickstart|__init__)\.py",
+    "backreferences_dir": "gallery/backreferences",
+    "doc_module": ("sklowrank",),
+    "reference_url": {"sklowrank": None},
+    "remove_config_comments": True,
+    "download_all_examples": False,
+    "show_signature": False,
+    "plot_gallery": True,
+    "abort_on_example_error": True,
+}

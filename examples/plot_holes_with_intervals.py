@@ -1,0 +1,58 @@
+"""
+Fill holes, and say how sure each value is
+==========================================
+
+A table with holes goes in, a full one comes out: :class:`~sklowrank.impute.MatrixCompletionImputer` stands where
+:class:`~sklearn.impute.SimpleImputer` would. It also tells how far each filled value may be off.
+"""
+
+# %%
+# Thirty per cent of the cells of a real table are hidden, so that we can look the answers up afterwards.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from sklearn.datasets import load_breast_cancer
+
+from sklowrank.impute import MatrixCompletionImputer
+
+whole = load_breast_cancer(as_frame=True).data
+hidden = np.random.default_rng(0).random(whole.shape) < 0.3
+table = whole.mask(hidden)
+table.iloc[:4, :5]
+
+# %%
+# Cells that were observed come back bit for bit; only holes are filled.
+
+imputer = MatrixCompletionImputer(n_components=15, random_state=0).set_output(transform="pandas")
+filled = imputer.fit_transform(table)
+filled.iloc[:4, :5]
+
+# %%
+# ``transform_std`` gives the standard deviation of every filled cell, and zero where the value was known. A 90 %
+# interval reaches 1.645 of them to either side.
+
+half = 1.645 * imputer.transform_std(table)
+inside = np.abs(filled - whole).to_numpy()[hidden] <= half[hidden]
+print(f"{inside.mean():.1%} of {inside.size} hidden values lie inside their 90 % interval")
+
+# %%
+# Three columns, one panel each, with the values that were observed in grey. The closer a dot is to the diagonal, the
+# better the fill.
+
+figure, panels = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+for panel, name in zip(panels, ["mean radius", "mean texture", "mean smoothness"]):
+    j = whole.columns.get_loc(name)
+    rows = np.flatnonzero(hidden[:, j])
+    known = whole[name][~hidden[:, j]]
+    panel.plot(known, known, ".", color="0.8", label="observed")
+    style = {"fmt": ".", "color": "#0f766e", "ecolor": "#0f766e55", "label": "filled, with its 90 % interval"}
+    panel.errorbar(whole[name].iloc[rows], filled[name].iloc[rows], yerr=half[rows, j], **style)
+    panel.axline((known.mean(), known.mean()), slope=1, color="k", lw=0.8)
+    panel.set(title=name, xlabel="true value")
+panels[0].set_ylabel("value in the filled table")
+panels[0].legend(loc="upper left", frameon=False)
+plt.show()
+
+# %%
+# What to see: the radius is tied to the area and the perimeter, so its intervals are short; the texture is tied to
+# little else, and its long intervals say so.

@@ -1,0 +1,31 @@
+"""What ``make demo`` runs: real tables with holes, tuned pipelines, one table of results, pictures and a page.
+
+``python examples/quickstart.py`` writes PNG pictures and ``index.html``, which holds everything in one file, into
+``demo``; ``--out`` names another folder. Each method of the suite adds one section, see ``examples/sections``.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("agg")  # pictures go to files, so no window is needed
+
+from sections import SECTIONS
+from sections.report import print_table, write_page
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures and the page")
+    folder = parser.parse_args().out
+    start = time.perf_counter()
+    sections = [run() for run in SECTIONS]
+    print_table(sections)
+    page = write_page(sections, folder)
+    print(f"\n{time.perf_counter() - start:.0f} seconds. Pictures and page: {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""The sections of the demo, in the order of the page; a method adds its file and one name here."""
+
+from .matrix_completion import real_tables
+from .mixed_table import mixed_table
+
+SECTIONS = [real_tables, mixed_table]

@@ -1,0 +1,51 @@
+"""Walking rows in blocks that fit the memory, smaller ones where the device runs out."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+
+_AUTO_BYTES = 1 << 25  # 32 MiB: blocks of this size stay near the caches of a CPU and keep a GPU busy
+_T = TypeVar("_T")
+
+
+def rows_per_block(batch_size: int | str, n_rows: int, bytes_per_row: int) -> int:
+    """Resolve `batch_size`: a number of rows as it is, "auto" as many rows as fill a block of 32 MiB."""
+    if batch_size == "auto":
+        batch_size = max(1, _AUTO_BYTES // max(1, bytes_per_row))
+    return min(int(batch_size), max(1, n_rows))
+
+
+def in_blocks(compute: Callable[[slice], _T], n_rows: int, block: int, *, bytes_per_row: int) -> Iterator[_T]:
+    """Yield `compute(rows)` for consecutive slices of `block` rows.
+
+    Where the memory does not suffice the block is halved, for the rest of the walk too, and the same rows are tried
+    again: `compute` must return its result and change nothing.
+
+    Raises
+    ------
+    MemoryError
+        If the memory does not even suffice for one row.
+    """
+    start = 0
+    while start < n_rows:
+        rows = slice(start, min(start + block, n_rows))
+        try:
+            result = compute(rows)
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if rows.stop - start == 1:
+                raise MemoryError(
+                    f"One row of {n_rows} needs a block of about {bytes_per_row} bytes, which the "
+                    "device does not have. batch_size cannot go below 1: use fewer components or device='cpu'."
+                ) from error
+            block = max(1, (rows.stop - start) // 2)
+            continue
+        yield result
+        start = rows.stop
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """True for CUDA's own class, Python's, and the plain RuntimeError of torch's CPU allocator."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)

@@ -1,0 +1,17 @@
+"""The one place that imports scikit-learn's private names, so that a rename upstream is mended in one line."""
+
+from sklearn.base import _fit_context
+from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
+
+__all__ = [
+    "Interval",
+    "StrOptions",
+    "_fit_context",
+    "check_feature_names_in",
+    "check_same_namespace",
+    "get_namespace",
+    "get_namespace_and_device",
+    "move_to",
+]

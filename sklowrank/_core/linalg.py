@@ -1,0 +1,33 @@
+"""Linear algebra that several methods need, with the seed and the device of the workspace."""
+
+from collections.abc import Callable
+
+import torch
+
+
+def randomized_svd(
+    multiply: Callable[[torch.Tensor], torch.Tensor],
+    multiply_transposed: Callable[[torch.Tensor], torch.Tensor],
+    start: torch.Tensor,
+    *,
+    n_components: int,
+    n_iter: int = 4,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the leading singular triplets U, s, Vh of a matrix that is known by its products alone.
+
+    Subspace iteration (Halko, Martinsson, Tropp 2011) from `start`, a random tensor of shape (n_columns, width) with
+    width >= n_components; the surplus columns buy accuracy. `multiply` maps (n_columns, width) to (n_rows, width),
+    `multiply_transposed` the other way.
+    """
+    Q = torch.linalg.qr(multiply(start)).Q
+    for _ in range(n_iter):
+        Q = torch.linalg.qr(multiply(torch.linalg.qr(multiply_transposed(Q)).Q)).Q
+    V, s, Wh = torch.linalg.svd(multiply_transposed(Q), full_matrices=False)
+    k = n_components
+    return Q @ Wh.mT[:, :k], s[:k], V.mT[:k]
+
+
+def signs_of_largest(V: torch.Tensor) -> torch.Tensor:
+    """Return for each row of V the sign of its entry of largest magnitude, 1 where the row is zero."""
+    largest = V.gather(1, V.abs().argmax(1, keepdim=True))[:, 0]
+    return torch.where(largest < 0, -1.0, 1.0).to(V.dtype)

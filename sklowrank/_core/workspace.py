@@ -1,0 +1,83 @@
+"""The border between the user's arrays and torch: device, precision and seed are decided here, once per call."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+
+from .compat import get_namespace_and_device, move_to
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where one call computes, and how its arrays come in and go out."""
+
+    device: torch.device
+    dtype: torch.dtype
+    generator: torch.Generator  # on the CPU, so that a seed draws the same numbers on every device
+    namespace: Any  # the user's array library
+    home: Any  # the device on which the user's array lives; None for numpy
+
+    def load(self, array) -> torch.Tensor:
+        """Return `array` as a tensor on the device; floating values in the working precision, others as they are.
+
+        The tensor may share the array's memory: it is read, never written.
+        """
+        if not isinstance(array, torch.Tensor):
+            if self.home is not None and not isinstance(array, np.ndarray):
+                array = move_to(array, xp=np, device="cpu")
+            array = torch.from_numpy(np.require(array, requirements="CW"))
+        return array.to(self.device, self.dtype if array.is_floating_point() else None)
+
+    def store(self, tensor: torch.Tensor) -> Any:
+        """Return `tensor` in the user's library, on the user's device, in memory of its own."""
+        tensor = tensor.detach()
+        if isinstance(self.home, torch.device):
+            return tensor.to(self.home, copy=True)
+        array = tensor.cpu().numpy().copy()
+        return array if self.home is None else move_to(array, xp=self.namespace, device=self.home)
+
+    def randn(self, *shape: int) -> torch.Tensor:
+        """Draw standard normal values of the given shape."""
+        return torch.randn(*shape, generator=self.generator, dtype=self.dtype, device="cpu").to(self.device)
+
+
+def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
+    """Decide where and in which precision to compute on `X`, an array that has been validated.
+
+    Raises
+    ------
+    ValueError
+        If a CUDA device is asked for and torch sees none, or `device` names no device of torch.
+    """
+    namespace, _, home = get_namespace_and_device(X)
+    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
+    return Workspace(
+        device=_choose_device(device, home),
+        dtype=torch.float32 if str(X.dtype).endswith("float32") else torch.float64,
+        generator=torch.Generator("cpu").manual_seed(seed),
+        namespace=namespace,
+        home=home,
+    )
+
+
+def _choose_device(device: str, home: Any) -> torch.device:
+    if device == "auto":
+        if isinstance(home, torch.device):
+            return home
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(
+            f"device={device!r} is not a device of torch. Use 'auto', 'cpu', 'cuda' or 'cuda:1'."
+        ) from None
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        seen = torch.cuda.device_count() or "no"
+        raise ValueError(
+            f"device={device!r} was asked for, but torch sees {seen} CUDA device{'s' if seen != 1 and seen != 'no' else ''}"
+            ". Use device='auto' or 'cpu'."
+        )
+    return chosen

@@ -1,0 +1,5 @@
+"""Filling holes in tables."""
+
+from ._matrix_completion import MatrixCompletionImputer
+
+__all__ = ["MatrixCompletionImputer"]

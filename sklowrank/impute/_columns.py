@@ -1,0 +1,186 @@
+"""The columns of a table with holes: what was observed in each, how they are scaled, and how fills get their units."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from ._observed_cells import ListedCells, TableCells
+
+
+class Columns(NamedTuple):
+    """What was observed in each column; float64 tensors of shape (n_features,)."""
+
+    count: torch.Tensor
+    mean: torch.Tensor
+    std: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
+
+
+class Layout(NamedTuple):
+    """How the columns of a table enter the model and leave it; arrays of shape (n_features,)."""
+
+    mean: Any  # subtracted; NaN where nothing was observed
+    scale: Any  # divided by: the model sees values of mean square 1
+    std: Any  # of the observed values, 1 where it is 0: the yardstick of scores
+    low: Any  # bounds of the fills
+    high: Any
+    modelled: Any  # bool: columns with something to model; all others are filled with their mean
+    kept: Any  # bool: columns of the output
+    holes: Any  # bool: columns that had holes in fit
+
+
+class Hidden(NamedTuple):
+    """Observed cells put aside to be compared with their fill."""
+
+    rows: torch.Tensor
+    columns: torch.Tensor
+    values: torch.Tensor
+
+
+def load_table(X, ws, missing_values):
+    """Return X as a tensor in which NaN is missing, or as a CSR matrix of the observed values alone."""
+    if not sp.issparse(X):
+        X = ws.load(X)
+        return X if np.isnan(missing_values) else torch.where(missing_values == X, torch.nan, X)
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    missing = np.isnan(X.data) | (X.data == missing_values)
+    if not missing.any():
+        return X
+    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))[~missing]
+    return sp.csr_matrix((X.data[~missing], (rows, X.indices[~missing])), shape=X.shape)
+
+
+def rows_with_values(X):
+    """Return the rows of a loaded table in which something was observed."""
+    there = np.diff(X.indptr) > 0 if sp.issparse(X) else (~X.isnan()).any(1)
+    return X if there.all() else X[there]
+
+
+def observe(X, ws):
+    """Return the :class:`Columns` of a loaded table."""
+    return _observe_listed(X, ws) if sp.issparse(X) else _observe_table(X)
+
+
+def _observe_table(X):
+    there = ~X.isnan()
+    count = there.sum(0).double()
+    low = torch.where(there, X, torch.inf).amin(0).double()
+    high = torch.where(there, X, -torch.inf).amax(0).double()
+    size = torch.maximum(low.abs(), high.abs())
+    size = torch.where((count > 0) & (size > 0), size, 1.0)  # before anything is squared: 1e25 must survive float32
+    scaled = X / size.to(X.dtype)
+    mean = _divide(scaled.nansum(0, dtype=torch.float64), count)
+    std = _divide(((scaled - mean.to(X.dtype)) ** 2).nansum(0, dtype=torch.float64), count).sqrt()
+    return Columns(count, mean * size, std * size, low, high)
+
+
+def _observe_listed(X, ws):
+    X = X.tocsc()
+    count = np.diff(X.indptr)
+    column, filled = np.repeat(np.arange(X.shape[1]), count), count > 0
+    low, high = np.full(X.shape[1], np.inf), np.full(X.shape[1], -np.inf)
+    if X.nnz:
+        low[filled] = np.minimum.reduceat(X.data, X.indptr[:-1][filled])
+        high[filled] = np.maximum.reduceat(X.data, X.indptr[:-1][filled])
+    size = np.maximum(abs(low), abs(high))
+    size = np.where(filled & (size > 0), size, 1.0)
+    scaled = X.data / size[column]
+    mean = np.bincount(column, scaled, X.shape[1]) / np.where(filled, count, np.nan)
+    std = np.sqrt(np.bincount(column, (scaled - mean[column]) ** 2, X.shape[1]) / np.where(filled, count, np.nan))
+    columns = (count, mean * size, std * size, low, high)
+    return Columns(*(torch.from_numpy(a.astype(np.float64)).to(ws.device) for a in columns))
+
+
+def _divide(total, count):
+    return torch.where(count > 0, total / count.clamp_min(1), torch.nan)
+
+
+def lay_out(columns, n_rows, *, centred, scaled, clip, keep_empty):
+    """Return the :class:`Layout` of a table of `n_rows` rows, and the unit: the factor in `scale` common to all columns.
+
+    Columns are modelled if something was observed in them, and, where they are centred, if it varies: what is left of a
+    constant is zero, and no offset of a row may move its fill.
+    """
+    filled, varying = columns.count > 0, columns.high > columns.low
+    mean = columns.mean if centred else torch.where(filled, 0.0, torch.nan)
+    std = torch.where(varying & (columns.std > 0), columns.std, 1.0)
+    scale = std if scaled else torch.ones_like(std)
+    modelled = filled & varying if centred else filled
+    square = (columns.std / scale) ** 2 + ((columns.mean - mean) / scale) ** 2
+    count = columns.count[modelled]
+    unit = float((count * square[modelled]).sum() / count.sum().clamp_min(1)) ** 0.5 or 1.0
+    low, high = _bounds(columns, clip)
+    kept, holes = filled | keep_empty, columns.count < n_rows
+    return Layout(mean, scale * unit, std, low, high, modelled, kept, holes), unit
+
+
+def _bounds(columns, clip):
+    if clip == "observed":
+        return columns.low, columns.high
+    low, high = (-torch.inf, torch.inf) if clip is None else clip
+    return torch.full_like(columns.low, low), torch.full_like(columns.high, high)
+
+
+def cells_in(X, layout, ws):
+    """Return the cells of the modelled columns of a loaded table, centred and scaled to mean square 1."""
+    centre, scale = layout.mean[layout.modelled], layout.scale[layout.modelled]
+    if not sp.issparse(X):
+        return TableCells(((X if layout.modelled.all() else X[:, layout.modelled]) - centre) / scale)
+    entries = X[:, layout.modelled.cpu().numpy()].tocoo()
+    values = (entries.data - centre.cpu().numpy()[entries.col]) / scale.cpu().numpy()[entries.col]
+    return ListedCells(ws, entries.row, entries.col, values.astype(X.dtype, copy=False), entries.shape)
+
+
+def in_units(fit, layout):
+    """Return the model's values of the modelled columns as bounded values of all columns, in the units of the table."""
+    full = layout.mean.nan_to_num(nan=0.0).expand(len(fit), -1).clone()
+    full[:, layout.modelled] += fit * layout.scale[layout.modelled]
+    return torch.clamp(full, layout.low, layout.high)
+
+
+def entries_in_units(fit, columns, layout):
+    """Return the model's values of single cells as bounded values in the units of the table, NaN in dropped columns."""
+    values = layout.mean.nan_to_num(nan=0.0)[columns]
+    values = values + torch.where(layout.modelled[columns], fit * layout.scale[columns], 0.0)
+    values = torch.clamp(values, layout.low[columns], layout.high[columns])
+    return torch.where(layout.kept[columns], values, torch.nan)
+
+
+def put_observed(full, X, value=None):
+    """Write the observed cells of a loaded table into `full`, or `value` in their place, and return it."""
+    if not sp.issparse(X):
+        return torch.where(X.isnan(), full, X if value is None else value)
+    rows, columns, values = observed_entries(X, full.device)
+    full[rows, columns] = values if value is None else value
+    return full
+
+
+def hide(X, share, modelled):
+    """Return a share of the observed cells of the modelled columns of a loaded table, and the table without them."""
+    rows, columns, values = observed_entries(X, modelled.device)
+    eligible = modelled[columns].nonzero()[:, 0].cpu().numpy()
+    chosen = np.random.RandomState(0).permutation(eligible)[: max(1, int(share * len(eligible)))]
+    chosen = torch.from_numpy(np.sort(chosen)).to(modelled.device)
+    hidden = Hidden(rows[chosen], columns[chosen], values[chosen])
+    if not sp.issparse(X):
+        rest = X.clone()
+        rest[hidden.rows, hidden.columns] = torch.nan
+        return hidden, rest
+    rest = torch.ones(len(values), dtype=torch.bool, device=modelled.device)
+    rest[chosen] = False
+    rest = rest.cpu().numpy()
+    return hidden, sp.csr_matrix((X.data[rest], (rows.cpu().numpy()[rest], X.indices[rest])), shape=X.shape)
+
+
+def observed_entries(X, device):
+    """Return rows, columns and values of the observed cells of a loaded table."""
+    if not sp.issparse(X):
+        rows, columns = torch.nonzero(~X.isnan(), as_tuple=True)
+        return rows, columns, X[rows, columns]
+    rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
+    return tuple(torch.from_numpy(a).to(device) for a in (rows, X.indices.astype(np.int64), X.data))

@@ -1,0 +1,576 @@
+"""Matrix completion for tables: fill the holes with a low-rank model, and say how sure each fill is."""
+
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.compat import Interval, StrOptions, _fit_context, check_feature_names_in
+from .._core.iterate import drive
+from .._core.validation import check_fit_data, check_new_data
+from .._core.workspace import open_workspace
+from ._columns import (
+    Hidden,
+    Layout,
+    cells_in,
+    entries_in_units,
+    hide,
+    in_units,
+    lay_out,
+    load_table,
+    observe,
+    observed_entries,
+    put_observed,
+    rows_with_values,
+)
+from ._matrix_completion_solver import check_options, count_components, learns_offsets, sweeps
+from ._row_equations import (
+    Model,
+    Rows,
+    augmented,
+    bytes_per_row,
+    canonical,
+    cells_of,
+    draws_of,
+    pairs_of,
+    solve_rows,
+    variances_of,
+)
+
+_MOST_DENSE_CELLS = 2**27  # 1 GiB of float64: above it a sparse X is not answered with a dense table
+
+
+def _is_variational(estimator):
+    return estimator.inference == "variational"
+
+
+class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+    """Fill the holes of a numeric table with a low-rank model.
+
+    Columns that move together fill each other's holes. A drop-in for :class:`~sklearn.impute.IterativeImputer` that
+    costs time linear in the number of observed cells, works on new rows, and gives the standard error of each filled
+    cell. The default, variational Bayes, has no strength to tune and switches surplus components off. Where rows lie on
+    a curved surface rather than near a flat one (images, say), :class:`~sklearn.impute.KNNImputer` can be better.
+
+    In a dense X, NaN is missing and **zero is a value**. In a sparse X, what is not stored is missing, and a stored zero
+    is a value.
+
+    Parameters
+    ----------
+    n_components : int or "auto", default="auto"
+        Number of components at most, above 0. "auto" means ``min(20, n_features - 1, n_samples - 1)``, at least 1.
+        Raising it costs time; under "variational" inference surplus components switch themselves off. An int above
+        ``min(n_samples, n_features)`` is cut to it with a warning.
+    inference : {"variational", "map"}, default="variational"
+        "variational" learns the noise of each column, the strength of each component, and how sure both are. "map" is
+        penalised alternating least squares: faster, with `alpha` to tune, and without standard errors.
+    alpha : float, default=1.0
+        Penalty of "map" on the squares of factors and offsets, at least 0. Raising it shrinks the fill towards the
+        column means.
+    reg_scaling : {"none", "count"}, default="none"
+        For "map": `alpha` for each row and column as it is, or times its number of observed cells.
+    solver : {"auto", "cholesky", "cg"}, default="auto"
+        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 12 components and "cg"
+        above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
+    cg_steps : int, default=3
+        For "cg": steps per half sweep, each warm-started.
+    fit_intercepts : bool, default=True
+        Centre the columns and learn an offset for each row and column. Where False, nothing is subtracted.
+    scale : bool, default=True
+        Divide each column by the standard deviation of its observed values.
+    nonnegative : bool, default=False
+        Non-negative factors, for "map" without conjugate gradients: no centring and no offsets.
+    clip : None, "observed" or (float, float), default=None
+        Bounds of the filled values: the observed range of each column, or two numbers.
+    init : {"svd", "random"}, default="svd"
+        For "map": start from the leading singular vectors of the zero-filled table, or from random factors.
+    max_iter : int, default=200
+        Sweeps over rows and columns at most.
+    tol : float, default=1e-4
+        Stop when a sweep changes the logarithm of the noise variance and the bound per cell by less; for "map", the
+        relative change of the root mean squared residual.
+    missing_values : float or int, default=nan
+        What marks a hole in X.
+    add_indicator : bool, default=False
+        Append one column for each feature that had holes in `fit`: 1 where the value is missing.
+    keep_empty_features : bool, default=False
+        Keep features without any observed value, as zeros. Otherwise they are dropped.
+    batch_size : int or "auto", default="auto"
+        Rows handled at once. It bounds the memory of the rows' equations and does not change the result.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1".
+    random_state : int, RandomState instance or None, default=None
+        Seeds the start.
+    verbose : int, default=0
+        1 prints a line per sweep.
+
+    Attributes
+    ----------
+    components_ : ndarray of shape (n_components, n_features)
+        Column factors, strongest first; the largest entry of each is positive. Components switched off, and columns
+        that the model leaves out (empty, or constant under `fit_intercepts`), are zero.
+    row_embedding_ : ndarray of shape (n_samples, n_components)
+        Row factors of the training rows.
+    row_intercept_ : ndarray of shape (n_samples,)
+        Row offsets, in units of the scaled columns.
+    intercept_ : ndarray of shape (n_features,)
+        Column offsets, in units of the scaled columns.
+    mean_ : ndarray of shape (n_features,)
+        Means of the observed values; zeros without `fit_intercepts`, NaN where nothing was observed. The model of a cell
+        is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
+    scale_ : ndarray of shape (n_features,)
+        Standard deviations of the observed values; 1 where it is 0 or `scale` is False.
+    noise_variance_ : float
+        Noise variance in units of the scaled columns, the mean over cells; for "map" the mean squared residual.
+    feature_noise_variance_ : ndarray of shape (n_features,)
+        Noise variance of each column, in squared units of the scaled columns. Only for "variational".
+    component_variance_ : ndarray of shape (n_components,)
+        Variance that each component gives to a cell of the scaled table: the product of the row factors' and the column
+        factors' mean squares.
+    n_components_effective_ : int
+        Components with a variance above 0.1 % of the largest.
+    components_cov_ : ndarray of shape (n_features, n_components + 1, n_components + 1)
+        Posterior covariance of each column's factors and offset. Only for "variational".
+    loss_curve_ : list of float
+        After each sweep the negative lower bound of the log-evidence per observed cell; for "map" the penalised
+        objective per observed cell. Both in units of the scaled columns, divided by their root mean square.
+    n_iter_ : int
+        Sweeps run.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had names that are strings.
+
+    See Also
+    --------
+    sklowrank.recommend.MatrixFactorizationRegressor : The same model for (row, column, value) lists.
+    sklearn.impute.IterativeImputer : One regression per column, in turns.
+    sklearn.impute.KNNImputer : Means over similar rows.
+
+    Notes
+    -----
+    A scaled cell is :math:`x_{ij} = u_i^\\top v_j + b_i + c_j + \\varepsilon_{ij}` with
+    :math:`\\varepsilon_{ij} \\sim N(0, \\sigma_j^2)` and normal priors whose variances are learnt, one for each component
+    ("automatic relevance determination"). "variational" maximises the lower bound of the evidence over
+    :math:`\\prod_i q(u_i, b_i) \\prod_j q(v_j, c_j)`; rotating the factors after each sweep so that both sides are
+    uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one
+    with the weight of ten cells. "map" minimises
+
+    .. math:: \\sum_{ij\\ \\mathrm{observed}} (x_{ij} - u_i^\\top v_j - b_i - c_j)^2
+              + \\alpha \\left(\\|U\\|^2 + \\|V\\|^2 + \\|b\\|^2 + \\|c\\|^2\\right).
+
+    With k components a sweep costs O(cells k²) for the sums and O((n_samples + n_features) k³) for the solves; with
+    conjugate gradients O(cells k). Memory: two copies of the table, n_features k² numbers, and a block of rows.
+    The posterior is exact for rows given columns and the other way round; that both factorise is the approximation, so
+    the standard errors are slightly small where columns are few.
+
+    References
+    ----------
+    .. [1] A. Ilin, T. Raiko, "Practical approaches to principal component analysis in the presence of missing values",
+       Journal of Machine Learning Research, 2010.
+    .. [2] P. Jain, P. Netrapalli, S. Sanghavi, "Low-rank matrix completion using alternating minimization", STOC 2013.
+    .. [3] Y. Gu, Z. Song, J. Yin, L. Zhang, "Low rank matrix completion via robust alternating minimization in nearly
+       linear time", ICLR 2024.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklowrank.impute import MatrixCompletionImputer
+    >>> x = np.arange(1.0, 9.0)
+    >>> X = np.column_stack([x, 2 * x, 10 - x])
+    >>> X[2, 1] = np.nan
+    >>> imputer = MatrixCompletionImputer(1, random_state=0).fit(X)
+    >>> imputer.transform(X)[2].round(1)
+    array([3., 6., 7.])
+    >>> bool(imputer.transform_std(X)[2, 1] < 0.1)
+    True
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "inference": [StrOptions({"variational", "map"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "reg_scaling": [StrOptions({"none", "count"})],
+        "solver": [StrOptions({"auto", "cholesky", "cg"})],
+        "cg_steps": [Interval(Integral, 1, None, closed="left")],
+        "fit_intercepts": ["boolean"],
+        "scale": ["boolean"],
+        "nonnegative": ["boolean"],
+        "clip": [StrOptions({"observed"}), tuple, None],
+        "init": [StrOptions({"svd", "random"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "missing_values": [Real],
+        "add_indicator": ["boolean"],
+        "keep_empty_features": ["boolean"],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components="auto",
+        *,
+        inference="variational",
+        alpha=1.0,
+        reg_scaling="none",
+        solver="auto",
+        cg_steps=3,
+        fit_intercepts=True,
+        scale=True,
+        nonnegative=False,
+        clip=None,
+        init="svd",
+        max_iter=200,
+        tol=1e-4,
+        missing_values=np.nan,
+        add_indicator=False,
+        keep_empty_features=False,
+        batch_size="auto",
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.inference = inference
+        self.alpha = alpha
+        self.reg_scaling = reg_scaling
+        self.solver = solver
+        self.cg_steps = cg_steps
+        self.fit_intercepts = fit_intercepts
+        self.scale = scale
+        self.nonnegative = nonnegative
+        self.clip = clip
+        self.init = init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.missing_values = missing_values
+        self.add_indicator = add_indicator
+        self.keep_empty_features = keep_empty_features
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the model to the observed cells.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table. NaN, or what is not stored in a sparse X, is missing.
+        y : ignored
+            Present for pipelines.
+
+        Returns
+        -------
+        self : MatrixCompletionImputer
+        """
+        X = check_fit_data(self, X, **self._reading())
+        check_options(self)
+        n_components = count_components(self, X.shape)
+        ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        table = load_table(X, ws, self.missing_values)
+        layout, unit = self._lay_out(table, ws)
+
+        cells = cells_in(rows_with_values(table), layout, ws)
+        steps = sweeps(self, cells, n_components, unit=unit, ws=ws)
+
+        def attributes(model):
+            return self._attributes(canonical(model), table, layout, unit, n_components, ws)
+
+        run = drive(self, steps, attributes=attributes, X=X, y=y)
+        vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
+        return self
+
+    def transform(self, X):
+        """Fill the holes of X with the model's means; observed cells come back bit for bit.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table; its rows need not be those of `fit`.
+
+        Returns
+        -------
+        X_filled : array of shape (n_samples, n_features_out)
+            Dense. Features without any value in `fit` are dropped unless `keep_empty_features`; with `add_indicator`
+            the indicator columns follow.
+
+        Raises
+        ------
+        ValueError
+            If X is sparse and has more than 2**27 cells, since the answer is dense.
+        """
+        table, layout, model, ws = self._open(X, "transform")
+
+        def fill(part, rows):
+            full = put_observed(in_units(cells_of(rows.mean, model), layout), part)[:, layout.kept]
+            if not self.add_indicator:
+                return full
+            missing = put_observed(full.new_ones(part.shape), part, value=0.0)
+            return torch.cat([full, missing[:, layout.holes]], 1)
+
+        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, fill))))
+
+    @available_if(_is_variational)
+    def transform_std(self, X):
+        """Return the standard error of each cell that `transform` fills, noise included.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table.
+
+        Returns
+        -------
+        std : array of shape (n_samples, n_features_kept)
+            In the units of the columns; 0 at observed cells, and in columns whose observed values are all equal, which
+            say nothing of their spread. Without the columns of `add_indicator`.
+        """
+        table, layout, model, ws = self._open(X, "transform_std")
+
+        def spread(part, rows):
+            full = rows.mean.new_zeros(part.shape)
+            full[:, layout.modelled] = variances_of(rows, model).sqrt() * layout.scale[layout.modelled]
+            return put_observed(full, part, value=0.0)[:, layout.kept]
+
+        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, spread))))
+
+    @available_if(_is_variational)
+    def sample(self, X, n_draws=1, random_state=None):
+        """Draw filled tables from the posterior, for multiple imputation.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table.
+        n_draws : int, default=1
+            Number of tables.
+        random_state : int, RandomState instance or None, default=None
+            Seeds the draws.
+
+        Returns
+        -------
+        draws : array of shape (n_draws, n_samples, n_features_kept)
+            Observed cells are the same in each. Column factors, row factors and noise are drawn anew for each table.
+        """
+        table, layout, model, ws = self._open(X, "sample", random_state=random_state)
+        means, covs = zip(*self._fold_in(table, layout, model, ws, lambda _, rows: (rows.mean, rows.cov)))
+        draws = draws_of(Rows(torch.cat(means), torch.cat(covs), None), model, n_draws, ws)
+        tables = [put_observed(in_units(draw, layout), table)[:, layout.kept] for draw in draws]
+        return ws.store(torch.stack(tables))
+
+    def embed(self, X):
+        """Return the row factors of X, an array of shape (n_samples, n_components); new rows are folded in."""
+        table, layout, model, ws = self._open(X, "embed", dense_answer=False)
+        rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
+        return ws.store(_widened(_factors(rows, model), self.components_.shape[0]))
+
+    def predict_entries(self, rows, cols):
+        """Return the model's values of single cells of the training table, observed or not.
+
+        Parameters
+        ----------
+        rows, cols : array-like of int, of shape (n_cells,)
+            Positions of training rows and of features.
+
+        Returns
+        -------
+        values : array of shape (n_cells,)
+            In the units of the columns, within the bounds of `clip`.
+        """
+        check_is_fitted(self)
+        ws = open_workspace(self.components_, device=self.device)
+        rows = ws.load(_positions(rows, "rows", self.row_embedding_.shape[0]))
+        cols = ws.load(_positions(cols, "cols", self.n_features_in_))
+        u, v, b, c = (ws.load(a) for a in (self.row_embedding_, self.components_, self.row_intercept_, self.intercept_))
+        fit = pairs_of(u, v.mT, rows, cols) + b[rows] + c[cols]
+        layout = self._load_layout(ws)._replace(scale=ws.load(self.scale_))
+        return ws.store(entries_in_units(fit, cols, layout))
+
+    def score(self, X, y=None, mask_fraction=0.1):
+        """Hide some observed cells of X, fill them, and return minus their root mean squared standardised error.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table.
+        y : ignored
+            Present for grid searches.
+        mask_fraction : float in (0, 1), default=0.1
+            Share of the observed cells that is hidden; at least one. The same cells on every call, so that candidates
+            are compared on the same ground.
+
+        Returns
+        -------
+        score : float
+            At most 0: errors are divided by the columns' standard deviations in `fit`, so column means score about -1.
+        """
+        table, layout, model, ws = self._open(X, "score", dense_answer=False)
+        if not 0 < mask_fraction < 1:
+            raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
+        hidden, rest = hide(table, mask_fraction, layout.modelled)
+        rows = torch.cat(list(self._fold_in(rest, layout, model, ws, lambda _, rows: rows.mean)))
+        fill = entries_in_units(_fit_at(hidden, rows, model, layout), hidden.columns, layout)
+        return -float((((fill - hidden.values) / layout.std[hidden.columns]) ** 2).mean().sqrt())
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>`` of those with holes."""
+        check_is_fitted(self)
+        names = check_feature_names_in(self, input_features)
+        ws = open_workspace(self.components_, device="cpu")
+        kept, holes = (ws.load(self._layout[name]).numpy() for name in ("kept", "holes"))
+        indicators = [f"missingindicator_{name}" for name in names[holes]] if self.add_indicator else []
+        return np.concatenate([names[kept], np.asarray(indicators, dtype=object)])
+
+    @property
+    def components_cov_(self):
+        """Posterior covariance of each column's factors and offset, (n_features, n_components + 1, n_components + 1)."""
+        if not hasattr(self, "_model") or self._model["cov"] is None:
+            raise AttributeError(
+                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
+            )
+        ws = open_workspace(self.components_, device=self.device)
+        layout, model = self._load_layout(ws), self._load_model(ws)
+        n_components, k = self.components_.shape[0], _factors(model.mean, model).shape[1]
+        place = torch.arange(model.mean.shape[1], device=ws.device)
+        place[k:] = n_components  # the offset comes last, after components switched off
+        cov = torch.zeros(self.n_features_in_, n_components + 1, n_components + 1, dtype=ws.dtype, device=ws.device)
+        columns = layout.modelled.nonzero()[:, 0]
+        cov[columns[:, None, None], place[:, None], place] = model.cov * self._unit**2
+        return ws.store(cov)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        tags.input_tags.allow_nan = bool(np.isnan(self.missing_values))
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _reading(self):
+        """How X is to be validated, in `fit` and later."""
+        return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(self.missing_values) else True}
+
+    def _lay_out(self, table, ws):
+        """Return the layout of the table's columns in the working precision, and the unit of its values."""
+        layout, unit = lay_out(
+            observe(table, ws),
+            table.shape[0],
+            centred=learns_offsets(self),
+            scaled=self.scale,
+            clip=self.clip,
+            keep_empty=self.keep_empty_features,
+        )
+        return Layout(*(a.to(ws.dtype) if a.is_floating_point() else a for a in layout)), unit
+
+    def _attributes(self, model, table, layout, unit, n_components, ws):
+        """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
+        rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
+        u, v = _factors(rows, model), _factors(model.mean, model)
+        components = v.new_zeros(n_components, self.n_features_in_)
+        components[: v.shape[1], layout.modelled] = v.mT * unit
+        column_noise, intercept = torch.zeros_like(layout.mean), torch.zeros_like(layout.mean)
+        if model.offsets:
+            intercept[layout.modelled] = model.mean[:, -1] * unit
+        if model.cov is None:
+            observed = Hidden(*observed_entries(table, ws.device))
+            noise = _mean_square(_fit_at(observed, rows, model, layout), observed, layout)
+            variance = (u**2).mean(0) * (v**2).mean(0)
+        else:
+            column_noise[layout.modelled] = model.noise
+            noise = float(model.noise.mean()) if len(model.noise) else 0.0
+            variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
+        variance = _widened(variance[None], n_components)[0].double() * unit**2
+        return {
+            "components_": ws.store(components),
+            "row_embedding_": ws.store(_widened(u, n_components)),
+            "row_intercept_": ws.store(rows[:, -1] * unit if model.offsets else torch.zeros_like(rows[:, 0])),
+            "intercept_": ws.store(intercept),
+            "mean_": ws.store(layout.mean),
+            "scale_": ws.store(layout.scale / unit),
+            "noise_variance_": noise * unit**2,
+            "feature_noise_variance_": ws.store(column_noise * unit**2),
+            "component_variance_": ws.store(variance.to(ws.dtype)),
+            "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
+            "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
+            "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
+            "_unit": unit,
+        }
+
+    def _open(self, X, method, *, dense_answer=True, random_state=None):
+        """Validate new rows; return them loaded, with the layout, the model and the workspace to compute in."""
+        X = check_new_data(self, X, like="components_", method=method, **self._reading())
+        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > _MOST_DENSE_CELLS:
+            raise ValueError(
+                f"{method} of a sparse X answers with a dense table, and n_samples={X.shape[0]} times "
+                f"n_features={X.shape[1]} is above {_MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
+                "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
+            )
+        ws = open_workspace(X, device=self.device, random_state=random_state)
+        return load_table(X, ws, self.missing_values), self._load_layout(ws), self._load_model(ws), ws
+
+    def _load_layout(self, ws):
+        return Layout(**{name: ws.load(a) for name, a in self._layout.items()})
+
+    def _load_model(self, ws):
+        """The stored model: arrays become tensors, flags and None stay."""
+        return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in self._model.items()})
+
+    def _fold_in(self, table, layout, model, ws, compute):
+        """Yield ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed."""
+
+        def one_block(rows):
+            part = table[rows]
+            cells = cells_in(part, layout, ws)
+            return compute(part, solve_rows(cells.block(slice(0, cells.shape[0])), model))
+
+        need = bytes_per_row(model.mean.shape[1], ws.dtype) + 6 * table.shape[1] * ws.dtype.itemsize
+        n_rows = table.shape[0]
+        return in_blocks(one_block, n_rows, rows_per_block(self.batch_size, n_rows, need), bytes_per_row=need)
+
+
+def _factors(mean, model):
+    """The factors of one side without the offset."""
+    return mean[:, : mean.shape[1] - model.offsets]
+
+
+def _widened(factors, n_components):
+    """Append zeros for components that were switched off."""
+    return torch.nn.functional.pad(factors, (0, n_components - factors.shape[1]))
+
+
+def _fit_at(cells, rows, model, layout):
+    """Return the model's values of listed cells of the table; 0 in columns that it leaves out."""
+    P, F = augmented(rows, model)
+    place = (layout.modelled.cumsum(0) - 1).clamp_min(0)  # of a column among the modelled ones
+    if not len(F):
+        return P.new_zeros(len(cells.rows))
+    return torch.where(layout.modelled[cells.columns], pairs_of(P, F, cells.rows, place[cells.columns]), 0.0)
+
+
+def _mean_square(fit, cells, layout):
+    """Mean squared residual of the modelled columns, in squared units of the model."""
+    error = fit - (cells.values - layout.mean[cells.columns]) / layout.scale[cells.columns]
+    return float((error[layout.modelled[cells.columns]] ** 2).mean().nan_to_num(nan=0.0))
+
+
+def _positions(positions, name, limit):
+    """Check positions of rows or columns."""
+    positions = np.asarray(positions)
+    if positions.ndim != 1 or positions.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be a list of integers, got an array of {positions.dtype}, {positions.ndim}-d.")
+    if len(positions) and not (positions.min() >= 0 and positions.max() < limit):
+        raise ValueError(f"{name} must lie in [0, {limit}), got {positions.min()} to {positions.max()}.")
+    return positions.astype(np.int64)

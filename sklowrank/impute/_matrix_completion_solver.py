@@ -1,0 +1,76 @@
+"""The one engine of the two matrix completion estimators: from their options to the sweeps of a solver."""
+
+import warnings
+
+import torch
+from sklearn.exceptions import DataDimensionalityWarning
+
+from .._core.iterate import Step
+from ._alternating_least_squares import penalised, penalised_start
+from ._row_equations import Model
+from ._variational_solver import variational
+
+_MOST_CHOLESKY_COMPONENTS = 12  # above it the sums over cells cost more than a few conjugate-gradient steps
+
+
+def check_options(estimator):
+    """Refuse options that exclude each other."""
+    name = type(estimator).__name__
+    if estimator.nonnegative and estimator.inference != "map":
+        raise ValueError(f"{name}(nonnegative=True) needs inference='map': a normal posterior is never non-negative.")
+    if estimator.nonnegative and estimator.solver == "cg":
+        raise ValueError(f"{name}(nonnegative=True) is solved by coordinate descent. Use solver='auto', not 'cg'.")
+    clip = estimator.clip
+    if isinstance(clip, tuple) and not (len(clip) == 2 and clip[0] <= clip[1]):
+        raise ValueError(f"clip={clip} must be a pair (low, high) with low <= high, 'observed' or None.")
+
+
+def count_components(estimator, shape):
+    """Resolve `n_components` for a matrix of this shape; an int that is too large is cut with a warning."""
+    n_components, most = estimator.n_components, min(shape)
+    if n_components == "auto":
+        return max(1, min(20, shape[0] - 1, shape[1] - 1))
+    if n_components > most:
+        warnings.warn(
+            f"n_components={n_components} is too large for X with n_samples={shape[0]}, n_features={shape[1]}; "
+            f"{most} were used.",
+            DataDimensionalityWarning,
+            stacklevel=4,
+        )
+    return min(n_components, most)
+
+
+def learns_offsets(estimator):
+    """True where rows and columns get an offset, and columns are centred."""
+    return bool(estimator.fit_intercepts and not estimator.nonnegative)
+
+
+def sweeps(estimator, cells, n_components, *, unit, ws):
+    """Yield the model of the cells, whose values are in multiples of `unit`, after each sweep of the chosen solver."""
+    offsets = learns_offsets(estimator)
+    if not cells.column_counts.sum() > 0:
+        return iter([Step(_nothing_observed(cells.shape[1], offsets, ws), gap=0.0)])
+    if estimator.inference == "variational":
+        return variational(cells, n_components, offsets=offsets, batch_size=estimator.batch_size, ws=ws)
+    solver = estimator.solver
+    if solver == "auto":
+        solver = "cholesky" if n_components <= _MOST_CHOLESKY_COMPONENTS or estimator.nonnegative else "cg"
+    alpha = max(estimator.alpha, 1e-10)  # at 0 a row with too few cells takes the solution of least norm
+    start = penalised_start(
+        cells,
+        n_components,
+        alpha=(alpha / unit, alpha),  # values divided by the unit: factors by its root, offsets by the unit itself
+        by_count=estimator.reg_scaling == "count",
+        offsets=offsets,
+        nonnegative=estimator.nonnegative,
+        init=estimator.init,
+        ws=ws,
+    )
+    return penalised(cells, start, solver=solver, cg_steps=estimator.cg_steps, batch_size=estimator.batch_size)
+
+
+def _nothing_observed(n_columns, offsets, ws):
+    """A model of one dead component, for tables in which no column varies."""
+    one = torch.ones(1 + offsets, dtype=ws.dtype, device=ws.device)
+    mean = torch.zeros(n_columns, 1 + offsets, dtype=ws.dtype, device=ws.device)
+    return Model(mean, one.diag().expand(n_columns, -1, -1), torch.ones_like(mean[:, 0]), one, one, offsets)

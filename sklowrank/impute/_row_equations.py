@@ -1,0 +1,211 @@
+"""The equations of low-rank matrix completion: one side solved given the other, and what a solution says of a cell.
+
+Model: a cell (i, j) is u_i . v_j + b_i + c_j + noise. Each side is kept as one matrix of width d: the factors, and in
+its last column the offset where offsets are learnt. Seen from row i, with f_j = (v_j, 1), the cells of a row are a
+linear regression of x_ij - c_j on f_j; the same holds with the roles of rows and columns swapped.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.linalg import signs_of_largest
+from ._observed_cells import fit_at_cells
+
+
+class Model(NamedTuple):
+    """Everything that the equations of a row need to know: the columns' side and the priors."""
+
+    mean: torch.Tensor  # (n, d): v_j and, with offsets, c_j
+    cov: torch.Tensor | None  # (n, d, d): posterior covariances; None in 'map'
+    noise: torch.Tensor  # (n,): noise variance of each column; ones in 'map'
+    row_ridge: torch.Tensor  # (d,): prior precision of a row, or the penalty of 'map'
+    column_ridge: torch.Tensor  # (d,): the same of a column
+    offsets: bool
+    ridge_by_count: bool = False  # 'map': penalty times the number of cells
+    nonnegative: bool = False  # 'map'
+
+
+class Rows(NamedTuple):
+    """What the cells say of some rows, the columns being known."""
+
+    mean: torch.Tensor  # (b, d)
+    cov: torch.Tensor | None  # (b, d, d)
+    log_det: torch.Tensor | None  # sum of the log-determinants of cov
+
+
+def solve_rows(block, model, *, start=None):
+    """Return the posterior of a block of rows ('map': the penalised least-squares solution) given the columns."""
+    F, f = expectations(model.mean, model.cov, model.offsets)
+    precision = (1 / model.noise).unsqueeze(1)
+    A, rhs = equations(block.pattern @ (precision * F), block.values @ (precision * f), model)
+    if model.nonnegative:
+        return Rows(solve_nonnegative(with_ridge(A, model.row_ridge, block, model), rhs, start), None, None)
+    return posterior(with_ridge(A, model.row_ridge, block, model), rhs, covariances=model.cov is not None)
+
+
+def expectations(mean, cov, offsets):
+    """Return for each entity of one side what the other side's equations sum over cells.
+
+    F, of shape (n, d(d+1)/2 + d + 1), holds the upper triangle of E[f f'], then E[c f] and E[c^2]; f, of shape
+    (n, d + 1), holds E[f] = (v, 1), then E[c]. Without offsets f = v, and what concerns c is left out.
+    """
+    W = mean.unsqueeze(2) * mean.unsqueeze(1)
+    if cov is not None:
+        W = W + cov
+    d = mean.shape[1]
+    upper = _upper(d, mean.device)
+    if not offsets:
+        return W.flatten(1)[:, upper], mean
+    k = d - 1
+    cross = torch.cat([W[:, :k, k], mean[:, k:], W[:, k, k:]], 1)
+    W[:, :k, k], W[:, k, k] = mean[:, :k], 1
+    f = torch.cat([mean[:, :k], torch.ones_like(mean[:, :1]), mean[:, k:]], 1)
+    return torch.cat([W.flatten(1)[:, upper], cross], 1), f
+
+
+def equations(sums, moments, model):
+    """Unpack sums over cells of F and f into the matrix (b, d, d) and the right-hand side (b, d) of each row."""
+    d = model.mean.shape[1]
+    size = d * (d + 1) // 2
+    A = sums[:, _full(d, sums.device)].unflatten(1, (d, d))
+    return A, moments[:, :d] - sums[:, size : size + d] if model.offsets else moments
+
+
+def with_ridge(A, ridge, block_or_counts, model):
+    """Add the ridge to the diagonals of A, and as much as keeps a singular A factorisable in its precision."""
+    diagonal = A.diagonal(dim1=1, dim2=2)
+    if model.ridge_by_count:
+        counts = block_or_counts if isinstance(block_or_counts, torch.Tensor) else row_sums(block_or_counts.pattern)
+        ridge = ridge * counts.unsqueeze(1)
+    diagonal += ridge + 16 * torch.finfo(A.dtype).eps * diagonal.amax(1, keepdim=True)
+    return A
+
+
+def row_sums(pattern):
+    return (pattern @ torch.ones(pattern.shape[1], 1, dtype=pattern.dtype, device=pattern.device))[:, 0]
+
+
+def posterior(A, rhs, *, covariances):
+    L = torch.linalg.cholesky(A)
+    mean = torch.cholesky_solve(rhs.unsqueeze(2), L).squeeze(2)
+    if not covariances:
+        return Rows(mean, None, None)
+    return Rows(mean, torch.cholesky_inverse(L), -2 * L.diagonal(dim1=1, dim2=2).log().sum())
+
+
+def solve_nonnegative(A, rhs, start=None, *, passes=100):
+    """Minimise x'Ax / 2 - rhs'x over x >= 0 for each row by coordinate descent, a few passes from a start."""
+    x = torch.zeros_like(rhs) if start is None else start.clone()
+    diagonal = A.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(A.dtype).tiny)
+    for _ in range(passes if start is None else 3):
+        for k in range(x.shape[1]):
+            slope = (A[:, k] * x).sum(1) - rhs[:, k]
+            x[:, k] = (x[:, k] - slope / diagonal[:, k]).clamp_min(0)
+    return x
+
+
+def _upper(d, device):
+    """Positions of the upper triangle in a flattened (d, d) matrix."""
+    i, j = torch.triu_indices(d, d, device=device)
+    return i * d + j
+
+
+def _full(d, device):
+    """Positions in the packed upper triangle of the entries of a flattened symmetric (d, d) matrix."""
+    i = torch.arange(d, device=device).unsqueeze(1)
+    low, high = torch.minimum(i, i.mT), torch.maximum(i, i.mT)
+    return (low * d - low * (low + 1) // 2 + high).flatten()
+
+
+def bytes_per_row(d, dtype):
+    """Memory that one row of a block takes in `solve_rows` and the column sums after it."""
+    return (3 * d * d + 2 * (d * (d + 1) // 2 + d + 1)) * dtype.itemsize
+
+
+def in_row_blocks(compute, cells, model, batch_size):
+    """Yield `compute(rows)` for slices of rows, so many at once that the equations of a block fit the memory."""
+    need = bytes_per_row(model.mean.shape[1], model.mean.dtype)
+    n_rows = cells.shape[0]
+    return in_blocks(compute, n_rows, rows_per_block(batch_size, n_rows, need), bytes_per_row=need)
+
+
+def refit_linear_term(cells, model, batch_size):
+    """Refit the covariates of listed cells to what the low-rank part leaves."""
+
+    def one_block(rows):
+        block = cells.block(rows)
+        P, F = augmented(solve_rows(block, model).mean, model)
+        return fit_at_cells(block, P, F).values() / block.pattern.values()
+
+    cells.refit_covariates(torch.cat(list(in_row_blocks(one_block, cells, model, batch_size))))
+
+
+def augmented(rows, model):
+    """Return P, F with P @ F.mT the model's cells: (u, b, 1) and (v, 1, c), or u and v without offsets."""
+    if not model.offsets:
+        return rows, model.mean
+    one = torch.ones_like(model.mean[:, :1])
+    return (
+        torch.cat([rows, torch.ones_like(rows[:, :1])], 1),
+        torch.cat([model.mean[:, :-1], one, model.mean[:, -1:]], 1),
+    )
+
+
+def canonical(model):
+    """Order the components by their strength and make each one's largest entry positive; the fit stays the same."""
+    d = model.mean.shape[1]
+    k = d - model.offsets
+    factors = model.mean[:, :k]
+    if not len(factors):
+        return model
+    if model.nonnegative:
+        order = torch.linalg.vector_norm(factors, dim=0).argsort(descending=True)
+        return model._replace(mean=factors[:, order])
+    T = torch.eye(d, dtype=factors.dtype, device=factors.device)
+    if model.cov is None:  # an equal ridge on all components leaves a rotation free
+        T[:k, :k] = torch.linalg.eigh(factors.mT @ factors).eigenvectors.flip(1)
+    T[:k, :k] = T[:k, :k] * signs_of_largest((factors @ T[:k, :k]).mT)
+    return model._replace(mean=model.mean @ T, cov=None if model.cov is None else T.mT @ model.cov @ T)
+
+
+def cells_of(rows_mean, model):
+    """Return the model's values of all cells of some rows, of shape (b, n)."""
+    P, F = augmented(rows_mean, model)
+    return P @ F.mT
+
+
+def variances_of(rows, model):
+    """Return the predictive variances of all cells of some rows, of shape (b, n), noise included."""
+    d = model.mean.shape[1]
+    upper = _upper(d, model.mean.device)
+    twice = torch.where(upper % (d + 1) == 0, 1.0, 2.0).to(model.mean.dtype)  # off the diagonal each entry counts twice
+    E = expectations(model.mean, model.cov, model.offsets)[0][:, : len(upper)]
+    g = rows.mean.clone()
+    if model.offsets:
+        g[:, -1] = 1
+    G = (g.unsqueeze(2) * g.unsqueeze(1)).flatten(1)[:, upper]
+    S, T = rows.cov.flatten(1)[:, upper], model.cov.flatten(1)[:, upper]
+    return (twice * S) @ E.mT + (twice * G) @ T.mT + model.noise
+
+
+def pairs_of(P, F, rows, columns):
+    """Return P[rows] . F[columns] for a list of cells, some at a time."""
+    need = 3 * P.shape[1] * P.dtype.itemsize
+    block = rows_per_block("auto", len(rows), need)
+    parts = in_blocks(lambda c: (P[rows[c]] * F[columns[c]]).sum(1), len(rows), block, bytes_per_row=need)
+    return torch.cat([P.new_zeros(0), *parts])
+
+
+def draws_of(rows, model, n_draws, ws):
+    """Yield draws of all cells of some rows, of shape (b, n): columns' and rows' factors and noise drawn anew."""
+    rows_root, columns_root = (torch.linalg.cholesky(cov) for cov in (rows.cov, model.cov))
+    for _ in range(n_draws):
+        u = rows.mean + _correlated(rows_root, ws)
+        v = model._replace(mean=model.mean + _correlated(columns_root, ws))
+        yield cells_of(u, v) + model.noise.sqrt() * ws.randn(len(u), len(v.mean))
+
+
+def _correlated(root, ws):
+    return (root @ ws.randn(*root.shape[:2], 1)).squeeze(2)
