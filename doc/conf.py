@@ -25,10 +25,10 @@ extensions = [
     "myst_parser",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
-    "offline",
+    "site_tools",
 ]
 root_doc = "index"
-exclude_patterns = ["_build", "benchmarks"]
+exclude_patterns = ["_build", "benchmarks", "sg_execution_times.rst", "gallery/sg_execution_times.rst"]
 templates_path = ["_templates"]
 default_role = "literal"
 highlight_language = "none"

@@ -39,18 +39,18 @@ print(f"{inside.mean():.1%} of {inside.size} hidden values lie inside their 90 %
 # Three columns, one panel each, with the values that were observed in grey. The closer a dot is to the diagonal, the
 # better the fill.
 
-figure, panels = plt.subplots(1, 3, figsize=(10, 3.8), layout="constrained")
+figure, panels = plt.subplots(1, 3, figsize=(10, 4), layout="constrained")
 for panel, name in zip(panels, ["mean radius", "mean texture", "mean smoothness"]):
     j = whole.columns.get_loc(name)
     rows = np.flatnonzero(hidden[:, j])
     known = whole[name][~hidden[:, j]]
-    panel.plot(known, known, ".", color="0.8", label="observed")
+    panel.plot(known, known, ".", color="0.7", label="observed")
     style = {"fmt": ".", "color": "#0f766e", "ecolor": "#0f766e55", "label": "filled, with its 90 % interval"}
     panel.errorbar(whole[name].iloc[rows], filled[name].iloc[rows], yerr=half[rows, j], **style)
     panel.axline((known.mean(), known.mean()), slope=1, color="k", lw=0.8)
     panel.set(title=name, xlabel="true value")
 panels[0].set_ylabel("value in the filled table")
-panels[0].legend(loc="upper left", frameon=False)
+figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
 plt.show()
 
 # %%

@@ -71,13 +71,9 @@ def _choose_device(device: str, home: Any) -> torch.device:
     try:
         chosen = torch.device(device)
     except RuntimeError:
-        raise ValueError(
-            f"device={device!r} is not a device of torch. Use 'auto', 'cpu', 'cuda' or 'cuda:1'."
-        ) from None
+        cure = "Use 'auto', 'cpu', 'cuda' or 'cuda:1'."
+        raise ValueError(f"device={device!r} is not a device of torch. {cure}") from None
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        seen = torch.cuda.device_count() or "no"
-        raise ValueError(
-            f"device={device!r} was asked for, but torch sees {seen} CUDA device{'s' if seen != 1 and seen != 'no' else ''}"
-            ". Use device='auto' or 'cpu'."
-        )
+        seen = f"only {torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"
+        raise ValueError(f"device={device!r} was asked for, but torch sees {seen}. Use device='auto' or 'cpu'.")
     return chosen

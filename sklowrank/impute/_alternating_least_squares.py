@@ -6,18 +6,19 @@ import torch
 
 from .._core.iterate import Step
 from .._core.linalg import randomized_svd
-from ._observed_cells import fit_at_cells, residual_at_cells, sum_of_squares
+from ._observed_cells import fit_at_cells, residual_at_cells
 from ._row_equations import (
     Model,
-    augmented,
     equations,
     expectations,
     in_row_blocks,
     posterior,
     refit_linear_term,
     row_sums,
+    seen_by_rows,
     solve_nonnegative,
     solve_rows,
+    squared_error,
     with_ridge,
 )
 
@@ -43,7 +44,7 @@ def penalised(cells, start, *, solver, cg_steps, batch_size):
         if cells.covariates is not None:
             refit_linear_term(cells, model, batch_size)
 
-        squares = sum(_squared_error(cells, rows, model, batch_size))
+        squares = squared_error(cells, rows, model, batch_size)
         penalty = _penalty(rows, model.row_ridge, cells.row_counts, model)
         penalty = penalty + _penalty(columns, model.column_ridge, cells.column_counts, model)
         previous, rmse = rmse, (squares / total).sqrt()
@@ -85,10 +86,11 @@ def _bounded_rows(V):
 
 def _exact_sweep(cells, rows, model, batch_size):
     """Solve all rows exactly, block by block, then all columns."""
+    seen = seen_by_rows(model)
 
     def one_block(part):
         block = cells.block(part)
-        mean = solve_rows(block, model, start=rows[part]).mean
+        mean = solve_rows(block, model, seen, start=rows[part]).mean
         F, f = expectations(mean, None, model.offsets)
         return mean, block.pattern_t @ F, block.values_t @ f
 
@@ -143,17 +145,6 @@ def _ratio(a, b):
 
 def _transposed(block):
     return type(block)(block.pattern_t, block.values_t, block.pattern, block.values)
-
-
-def _squared_error(cells, rows, model, batch_size):
-    """Yield the sum of squared residuals of the mean observations, block by block."""
-    P, F = augmented(rows, model)
-
-    def one_block(part):
-        block = cells.block(part)
-        return sum_of_squares(block, residual_at_cells(block, P[part], F))
-
-    return in_row_blocks(one_block, cells, model, batch_size)
 
 
 def _penalty(x, ridge, counts, model):

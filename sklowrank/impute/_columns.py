@@ -101,7 +101,7 @@ def _divide(total, count):
 
 
 def lay_out(columns, n_rows, *, centred, scaled, clip, keep_empty):
-    """Return the :class:`Layout` of a table of `n_rows` rows, and the unit: the factor in `scale` common to all columns.
+    """Return the :class:`Layout` of a table of `n_rows` rows, and the unit: the factor common to all of its `scale`.
 
     Columns are modelled if something was observed in them, and, where they are centred, if it varies: what is left of a
     constant is zero, and no offset of a row may move its fill.

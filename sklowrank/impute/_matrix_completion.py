@@ -38,9 +38,12 @@ from ._row_equations import (
     canonical,
     cells_of,
     draws_of,
+    factors_of,
     pairs_of,
+    seen_by_rows,
     solve_rows,
     variances_of,
+    widened,
 )
 
 _MOST_DENSE_CELLS = 2**27  # 1 GiB of float64: above it a sparse X is not answered with a dense table
@@ -58,8 +61,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     cell. The default, variational Bayes, has no strength to tune and switches surplus components off. Where rows lie on
     a curved surface rather than near a flat one (images, say), :class:`~sklearn.impute.KNNImputer` can be better.
 
-    In a dense X, NaN is missing and **zero is a value**. In a sparse X, what is not stored is missing, and a stored zero
-    is a value.
+    In a dense X, NaN is missing and **zero is a value**. In a sparse X, what is not stored is missing, and a stored
+    zero is a value.
 
     Parameters
     ----------
@@ -123,8 +126,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     intercept_ : ndarray of shape (n_features,)
         Column offsets, in units of the scaled columns.
     mean_ : ndarray of shape (n_features,)
-        Means of the observed values; zeros without `fit_intercepts`, NaN where nothing was observed. The model of a cell
-        is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
+        Means of the observed values; zeros without `fit_intercepts`, NaN where nothing was observed. The model of a
+        cell is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
     scale_ : ndarray of shape (n_features,)
         Standard deviations of the observed values; 1 where it is 0 or `scale` is False.
     noise_variance_ : float
@@ -157,7 +160,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     Notes
     -----
     A scaled cell is :math:`x_{ij} = u_i^\\top v_j + b_i + c_j + \\varepsilon_{ij}` with
-    :math:`\\varepsilon_{ij} \\sim N(0, \\sigma_j^2)` and normal priors whose variances are learnt, one for each component
+    :math:`\\varepsilon_{ij} \\sim N(0, \\sigma_j^2)` and normal priors whose variances are learnt, one per component
     ("automatic relevance determination"). "variational" maximises the lower bound of the evidence over
     :math:`\\prod_i q(u_i, b_i) \\prod_j q(v_j, c_j)`; rotating the factors after each sweep so that both sides are
     uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one
@@ -321,7 +324,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             missing = put_observed(full.new_ones(part.shape), part, value=0.0)
             return torch.cat([full, missing[:, layout.holes]], 1)
 
-        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, fill))))
+        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, fill, dense=True))))
 
     @available_if(_is_variational)
     def transform_std(self, X):
@@ -345,7 +348,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             full[:, layout.modelled] = variances_of(rows, model).sqrt() * layout.scale[layout.modelled]
             return put_observed(full, part, value=0.0)[:, layout.kept]
 
-        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, spread))))
+        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, spread, dense=True))))
 
     @available_if(_is_variational)
     def sample(self, X, n_draws=1, random_state=None):
@@ -375,7 +378,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """Return the row factors of X, an array of shape (n_samples, n_components); new rows are folded in."""
         table, layout, model, ws = self._open(X, "embed", dense_answer=False)
         rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
-        return ws.store(_widened(_factors(rows, model), self.components_.shape[0]))
+        return ws.store(widened(factors_of(rows, model), self.components_.shape[0]))
 
     def predict_entries(self, rows, cols):
         """Return the model's values of single cells of the training table, observed or not.
@@ -426,7 +429,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         return -float((((fill - hidden.values) / layout.std[hidden.columns]) ** 2).mean().sqrt())
 
     def get_feature_names_out(self, input_features=None):
-        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>`` of those with holes."""
+        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``."""
         check_is_fitted(self)
         names = check_feature_names_in(self, input_features)
         ws = open_workspace(self.components_, device="cpu")
@@ -436,14 +439,14 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
     @property
     def components_cov_(self):
-        """Posterior covariance of each column's factors and offset, (n_features, n_components + 1, n_components + 1)."""
+        """Posterior covariance of each column's factors and offset."""
         if not hasattr(self, "_model") or self._model["cov"] is None:
             raise AttributeError(
                 "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
             )
         ws = open_workspace(self.components_, device=self.device)
         layout, model = self._load_layout(ws), self._load_model(ws)
-        n_components, k = self.components_.shape[0], _factors(model.mean, model).shape[1]
+        n_components, k = self.components_.shape[0], factors_of(model.mean, model).shape[1]
         place = torch.arange(model.mean.shape[1], device=ws.device)
         place[k:] = n_components  # the offset comes last, after components switched off
         cov = torch.zeros(self.n_features_in_, n_components + 1, n_components + 1, dtype=ws.dtype, device=ws.device)
@@ -478,7 +481,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     def _attributes(self, model, table, layout, unit, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
         rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
-        u, v = _factors(rows, model), _factors(model.mean, model)
+        u, v = factors_of(rows, model), factors_of(model.mean, model)
         components = v.new_zeros(n_components, self.n_features_in_)
         components[: v.shape[1], layout.modelled] = v.mT * unit
         column_noise, intercept = torch.zeros_like(layout.mean), torch.zeros_like(layout.mean)
@@ -492,10 +495,10 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             column_noise[layout.modelled] = model.noise
             noise = float(model.noise.mean()) if len(model.noise) else 0.0
             variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
-        variance = _widened(variance[None], n_components)[0].double() * unit**2
+        variance = widened(variance[None], n_components)[0].double() * unit**2
         return {
             "components_": ws.store(components),
-            "row_embedding_": ws.store(_widened(u, n_components)),
+            "row_embedding_": ws.store(widened(u, n_components)),
             "row_intercept_": ws.store(rows[:, -1] * unit if model.offsets else torch.zeros_like(rows[:, 0])),
             "intercept_": ws.store(intercept),
             "mean_": ws.store(layout.mean),
@@ -528,27 +531,23 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """The stored model: arrays become tensors, flags and None stay."""
         return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in self._model.items()})
 
-    def _fold_in(self, table, layout, model, ws, compute):
-        """Yield ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed."""
+    def _fold_in(self, table, layout, model, ws, compute, *, dense=False):
+        """Yield ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed.
+
+        `dense` says that the answer of a block is as wide as the table.
+        """
 
         def one_block(rows):
             part = table[rows]
             cells = cells_in(part, layout, ws)
-            return compute(part, solve_rows(cells.block(slice(0, cells.shape[0])), model))
+            return compute(part, solve_rows(cells.block(slice(0, cells.shape[0])), model, seen))
 
-        need = bytes_per_row(model.mean.shape[1], ws.dtype) + 6 * table.shape[1] * ws.dtype.itemsize
+        seen = seen_by_rows(model)
+        need = bytes_per_row(model.mean.shape[1], ws.dtype)
+        if dense or not sp.issparse(table):
+            need += 6 * table.shape[1] * ws.dtype.itemsize
         n_rows = table.shape[0]
         return in_blocks(one_block, n_rows, rows_per_block(self.batch_size, n_rows, need), bytes_per_row=need)
-
-
-def _factors(mean, model):
-    """The factors of one side without the offset."""
-    return mean[:, : mean.shape[1] - model.offsets]
-
-
-def _widened(factors, n_components):
-    """Append zeros for components that were switched off."""
-    return torch.nn.functional.pad(factors, (0, n_components - factors.shape[1]))
 
 
 def _fit_at(cells, rows, model, layout):

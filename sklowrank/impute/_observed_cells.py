@@ -30,6 +30,10 @@ class TableCells:
         self.column_squares = (self.values**2).sum(0)
         self.covariates = None
 
+    def scatter(self):
+        """Sum of squared deviations of the observations from the means of their cells: each cell has one."""
+        return 0.0
+
     def block(self, rows):
         """Return the rows of a slice."""
         pattern, values = self.pattern[rows], self.values[rows]
@@ -59,13 +63,13 @@ class ListedCells:
         counts.sum_duplicates()
         sums = sp.coo_matrix((values, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
-        self._structure, self._blocks, self._load = counts, {}, ws.load
+        self.structure, self._blocks, self._load = counts, {}, ws.load
         self._counts = None if counts.nnz == len(values) else ws.load(counts.data)
         self._sums = ws.load(sums.data)
         self.row_counts = ws.load(np.bincount(rows, minlength=m).astype(values.dtype))
         self.column_counts = ws.load(np.bincount(columns, minlength=n).astype(values.dtype))
         self.column_squares = ws.load(np.bincount(columns, weights=values**2, minlength=n).astype(values.dtype))
-        self.covariates = None
+        self.covariates, self.weights = None, ws.load(np.zeros(0, dtype=values.dtype))
         if covariates is not None:
             counts.sort_indices()
             sums.sort_indices()
@@ -79,8 +83,8 @@ class ListedCells:
         """Return the rows of a slice; built once, then kept."""
         key = (rows.start, rows.stop)
         if key not in self._blocks:
-            part = self._structure[rows] if key != (0, self.shape[0]) else self._structure
-            first = self._structure.indptr[rows.start]
+            part = self.structure[rows] if key != (0, self.shape[0]) else self.structure
+            first = self.structure.indptr[rows.start]
             order = sp.csr_matrix((np.arange(part.nnz), part.indices, part.indptr), shape=part.shape).tocsc()
             self._blocks[key] = (
                 slice(int(first), int(first) + part.nnz),
@@ -96,6 +100,10 @@ class ListedCells:
             _csr(indptr_t, indices_t, counts[order], shape[::-1]),
             _csr(indptr_t, indices_t, sums[order], shape[::-1]),
         )
+
+    def scatter(self):
+        """Sum of squared deviations of the observations from the means of their cells."""
+        return 0.0 if self._counts is None else self.column_squares.sum() - (self._sums**2 / self._counts).sum()
 
     def refit_covariates(self, fit):
         """Refit the linear term to what `fit`, the low-rank part of each cell (n_cells,), leaves, and take it off."""
@@ -123,6 +131,11 @@ class Covariates(NamedTuple):
         rest = self.y - self.Z @ weights
         sums = rest.new_zeros(self.n_cells).index_add_(0, self.cell, rest)
         return sums, rest.new_zeros(n_columns).index_add_(0, self.column, rest**2)
+
+
+def pattern_of(structure, ws):
+    """Return the pattern of rows of a CSR structure, the numbers of observations in their cells, as a tensor."""
+    return _csr(*(ws.load(a) for a in (structure.indptr, structure.indices, structure.data)), structure.shape)
 
 
 def fit_at_cells(block, P, F):

@@ -11,7 +11,7 @@ import torch
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.linalg import signs_of_largest
-from ._observed_cells import fit_at_cells
+from ._observed_cells import fit_at_cells, residual_at_cells, sum_of_squares
 
 
 class Model(NamedTuple):
@@ -35,14 +35,23 @@ class Rows(NamedTuple):
     log_det: torch.Tensor | None  # sum of the log-determinants of cov
 
 
-def solve_rows(block, model, *, start=None):
-    """Return the posterior of a block of rows ('map': the penalised least-squares solution) given the columns."""
+def seen_by_rows(model):
+    """Return what the equations of all rows sum over their cells: the columns' expectations, weighted by precision."""
     F, f = expectations(model.mean, model.cov, model.offsets)
-    precision = (1 / model.noise).unsqueeze(1)
-    A, rhs = equations(block.pattern @ (precision * F), block.values @ (precision * f), model)
+    return F / model.noise.unsqueeze(1), f / model.noise.unsqueeze(1)
+
+
+def solve_rows(block, model, seen, *, start=None):
+    """Return the posterior of a block of rows ('map': the penalised least-squares solution) given the columns.
+
+    `seen` is what :func:`seen_by_rows` says of the model.
+    """
+    F, f = seen
+    A, rhs = equations(block.pattern @ F, block.values @ f, model)
+    A = with_ridge(A, model.row_ridge, row_sums(block.pattern), model)
     if model.nonnegative:
-        return Rows(solve_nonnegative(with_ridge(A, model.row_ridge, block, model), rhs, start), None, None)
-    return posterior(with_ridge(A, model.row_ridge, block, model), rhs, covariances=model.cov is not None)
+        return Rows(solve_nonnegative(A, rhs, start), None, None)
+    return posterior(A, rhs, covariances=model.cov is not None)
 
 
 def expectations(mean, cov, offsets):
@@ -73,17 +82,17 @@ def equations(sums, moments, model):
     return A, moments[:, :d] - sums[:, size : size + d] if model.offsets else moments
 
 
-def with_ridge(A, ridge, block_or_counts, model):
+def with_ridge(A, ridge, counts, model):
     """Add the ridge to the diagonals of A, and as much as keeps a singular A factorisable in its precision."""
     diagonal = A.diagonal(dim1=1, dim2=2)
     if model.ridge_by_count:
-        counts = block_or_counts if isinstance(block_or_counts, torch.Tensor) else row_sums(block_or_counts.pattern)
         ridge = ridge * counts.unsqueeze(1)
     diagonal += ridge + 16 * torch.finfo(A.dtype).eps * diagonal.amax(1, keepdim=True)
     return A
 
 
 def row_sums(pattern):
+    """Return the number of observations of each row of a dense or sparse pattern."""
     return (pattern @ torch.ones(pattern.shape[1], 1, dtype=pattern.dtype, device=pattern.device))[:, 0]
 
 
@@ -134,9 +143,11 @@ def in_row_blocks(compute, cells, model, batch_size):
 def refit_linear_term(cells, model, batch_size):
     """Refit the covariates of listed cells to what the low-rank part leaves."""
 
+    seen = seen_by_rows(model)
+
     def one_block(rows):
         block = cells.block(rows)
-        P, F = augmented(solve_rows(block, model).mean, model)
+        P, F = augmented(solve_rows(block, model, seen).mean, model)
         return fit_at_cells(block, P, F).values() / block.pattern.values()
 
     cells.refit_covariates(torch.cat(list(in_row_blocks(one_block, cells, model, batch_size))))
@@ -151,6 +162,17 @@ def augmented(rows, model):
         torch.cat([rows, torch.ones_like(rows[:, :1])], 1),
         torch.cat([model.mean[:, :-1], one, model.mean[:, -1:]], 1),
     )
+
+
+def squared_error(cells, rows, model, batch_size):
+    """Return the sum of squared residuals of all observations, the means of all rows being given."""
+    P, F = augmented(rows, model)
+
+    def one_block(part):
+        block = cells.block(part)
+        return sum_of_squares(block, residual_at_cells(block, P[part], F))
+
+    return sum(in_row_blocks(one_block, cells, model, batch_size)) + cells.scatter()
 
 
 def canonical(model):
@@ -178,16 +200,60 @@ def cells_of(rows_mean, model):
 
 def variances_of(rows, model):
     """Return the predictive variances of all cells of some rows, of shape (b, n), noise included."""
+    return variance_of_rows(rows, model) @ variance_of_columns(model).mT + model.noise
+
+
+def variance_of_rows(rows, model):
+    """Return what each row adds to a cell's variance: its product with :func:`variance_of_columns` is that variance.
+
+    Var[u . v + b] = <cov of the row, E[f f']> + <E[g] E[g]', cov of the column>, with f = (v, 1) and g = (u, 1); of
+    symmetric matrices the upper triangle suffices, each entry off the diagonal counted twice.
+    """
     d = model.mean.shape[1]
     upper = _upper(d, model.mean.device)
-    twice = torch.where(upper % (d + 1) == 0, 1.0, 2.0).to(model.mean.dtype)  # off the diagonal each entry counts twice
-    E = expectations(model.mean, model.cov, model.offsets)[0][:, : len(upper)]
     g = rows.mean.clone()
     if model.offsets:
         g[:, -1] = 1
-    G = (g.unsqueeze(2) * g.unsqueeze(1)).flatten(1)[:, upper]
-    S, T = rows.cov.flatten(1)[:, upper], model.cov.flatten(1)[:, upper]
-    return (twice * S) @ E.mT + (twice * G) @ T.mT + model.noise
+    both = torch.cat([rows.cov.flatten(1)[:, upper], (g.unsqueeze(2) * g.unsqueeze(1)).flatten(1)[:, upper]], 1)
+    return both * torch.where(upper % (d + 1) == 0, 1.0, 2.0).to(both.dtype).repeat(2)
+
+
+def variance_of_columns(model):
+    """Return the columns' counterpart of :func:`variance_of_rows`."""
+    upper = _upper(model.mean.shape[1], model.mean.device)
+    second = expectations(model.mean, model.cov, model.offsets)[0][:, : len(upper)]
+    return torch.cat([second, model.cov.flatten(1)[:, upper]], 1)
+
+
+def row_covariances(pattern, model, seen):
+    """Return the posterior covariances of rows of which only the pattern of observed cells is known."""
+    F, f = seen
+    A, _ = equations(pattern @ F, f.new_zeros(pattern.shape[0], f.shape[1]), model)
+    return torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(A, model.row_ridge, row_sums(pattern), model)))
+
+
+def update_rows(block, before, mean, model):
+    """Return the means of rows after new cells, given the pattern of those seen `before` and the means they led to."""
+    F, f = seen_by_rows(model)
+    A, _ = equations(before @ F, torch.zeros_like(block.values @ f), model)
+    A = with_ridge(A, model.row_ridge, row_sums(before), model)
+    more, rhs = equations(block.pattern @ F, block.values @ f, model)
+    rhs = rhs + (A @ mean.unsqueeze(2)).squeeze(2)
+    if model.ridge_by_count:
+        more = with_ridge(more, model.row_ridge, row_sums(block.pattern), model)
+    if model.nonnegative:
+        return solve_nonnegative(A + more, rhs)
+    return posterior(A + more, rhs, covariances=False).mean
+
+
+def factors_of(mean, model):
+    """Return the factors of one side without the offset."""
+    return mean[:, : mean.shape[1] - model.offsets]
+
+
+def widened(factors, n_components):
+    """Append zeros for components that were switched off."""
+    return torch.nn.functional.pad(factors, (0, n_components - factors.shape[1]))
 
 
 def pairs_of(P, F, rows, columns):

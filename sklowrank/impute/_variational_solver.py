@@ -12,6 +12,7 @@ from ._row_equations import (
     in_row_blocks,
     posterior,
     refit_linear_term,
+    seen_by_rows,
     solve_rows,
     with_ridge,
 )
@@ -64,10 +65,11 @@ def _first_guess(cells, k, offsets, ws):
 
 def _row_half(cells, model, batch_size):
     """Solve all rows, block by block, and sum over each column's cells what the column's equations need."""
+    seen = seen_by_rows(model)
 
     def one_block(rows):
         block = cells.block(rows)
-        part = solve_rows(block, model)
+        part = solve_rows(block, model, seen)
         F, f = expectations(part.mean, part.cov, model.offsets)
         second = part.mean.mT @ part.mean + part.cov.sum(0)
         return block.pattern_t @ F, block.values_t @ f, second, part.log_det

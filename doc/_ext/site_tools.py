@@ -1,5 +1,6 @@
-"""What the site needs to do without network: formulas as MathML, and links to scikit-learn without its inventory."""
+"""Formulas as MathML and links to scikit-learn, both without network; shapes in docstrings as they are written."""
 
+import re
 from importlib import import_module
 
 from docutils import nodes
@@ -42,7 +43,13 @@ def link_scikit_learn(app, env, node, contnode):
     return nodes.reference("", "", contnode, internal=False, refuri=uri)
 
 
+def keep_shapes(app, what, name, obj, options, lines):
+    """In "array of shape (n_features_in_,)" the last underscore is no link."""
+    lines[:] = [re.sub(r"shape \([^)]*\)", lambda m: re.sub(r"_(?!\w)", r"\\_", m[0]), line) for line in lines]
+
+
 def setup(app):
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
     app.connect("missing-reference", link_scikit_learn)
+    app.connect("autodoc-process-docstring", keep_shapes, priority=600)  # after numpydoc
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,39 @@
+"""Identifiers of rows and columns: any sortable values, found again by binary search, never an exception."""
+
+import numpy as np
+
+
+def as_identifiers(column):
+    """Return one column of X as an array of one type: objects of a common type become numbers or text."""
+    if column.dtype.kind != "O":
+        return column
+    plain = np.asarray(column.tolist())
+    return plain if plain.ndim == 1 and plain.dtype.kind != "O" else column
+
+
+def encode(column, name):
+    """Return the sorted distinct identifiers of a column and the position of each value among them."""
+    try:
+        return np.unique(as_identifiers(column), return_inverse=True)
+    except TypeError:
+        raise ValueError(
+            f"The {name} identifiers (X[:, {0 if name == 'row' else 1}]) cannot be sorted. Pass identifiers of one type, "
+            "all numbers or all text, and none missing."
+        ) from None
+
+
+def find(identifiers, column):
+    """Return the position of each value among sorted identifiers, and their number where it is not one of them."""
+    column = as_identifiers(np.asarray(column))
+    if _is_text(column) != _is_text(identifiers) and "O" not in (column.dtype.kind, identifiers.dtype.kind):
+        return np.full(len(column), len(identifiers))
+    try:
+        position = np.searchsorted(identifiers, column)
+    except TypeError:  # objects that do not compare: none of them is known
+        return np.full(len(column), len(identifiers))
+    inside = np.minimum(position, len(identifiers) - 1)
+    return np.where(identifiers[inside] == column, inside, len(identifiers))
+
+
+def _is_text(array):
+    return array.dtype.kind in "US"

@@ -1,0 +1,506 @@
+"""Matrix factorization for (row, column, value) lists: ratings, sensor by time, product by store."""
+
+import copy
+from numbers import Integral, Real
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils.validation import check_is_fitted
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.iterate import drive
+from .._core.validation import check_fit_data, check_new_data
+from .._core.workspace import open_workspace
+from ..impute._matrix_completion_solver import check_options, learns_offsets, sweeps
+from ..impute._observed_cells import ListedCells, pattern_of
+from ..impute._row_equations import (
+    Model,
+    Rows,
+    bytes_per_row,
+    canonical,
+    factors_of,
+    in_row_blocks,
+    pairs_of,
+    row_covariances,
+    seen_by_rows,
+    solve_rows,
+    squared_error,
+    update_rows,
+    variance_of_columns,
+    variance_of_rows,
+    widened,
+)
+from ._identifiers import encode, find
+
+
+class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+    """Predict the value of a (row, column) pair from a list of such values.
+
+    Each row and each column of a large, mostly unobserved matrix gets an offset and a few factors; a value is the mean
+    plus both offsets plus the product of the factors. For ratings (user, film), measurements (sensor, hour), sales
+    (product, shop), from thousands to hundreds of millions of values. The default, variational Bayes, has no strength to
+    tune and switches surplus components off. Where values depend on features of the pair far more than on which row and
+    which column it is, choose a regressor on these features.
+
+    Parameters
+    ----------
+    n_components : int or "auto", default=10
+        Number of components at most, above 0; "auto" means 20, or one less than the rows or columns where these are
+        fewer. Raising it costs time; under "variational" inference surplus components switch themselves off.
+    inference : {"variational", "map"}, default="variational"
+        "variational" learns the noise of each column, the strength of each component, and how sure both are. "map" is
+        penalised alternating least squares: faster, with `alpha` to tune, and without standard errors.
+    alpha : float, default=1.0
+        Penalty of "map" on the squares of factors and offsets, at least 0. Raising it shrinks predictions towards the
+        mean.
+    reg_scaling : {"none", "count"}, default="none"
+        For "map": `alpha` for each row and column as it is, or times its number of values.
+    solver : {"auto", "cholesky", "cg"}, default="auto"
+        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 12 components and "cg"
+        above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
+    cg_steps : int, default=3
+        For "cg": steps per half sweep, each warm-started.
+    fit_intercepts : bool, default=True
+        Subtract the global mean and learn an offset for each row and column. Where False, nothing is subtracted.
+    nonnegative : bool, default=False
+        Non-negative factors, for "map" without conjugate gradients: no mean and no offsets.
+    clip : None, "observed" or (float, float), default="observed"
+        Bounds of the predictions: the range of the values in `fit`, or two numbers.
+    init : {"svd", "random"}, default="svd"
+        For "map": start from the leading singular vectors of the zero-filled matrix, or from random factors.
+    max_iter : int, default=200
+        Sweeps over rows and columns at most.
+    tol : float, default=1e-4
+        Stop when a sweep changes the logarithm of the noise variance and the bound per value by less; for "map", the
+        relative change of the root mean squared residual.
+    batch_size : int or "auto", default="auto"
+        Rows handled at once. It bounds the memory of the rows' equations and does not change the result.
+    device : str, default="auto"
+        Where to compute: "auto" (the first CUDA device, else the CPU), "cpu", "cuda", "cuda:1".
+    random_state : int, RandomState instance or None, default=None
+        Seeds the start.
+    verbose : int, default=0
+        1 prints a line per sweep.
+
+    Attributes
+    ----------
+    row_ids_, col_ids_ : ndarrays of shape (n_rows,) and (n_columns,)
+        Distinct identifiers, sorted.
+    row_embedding_ : ndarray of shape (n_rows, n_components)
+        Row factors.
+    components_ : ndarray of shape (n_components, n_columns)
+        Column factors, strongest first; components switched off are zero.
+    row_intercept_, col_intercept_ : ndarrays of shape (n_rows,) and (n_columns,)
+        Offsets, in units of y.
+    mean_ : float
+        Mean of y; 0 without `fit_intercepts`.
+    coef_ : ndarray of shape (n_features_in_ - 2,)
+        Weights of the further columns of X, in units of y; they act on the columns' deviations from their means.
+    noise_variance_ : float
+        Noise variance in squared units of y, the mean over columns; for "map" the last mean squared residual.
+    component_variance_ : ndarray of shape (n_components,)
+        Variance that each component gives to a value, in squared units of y.
+    n_components_effective_ : int
+        Components with a variance above 0.1 % of the largest.
+    loss_curve_ : list of float
+        After each sweep the negative lower bound of the log-evidence per value; for "map" the penalised objective per
+        value. Both for y divided by its standard deviation.
+    n_iter_ : int
+        Sweeps run.
+    n_features_in_ : int
+        Number of columns of X seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns of X, where they are strings.
+
+    See Also
+    --------
+    sklowrank.impute.MatrixCompletionImputer : The same model for tables with holes.
+
+    Notes
+    -----
+    The model is :math:`y = \\mu + b_i + c_j + u_i^\\top v_j + z^\\top \\beta + \\varepsilon` for row i, column j and
+    further columns z of X, whose weights are refitted by ridge regression after each sweep. Inference, objectives and
+    cost are those of :class:`~sklowrank.impute.MatrixCompletionImputer`. A pair observed several times counts as often.
+    Memory: the values twice, (n_rows + n_columns) n_components² numbers at most, and no temporary of the size of values
+    times components.
+
+    References
+    ----------
+    .. [1] Y. J. Lim, Y. W. Teh, "Variational Bayesian approach to movie rating prediction", KDD Cup Workshop, 2007.
+    .. [2] Y. Zhou, D. Wilkinson, R. Schreiber, R. Pan, "Large-scale parallel collaborative filtering for the Netflix
+       prize", AAIM 2008.
+    .. [3] G. Takács, I. Pilászy, D. Tikk, "Applications of the conjugate gradient method for implicit feedback
+       collaborative filtering", RecSys 2011.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklowrank.recommend import MatrixFactorizationRegressor
+    >>> who, what = np.divmod(np.arange(48), 8)
+    >>> y = (1.0 + who) * (1.0 + what)
+    >>> X = np.column_stack([who, what])
+    >>> known = np.arange(48) % 5 != 2
+    >>> model = MatrixFactorizationRegressor(2, random_state=0).fit(X[known], y[known])
+    >>> model.predict([[2, 6], [5, 2]]).round(1), y[[22, 42]]
+    (array([21., 18.]), array([21., 18.]))
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "inference": [StrOptions({"variational", "map"})],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "reg_scaling": [StrOptions({"none", "count"})],
+        "solver": [StrOptions({"auto", "cholesky", "cg"})],
+        "cg_steps": [Interval(Integral, 1, None, closed="left")],
+        "fit_intercepts": ["boolean"],
+        "nonnegative": ["boolean"],
+        "clip": [StrOptions({"observed"}), tuple, None],
+        "init": [StrOptions({"svd", "random"})],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+        "device": [str],
+        "random_state": ["random_state"],
+        "verbose": ["verbose"],
+    }
+
+    def __init__(
+        self,
+        n_components=10,
+        *,
+        inference="variational",
+        alpha=1.0,
+        reg_scaling="none",
+        solver="auto",
+        cg_steps=3,
+        fit_intercepts=True,
+        nonnegative=False,
+        clip="observed",
+        init="svd",
+        max_iter=200,
+        tol=1e-4,
+        batch_size="auto",
+        device="auto",
+        random_state=None,
+        verbose=0,
+    ):
+        self.n_components = n_components
+        self.inference = inference
+        self.alpha = alpha
+        self.reg_scaling = reg_scaling
+        self.solver = solver
+        self.cg_steps = cg_steps
+        self.fit_intercepts = fit_intercepts
+        self.nonnegative = nonnegative
+        self.clip = clip
+        self.init = init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Fit the model to a list of values.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The first two columns identify row and column, by numbers or text. One column alone is taken for rows. Further
+            columns are numbers that enter linearly.
+        y : array-like of shape (n_samples,)
+            The values.
+
+        Returns
+        -------
+        self : MatrixFactorizationRegressor
+        """
+        X, y = check_fit_data(self, X, y, dtype=None, y_numeric=True)
+        check_options(self)
+        y = y.astype(np.float32 if y.dtype == np.float32 else np.float64, copy=False)
+        ws = open_workspace(y, device=self.device, random_state=self.random_state)
+
+        row_ids, rows = encode(X[:, 0], "row")
+        col_ids, cols = encode(_column_ids(X), "column")
+        mean, unit = _centre_and_unit(y, centred=learns_offsets(self))
+        Z, centre, spread = _standardise(_further_columns(X))
+        shape = len(row_ids), len(col_ids)
+        cells = ListedCells(
+            ws, rows, cols, ((y - mean) / unit).astype(y.dtype), shape, Z.astype(y.dtype) if Z.size else None
+        )
+        n_components = (
+            max(1, min(20, *(size - 1 for size in shape))) if self.n_components == "auto" else self.n_components
+        )
+
+        def attributes(model):
+            return {
+                **self._attributes(canonical(model), cells, unit, n_components, ws),
+                "row_ids_": row_ids,
+                "col_ids_": col_ids,
+                "mean_": mean,
+                "coef_": unit * ws.store(cells.weights) / spread,
+                "_covariate_mean": centre,
+                "_bounds": (float(y.min()), float(y.max())) if self.clip == "observed" else self.clip,
+                "_seen": cells.structure,
+            }
+
+        run = drive(self, sweeps(self, cells, n_components, unit=unit, ws=ws), attributes=attributes, X=X, y=y)
+        vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
+        return self
+
+    def predict(self, X, return_std=False):
+        """Predict the values of pairs; an unknown row or column counts with its mean, never as an error.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Pairs, and the further columns of `fit`.
+        return_std : bool, default=False
+            Return standard errors too, noise included; they need ``inference="variational"``.
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Predictions.
+        std : ndarray of shape (n_samples,)
+            Only with `return_std`.
+
+        Raises
+        ------
+        ValueError
+            If standard errors are asked of a model fitted with ``inference="map"``.
+        """
+        X = check_new_data(self, X, method="predict", dtype=None)
+        if return_std and self._model["cov"] is None:
+            raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
+        ws = open_workspace(self.components_, device=self.device)
+        rows, cols = find(self.row_ids_, X[:, 0]), find(self.col_ids_, _column_ids(X))
+        P, F = self._sides(ws)
+        linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
+        y = self._bounded(ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear)
+        return (y, self._std(rows, cols, ws)) if return_std else y
+
+    def recommend(self, row_ids, n=10, exclude_seen=True):
+        """Return for each row the columns with the highest predictions.
+
+        Parameters
+        ----------
+        row_ids : array-like of shape (n_rows,)
+            Identifiers; for an unknown one the columns are ranked by their offsets.
+        n : int, default=10
+            Columns per row, at most as many as were seen in `fit`.
+        exclude_seen : bool, default=True
+            Leave out the columns that the row has a value for.
+
+        Returns
+        -------
+        col_ids : ndarray of shape (n_rows, n)
+            Identifiers, best first.
+        scores : ndarray of shape (n_rows, n)
+            Predictions, with further columns of X at their means; -inf where a row has fewer than `n` columns left.
+        """
+        check_is_fitted(self)
+        ws = open_workspace(self.components_, device=self.device)
+        P, F = self._sides(ws)
+        if not 1 <= n <= len(self.col_ids_):
+            raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
+        rows, F = find(self.row_ids_, np.asarray(row_ids)), F[:-1]
+        seen = _with_unknown_row(self._seen)
+
+        def one_block(part):
+            scores = P[ws.load(rows[part])] @ F.mT
+            if exclude_seen:
+                there = seen[rows[part]].tocoo()
+                scores[ws.load(there.row.astype(np.int64)), ws.load(there.col.astype(np.int64))] = -torch.inf
+            return scores.topk(n, dim=1)
+
+        need = 2 * F.shape[0] * ws.dtype.itemsize
+        block = rows_per_block(self.batch_size, len(rows), need)
+        best = list(in_blocks(one_block, len(rows), block, bytes_per_row=need))
+        scores = ws.store(torch.cat([part.values for part in best])) + self.mean_
+        bounded = np.where(np.isneginf(scores), scores, self._bounded(scores))
+        return self.col_ids_[ws.store(torch.cat([part.indices for part in best]))], bounded
+
+    def fold_in(self, X, y):
+        """Return a copy that knows more values of known or new rows; the columns stay as they are.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Pairs, and the further columns of `fit`. Pairs whose column is unknown say nothing of their row and are left
+            out.
+        y : array-like of shape (n_samples,)
+            The values.
+
+        Returns
+        -------
+        model : MatrixFactorizationRegressor
+            The rows of X are solved anew from all their values; all other rows are the same.
+        """
+        X, y = check_new_data(self, X, y=y, method="fold_in", dtype=None, y_numeric=True)
+        ws = open_workspace(self.components_, device=self.device)
+        model = self._load_model(ws)
+        linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
+        target = ((y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
+        cols = find(self.col_ids_, _column_ids(X))
+        known = cols < len(self.col_ids_)
+
+        ids, rows = encode(X[:, 0], "row")
+        old = find(self.row_ids_, ids)
+        before = _with_unknown_row(self._seen)[old]
+        cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
+        means = self._row_means(model, ws)
+        mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
+        mean = update_rows(cells.block(slice(0, len(ids))), pattern_of(before, ws), mean, model)
+
+        row_ids = np.union1d(self.row_ids_, ids)
+        place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
+        grown_means = means.new_empty(len(row_ids), means.shape[1])
+        grown_means[ws.load(place)], grown_means[ws.load(new)] = means, mean
+        seen = _at_rows(self._seen, place, len(row_ids)) + _at_rows(cells.structure, new, len(row_ids))
+        grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
+        vars(grown).update(
+            _row_attributes(grown_means, model, self._unit, len(self.components_), ws), row_ids_=row_ids, _seen=seen
+        )
+        return grown
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        return tags
+
+    def _attributes(self, model, cells, unit, n_components, ws):
+        """Return the fitted attributes of a model: one more pass over the rows, the columns being final."""
+        seen = seen_by_rows(model)
+        rows = torch.cat(
+            list(in_row_blocks(lambda r: solve_rows(cells.block(r), model, seen).mean, cells, model, self.batch_size))
+        )
+        v = factors_of(model.mean, model)
+        if model.cov is None:
+            noise = float(squared_error(cells, rows, model, self.batch_size) / cells.column_counts.sum())
+            variance = (factors_of(rows, model) ** 2).mean(0) * (v**2).mean(0)
+        else:
+            noise = float(model.noise.mean())
+            variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
+        variance = widened(variance[None], n_components)[0].double() * unit**2
+        offsets = model.mean[:, -1] * unit if model.offsets else torch.zeros_like(model.noise)
+        return {
+            "_unit": unit,
+            **_row_attributes(rows, model, unit, n_components, ws),
+            "components_": ws.store(widened(v, n_components).mT * unit),
+            "col_intercept_": ws.store(offsets),
+            "noise_variance_": noise * unit**2,
+            "component_variance_": ws.store(variance.to(ws.dtype)),
+            "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
+            "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
+        }
+
+    def _load_model(self, ws):
+        return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in self._model.items()})
+
+    def _row_means(self, model, ws):
+        """Factors in use and offset of each row, in the units of the model."""
+        u = ws.load(self.row_embedding_)[:, : factors_of(model.mean, model).shape[1]]
+        return torch.cat([u, ws.load(self.row_intercept_)[:, None] / self._unit], 1) if model.offsets else u
+
+    def _sides(self, ws):
+        """Return P, F with P[i] . F[j] the model's deviation from the mean; the last row of each stands for unknowns."""
+        u, v, b, c = (
+            ws.load(a) for a in (self.row_embedding_, self.components_.T, self.row_intercept_, self.col_intercept_)
+        )
+        P = torch.cat([u, b[:, None], torch.ones_like(b)[:, None]], 1)
+        F = torch.cat([v, torch.ones_like(c)[:, None], c[:, None]], 1)
+        P, F = (torch.nn.functional.pad(side, (0, 0, 0, 1)) for side in (P, F))
+        P[-1, -1] = F[-1, -2] = 1  # an unknown row has the offset of its column, and the other way round
+        return P, F
+
+    def _bounded(self, y):
+        return y if self._bounds is None else np.clip(y, *self._bounds)
+
+    def _std(self, rows, cols, ws):
+        """Return the predictive standard errors of pairs of positions, blocks of pairs in the order of their rows."""
+        model = self._load_model(ws)
+        seen, means = seen_by_rows(model), torch.nn.functional.pad(self._row_means(model, ws), (0, 0, 0, 1))
+        structure = _with_unknown_row(self._seen)
+        wider = _with_unknown_column(model)
+        F, cols, order = variance_of_columns(wider), ws.load(cols), np.argsort(rows, kind="stable")
+
+        def one_block(part):
+            few, place = np.unique(rows[order[part]], return_inverse=True)
+            cov = row_covariances(pattern_of(structure[few], ws), model, seen)
+            P = variance_of_rows(Rows(means[ws.load(few)], cov, None), wider)
+            columns = cols[ws.load(order[part])]
+            return (pairs_of(P, F, ws.load(place), columns) + wider.noise[columns]).sqrt()
+
+        need = bytes_per_row(model.mean.shape[1], ws.dtype)
+        parts = in_blocks(one_block, len(rows), rows_per_block(self.batch_size, len(rows), need), bytes_per_row=need)
+        std = np.empty(len(rows), dtype=self.components_.dtype)
+        std[order] = ws.store(torch.cat(list(parts))) * self._unit
+        return std
+
+
+def _column_ids(X):
+    """The second column of X, or one identifier for all where there is none."""
+    return X[:, 1] if X.shape[1] > 1 else np.zeros(len(X))
+
+
+def _further_columns(X):
+    try:
+        return X[:, 2:].astype(np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(
+            "Columns of X after the first two enter linearly and must be numbers. Encode or drop them."
+        ) from None
+
+
+def _standardise(Z):
+    """Return Z centred and divided by its columns' standard deviations, these means, and these deviations."""
+    size = np.maximum(np.abs(Z).max(0, initial=0), np.finfo(np.float64).tiny)  # before anything is squared
+    centre = (Z / size).mean(0) * size
+    spread = ((Z - centre) / size).std(0) * size
+    spread = np.where(spread > 0, spread, 1.0)
+    return (Z - centre) / spread, centre, spread
+
+
+def _centre_and_unit(y, *, centred):
+    """Return the mean that is subtracted from y and the root mean square of the rest, 1 where that is zero."""
+    y = y.astype(np.float64)
+    mean = float(y.mean()) if centred else 0.0
+    return mean, float(np.sqrt(np.mean((y - mean) ** 2))) or 1.0
+
+
+def _row_attributes(rows, model, unit, n_components, ws):
+    offsets = rows[:, -1] * unit if model.offsets else torch.zeros_like(rows[:, 0])
+    return {
+        "row_embedding_": ws.store(widened(factors_of(rows, model), n_components)),
+        "row_intercept_": ws.store(offsets),
+    }
+
+
+def _with_unknown_row(structure):
+    """Append an empty row to a CSR matrix, sharing its memory: the row of identifiers not seen in fit."""
+    indptr = np.append(structure.indptr, structure.indptr[-1:])
+    shape = structure.shape[0] + 1, structure.shape[1]
+    return sp.csr_matrix((structure.data, structure.indices, indptr), shape=shape)
+
+
+def _with_unknown_column(model):
+    """Append a column of which only the prior is known."""
+    prior = (1 / model.column_ridge).diag()[None]
+    return model._replace(
+        mean=torch.nn.functional.pad(model.mean, (0, 0, 0, 1)),
+        cov=torch.cat([model.cov, prior]),
+        noise=torch.cat([model.noise, model.noise.mean()[None]]),
+    )
+
+
+def _at_rows(structure, place, n_rows):
+    """Return the rows of a CSR matrix at other places of a taller one."""
+    entries = structure.tocoo()
+    return sp.csr_matrix((entries.data, (place[entries.row], entries.col)), shape=(n_rows, structure.shape[1]))
