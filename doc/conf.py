@@ -35,6 +35,7 @@ highlight_language = "none"
 
 autosummary_generate = True
 autodoc_typehints = "none"
+autodoc_member_order = "bysource"
 add_module_names = False
 toc_object_entries = False
 numpydoc_show_class_members = False

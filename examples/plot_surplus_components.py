@@ -50,7 +50,7 @@ right.plot(widths, default, "o-", color="#0f766e", label="default")
 for (alpha, errors), style in zip(plain.items(), ("^:", "s-.", "d--")):
     right.plot(widths, errors, style, color="#c08a3e", label=f"inference='map', alpha={alpha:g}")
 right.set(xlabel="n_components", ylabel="error on hidden cells")
-right.legend(frameon=False)
+figure.legend(loc="outside upper right", ncols=4, frameon=False)
 plt.show()
 
 # %%

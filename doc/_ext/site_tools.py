@@ -1,4 +1,4 @@
-"""Formulas as MathML and links to scikit-learn, both without network; shapes in docstrings as they are written."""
+"""Formulas as MathML and links to scikit-learn, both without network; docstrings taken as they are meant."""
 
 import re
 from importlib import import_module
@@ -43,13 +43,15 @@ def link_scikit_learn(app, env, node, contnode):
     return nodes.reference("", "", contnode, internal=False, refuri=uri)
 
 
-def keep_shapes(app, what, name, obj, options, lines):
-    """In "array of shape (n_features_in_,)" the last underscore is no link."""
-    lines[:] = [re.sub(r"shape \([^)]*\)", lambda m: re.sub(r"_(?!\w)", r"\\_", m[0]), line) for line in lines]
+def escape(app, what, name, obj, options, lines):
+    """In "shape (n_features_in_,)" the underscore is no link, and in ".. [1] A. Author" the initial is no list."""
+    for i, line in enumerate(lines):
+        line = re.sub(r"shape \([^)]*\)", lambda m: re.sub(r"_(?!\w)", r"\\_", m[0]), line)
+        lines[i] = re.sub(r"^(\.\. \[[^]]*\] \w)\. ", r"\1\\. ", line)
 
 
 def setup(app):
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
     app.connect("missing-reference", link_scikit_learn)
-    app.connect("autodoc-process-docstring", keep_shapes, priority=600)  # after numpydoc
+    app.connect("autodoc-process-docstring", escape, priority=600)  # after numpydoc
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -9,6 +9,7 @@ from .._core.linalg import randomized_svd
 from ._observed_cells import fit_at_cells, residual_at_cells
 from ._row_equations import (
     Model,
+    column_ridge,
     equations,
     expectations,
     in_row_blocks,
@@ -42,7 +43,7 @@ def penalised(cells, start, *, solver, cg_steps, batch_size):
             rows, columns = _exact_sweep(cells, rows, model, batch_size)
         model = model._replace(mean=columns)
         if cells.covariates is not None:
-            refit_linear_term(cells, model, batch_size)
+            refit_linear_term(cells, rows, model, batch_size)
 
         squares = squared_error(cells, rows, model, batch_size)
         penalty = _penalty(rows, model.row_ridge, cells.row_counts, model)
@@ -101,7 +102,7 @@ def _exact_sweep(cells, rows, model, batch_size):
         means.append(mean)
         sums, moments = sums + more_sums, moments + more_moments
     A, rhs = equations(sums, moments, model)
-    A = with_ridge(A, model.column_ridge, cells.column_counts, model)
+    A = with_ridge(A, column_ridge(cells, model))
     if model.nonnegative:
         return torch.cat(means), solve_nonnegative(A, rhs, model.mean)
     return torch.cat(means), posterior(A, rhs, covariances=False).mean

@@ -6,7 +6,9 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from .._core.blocks import in_blocks, rows_per_block
 from ._observed_cells import ListedCells, TableCells
+from ._row_equations import augmented, bytes_per_row, pairs_of, seen_by_rows, solve_rows
 
 
 class Columns(NamedTuple):
@@ -32,8 +34,8 @@ class Layout(NamedTuple):
     holes: Any  # bool: columns that had holes in fit
 
 
-class Hidden(NamedTuple):
-    """Observed cells put aside to be compared with their fill."""
+class Entries(NamedTuple):
+    """Single cells of a table."""
 
     rows: torch.Tensor
     columns: torch.Tensor
@@ -143,6 +145,42 @@ def in_units(fit, layout):
     return torch.clamp(full, layout.low, layout.high)
 
 
+def fold_in(table, layout, model, ws, compute, *, batch_size, dense=False):
+    """Yield ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed.
+
+    `dense` says that the answer of a block is as wide as the table.
+    """
+    seen = seen_by_rows(model)
+
+    def one_block(rows):
+        part = table[rows]
+        cells = cells_in(part, layout, ws)
+        return compute(part, solve_rows(cells.block(slice(0, cells.shape[0])), model, seen))
+
+    need = bytes_per_row(model.mean.shape[1], ws.dtype)
+    if dense or not sp.issparse(table):
+        need += 6 * table.shape[1] * ws.dtype.itemsize
+    n_rows = table.shape[0]
+    return in_blocks(one_block, n_rows, rows_per_block(batch_size, n_rows, need), bytes_per_row=need)
+
+
+def fit_at(entries, rows, model, layout):
+    """Return the model's values of single cells, the means of all rows being given; 0 in columns left out."""
+    P, F = augmented(rows, model)
+    if not len(F):
+        return P.new_zeros(len(entries.rows))
+    place = (layout.modelled.cumsum(0) - 1).clamp_min(0)  # of a column among the modelled ones
+    return torch.where(layout.modelled[entries.columns], pairs_of(P, F, entries.rows, place[entries.columns]), 0.0)
+
+
+def mean_square_left(table, rows, model, layout, ws):
+    """Return the mean squared residual of the observed cells of the modelled columns, in squared units of the model."""
+    entries = observed_entries(table, ws.device)
+    error = fit_at(entries, rows, model, layout)
+    error = error - (entries.values - layout.mean[entries.columns]) / layout.scale[entries.columns]
+    return float((error[layout.modelled[entries.columns]] ** 2).mean().nan_to_num(nan=0.0))
+
+
 def entries_in_units(fit, columns, layout):
     """Return the model's values of single cells as bounded values in the units of the table, NaN in dropped columns."""
     values = layout.mean.nan_to_num(nan=0.0)[columns]
@@ -166,7 +204,7 @@ def hide(X, share, modelled):
     eligible = modelled[columns].nonzero()[:, 0].cpu().numpy()
     chosen = np.random.RandomState(0).permutation(eligible)[: max(1, int(share * len(eligible)))]
     chosen = torch.from_numpy(np.sort(chosen)).to(modelled.device)
-    hidden = Hidden(rows[chosen], columns[chosen], values[chosen])
+    hidden = Entries(rows[chosen], columns[chosen], values[chosen])
     if not sp.issparse(X):
         rest = X.clone()
         rest[hidden.rows, hidden.columns] = torch.nan
@@ -178,9 +216,9 @@ def hide(X, share, modelled):
 
 
 def observed_entries(X, device):
-    """Return rows, columns and values of the observed cells of a loaded table."""
+    """Return the observed cells of a loaded table."""
     if not sp.issparse(X):
         rows, columns = torch.nonzero(~X.isnan(), as_tuple=True)
-        return rows, columns, X[rows, columns]
+        return Entries(rows, columns, X[rows, columns])
     rows = np.repeat(np.arange(X.shape[0]), np.diff(X.indptr))
-    return tuple(torch.from_numpy(a).to(device) for a in (rows, X.indices.astype(np.int64), X.data))
+    return Entries(*(torch.from_numpy(a).to(device) for a in (rows, X.indices.astype(np.int64), X.data)))

@@ -10,41 +10,35 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import Interval, StrOptions, _fit_context, check_feature_names_in
 from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ._columns import (
-    Hidden,
     Layout,
     cells_in,
     entries_in_units,
+    fit_at,
+    fold_in,
     hide,
     in_units,
     lay_out,
     load_table,
+    mean_square_left,
     observe,
-    observed_entries,
     put_observed,
     rows_with_values,
 )
-from ._matrix_completion_solver import check_options, count_components, learns_offsets, sweeps
-from ._row_equations import (
-    Model,
-    Rows,
-    augmented,
-    bytes_per_row,
-    canonical,
-    cells_of,
-    draws_of,
-    factors_of,
-    pairs_of,
-    seen_by_rows,
-    solve_rows,
-    variances_of,
-    widened,
+from ._matrix_completion_solver import (
+    check_options,
+    column_offsets,
+    count_components,
+    describe,
+    learns_offsets,
+    load_model,
+    sweeps,
 )
+from ._row_equations import Rows, canonical, cells_of, draws_of, factors_of, pairs_of, variances_of, widened
 
 _MOST_DENSE_CELLS = 2**27  # 1 GiB of float64: above it a sparse X is not answered with a dense table
 
@@ -425,7 +419,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
         hidden, rest = hide(table, mask_fraction, layout.modelled)
         rows = torch.cat(list(self._fold_in(rest, layout, model, ws, lambda _, rows: rows.mean)))
-        fill = entries_in_units(_fit_at(hidden, rows, model, layout), hidden.columns, layout)
+        fill = entries_in_units(fit_at(hidden, rows, model, layout), hidden.columns, layout)
         return -float((((fill - hidden.values) / layout.std[hidden.columns]) ** 2).mean().sqrt())
 
     def get_feature_names_out(self, input_features=None):
@@ -445,7 +439,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
                 "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
             )
         ws = open_workspace(self.components_, device=self.device)
-        layout, model = self._load_layout(ws), self._load_model(ws)
+        layout, model = self._load_layout(ws), load_model(self._model, ws)
         n_components, k = self.components_.shape[0], factors_of(model.mean, model).shape[1]
         place = torch.arange(model.mean.shape[1], device=ws.device)
         place[k:] = n_components  # the offset comes last, after components switched off
@@ -481,35 +475,21 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     def _attributes(self, model, table, layout, unit, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
         rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
-        u, v = factors_of(rows, model), factors_of(model.mean, model)
-        components = v.new_zeros(n_components, self.n_features_in_)
-        components[: v.shape[1], layout.modelled] = v.mT * unit
-        column_noise, intercept = torch.zeros_like(layout.mean), torch.zeros_like(layout.mean)
-        if model.offsets:
-            intercept[layout.modelled] = model.mean[:, -1] * unit
+        attributes = describe(model, rows, unit, n_components, ws)
+        columns = {"intercept_": column_offsets(model, unit), "feature_noise_variance_": model.noise * unit**2}
         if model.cov is None:
-            observed = Hidden(*observed_entries(table, ws.device))
-            noise = _mean_square(_fit_at(observed, rows, model, layout), observed, layout)
-            variance = (u**2).mean(0) * (v**2).mean(0)
+            noise = mean_square_left(table, rows, model, layout, ws)
+            columns["feature_noise_variance_"] = torch.full_like(model.noise, noise * unit**2)
         else:
-            column_noise[layout.modelled] = model.noise
             noise = float(model.noise.mean()) if len(model.noise) else 0.0
-            variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
-        variance = widened(variance[None], n_components)[0].double() * unit**2
         return {
-            "components_": ws.store(components),
-            "row_embedding_": ws.store(widened(u, n_components)),
-            "row_intercept_": ws.store(rows[:, -1] * unit if model.offsets else torch.zeros_like(rows[:, 0])),
-            "intercept_": ws.store(intercept),
+            **attributes,
+            "components_": ws.store(_over_all(ws.load(attributes["components_"]).mT, layout).mT),
+            **{name: ws.store(_over_all(values, layout)) for name, values in columns.items()},
+            "noise_variance_": noise * unit**2,
             "mean_": ws.store(layout.mean),
             "scale_": ws.store(layout.scale / unit),
-            "noise_variance_": noise * unit**2,
-            "feature_noise_variance_": ws.store(column_noise * unit**2),
-            "component_variance_": ws.store(variance.to(ws.dtype)),
-            "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
             "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
-            "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
-            "_unit": unit,
         }
 
     def _open(self, X, method, *, dense_answer=True, random_state=None):
@@ -522,47 +502,20 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
                 "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
             )
         ws = open_workspace(X, device=self.device, random_state=random_state)
-        return load_table(X, ws, self.missing_values), self._load_layout(ws), self._load_model(ws), ws
+        return load_table(X, ws, self.missing_values), self._load_layout(ws), load_model(self._model, ws), ws
 
     def _load_layout(self, ws):
         return Layout(**{name: ws.load(a) for name, a in self._layout.items()})
 
-    def _load_model(self, ws):
-        """The stored model: arrays become tensors, flags and None stay."""
-        return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in self._model.items()})
-
     def _fold_in(self, table, layout, model, ws, compute, *, dense=False):
-        """Yield ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed.
-
-        `dense` says that the answer of a block is as wide as the table.
-        """
-
-        def one_block(rows):
-            part = table[rows]
-            cells = cells_in(part, layout, ws)
-            return compute(part, solve_rows(cells.block(slice(0, cells.shape[0])), model, seen))
-
-        seen = seen_by_rows(model)
-        need = bytes_per_row(model.mean.shape[1], ws.dtype)
-        if dense or not sp.issparse(table):
-            need += 6 * table.shape[1] * ws.dtype.itemsize
-        n_rows = table.shape[0]
-        return in_blocks(one_block, n_rows, rows_per_block(self.batch_size, n_rows, need), bytes_per_row=need)
+        return fold_in(table, layout, model, ws, compute, batch_size=self.batch_size, dense=dense)
 
 
-def _fit_at(cells, rows, model, layout):
-    """Return the model's values of listed cells of the table; 0 in columns that it leaves out."""
-    P, F = augmented(rows, model)
-    place = (layout.modelled.cumsum(0) - 1).clamp_min(0)  # of a column among the modelled ones
-    if not len(F):
-        return P.new_zeros(len(cells.rows))
-    return torch.where(layout.modelled[cells.columns], pairs_of(P, F, cells.rows, place[cells.columns]), 0.0)
-
-
-def _mean_square(fit, cells, layout):
-    """Mean squared residual of the modelled columns, in squared units of the model."""
-    error = fit - (cells.values - layout.mean[cells.columns]) / layout.scale[cells.columns]
-    return float((error[layout.modelled[cells.columns]] ** 2).mean().nan_to_num(nan=0.0))
+def _over_all(values, layout):
+    """Spread values of the modelled columns over all columns, zeros elsewhere."""
+    full = values.new_zeros(len(layout.modelled), *values.shape[1:])
+    full[layout.modelled] = values
+    return full
 
 
 def _positions(positions, name, limit):

@@ -7,7 +7,7 @@ from sklearn.exceptions import DataDimensionalityWarning
 
 from .._core.iterate import Step
 from ._alternating_least_squares import penalised, penalised_start
-from ._row_equations import Model
+from ._row_equations import Model, factors_of, widened
 from ._variational_solver import variational
 
 _MOST_CHOLESKY_COMPONENTS = 12  # above it the sums over cells cost more than a few conjugate-gradient steps
@@ -74,3 +74,47 @@ def _nothing_observed(n_columns, offsets, ws):
     one = torch.ones(1 + offsets, dtype=ws.dtype, device=ws.device)
     mean = torch.zeros(n_columns, 1 + offsets, dtype=ws.dtype, device=ws.device)
     return Model(mean, one.diag().expand(n_columns, -1, -1), torch.ones_like(mean[:, 0]), one, one, offsets)
+
+
+def describe(model, rows, unit, n_components, ws):
+    """Return the fitted attributes that both estimators have, from a final model and the means of all rows.
+
+    `unit` turns the model's values into those of the cells; it goes to the columns' side. Components that were switched
+    off are zero.
+    """
+    u, v = factors_of(rows, model), factors_of(model.mean, model)
+    if model.cov is None:
+        variance = (u**2).mean(0) * (v**2).mean(0)
+    else:
+        variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
+    variance = widened(variance[None], n_components)[0].double() * unit**2
+    return {
+        **describe_rows(model, rows, unit, n_components, ws),
+        "components_": ws.store(widened(v, n_components).mT * unit),
+        "component_variance_": ws.store(variance.to(ws.dtype)),
+        "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
+        "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
+        "_unit": unit,
+    }
+
+
+def describe_rows(model, rows, unit, n_components, ws):
+    """Return the fitted attributes of the rows alone."""
+    return {
+        "row_embedding_": ws.store(widened(factors_of(rows, model), n_components)),
+        "row_intercept_": ws.store(_offsets(rows, model) * unit),
+    }
+
+
+def column_offsets(model, unit):
+    """Return the offsets of the columns in the units of the cells, zeros where none are learnt."""
+    return _offsets(model.mean, model) * unit
+
+
+def _offsets(mean, model):
+    return mean[:, -1] if model.offsets else torch.zeros_like(mean[:, 0])
+
+
+def load_model(stored, ws):
+    """Return the model that :func:`describe` stored, as tensors of the workspace; flags and None stay."""
+    return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in stored.items()})

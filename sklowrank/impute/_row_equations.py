@@ -5,6 +5,7 @@ its last column the offset where offsets are learnt. Seen from row i, with f_j =
 linear regression of x_ij - c_j on f_j; the same holds with the roles of rows and columns swapped.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -48,7 +49,7 @@ def solve_rows(block, model, seen, *, start=None):
     """
     F, f = seen
     A, rhs = equations(block.pattern @ F, block.values @ f, model)
-    A = with_ridge(A, model.row_ridge, row_sums(block.pattern), model)
+    A = with_ridge(A, row_ridge(block.pattern, model))
     if model.nonnegative:
         return Rows(solve_nonnegative(A, rhs, start), None, None)
     return posterior(A, rhs, covariances=model.cov is not None)
@@ -82,13 +83,21 @@ def equations(sums, moments, model):
     return A, moments[:, :d] - sums[:, size : size + d] if model.offsets else moments
 
 
-def with_ridge(A, ridge, counts, model):
+def with_ridge(A, ridge):
     """Add the ridge to the diagonals of A, and as much as keeps a singular A factorisable in its precision."""
     diagonal = A.diagonal(dim1=1, dim2=2)
-    if model.ridge_by_count:
-        ridge = ridge * counts.unsqueeze(1)
     diagonal += ridge + 16 * torch.finfo(A.dtype).eps * diagonal.amax(1, keepdim=True)
     return A
+
+
+def row_ridge(pattern, model):
+    """Return the ridge of rows with this pattern: one for all, or one for each, times its number of observations."""
+    return model.row_ridge * row_sums(pattern).unsqueeze(1) if model.ridge_by_count else model.row_ridge
+
+
+def column_ridge(cells, model):
+    """Return the ridge of the columns, as :func:`row_ridge` of the rows."""
+    return model.column_ridge * cells.column_counts.unsqueeze(1) if model.ridge_by_count else model.column_ridge
 
 
 def row_sums(pattern):
@@ -115,12 +124,14 @@ def solve_nonnegative(A, rhs, start=None, *, passes=100):
     return x
 
 
+@functools.lru_cache(maxsize=64)
 def _upper(d, device):
     """Positions of the upper triangle in a flattened (d, d) matrix."""
     i, j = torch.triu_indices(d, d, device=device)
     return i * d + j
 
 
+@functools.lru_cache(maxsize=64)
 def _full(d, device):
     """Positions in the packed upper triangle of the entries of a flattened symmetric (d, d) matrix."""
     i = torch.arange(d, device=device).unsqueeze(1)
@@ -140,15 +151,13 @@ def in_row_blocks(compute, cells, model, batch_size):
     return in_blocks(compute, n_rows, rows_per_block(batch_size, n_rows, need), bytes_per_row=need)
 
 
-def refit_linear_term(cells, model, batch_size):
-    """Refit the covariates of listed cells to what the low-rank part leaves."""
+def refit_linear_term(cells, rows, model, batch_size):
+    """Refit the covariates of listed cells to what the low-rank part leaves, the means of all rows being given."""
+    P, F = augmented(rows, model)
 
-    seen = seen_by_rows(model)
-
-    def one_block(rows):
-        block = cells.block(rows)
-        P, F = augmented(solve_rows(block, model, seen).mean, model)
-        return fit_at_cells(block, P, F).values() / block.pattern.values()
+    def one_block(part):
+        block = cells.block(part)
+        return fit_at_cells(block, P[part], F).values() / block.pattern.values()
 
     cells.refit_covariates(torch.cat(list(in_row_blocks(one_block, cells, model, batch_size))))
 
@@ -229,18 +238,18 @@ def row_covariances(pattern, model, seen):
     """Return the posterior covariances of rows of which only the pattern of observed cells is known."""
     F, f = seen
     A, _ = equations(pattern @ F, f.new_zeros(pattern.shape[0], f.shape[1]), model)
-    return torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(A, model.row_ridge, row_sums(pattern), model)))
+    return torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(A, row_ridge(pattern, model))))
 
 
 def update_rows(block, before, mean, model):
     """Return the means of rows after new cells, given the pattern of those seen `before` and the means they led to."""
     F, f = seen_by_rows(model)
     A, _ = equations(before @ F, torch.zeros_like(block.values @ f), model)
-    A = with_ridge(A, model.row_ridge, row_sums(before), model)
+    A = with_ridge(A, row_ridge(before, model))
     more, rhs = equations(block.pattern @ F, block.values @ f, model)
     rhs = rhs + (A @ mean.unsqueeze(2)).squeeze(2)
     if model.ridge_by_count:
-        more = with_ridge(more, model.row_ridge, row_sums(block.pattern), model)
+        more = with_ridge(more, row_ridge(block.pattern, model))
     if model.nonnegative:
         return solve_nonnegative(A + more, rhs)
     return posterior(A + more, rhs, covariances=False).mean

@@ -1,5 +1,6 @@
 """Variational Bayes for matrix completion: noise, priors and the number of components are learnt with the factors."""
 
+import functools
 import math
 
 import torch
@@ -19,6 +20,8 @@ from ._row_equations import (
 
 WARM_SWEEPS = 10  # sweeps before the priors are learnt
 PSEUDO_CELLS = 10.0  # weight, in cells, of the common noise variance in that of one column
+_DROWNED = 0.01  # a component is dead when its means have less than this share of its posterior variances
+_LEAST_VARIANCE = 1e-8  # of a prior; the values have mean square 1
 
 
 def variational(cells, n_components, *, offsets, batch_size, ws):
@@ -29,25 +32,28 @@ def variational(cells, n_components, *, offsets, batch_size, ws):
     much noise, weak components die before their turn comes.
     """
     model = _first_guess(cells, n_components, offsets, ws)
-    total, bound, sweep = cells.column_counts.sum(), model.noise.new_tensor(math.inf), 0
+    (m, n), total = cells.shape, cells.column_counts.sum()
+    bound, sweep = model.noise.new_tensor(math.inf), 0
     while True:
         sweep += 1
-        sums, moments, row_moment, log_det = _row_half(cells, model, batch_size)
+        warm = sweep > WARM_SWEEPS
+        sums, moments, second, row_log_det, rows = _row_half(cells, model, batch_size)
         columns, residual = _column_half(cells, sums, moments, model)
-
-        old = model.noise
-        noise = _learn_noise(residual, cells.column_counts)
-        model = _learn_priors(model._replace(mean=columns.mean, cov=columns.cov, noise=noise), row_moment, sweep)
         if cells.covariates is not None:
-            refit_linear_term(cells, model, batch_size)
+            refit_linear_term(cells, torch.cat(rows), model._replace(mean=columns.mean), batch_size)
 
-        previous, bound = bound, _free_energy(cells, model, residual, log_det + columns.log_det) / total
+        old, noise = model.noise, _learn_noise(residual, cells.column_counts)
+        model = model._replace(mean=columns.mean, cov=columns.cov, noise=noise)
+        model, per_row, per_column = _learn_priors(model, second, warm=warm)
+
+        misfit = (cells.column_counts * torch.log(2 * math.pi * noise) + residual / noise).sum()
+        divergence = m * per_row - row_log_det + n * per_column - columns.log_det
+        previous, bound = bound, (misfit + divergence) / (2 * total)
         gap = torch.maximum((noise.mean().log() - old.mean().log()).abs(), (previous - bound).abs())
-        alive = _alive(model) if sweep > WARM_SWEEPS else torch.ones_like(model.row_ridge, dtype=torch.bool)
+        alive = _alive(model) if warm else torch.ones_like(model.row_ridge, dtype=torch.bool)
         gap, loss, n_alive = torch.stack([gap, bound, alive.sum().to(gap.dtype)]).tolist()
-        if n_alive < len(alive):
-            model = _keep(model, alive)
-        settled = sweep > WARM_SWEEPS and n_alive == len(alive)
+        settled = warm and n_alive == len(alive)
+        model = _keep(model, alive) if n_alive < len(alive) else model
         yield Step(model, gap if settled else max(gap, 1.0), loss)
 
 
@@ -72,13 +78,12 @@ def _row_half(cells, model, batch_size):
         part = solve_rows(block, model, seen)
         F, f = expectations(part.mean, part.cov, model.offsets)
         second = part.mean.mT @ part.mean + part.cov.sum(0)
-        return block.pattern_t @ F, block.values_t @ f, second, part.log_det
+        kept = [part.mean] if cells.covariates is not None else []
+        return block.pattern_t @ F, block.values_t @ f, second, part.log_det, kept
 
     parts = in_row_blocks(one_block, cells, model, batch_size)
-    sums, moments, second, log_det = next(parts)
-    for part in parts:
-        sums, moments, second, log_det = sums + part[0], moments + part[1], second + part[2], log_det + part[3]
-    return sums, moments, second / cells.shape[0], log_det
+    sums, moments, second, log_det, rows = functools.reduce(lambda a, b: [x + y for x, y in zip(a, b)], parts)
+    return sums, moments, second / cells.shape[0], log_det, rows
 
 
 def _column_half(cells, sums, moments, model):
@@ -86,7 +91,7 @@ def _column_half(cells, sums, moments, model):
     A, rhs = equations(sums, moments, model)
     scaled = A / model.noise[:, None, None]
     columns = posterior(
-        with_ridge(scaled, model.column_ridge, cells.column_counts, model),
+        with_ridge(scaled, model.column_ridge),
         rhs / model.noise.unsqueeze(1),
         covariances=True,
     )
@@ -105,42 +110,44 @@ def _learn_noise(residual, counts):
     return noise.clamp_min(max(1e-10, 1e3 * eps))  # below it a row with few cells is singular in this precision
 
 
-def _learn_priors(model, row_moment, sweep):
+def _learn_priors(model, row_second, *, warm):
     """Rotate the factors so that both sides' second moments are diagonal, and take these as the prior variances.
 
     Among all invertible maps of the factors this one makes the bound largest: the product of a matrix's diagonal is
     smallest, by Hadamard's inequality, where it is diagonal. It orders the components and lets surplus ones die fast.
+    Returns the model and what both sides' divergence from their priors is but for the posteriors' determinants.
+    `row_second` is the mean over rows of E[u u'].
     """
     n, d = model.mean.shape
     k = d - model.offsets
-    column_moment = (model.mean.mT @ model.mean + model.cov.sum(0)) / n
-    L = torch.linalg.cholesky(row_moment[:k, :k])
-    variance, Q = torch.linalg.eigh(L.mT @ column_moment[:k, :k] @ L)
+    column_second = (model.mean.mT @ model.mean + model.cov.sum(0)) / n
+    L = torch.linalg.cholesky(row_second[:k, :k])
+    variance, Q = torch.linalg.eigh(L.mT @ column_second[:k, :k] @ L)
     T = torch.eye(d, dtype=L.dtype, device=L.device)
     T[:k, :k] = L @ Q.flip(1)
-    row_prior, column_prior = row_moment.diagonal().clone(), column_moment.diagonal().clone()
-    row_prior[:k] = 1
-    column_prior[:k] = variance.flip(0) if sweep > WARM_SWEEPS else variance.mean()
-    if model.offsets and sweep <= WARM_SWEEPS:
-        row_prior[k], column_prior[k] = 1 / model.row_ridge[k], 1 / model.column_ridge[k]
-    return model._replace(
-        mean=model.mean @ T,
-        cov=T.mT @ model.cov @ T,
-        row_ridge=1 / row_prior.clamp_min(1e-8),
-        column_ridge=1 / column_prior.clamp_min(1e-8),
+
+    row_second, column_second = row_second.diagonal().clone(), column_second.diagonal().clone()
+    row_second[:k], column_second[:k] = 1, variance.flip(0)
+    row_prior, column_prior = row_second.clamp_min(_LEAST_VARIANCE), column_second.clamp_min(_LEAST_VARIANCE)
+    if not warm:
+        row_prior[k:], column_prior[k:] = 1 / model.row_ridge[k:], 1 / model.column_ridge[k:]
+        column_prior[:k] = variance.mean()
+
+    log_stretch = 2 * L.diagonal().log().sum()  # of each column's covariance by the map; the rows' shrink as much
+    rows = (row_prior.log() + row_second / row_prior - 1).sum() + log_stretch
+    columns = (column_prior.log() + column_second / column_prior - 1).sum() - log_stretch
+    model = model._replace(
+        mean=model.mean @ T, cov=T.mT @ model.cov @ T, row_ridge=1 / row_prior, column_ridge=1 / column_prior
     )
-
-
-def _free_energy(cells, model, residual, log_dets):
-    """Negative lower bound of the log-evidence, the priors being at their optimum."""
-    m, n = cells.shape
-    fit = (cells.column_counts * torch.log(2 * math.pi * model.noise) + residual / model.noise).sum()
-    return 0.5 * (fit - m * model.row_ridge.log().sum() - n * model.column_ridge.log().sum() - log_dets)
+    return model, rows, columns
 
 
 def _alive(model):
-    """Components whose fitted means are not drowned by their own uncertainty; the first stays, and so do offsets."""
-    alive = (model.mean**2).sum(0) > 0.01 * model.cov.diagonal(dim1=1, dim2=2).sum(0)
+    """Components whose means are not drowned by their uncertainty: the others would die by themselves, but slowly.
+
+    The first stays, and so do offsets.
+    """
+    alive = (model.mean**2).sum(0) > _DROWNED * model.cov.diagonal(dim1=1, dim2=2).sum(0)
     alive[0] = True
     if model.offsets:
         alive[-1] = True

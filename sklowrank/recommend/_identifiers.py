@@ -17,8 +17,8 @@ def encode(column, name):
         return np.unique(as_identifiers(column), return_inverse=True)
     except TypeError:
         raise ValueError(
-            f"The {name} identifiers (X[:, {0 if name == 'row' else 1}]) cannot be sorted. Pass identifiers of one type, "
-            "all numbers or all text, and none missing."
+            f"The {name} identifiers in X cannot be sorted. Pass identifiers of one type, all numbers or all text, and "
+            "none missing."
         ) from None
 
 

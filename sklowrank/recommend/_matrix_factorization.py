@@ -15,10 +15,17 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
-from ..impute._matrix_completion_solver import check_options, learns_offsets, sweeps
+from ..impute._matrix_completion_solver import (
+    check_options,
+    column_offsets,
+    describe,
+    describe_rows,
+    learns_offsets,
+    load_model,
+    sweeps,
+)
 from ..impute._observed_cells import ListedCells, pattern_of
 from ..impute._row_equations import (
-    Model,
     Rows,
     bytes_per_row,
     canonical,
@@ -32,7 +39,6 @@ from ..impute._row_equations import (
     update_rows,
     variance_of_columns,
     variance_of_rows,
-    widened,
 )
 from ._identifiers import encode, find
 
@@ -42,9 +48,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     Each row and each column of a large, mostly unobserved matrix gets an offset and a few factors; a value is the mean
     plus both offsets plus the product of the factors. For ratings (user, film), measurements (sensor, hour), sales
-    (product, shop), from thousands to hundreds of millions of values. The default, variational Bayes, has no strength to
-    tune and switches surplus components off. Where values depend on features of the pair far more than on which row and
-    which column it is, choose a regressor on these features.
+    (product, shop), from thousands to hundreds of millions of values. The default, variational Bayes, has no strength
+    to tune and switches surplus components off. Where values depend on features of the pair far more than on which row
+    and which column it is, choose a regressor on these features.
 
     Parameters
     ----------
@@ -212,8 +218,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The first two columns identify row and column, by numbers or text. One column alone is taken for rows. Further
-            columns are numbers that enter linearly.
+            The first two columns identify row and column, by numbers or text. One column alone is taken for rows.
+            Further columns are numbers that enter linearly.
         y : array-like of shape (n_samples,)
             The values.
 
@@ -345,7 +351,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         """
         X, y = check_new_data(self, X, y=y, method="fold_in", dtype=None, y_numeric=True)
         ws = open_workspace(self.components_, device=self.device)
-        model = self._load_model(ws)
+        model = load_model(self._model, ws)
         linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
         target = ((y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
         cols = find(self.col_ids_, _column_ids(X))
@@ -366,7 +372,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         seen = _at_rows(self._seen, place, len(row_ids)) + _at_rows(cells.structure, new, len(row_ids))
         grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
         vars(grown).update(
-            _row_attributes(grown_means, model, self._unit, len(self.components_), ws), row_ids_=row_ids, _seen=seen
+            describe_rows(model, grown_means, self._unit, len(self.components_), ws), row_ids_=row_ids, _seen=seen
         )
         return grown
 
@@ -381,28 +387,15 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         rows = torch.cat(
             list(in_row_blocks(lambda r: solve_rows(cells.block(r), model, seen).mean, cells, model, self.batch_size))
         )
-        v = factors_of(model.mean, model)
         if model.cov is None:
             noise = float(squared_error(cells, rows, model, self.batch_size) / cells.column_counts.sum())
-            variance = (factors_of(rows, model) ** 2).mean(0) * (v**2).mean(0)
         else:
             noise = float(model.noise.mean())
-            variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
-        variance = widened(variance[None], n_components)[0].double() * unit**2
-        offsets = model.mean[:, -1] * unit if model.offsets else torch.zeros_like(model.noise)
         return {
-            "_unit": unit,
-            **_row_attributes(rows, model, unit, n_components, ws),
-            "components_": ws.store(widened(v, n_components).mT * unit),
-            "col_intercept_": ws.store(offsets),
+            **describe(model, rows, unit, n_components, ws),
+            "col_intercept_": ws.store(column_offsets(model, unit)),
             "noise_variance_": noise * unit**2,
-            "component_variance_": ws.store(variance.to(ws.dtype)),
-            "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
-            "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
         }
-
-    def _load_model(self, ws):
-        return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in self._model.items()})
 
     def _row_means(self, model, ws):
         """Factors in use and offset of each row, in the units of the model."""
@@ -410,7 +403,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         return torch.cat([u, ws.load(self.row_intercept_)[:, None] / self._unit], 1) if model.offsets else u
 
     def _sides(self, ws):
-        """Return P, F with P[i] . F[j] the model's deviation from the mean; the last row of each stands for unknowns."""
+        """Return P, F with P[i] . F[j] the deviation of a value from the mean; the last rows stand for unknowns."""
         u, v, b, c = (
             ws.load(a) for a in (self.row_embedding_, self.components_.T, self.row_intercept_, self.col_intercept_)
         )
@@ -425,7 +418,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     def _std(self, rows, cols, ws):
         """Return the predictive standard errors of pairs of positions, blocks of pairs in the order of their rows."""
-        model = self._load_model(ws)
+        model = load_model(self._model, ws)
         seen, means = seen_by_rows(model), torch.nn.functional.pad(self._row_means(model, ws), (0, 0, 0, 1))
         structure = _with_unknown_row(self._seen)
         wider = _with_unknown_column(model)
@@ -473,14 +466,6 @@ def _centre_and_unit(y, *, centred):
     y = y.astype(np.float64)
     mean = float(y.mean()) if centred else 0.0
     return mean, float(np.sqrt(np.mean((y - mean) ** 2))) or 1.0
-
-
-def _row_attributes(rows, model, unit, n_components, ws):
-    offsets = rows[:, -1] * unit if model.offsets else torch.zeros_like(rows[:, 0])
-    return {
-        "row_embedding_": ws.store(widened(factors_of(rows, model), n_components)),
-        "row_intercept_": ws.store(offsets),
-    }
 
 
 def _with_unknown_row(structure):
