@@ -1,6 +1,7 @@
 """The border between the user's arrays and torch: device, precision and seed are decided here, once per call."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,18 @@ class Workspace:
 
     device: torch.device
     dtype: torch.dtype
-    generator: torch.Generator  # on the CPU, so that a seed draws the same numbers on every device
+    random_state: Any
     namespace: Any  # the user's array library
     home: Any  # the device on which the user's array lives; None for numpy
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """The call's own source of randomness: on the CPU, so that a seed draws the same numbers on every device.
+
+        Made when it is first used: with ``random_state=None`` that takes a number from numpy's global generator.
+        """
+        seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        return torch.Generator("cpu").manual_seed(seed)
 
     def load(self, array) -> torch.Tensor:
         """Return `array` as a tensor on the device; floating values in the working precision, others as they are.
@@ -53,11 +63,10 @@ def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
         If a CUDA device is asked for and torch sees none, or `device` names no device of torch.
     """
     namespace, _, home = get_namespace_and_device(X)
-    seed = int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
     return Workspace(
         device=_choose_device(device, home),
         dtype=torch.float32 if str(X.dtype).endswith("float32") else torch.float64,
-        generator=torch.Generator("cpu").manual_seed(seed),
+        random_state=random_state,
         namespace=namespace,
         home=home,
     )

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -32,29 +33,37 @@ def variational(cells, n_components, *, offsets, batch_size, ws):
     much noise, weak components die before their turn comes.
     """
     model = _first_guess(cells, n_components, offsets, ws)
-    (m, n), total = cells.shape, cells.column_counts.sum()
-    bound, sweep = model.noise.new_tensor(math.inf), 0
+    total, bound, sweep = cells.column_counts.sum(), model.noise.new_tensor(math.inf), 0
     while True:
         sweep += 1
-        warm = sweep > WARM_SWEEPS
-        sums, moments, second, row_log_det, rows = _row_half(cells, model, batch_size)
-        columns, residual = _column_half(cells, sums, moments, model)
+        sums, moments, rows, means = _row_half(cells, model, batch_size)
+        solved, columns, residual = _column_half(cells, sums, moments, model)
         if cells.covariates is not None:
-            refit_linear_term(cells, torch.cat(rows), model._replace(mean=columns.mean), batch_size)
+            refit_linear_term(cells, torch.cat(means), model._replace(mean=solved.mean), batch_size)
 
         old, noise = model.noise, _learn_noise(residual, cells.column_counts)
-        model = model._replace(mean=columns.mean, cov=columns.cov, noise=noise)
-        model, per_row, per_column = _learn_priors(model, second, warm=warm)
-
+        model = model._replace(mean=solved.mean, cov=solved.cov, noise=noise)
         misfit = (cells.column_counts * torch.log(2 * math.pi * noise) + residual / noise).sum()
-        divergence = m * per_row - row_log_det + n * per_column - columns.log_det
+        if sweep > WARM_SWEEPS:
+            model, rows, columns = _separate(model, rows, columns)
+        model, divergence, alive = _learn_priors(model, rows, columns, warm=sweep > WARM_SWEEPS)
+
         previous, bound = bound, (misfit + divergence) / (2 * total)
         gap = torch.maximum((noise.mean().log() - old.mean().log()).abs(), (previous - bound).abs())
-        alive = _alive(model) if warm else torch.ones_like(model.row_ridge, dtype=torch.bool)
         gap, loss, n_alive = torch.stack([gap, bound, alive.sum().to(gap.dtype)]).tolist()
-        settled = warm and n_alive == len(alive)
+        settled = sweep > WARM_SWEEPS and n_alive == len(alive)
         model = _keep(model, alive) if n_alive < len(alive) else model
         yield Step(model, gap if settled else max(gap, 1.0), loss)
+
+
+class _Side(NamedTuple):
+    """What the priors of one side, rows or columns, are learnt from; u is a row of it, factors and offset."""
+
+    size: int
+    second: torch.Tensor  # (d, d): mean over the side of E[u u']
+    signal: torch.Tensor  # (d, d): mean over the side of E[u] E[u]'
+    mean: torch.Tensor  # (d,): mean over the side of E[u]
+    log_det: torch.Tensor  # sum over the side of the log-determinants of the posterior covariances
 
 
 def _first_guess(cells, k, offsets, ws):
@@ -77,17 +86,24 @@ def _row_half(cells, model, batch_size):
         block = cells.block(rows)
         part = solve_rows(block, model, seen)
         F, f = expectations(part.mean, part.cov, model.offsets)
-        second = part.mean.mT @ part.mean + part.cov.sum(0)
         kept = [part.mean] if cells.covariates is not None else []
-        return block.pattern_t @ F, block.values_t @ f, second, part.log_det, kept
+        return block.pattern_t @ F, block.values_t @ f, *_side_sums(part), kept
 
     parts = in_row_blocks(one_block, cells, model, batch_size)
-    sums, moments, second, log_det, rows = functools.reduce(lambda a, b: [x + y for x, y in zip(a, b)], parts)
-    return sums, moments, second / cells.shape[0], log_det, rows
+    sums, moments, *side, means = functools.reduce(lambda a, b: [x + y for x, y in zip(a, b)], parts)
+    return sums, moments, _side(cells.shape[0], *side), means
+
+
+def _side_sums(part):
+    return part.mean.mT @ part.mean, part.cov.sum(0), part.mean.sum(0), part.log_det
+
+
+def _side(size, gram, cov, total, log_det):
+    return _Side(size, (gram + cov) / size, gram / size, total / size, log_det)
 
 
 def _column_half(cells, sums, moments, model):
-    """Solve all columns; return their posterior and the expected sum of squared residuals of each column."""
+    """Solve all columns; return their posterior, its moments, and each column's expected sum of squared residuals."""
     A, rhs = equations(sums, moments, model)
     scaled = A / model.noise[:, None, None]
     columns = posterior(
@@ -99,7 +115,7 @@ def _column_half(cells, sums, moments, model):
     residual = cells.column_squares - 2 * (columns.mean * rhs).sum(1) + (A * second).sum((1, 2))
     if model.offsets:
         residual = residual - 2 * moments[:, -1] + sums[:, -1]
-    return columns, residual
+    return columns, _side(cells.shape[1], *_side_sums(columns)), residual
 
 
 def _learn_noise(residual, counts):
@@ -110,23 +126,61 @@ def _learn_noise(residual, counts):
     return noise.clamp_min(max(1e-10, 1e3 * eps))  # below it a row with few cells is singular in this precision
 
 
-def _learn_priors(model, row_second, *, warm):
+def _separate(model, rows, columns):
+    """Take from the rows' offsets what depends on their factors, and from the columns' likewise.
+
+    u . v + b is the same with b + u . a and v - a in place of b and v, for any a: a sweep moves slowly along such
+    directions, this goes there at once. The posteriors' determinants do not change.
+    """
+    if not model.offsets:
+        return model, rows, columns
+    rows, columns, a = _decorrelate(rows, columns)
+    mean = torch.cat([model.mean[:, :-1] - a, model.mean[:, -1:]], 1)
+    columns, rows, e = _decorrelate(columns, rows)
+    T = _shear(e)
+    return model._replace(mean=mean @ T.mT, cov=T @ model.cov @ T.mT), rows, columns
+
+
+def _decorrelate(side, other):
+    """Return both sides after b + u . a and v - a, and the best of a few a between 0 and no correlation of b and u."""
+    A, r, v = side.second[:-1, :-1], side.second[:-1, -1], other.mean[:-1]
+    steps = torch.linspace(0, -1, 5, dtype=r.dtype, device=r.device).unsqueeze(1) * torch.linalg.solve(A, r)
+    offset = side.second[-1, -1] + 2 * steps @ r + ((steps @ A) * steps).sum(1)
+    factors = other.second[:-1, :-1] + (steps.unsqueeze(2) - v.unsqueeze(1)) * (steps.unsqueeze(1) - v) - v.outer(v)
+    cost = side.size * offset.log() + other.size * torch.logdet(factors)
+    a = steps.index_select(0, cost.argmin()[None])[0]
+
+    T, shift = _shear(a), torch.nn.functional.pad(a, (0, 1))
+    side = side._replace(second=T @ side.second @ T.mT, signal=T @ side.signal @ T.mT, mean=T @ side.mean)
+    change = shift.outer(shift) - shift.outer(other.mean) - other.mean.outer(shift)
+    other = other._replace(second=other.second + change, signal=other.signal + change, mean=other.mean - shift)
+    return side, other, a
+
+
+def _shear(a):
+    """The map of (u, b) to (u, b + u . a)."""
+    T = torch.eye(len(a) + 1, dtype=a.dtype, device=a.device)
+    T[-1, :-1] = a
+    return T
+
+
+def _learn_priors(model, rows, columns, *, warm):
     """Rotate the factors so that both sides' second moments are diagonal, and take these as the prior variances.
 
     Among all invertible maps of the factors this one makes the bound largest: the product of a matrix's diagonal is
     smallest, by Hadamard's inequality, where it is diagonal. It orders the components and lets surplus ones die fast.
-    Returns the model and what both sides' divergence from their priors is but for the posteriors' determinants.
-    `row_second` is the mean over rows of E[u u'].
+    Returns the model, both sides' divergence from their priors, and which components are alive: those drowned by their
+    own uncertainty would die by themselves, but slowly.
     """
-    n, d = model.mean.shape
+    d = model.mean.shape[1]
     k = d - model.offsets
-    column_second = (model.mean.mT @ model.mean + model.cov.sum(0)) / n
-    L = torch.linalg.cholesky(row_second[:k, :k])
-    variance, Q = torch.linalg.eigh(L.mT @ column_second[:k, :k] @ L)
+    L = torch.linalg.cholesky(rows.second[:k, :k])
+    variance, Q = torch.linalg.eigh(L.mT @ columns.second[:k, :k] @ L)
     T = torch.eye(d, dtype=L.dtype, device=L.device)
     T[:k, :k] = L @ Q.flip(1)
+    mean, cov = model.mean @ T, T.mT @ model.cov @ T
 
-    row_second, column_second = row_second.diagonal().clone(), column_second.diagonal().clone()
+    row_second, column_second = rows.second.diagonal().clone(), columns.second.diagonal().clone()
     row_second[:k], column_second[:k] = 1, variance.flip(0)
     row_prior, column_prior = row_second.clamp_min(_LEAST_VARIANCE), column_second.clamp_min(_LEAST_VARIANCE)
     if not warm:
@@ -134,24 +188,30 @@ def _learn_priors(model, row_second, *, warm):
         column_prior[:k] = variance.mean()
 
     log_stretch = 2 * L.diagonal().log().sum()  # of each column's covariance by the map; the rows' shrink as much
-    rows = (row_prior.log() + row_second / row_prior - 1).sum() + log_stretch
-    columns = (column_prior.log() + column_second / column_prior - 1).sum() - log_stretch
-    model = model._replace(
-        mean=model.mean @ T, cov=T.mT @ model.cov @ T, row_ridge=1 / row_prior, column_ridge=1 / column_prior
-    )
-    return model, rows, columns
+    divergence = rows.size * ((row_prior.log() + row_second / row_prior - 1).sum() + log_stretch) - rows.log_det
+    per_column = (column_prior.log() + column_second / column_prior - 1).sum() - log_stretch
+    divergence = divergence + columns.size * per_column - columns.log_det
+
+    alive = torch.ones(d, dtype=torch.bool, device=L.device)
+    if warm:
+        alive = (mean**2).mean(0) > _DROWNED * cov.diagonal(dim1=1, dim2=2).mean(0)
+        alive[0], alive[k:] = True, True
+        row_prior[k:] = _offset_prior(rows, row_prior, model.row_ridge)[k:]
+        column_prior[k:] = _offset_prior(columns, column_prior, model.column_ridge)[k:]
+    model = model._replace(mean=mean, cov=cov, row_ridge=1 / row_prior, column_ridge=1 / column_prior)
+    return model, divergence, alive
 
 
-def _alive(model):
-    """Components whose means are not drowned by their uncertainty: the others would die by themselves, but slowly.
+def _offset_prior(side, prior, old_ridge):
+    """Prior variances by MacKay's fixed point: squares of the means over how well these are determined.
 
-    The first stays, and so do offsets.
+    Its limit is that of the plain second moments, `prior`, but superfluous offsets vanish geometrically.
     """
-    alive = (model.mean**2).sum(0) > _DROWNED * model.cov.diagonal(dim1=1, dim2=2).sum(0)
-    alive[0] = True
-    if model.offsets:
-        alive[-1] = True
-    return alive
+    signal = side.signal.diagonal()
+    uncertainty = side.second.diagonal() - signal
+    determined = 1 - uncertainty * old_ridge
+    variance = torch.where(determined > 0, signal / determined, prior).minimum(2 * prior)
+    return torch.where(signal > _DROWNED * uncertainty, variance, 0.0).clamp_min(_LEAST_VARIANCE)
 
 
 def _keep(model, alive):

@@ -253,7 +253,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
                 "coef_": unit * ws.store(cells.weights) / spread,
                 "_covariate_mean": centre,
                 "_bounds": (float(y.min()), float(y.max())) if self.clip == "observed" else self.clip,
-                "_seen": cells.structure,
+                "_seen": _stored(cells.structure),
             }
 
         run = drive(self, sweeps(self, cells, n_components, unit=unit, ws=ws), attributes=attributes, X=X, y=y)
@@ -289,7 +289,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         rows, cols = find(self.row_ids_, X[:, 0]), find(self.col_ids_, _column_ids(X))
         P, F = self._sides(ws)
         linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
-        y = self._bounded(ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear)
+        y = ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
+        y = self._bounded(y).astype(self.components_.dtype)
         return (y, self._std(rows, cols, ws)) if return_std else y
 
     def recommend(self, row_ids, n=10, exclude_seen=True):
@@ -317,7 +318,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         if not 1 <= n <= len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
         rows, F = find(self.row_ids_, np.asarray(row_ids)), F[:-1]
-        seen = _with_unknown_row(self._seen)
+        seen = _with_unknown_row(self._seen, len(self.col_ids_))
 
         def one_block(part):
             scores = P[ws.load(rows[part])] @ F.mT
@@ -359,7 +360,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
         ids, rows = encode(X[:, 0], "row")
         old = find(self.row_ids_, ids)
-        before = _with_unknown_row(self._seen)[old]
+        before = _with_unknown_row(self._seen, len(self.col_ids_))[old]
         cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
         means = self._row_means(model, ws)
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
@@ -369,7 +370,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
         grown_means = means.new_empty(len(row_ids), means.shape[1])
         grown_means[ws.load(place)], grown_means[ws.load(new)] = means, mean
-        seen = _at_rows(self._seen, place, len(row_ids)) + _at_rows(cells.structure, new, len(row_ids))
+        seen = _at_rows(_with_unknown_row(self._seen, len(self.col_ids_))[:-1], place, len(row_ids))
+        seen = seen + _at_rows(cells.structure, new, len(row_ids))
         grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
         vars(grown).update(
             describe_rows(model, grown_means, self._unit, len(self.components_), ws), row_ids_=row_ids, _seen=seen
@@ -420,7 +422,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         """Return the predictive standard errors of pairs of positions, blocks of pairs in the order of their rows."""
         model = load_model(self._model, ws)
         seen, means = seen_by_rows(model), torch.nn.functional.pad(self._row_means(model, ws), (0, 0, 0, 1))
-        structure = _with_unknown_row(self._seen)
+        structure = _with_unknown_row(self._seen, len(self.col_ids_))
         wider = _with_unknown_column(model)
         F, cols, order = variance_of_columns(wider), ws.load(cols), np.argsort(rows, kind="stable")
 
@@ -468,11 +470,15 @@ def _centre_and_unit(y, *, centred):
     return mean, float(np.sqrt(np.mean((y - mean) ** 2))) or 1.0
 
 
-def _with_unknown_row(structure):
-    """Append an empty row to a CSR matrix, sharing its memory: the row of identifiers not seen in fit."""
-    indptr = np.append(structure.indptr, structure.indptr[-1:])
-    shape = structure.shape[0] + 1, structure.shape[1]
-    return sp.csr_matrix((structure.data, structure.indices, indptr), shape=shape)
+def _stored(structure):
+    """The numbers of observations in the cells, as arrays: they load without trust in further types."""
+    return {"indptr": structure.indptr, "indices": structure.indices, "data": structure.data}
+
+
+def _with_unknown_row(stored, n_columns):
+    """Return the CSR matrix that was stored and an empty row below it, that of identifiers not seen in fit."""
+    indptr = np.append(stored["indptr"], stored["indptr"][-1])
+    return sp.csr_matrix((stored["data"], stored["indices"], indptr), shape=(len(indptr) - 1, n_columns))
 
 
 def _with_unknown_column(model):

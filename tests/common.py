@@ -1,0 +1,71 @@
+"""Every public estimator, found by itself, with small data on which it fits, and what it answers."""
+
+import importlib
+import pkgutil
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+
+import sklowrank
+
+METHODS = ("transform", "predict", "predict_proba", "decision_function", "score_samples")
+
+
+def public_estimators():
+    """Return one instance, by defaults, of each estimator that a public sub-package names in ``__all__``."""
+    classes = []
+    for module in pkgutil.iter_modules(sklowrank.__path__):
+        if not module.name.startswith("_"):
+            package = importlib.import_module(f"sklowrank.{module.name}")
+            members = (getattr(package, name) for name in getattr(package, "__all__", ()))
+            classes += [c for c in members if isinstance(c, type) and issubclass(c, BaseEstimator)]
+    return [c() for c in sorted(set(classes), key=lambda c: c.__name__)]
+
+
+def seeded(estimator, **params):
+    """Return a clone with a fixed seed, where it has one."""
+    copy = clone(estimator)
+    if "random_state" in copy.get_params():
+        params = {"random_state": 0, **params}
+    return copy.set_params(**params)
+
+
+def small_data(estimator, dtype=np.float64):
+    """Return X, y of 60 rows near a plane in 5 dimensions: what an estimator of the suite is made for.
+
+    y is None for estimators that do not ask for one. Estimators that take identifiers read them off the first columns.
+    """
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(60, 5)) + [3, -1, 0, 2, 5]
+    if hasattr(estimator, "recommend"):  # rows and columns of a matrix
+        X[:, 0], X[:, 1] = np.divmod(rng.permutation(100)[:60], 10)
+    if is_classifier(estimator):
+        return X.astype(dtype), (X[:, 0] > 3).astype(int)
+    if is_regressor(estimator):
+        return X.astype(dtype), (X[:, 0] * X[:, 1] + X[:, 2]).astype(dtype)
+    return X.astype(dtype), None
+
+
+def holes(X, share=0.2):
+    """Return X with some cells missing, none of them in the first row."""
+    hole = np.random.default_rng(1).random(X.shape) < share
+    hole[0] = False
+    return np.where(hole, np.nan, X).astype(X.dtype)
+
+
+def new_data(estimator, X):
+    """What the fitted estimator is asked about: with holes where it takes them, so that `transform` has work to do."""
+    return holes(X) if estimator.__sklearn_tags__().input_tags.allow_nan else X
+
+
+def fit(estimator, X, y):
+    """Fit in place, with y only where there is one."""
+    return estimator.fit(X) if y is None else estimator.fit(X, y)
+
+
+def answers(fitted, X):
+    """Return every output of a fitted estimator on X by method, and its labels if it has any."""
+    out = {name: np.asarray(getattr(fitted, name)(X)) for name in METHODS if hasattr(fitted, name)}
+    if hasattr(fitted, "labels_"):
+        out["labels_"] = np.asarray(fitted.labels_)
+    return out

@@ -1,0 +1,16 @@
+"""Settings that must stand before scipy is imported, and what is skipped where."""
+
+import os
+
+os.environ["SCIPY_ARRAY_API"] = "1"  # else scikit-learn leaves out its array-API checks without a word
+
+import pytest
+import torch
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the tests marked `cuda` where torch sees no GPU."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(pytest.mark.skip(reason="torch sees no CUDA device"))
