@@ -157,8 +157,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     :math:`\\varepsilon_{ij} \\sim N(0, \\sigma_j^2)` and normal priors whose variances are learnt, one per component
     ("automatic relevance determination"). "variational" maximises the lower bound of the evidence over
     :math:`\\prod_i q(u_i, b_i) \\prod_j q(v_j, c_j)`; rotating the factors after each sweep so that both sides are
-    uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one
-    with the weight of ten cells. "map" minimises
+    uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one,
+    on the log scale, with the weight of five cells. "map" minimises
 
     .. math:: \\sum_{ij\\ \\mathrm{observed}} (x_{ij} - u_i^\\top v_j - b_i - c_j)^2
               + \\alpha \\left(\\|U\\|^2 + \\|V\\|^2 + \\|b\\|^2 + \\|c\\|^2\\right).
@@ -413,6 +413,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         score : float
             At most 0: errors are divided by the columns' standard deviations in `fit`, so column means score about -1.
+            0 where no column varies.
         """
         table, layout, model, ws = self._open(X, "score", dense_answer=False)
         if not 0 < mask_fraction < 1:
@@ -420,7 +421,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         hidden, rest = hide(table, mask_fraction, layout.modelled)
         rows = torch.cat(list(self._fold_in(rest, layout, model, ws, lambda _, rows: rows.mean)))
         fill = entries_in_units(fit_at(hidden, rows, model, layout), hidden.columns, layout)
-        return -float((((fill - hidden.values) / layout.std[hidden.columns]) ** 2).mean().sqrt())
+        error = (fill - hidden.values) / layout.std[hidden.columns]
+        return -float((error**2).mean().nan_to_num(nan=0.0).sqrt())
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``."""

@@ -20,7 +20,7 @@ from ._row_equations import (
 )
 
 WARM_SWEEPS = 10  # sweeps before the priors are learnt
-PSEUDO_CELLS = 10.0  # weight, in cells, of the common noise variance in that of one column
+PSEUDO_CELLS = 5.0  # weight, in cells, of the common noise variance in that of one column
 _DROWNED = 0.01  # a component is dead when its means have less than this share of its posterior variances
 _LEAST_VARIANCE = 1e-8  # of a prior; the values have mean square 1
 
@@ -119,11 +119,11 @@ def _column_half(cells, sums, moments, model):
 
 
 def _learn_noise(residual, counts):
-    """Noise variance of each column, drawn towards the common one as if by PSEUDO_CELLS more cells."""
-    eps = torch.finfo(residual.dtype).eps
-    common = residual.sum() / counts.sum()
-    noise = (residual + PSEUDO_CELLS * common) / (counts + PSEUDO_CELLS)
-    return noise.clamp_min(max(1e-10, 1e3 * eps))  # below it a row with few cells is singular in this precision
+    """Noise variance of each column, drawn on the log scale towards the common one as if by PSEUDO_CELLS more cells."""
+    least = max(1e-10, 1e3 * torch.finfo(residual.dtype).eps)  # below it a row with few cells is singular
+    own = (residual / counts).clamp_min(least).log()
+    common = (residual.sum() / counts.sum()).clamp_min(least).log()
+    return ((counts * own + PSEUDO_CELLS * common) / (counts + PSEUDO_CELLS)).exp()
 
 
 def _separate(model, rows, columns):

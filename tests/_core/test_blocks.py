@@ -1,0 +1,62 @@
+"""Blocks cover all rows once, and shrink where memory runs out."""
+
+import pytest
+import torch
+
+from sklowrank._core.blocks import in_blocks, rows_per_block
+
+
+def test_blocks_cover_the_rows_in_order():
+    parts = list(in_blocks(lambda rows: list(range(10))[rows], 10, 4, bytes_per_row=8))
+    assert parts == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+
+
+def test_no_rows_no_blocks():
+    assert list(in_blocks(lambda rows: rows, 0, 4, bytes_per_row=8)) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+    ],
+    ids=["python", "cuda", "torch on the CPU"],
+)
+def test_a_block_that_does_not_fit_is_halved_and_tried_again(error):
+    sizes = []
+
+    def compute(rows):
+        sizes.append(rows.stop - rows.start)
+        if sizes[-1] > 3:
+            raise error
+        return list(range(10))[rows]
+
+    parts = list(in_blocks(compute, 10, 8, bytes_per_row=8))
+    assert sum(parts, []) == list(range(10))
+    assert sizes == [8, 4, 2, 2, 2, 2, 2]
+
+
+def test_not_even_one_row_names_the_bytes_and_the_parameter():
+    def compute(rows):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(MemoryError, match=r"about 4096 bytes.*batch_size"):
+        list(in_blocks(compute, 10, 4, bytes_per_row=4096))
+
+
+def test_other_errors_pass_through():
+    def compute(rows):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        list(in_blocks(compute, 10, 4, bytes_per_row=8))
+
+
+def test_auto_fills_a_block_and_never_exceeds_the_rows():
+    assert rows_per_block("auto", 10, 8) == 10
+    assert rows_per_block("auto", 10**9, 2**20) == 32
+    assert rows_per_block("auto", 10, 2**40) == 1
+    assert rows_per_block(4, 10, 2**40) == 4
+    assert rows_per_block(400, 10, 8) == 10

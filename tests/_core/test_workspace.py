@@ -1,0 +1,78 @@
+"""Arrays go in and come out as they should, and seeds mean the same everywhere."""
+
+import array_api_strict
+import numpy as np
+import pytest
+import torch
+from sklearn import config_context
+
+from sklowrank._core.workspace import open_workspace
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_numpy_round_trip_keeps_type_and_owns_its_memory(dtype):
+    X = np.arange(6, dtype=dtype).reshape(2, 3)
+    ws = open_workspace(X)
+    tensor = ws.load(X)
+    assert tensor.dtype == ws.dtype == torch.from_numpy(X).dtype
+    back = ws.store(tensor)
+    assert back.dtype == dtype
+    assert np.array_equal(back, X)
+    assert not np.shares_memory(back, X)
+
+
+def test_load_converts_floats_and_leaves_integers_and_flags():
+    ws = open_workspace(np.zeros(2, dtype=np.float32))
+    assert ws.load(np.zeros(2)).dtype == torch.float32
+    assert ws.load(np.arange(2)).dtype == torch.int64
+    assert ws.load(np.array([True])).dtype == torch.bool
+
+
+def test_read_only_and_fortran_arrays_load(recwarn):
+    X = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    X.flags.writeable = False
+    assert np.array_equal(open_workspace(X).load(X).numpy(), X)
+    assert not recwarn.list
+
+
+def test_tensors_come_back_as_tensors_under_dispatch():
+    X = torch.arange(6, dtype=torch.float32, device="cpu").reshape(2, 3)
+    with config_context(array_api_dispatch=True):
+        ws = open_workspace(X)
+        back = ws.store(ws.load(X) * 2)
+    assert isinstance(back, torch.Tensor)
+    assert back.dtype == torch.float32
+    assert back.device == X.device
+
+
+def test_another_array_library_comes_back():
+    X = array_api_strict.asarray(np.arange(6.0).reshape(2, 3))
+    with config_context(array_api_dispatch=True):
+        ws = open_workspace(X)
+        back = ws.store(ws.load(X) + 1)
+    assert type(back) is type(X)
+    assert float(back[1, 2]) == 6.0
+
+
+def test_seed_decides_the_draws_and_none_leaves_numpy_alone_until_used():
+    X = np.zeros((2, 2))
+    a, b = (open_workspace(X, random_state=7).randn(4) for _ in range(2))
+    assert torch.equal(a, b)
+    before = np.random.get_state()[1].copy(), np.random.get_state()[2]
+    ws = open_workspace(X)
+    assert np.array_equal(before[0], np.random.get_state()[1])
+    assert before[1] == np.random.get_state()[2]
+    assert ws.generator is ws.generator
+
+
+@pytest.mark.parametrize(("device", "cure"), [("warp", "Use 'auto'"), ("cuda:99", "Use device='auto' or 'cpu'")])
+def test_missing_devices_name_the_cure(device, cure):
+    with pytest.raises(ValueError, match=cure):
+        open_workspace(np.zeros((1, 1)), device=device)
+
+
+@pytest.mark.cuda
+def test_the_same_seed_draws_the_same_on_the_gpu():
+    X = np.zeros((2, 2))
+    here, there = (open_workspace(X, device=d, random_state=0).randn(5) for d in ("cpu", "cuda"))
+    assert torch.equal(here, there.cpu())
