@@ -332,7 +332,7 @@ def test_unknown_device_names_the_cure(estimator):
     if "device" not in estimator.get_params():
         pytest.skip("it has no device")
     X, y = small_data(estimator)
-    with pytest.raises(ValueError, match="device='warp'.*Use 'auto', 'cpu', 'cuda'"):
+    with pytest.raises(ValueError, match=r"device='warp'.*Use 'auto', 'cpu', 'cuda'"):
         fit(seeded(estimator, device="warp"), X, y)
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ValueError, match=f"device='{missing}'.*device='auto' or 'cpu'"):

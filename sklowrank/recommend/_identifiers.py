@@ -3,6 +3,14 @@
 import numpy as np
 
 
+def readable(X):
+    """Return a pandas frame with dates or categories as one of objects, which scikit-learn can validate, else X."""
+    types = getattr(X, "dtypes", ())
+    if hasattr(X, "astype") and any(getattr(t, "kind", "f") not in "biuf" for t in types):
+        return X.astype(object)
+    return X
+
+
 def as_identifiers(column):
     """Return one column of X as an array of one type: objects of a common type become numbers or text."""
     if column.dtype.kind != "O":

@@ -40,7 +40,7 @@ from ..impute._row_equations import (
     variance_of_columns,
     variance_of_rows,
 )
-from ._identifiers import encode, find
+from ._identifiers import encode, find, readable
 
 
 class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -227,7 +227,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         -------
         self : MatrixFactorizationRegressor
         """
-        X, y = check_fit_data(self, X, y, dtype=None, y_numeric=True)
+        X, y = check_fit_data(self, readable(X), y, dtype=None, y_numeric=True)
         check_options(self)
         y = y.astype(np.float32 if y.dtype == np.float32 else np.float64, copy=False)
         ws = open_workspace(y, device=self.device, random_state=self.random_state)
@@ -282,7 +282,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         ValueError
             If standard errors are asked of a model fitted with ``inference="map"``.
         """
-        X = check_new_data(self, X, method="predict", dtype=None)
+        X = check_new_data(self, readable(X), method="predict", dtype=None)
         if return_std and self._model["cov"] is None:
             raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
         ws = open_workspace(self.components_, device=self.device)
@@ -350,7 +350,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         model : MatrixFactorizationRegressor
             The rows of X are solved anew from all their values; all other rows are the same.
         """
-        X, y = check_new_data(self, X, y=y, method="fold_in", dtype=None, y_numeric=True)
+        X, y = check_new_data(self, readable(X), y=y, method="fold_in", dtype=None, y_numeric=True)
         ws = open_workspace(self.components_, device=self.device)
         model = load_model(self._model, ws)
         linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
@@ -374,7 +374,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         seen = seen + _at_rows(cells.structure, new, len(row_ids))
         grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
         vars(grown).update(
-            describe_rows(model, grown_means, self._unit, len(self.components_), ws), row_ids_=row_ids, _seen=seen
+            describe_rows(model, grown_means, self._unit, len(self.components_), ws),
+            row_ids_=row_ids,
+            _seen=_stored(seen),
         )
         return grown
 

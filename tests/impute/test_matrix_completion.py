@@ -135,7 +135,9 @@ def test_noise_of_each_column():
     X = truth + noise * rng.normal(size=truth.shape)
     hole = rng.random(X.shape) < 0.3
     model = imputer(10, scale=False).fit(np.where(hole, np.nan, X))
-    np.testing.assert_allclose(model.feature_noise_variance_, noise**2, rtol=0.15)
+    found = model.feature_noise_variance_
+    np.testing.assert_allclose(found[4:], noise[4:] ** 2, rtol=0.1)  # 1,050 cells: a variance is known to 4 %
+    assert (found[:4] < 2 * noise[:4] ** 2).all()  # where noise is far below the factors, theirs is counted in part
     assert model.n_components_effective_ == 3
 
 
@@ -317,7 +319,7 @@ def test_score_is_about_minus_one_for_means_and_finds_the_rank():
     assert imputer(1).fit(rng.normal(size=(200, 10))).score(rng.normal(size=(200, 10))) == pytest.approx(-1, abs=0.2)
     search = GridSearchCV(MatrixCompletionImputer(random_state=0), {"n_components": [1, 3]}, cv=3, error_score="raise")
     assert search.fit(X).best_params_ == {"n_components": 3}
-    with pytest.raises(ValueError, match="mask_fraction=1.0 must lie strictly between"):
+    with pytest.raises(ValueError, match=r"mask_fraction=1\.0 must lie strictly between"):
         imputer().fit(X).score(X, mask_fraction=1.0)
 
 
@@ -505,7 +507,7 @@ def test_block_size_changes_nothing(params):
 
 @pytest.mark.parametrize("params", [{}, {"inference": "map"}, {"inference": "map", "solver": "cg"}])
 def test_float32_agrees(params):
-    truth, X, hole = low_rank()
+    truth, X, _ = low_rank()
     double, single = (imputer(**params).fit_transform(X.astype(t)) for t in (np.float64, np.float32))
     assert single.dtype == np.float32
     assert np.abs(single - double).max() < 5e-3 * truth.std()

@@ -1,0 +1,330 @@
+"""The regressor on pairs: recovery, identifiers of any kind, unknown ones, duplicates, new rows."""
+
+import os
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from sklowrank.recommend import MatrixFactorizationRegressor
+from sklowrank.recommend._identifiers import encode, find
+
+
+def ratings(m=60, n=40, values=1400, noise=0.1, seed=7):
+    """Pairs of positions, their values 3 + u . v + noise, and all values without noise."""
+    rng = np.random.RandomState(seed)
+    cell = rng.permutation(m * n)[:values]
+    pairs = np.column_stack(np.divmod(cell, n))
+    truth = 3 + rng.randn(m, 2) @ rng.randn(2, n)
+    return pairs, truth[tuple(pairs.T)] + noise * rng.randn(values), truth
+
+
+def regressor(n_components=2, **params):
+    return MatrixFactorizationRegressor(n_components, **{"random_state": 0, "clip": None, **params})
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"inference": "map", "alpha": 0.3}, {"inference": "map", "alpha": 0.3, "solver": "cg"}],
+    ids=["variational", "cholesky", "cg"],
+)
+def test_predicts_unseen_pairs(params):
+    pairs, y, _ = ratings()
+    model = regressor(**params).fit(pairs[:1200], y[:1200])
+    assert model.score(pairs[1200:], y[1200:]) > 0.98
+    means = pd.Series(y[:1200]).groupby(pairs[:1200, 1]).mean().reindex(pairs[1200:, 1]).to_numpy()
+    assert 1 - ((means - y[1200:]) ** 2).mean() / y[1200:].var() < 0.3  # what column means explain
+
+
+def test_surplus_components_cost_nothing():
+    pairs, y, truth = ratings()
+    wide = regressor(12).fit(pairs, y)
+    assert wide.n_components_effective_ == 2
+    everywhere = np.argwhere(np.ones_like(truth))
+    assert np.sqrt(((wide.predict(everywhere) - truth.ravel()) ** 2).mean()) < 0.06
+
+
+def test_movielens_u1():
+    if "SKLOWRANK_DATA" not in os.environ:
+        pytest.skip("SKLOWRANK_DATA is not set: MovieLens-100k may not be shipped")
+    folder = Path(os.environ["SKLOWRANK_DATA"]) / "movielens_100k"
+    rows, test = (np.loadtxt(folder / name, dtype=int)[:, :3] for name in ("u.data", "u1.test"))
+    train = rows[~np.isin(rows[:, 0] * 10_000 + rows[:, 1], test[:, 0] * 10_000 + test[:, 1])]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = MatrixFactorizationRegressor(10, max_iter=60, random_state=0).fit(train[:, :2], train[:, 2])
+    assert np.sqrt(((model.predict(test[:, :2]) - test[:, 2]) ** 2).mean()) <= 0.920
+    guess, std = model.predict(test[:, :2], return_std=True)
+    assert 0.85 <= (np.abs(guess - test[:, 2]) <= 1.645 * std).mean() <= 0.95
+
+
+# ---------------------------------------------------------------- identifiers
+
+
+def test_identifiers_of_any_kind_give_the_same_model():
+    pairs, y, _ = ratings()
+    expected = regressor().fit(pairs[:1200], y[:1200]).predict(pairs[1200:])
+    who, what = (np.char.add(p, np.char.zfill(c.astype(str), 3)) for p, c in zip("ui", pairs.T))
+    days = np.datetime64("2026-01-01") + pairs[:, 1]
+    frames = (
+        pd.DataFrame({"who": who, "what": what}),
+        pd.DataFrame({"who": pairs[:, 0], "what": what}),
+        pd.DataFrame({"who": pairs[:, 0] / 7, "day": days.astype("datetime64[s]")}),
+        np.column_stack([who, what]),
+        np.column_stack([who, what]).astype(object),
+    )
+    for X in frames:
+        train, test = (X[:1200], X[1200:]) if isinstance(X, np.ndarray) else (X.iloc[:1200], X.iloc[1200:])
+        np.testing.assert_allclose(regressor().fit(train, y[:1200]).predict(test), expected, rtol=1e-8)
+
+
+def test_unknown_identifiers_are_no_error():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, y)
+    columns = model.predict([[999, j] for j in model.col_ids_])
+    np.testing.assert_allclose(columns, model.mean_ + model.col_intercept_)
+    rows = model.predict([[i, 999] for i in model.row_ids_])
+    np.testing.assert_allclose(rows, model.mean_ + model.row_intercept_)
+    np.testing.assert_allclose(model.predict([[999, 999], [-1, 0.5]]), model.mean_)
+    _, std = model.predict([[pairs[0, 0], pairs[0, 1]], [999, pairs[0, 1]], [999, 999]], return_std=True)
+    assert 0 < std[0] < std[1]
+    assert std[0] < std[2]
+
+
+def test_identifiers_of_another_kind_are_unknown():
+    pairs, y, _ = ratings()
+    text = regressor().fit(np.char.add("a", pairs.astype(str)), y)
+    np.testing.assert_allclose(
+        text.predict(np.array([["zzz", "a1"]])), text.mean_ + text.col_intercept_[[1]], rtol=1e-12
+    )
+    np.testing.assert_allclose(text.predict([[1, 2]]), text.mean_)
+    np.testing.assert_allclose(regressor().fit(pairs, y).predict(np.array([["u", "v"]])), y.mean())
+
+
+def test_find_and_encode():
+    ids, place = encode(np.array([5, 3, 5, 9]), "row")
+    assert ids.tolist() == [3, 5, 9]
+    assert place.tolist() == [1, 0, 1, 2]
+    assert find(ids, np.array([9, 4, 3, 10])).tolist() == [2, 3, 0, 3]
+    assert find(np.array(["a", "b"]), np.array(["b", "c"], dtype=object)).tolist() == [1, 2]
+    assert find(ids, np.array(["a", None], dtype=object)).tolist() == [3, 3]
+    with pytest.raises(ValueError, match=r"row identifiers .* one type"):
+        encode(np.array([1, "a", None], dtype=object), "row")
+
+
+def test_missing_identifiers_are_refused():
+    pairs, y, _ = ratings()
+    frame = pd.DataFrame({"who": pairs[:, 0].astype(float), "what": pairs[:, 1]})
+    frame.loc[3, "who"] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        regressor().fit(frame, y)
+
+
+# ---------------------------------------------------------------- standard errors
+
+
+def test_standard_errors_cover_and_shrink_with_data():
+    pairs, y, _ = ratings(noise=0.5)
+    model = regressor().fit(pairs[:1200], y[:1200])
+    guess, std = model.predict(pairs[1200:], return_std=True)
+    assert 0.85 <= (np.abs(guess - y[1200:]) <= 1.645 * std).mean() <= 0.97
+    few, many = pairs[:, 0] < 30, pairs[:, 0] >= 30
+    thinned = few & (np.arange(len(y)) % 4 > 0)  # a quarter of the values of every other row
+    model = regressor().fit(pairs[~thinned], y[~thinned])
+    std = model.predict(pairs, return_std=True)[1]
+    assert std[few].mean() > 1.1 * std[many].mean()
+
+
+def test_standard_errors_do_not_depend_on_order_or_blocks():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, y)
+    _, std = model.predict(pairs, return_std=True)
+    order = np.random.RandomState(0).permutation(len(pairs))
+    _, shuffled = model.set_params(batch_size=13).predict(pairs[order], return_std=True)
+    np.testing.assert_allclose(shuffled, std[order], rtol=1e-10)
+
+
+def test_standard_errors_belong_to_variational():
+    pairs, y, _ = ratings()
+    with pytest.raises(ValueError, match=r"return_std=True needs .*'variational'"):
+        regressor(inference="map").fit(pairs, y).predict(pairs, return_std=True)
+
+
+# ---------------------------------------------------------------- duplicates, covariates, clipping
+
+
+def test_duplicates_count_as_often():
+    pairs, y, _ = ratings()
+    settings = {"inference": "map", "init": "random", "max_iter": 2000, "tol": 1e-12}
+    once = regressor(alpha=1.0, **settings).fit(pairs, y).predict(pairs)
+    both = np.vstack([pairs, pairs])
+    twice = regressor(alpha=2.0, **settings).fit(both, np.r_[y, y]).predict(pairs)
+    apart = regressor(alpha=2.0, **settings).fit(both, np.r_[y + 0.3, y - 0.3])
+    np.testing.assert_allclose(once, twice, atol=1e-4)
+    np.testing.assert_allclose(once, apart.predict(pairs), atol=1e-4)
+    residual = np.r_[y + 0.3, y - 0.3] - np.r_[once, once]
+    assert apart.noise_variance_ == pytest.approx((residual**2).mean(), rel=1e-3)
+
+
+def test_noise_of_repeated_measurements_is_that_of_one():
+    pairs, _, truth = ratings()
+    rng = np.random.RandomState(0)
+    many = np.vstack([pairs] * 4)
+    y = truth[tuple(many.T)] + 0.4 * rng.randn(len(many))
+    assert regressor().fit(many, y).noise_variance_ == pytest.approx(0.16, rel=0.05)
+
+
+@pytest.mark.parametrize("params", [{}, {"inference": "map"}, {"inference": "map", "solver": "cg"}])
+def test_further_columns_enter_linearly(params):
+    pairs, y, _ = ratings()
+    rng = np.random.RandomState(1)
+    Z = rng.randn(len(y), 2) * [1, 100] + [0, 5]
+    X = np.column_stack([pairs, Z])
+    target = y + Z @ [2.0, -0.03]
+    model = regressor(**params).fit(X[:1200], target[:1200])
+    np.testing.assert_allclose(model.coef_, [2.0, -0.03], rtol=0.03)
+    assert model.score(X[1200:], target[1200:]) > 0.98
+    assert regressor(**params).fit(pairs[:1200], target[:1200]).score(pairs[1200:], target[1200:]) < 0.5
+
+
+def test_further_columns_with_duplicates_and_text():
+    pairs, y, _ = ratings()
+    rng = np.random.RandomState(1)
+    both, z = np.vstack([pairs, pairs]), rng.randn(2 * len(y), 1)
+    model = regressor().fit(np.hstack([both, z]), np.r_[y, y] + 3 * z[:, 0])
+    np.testing.assert_allclose(model.coef_, [3.0], rtol=0.01)
+    with pytest.raises(ValueError, match="must be numbers"):
+        regressor().fit(np.column_stack([pairs.astype(str), np.full(len(y), "blue")]), y)
+
+
+def test_one_column_learns_offsets():
+    rng = np.random.RandomState(0)
+    who = rng.randint(20, size=2000)
+    level = rng.randn(20)
+    model = regressor().fit(who[:, None], level[who] + 0.1 * rng.randn(2000))
+    np.testing.assert_allclose(model.predict(np.arange(20)[:, None]), level, atol=0.05)
+
+
+def test_clip():
+    pairs, y, _ = ratings(noise=1.0)
+    stars = np.clip(np.round(y), 1, 5)
+    guess = regressor(clip="observed").fit(pairs, stars).predict(np.argwhere(np.ones((60, 40))))
+    assert guess.min() >= 1
+    assert guess.max() <= 5
+    guess = regressor(clip=(2, 3)).fit(pairs, stars).predict(pairs)
+    assert (guess.min(), guess.max()) == (2, 3)
+
+
+# ---------------------------------------------------------------- recommend, fold_in
+
+
+def test_recommend_new_columns_best_first():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, y)
+    ids, scores = model.recommend([4, 9, 999], n=5)
+    assert ids.shape == scores.shape == (3, 5)
+    assert (np.diff(scores, axis=1) <= 0).all()
+    seen = set(map(tuple, pairs))
+    assert not any((row, col) in seen for row, best in zip((4, 9), ids) for col in best)
+    for row, best, score in zip((4, 9, 999), ids, scores):
+        np.testing.assert_allclose(model.predict([[row, col] for col in best]), score, rtol=1e-10)
+    everything, _ = model.recommend([4], n=40, exclude_seen=False)
+    assert sorted(everything[0]) == sorted(model.col_ids_)
+    expected = model.col_ids_[np.argsort(-model.col_intercept_)][:5]
+    assert ids[2].tolist() == expected.tolist()
+
+
+def test_recommend_says_where_nothing_is_left():
+    pairs = np.array([[0, 0], [0, 1], [0, 2], [1, 0], [2, 1], [2, 2]])
+    _, scores = regressor(1).fit(pairs, np.arange(6.0)).recommend([0, 1], n=3)
+    assert np.isneginf(scores[0]).all()
+    assert np.isfinite(scores[1]).sum() == 2
+    with pytest.raises(ValueError, match=r"n=4 must lie between 1 and .* 3"):
+        regressor(1).fit(pairs, np.arange(6.0)).recommend([0], n=4)
+
+
+def test_recommend_does_not_depend_on_blocks():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, y)
+    whole, parts = model.recommend(np.arange(60)), model.set_params(batch_size=7).recommend(np.arange(60))
+    assert np.array_equal(whole[0], parts[0])
+
+
+@pytest.mark.parametrize(
+    "params", [{}, {"inference": "map"}, {"inference": "map", "reg_scaling": "count", "alpha": 0.01}]
+)
+def test_fold_in_equals_a_fit_whose_columns_are_the_same(params):
+    """New and known rows are solved from all their values: as `fit` itself does in its last pass over the rows."""
+    pairs, y, _ = ratings()
+    late = pairs[:, 0] >= 50
+    rest = regressor(**params).fit(pairs[~late], y[~late])
+    grown = rest.fold_in(pairs[late], y[late])
+    assert np.array_equal(grown.row_ids_, np.arange(60))
+    assert np.array_equal(rest.row_ids_, np.arange(50))
+    assert np.array_equal(grown.components_, rest.components_)
+    assert grown.score(pairs[late], y[late]) > 0.98
+    split = pairs[:, 0] * 7 + pairs[:, 1] * 3
+    in_two = rest.fold_in(pairs[late & (split % 2 == 0)], y[late & (split % 2 == 0)])
+    in_two = in_two.fold_in(pairs[late & (split % 2 == 1)], y[late & (split % 2 == 1)])
+    np.testing.assert_allclose(in_two.row_embedding_, grown.row_embedding_, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(in_two.row_intercept_, grown.row_intercept_, rtol=1e-6, atol=1e-8)
+    if rest.inference == "variational":
+        one, two = (model.predict(pairs[late], return_std=True)[1] for model in (grown, in_two))
+        np.testing.assert_allclose(one, two, rtol=1e-8)
+
+
+def test_fold_in_nonnegative_and_unknown_columns():
+    rng = np.random.RandomState(0)
+    truth = rng.exponential(size=(30, 2)) @ rng.exponential(size=(2, 20))
+    pairs = np.argwhere(rng.rand(30, 20) < 0.6)
+    model = regressor(inference="map", nonnegative=True, alpha=0.01, max_iter=1000).fit(pairs, truth[tuple(pairs.T)])
+    assert model.score(pairs, truth[tuple(pairs.T)]) > 0.99
+    new = np.column_stack([np.full(21, 77), np.r_[np.arange(20), 99]])
+    grown = model.fold_in(new, np.r_[truth[3], 1e6])
+    assert grown.row_embedding_.min() >= 0
+    np.testing.assert_allclose(grown.predict(new[:20]), truth[3], rtol=0.15, atol=0.05)
+    assert 77 not in model.row_ids_
+
+
+# ---------------------------------------------------------------- precision, blocks, searches
+
+
+@pytest.mark.parametrize("params", [{}, {"inference": "map"}, {"inference": "map", "solver": "cg"}])
+def test_blocks_and_float32_change_nothing(params):
+    pairs, y, _ = ratings()
+    whole = regressor(**params).fit(pairs, y).predict(pairs)
+    np.testing.assert_allclose(
+        regressor(batch_size=9, **params).fit(pairs, y).predict(pairs), whole, rtol=1e-6, atol=1e-7
+    )
+    single = regressor(**params).fit(pairs, y.astype(np.float32)).predict(pairs)
+    assert single.dtype == np.float32
+    np.testing.assert_allclose(single, whole, atol=5e-3)
+
+
+def test_searches_and_pickles():
+    pairs, y, _ = ratings()
+    search = GridSearchCV(regressor(), {"n_components": [1, 2]}, cv=3, error_score="raise").fit(pairs, y)
+    assert search.best_params_ == {"n_components": 2}
+    assert cross_val_score(regressor(), pairs, y, cv=3).min() > 0.9
+    model = pickle.loads(pickle.dumps(search.best_estimator_))
+    assert np.array_equal(model.recommend([1])[0], search.best_estimator_.recommend([1])[0])
+
+
+def test_a_constant_target():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, np.full(len(y), 4.0))
+    np.testing.assert_allclose(model.predict(pairs), 4.0)
+
+
+@pytest.mark.cuda
+def test_cuda_agrees():
+    pairs, y, _ = ratings()
+    for params in ({}, {"inference": "map"}, {"inference": "map", "solver": "cg"}):
+        here, there = (regressor(device=d, **params).fit(pairs, y) for d in ("cpu", "cuda"))
+        np.testing.assert_allclose(there.predict(pairs), here.predict(pairs), rtol=1e-5, atol=1e-6)
+        assert np.array_equal(there.recommend([1, 2])[0], here.recommend([1, 2])[0])
