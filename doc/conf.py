@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-os.environ.setdefault("OMP_NUM_THREADS", "2")  # before numpy and torch: the examples run in this process
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: the examples run in this process
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import matplotlib

@@ -180,13 +180,13 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     --------
     >>> import numpy as np
     >>> from sklowrank.impute import MatrixCompletionImputer
-    >>> x = np.arange(1.0, 9.0)
-    >>> X = np.column_stack([x, 2 * x, 10 - x])
+    >>> x = np.arange(1.0, 41.0)
+    >>> X = np.column_stack([x, 2 * x, 50 - x, np.sqrt(x)])
     >>> X[2, 1] = np.nan
-    >>> imputer = MatrixCompletionImputer(1, random_state=0).fit(X)
+    >>> imputer = MatrixCompletionImputer(2, random_state=0).fit(X)
     >>> imputer.transform(X)[2].round(1)
-    array([3., 6., 7.])
-    >>> bool(imputer.transform_std(X)[2, 1] < 0.1)
+    array([ 3. ,  6. , 47. ,  1.7])
+    >>> bool(0 < imputer.transform_std(X)[2, 1] < 0.5)
     True
     """
 
