@@ -10,7 +10,7 @@ from ._alternating_least_squares import penalised, penalised_start
 from ._row_equations import Model, factors_of, widened
 from ._variational_solver import variational
 
-_MOST_CHOLESKY_COMPONENTS = 12  # above it the sums over cells cost more than a few conjugate-gradient steps
+_MOST_CHOLESKY_COMPONENTS = 16  # measured: above it sums over cells cost more than a few conjugate-gradient steps
 
 
 def check_options(estimator):

@@ -63,7 +63,7 @@ class ListedCells:
         counts.sum_duplicates()
         sums = sp.coo_matrix((values, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
-        self.structure, self._blocks, self._load = counts, {}, ws.load
+        self.structure, self._indices, self._blocks, self._load = counts, {}, {}, ws.load
         self._counts = None if counts.nnz == len(values) else ws.load(counts.data)
         self._sums = ws.load(sums.data)
         self.row_counts = ws.load(np.bincount(rows, minlength=m).astype(values.dtype))
@@ -83,23 +83,30 @@ class ListedCells:
         """Return the rows of a slice; built once, then kept."""
         key = (rows.start, rows.stop)
         if key not in self._blocks:
-            part = self.structure[rows] if key != (0, self.shape[0]) else self.structure
-            first = self.structure.indptr[rows.start]
-            order = sp.csr_matrix((np.arange(part.nnz), part.indices, part.indptr), shape=part.shape).tocsc()
-            self._blocks[key] = (
-                slice(int(first), int(first) + part.nnz),
-                *(self._load(a) for a in (part.indptr, part.indices, order.indptr, order.indices, order.data)),
-            )
-        cells, indptr, indices, indptr_t, indices_t, order = self._blocks[key]
-        shape = (rows.stop - rows.start, self.shape[1])
-        sums = self._sums[cells]
-        counts = torch.ones_like(sums) if self._counts is None else self._counts[cells]
+            self._blocks[key] = self._build(*key)
+        return self._blocks[key]
+
+    def _build(self, start, stop):
+        if (start, stop) not in self._indices:
+            self._indices[start, stop] = self._index(start, stop)
+        by_row, by_column, order = self._indices[start, stop]
+        first, shape = int(self.structure.indptr[start]), (stop - start, self.shape[1])
+        sums = self._sums[first : first + len(order)]
+        counts = torch.ones_like(sums) if self._counts is None else self._counts[first : first + len(order)]
+        counts_t = counts if self._counts is None else counts[order]
         return Block(
-            _csr(indptr, indices, counts, shape),
-            _csr(indptr, indices, sums, shape),
-            _csr(indptr_t, indices_t, counts[order], shape[::-1]),
-            _csr(indptr_t, indices_t, sums[order], shape[::-1]),
+            _csr(*by_row, counts, shape),
+            _csr(*by_row, sums, shape),
+            _csr(*by_column, counts_t, shape[::-1]),
+            _csr(*by_column, sums[order], shape[::-1]),
         )
+
+    def _index(self, start, stop):
+        """Return where the cells of some rows lie, by rows and by columns, and the order that turns one to the other."""
+        part = self.structure if (start, stop) == (0, self.shape[0]) else self.structure[start:stop]
+        turned = sp.csr_matrix((np.arange(part.nnz), part.indices, part.indptr), shape=part.shape).tocsc()
+        by_row = self._load(part.indptr), self._load(part.indices)
+        return by_row, (self._load(turned.indptr), self._load(turned.indices)), self._load(turned.data)
 
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells."""
@@ -109,6 +116,7 @@ class ListedCells:
         """Refit the linear term to what `fit`, the low-rank part of each cell (n_cells,), leaves, and take it off."""
         self.weights = self.covariates.solve(fit)
         self._sums, self.column_squares = self.covariates.without(self.weights, self.shape[1])
+        self._blocks.clear()
 
 
 class Covariates(NamedTuple):

@@ -66,7 +66,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     reg_scaling : {"none", "count"}, default="none"
         For "map": `alpha` for each row and column as it is, or times its number of values.
     solver : {"auto", "cholesky", "cg"}, default="auto"
-        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 12 components and "cg"
+        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 16 components and "cg"
         above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
     cg_steps : int, default=3
         For "cg": steps per half sweep, each warm-started.
