@@ -5,8 +5,13 @@
 """
 
 import argparse
+import os
 import time
 from pathlib import Path
+
+# Before numpy and torch are imported: on tables this small, threads wait for one another longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import matplotlib
 

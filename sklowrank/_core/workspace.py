@@ -38,7 +38,7 @@ class Workspace:
         if not isinstance(array, torch.Tensor):
             if self.home is not None and not isinstance(array, np.ndarray):
                 array = move_to(array, xp=np, device="cpu")
-            array = torch.from_numpy(np.require(array, requirements="CW"))
+            array = torch.from_numpy(np.require(array, requirements=["C", "W"]))
         return array.to(self.device, self.dtype if array.is_floating_point() else None)
 
     def store(self, tensor: torch.Tensor) -> Any:

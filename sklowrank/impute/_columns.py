@@ -8,7 +8,7 @@ import torch
 
 from .._core.blocks import in_blocks, rows_per_block
 from ._observed_cells import ListedCells, TableCells
-from ._row_equations import augmented, bytes_per_row, pairs_of, seen_by_rows, solve_rows
+from ._row_equations import augmented, bytes_per_row, factors_of, pairs_of, seen_by_rows, solve_rows
 
 
 class Columns(NamedTuple):
@@ -102,12 +102,13 @@ def _divide(total, count):
     return torch.where(count > 0, total / count.clamp_min(1), torch.nan)
 
 
-def lay_out(columns, n_rows, *, centred, scaled, clip, keep_empty):
-    """Return the :class:`Layout` of a table of `n_rows` rows, and the unit: the factor common to all of its `scale`.
+def lay_out(X, ws, *, centred, scaled, clip, keep_empty):
+    """Return the :class:`Layout` of a loaded table, and the unit: the factor common to all of its `scale`.
 
     Columns are modelled if something was observed in them, and, where they are centred, if it varies: what is left of a
     constant is zero, and no offset of a row may move its fill.
     """
+    columns = observe(X, ws)
     filled, varying = columns.count > 0, columns.high > columns.low
     mean = columns.mean if centred else torch.where(filled, 0.0, torch.nan)
     std = torch.where(varying & (columns.std > 0), columns.std, 1.0)
@@ -117,8 +118,8 @@ def lay_out(columns, n_rows, *, centred, scaled, clip, keep_empty):
     count = columns.count[modelled]
     unit = float((count * square[modelled]).sum() / count.sum().clamp_min(1)) ** 0.5 or 1.0
     low, high = _bounds(columns, clip)
-    kept, holes = filled | keep_empty, columns.count < n_rows
-    return Layout(mean, scale * unit, std, low, high, modelled, kept, holes), unit
+    floats = (a.to(ws.dtype) for a in (mean, scale * unit, std, low, high))
+    return Layout(*floats, modelled, kept=filled | keep_empty, holes=columns.count < X.shape[0]), unit
 
 
 def _bounds(columns, clip):
@@ -136,6 +137,33 @@ def cells_in(X, layout, ws):
     entries = X[:, layout.modelled.cpu().numpy()].tocoo()
     values = (entries.data - centre.cpu().numpy()[entries.col]) / scale.cpu().numpy()[entries.col]
     return ListedCells(ws, entries.row, entries.col, values.astype(X.dtype, copy=False), entries.shape)
+
+
+def over_all(values, layout):
+    """Spread values of the modelled columns over all columns, zeros elsewhere."""
+    full = values.new_zeros(len(layout.modelled), *values.shape[1:])
+    full[layout.modelled] = values
+    return full
+
+
+def cov_over_all(model, layout, n_components):
+    """Return the posterior covariances of all columns, of width n_components + 1: factors, switched off, offset."""
+    k = factors_of(model.mean, model).shape[1]
+    cov = model.cov.new_zeros(len(model.cov), n_components + 1, n_components + 1)
+    place = torch.arange(model.mean.shape[1], device=cov.device)
+    place[k:] = n_components
+    cov[:, place[:, None], place] = model.cov
+    return over_all(cov, layout)
+
+
+def check_positions(positions, name, limit):
+    """Return positions of rows or columns as int64, all within the limit."""
+    positions = np.asarray(positions)
+    if positions.ndim != 1 or positions.dtype.kind not in "iu":
+        raise ValueError(f"{name} must be a list of integers, got an array of {positions.dtype}, {positions.ndim}-d.")
+    if len(positions) and not (positions.min() >= 0 and positions.max() < limit):
+        raise ValueError(f"{name} must lie in [0, {limit}), got {positions.min()} to {positions.max()}.")
+    return positions.astype(np.int64)
 
 
 def in_units(fit, layout):

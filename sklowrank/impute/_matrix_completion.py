@@ -17,6 +17,8 @@ from .._core.workspace import open_workspace
 from ._columns import (
     Layout,
     cells_in,
+    check_positions,
+    cov_over_all,
     entries_in_units,
     fit_at,
     fold_in,
@@ -25,7 +27,7 @@ from ._columns import (
     lay_out,
     load_table,
     mean_square_left,
-    observe,
+    over_all,
     put_observed,
     rows_with_values,
 )
@@ -278,7 +280,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         n_components = count_components(self, X.shape)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         table = load_table(X, ws, self.missing_values)
-        layout, unit = self._lay_out(table, ws)
+        options = {"scaled": self.scale, "clip": self.clip, "keep_empty": self.keep_empty_features}
+        layout, unit = lay_out(table, ws, centred=learns_offsets(self), **options)
 
         cells = cells_in(rows_with_values(table), layout, ws)
         steps = sweeps(self, cells, n_components, unit=unit, ws=ws)
@@ -389,8 +392,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         ws = open_workspace(self.components_, device=self.device)
-        rows = ws.load(_positions(rows, "rows", self.row_embedding_.shape[0]))
-        cols = ws.load(_positions(cols, "cols", self.n_features_in_))
+        rows = ws.load(check_positions(rows, "rows", self.row_embedding_.shape[0]))
+        cols = ws.load(check_positions(cols, "cols", self.n_features_in_))
         u, v, b, c = (ws.load(a) for a in (self.row_embedding_, self.components_, self.row_intercept_, self.intercept_))
         fit = pairs_of(u, v.mT, rows, cols) + b[rows] + c[cols]
         layout = self._load_layout(ws)._replace(scale=ws.load(self.scale_))
@@ -441,14 +444,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
                 "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
             )
         ws = open_workspace(self.components_, device=self.device)
-        layout, model = self._load_layout(ws), load_model(self._model, ws)
-        n_components, k = self.components_.shape[0], factors_of(model.mean, model).shape[1]
-        place = torch.arange(model.mean.shape[1], device=ws.device)
-        place[k:] = n_components  # the offset comes last, after components switched off
-        cov = torch.zeros(self.n_features_in_, n_components + 1, n_components + 1, dtype=ws.dtype, device=ws.device)
-        columns = layout.modelled.nonzero()[:, 0]
-        cov[columns[:, None, None], place[:, None], place] = model.cov * self._unit**2
-        return ws.store(cov)
+        cov = cov_over_all(load_model(self._model, ws), self._load_layout(ws), self.components_.shape[0])
+        return ws.store(cov * self._unit**2)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -462,18 +459,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """How X is to be validated, in `fit` and later."""
         return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(self.missing_values) else True}
 
-    def _lay_out(self, table, ws):
-        """Return the layout of the table's columns in the working precision, and the unit of its values."""
-        layout, unit = lay_out(
-            observe(table, ws),
-            table.shape[0],
-            centred=learns_offsets(self),
-            scaled=self.scale,
-            clip=self.clip,
-            keep_empty=self.keep_empty_features,
-        )
-        return Layout(*(a.to(ws.dtype) if a.is_floating_point() else a for a in layout)), unit
-
     def _attributes(self, model, table, layout, unit, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
         rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
@@ -486,8 +471,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             noise = float(model.noise.mean()) if len(model.noise) else 0.0
         return {
             **attributes,
-            "components_": ws.store(_over_all(ws.load(attributes["components_"]).mT, layout).mT),
-            **{name: ws.store(_over_all(values, layout)) for name, values in columns.items()},
+            "components_": ws.store(over_all(ws.load(attributes["components_"]).mT, layout).mT),
+            **{name: ws.store(over_all(values, layout)) for name, values in columns.items()},
             "noise_variance_": noise * unit**2,
             "mean_": ws.store(layout.mean),
             "scale_": ws.store(layout.scale / unit),
@@ -511,20 +496,3 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
     def _fold_in(self, table, layout, model, ws, compute, *, dense=False):
         return fold_in(table, layout, model, ws, compute, batch_size=self.batch_size, dense=dense)
-
-
-def _over_all(values, layout):
-    """Spread values of the modelled columns over all columns, zeros elsewhere."""
-    full = values.new_zeros(len(layout.modelled), *values.shape[1:])
-    full[layout.modelled] = values
-    return full
-
-
-def _positions(positions, name, limit):
-    """Check positions of rows or columns."""
-    positions = np.asarray(positions)
-    if positions.ndim != 1 or positions.dtype.kind not in "iu":
-        raise ValueError(f"{name} must be a list of integers, got an array of {positions.dtype}, {positions.ndim}-d.")
-    if len(positions) and not (positions.min() >= 0 and positions.max() < limit):
-        raise ValueError(f"{name} must lie in [0, {limit}), got {positions.min()} to {positions.max()}.")
-    return positions.astype(np.int64)

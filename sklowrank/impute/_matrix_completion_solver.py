@@ -25,11 +25,16 @@ def check_options(estimator):
         raise ValueError(f"clip={clip} must be a pair (low, high) with low <= high, 'observed' or None.")
 
 
+def automatic_components(shape):
+    """What "auto" means for a matrix of this shape."""
+    return max(1, min(20, *(size - 1 for size in shape)))
+
+
 def count_components(estimator, shape):
     """Resolve `n_components` for a matrix of this shape; an int that is too large is cut with a warning."""
     n_components, most = estimator.n_components, min(shape)
     if n_components == "auto":
-        return max(1, min(20, shape[0] - 1, shape[1] - 1))
+        return automatic_components(shape)
     if n_components > most:
         warnings.warn(
             f"n_components={n_components} is too large for X with n_samples={shape[0]}, n_features={shape[1]}; "

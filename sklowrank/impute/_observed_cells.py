@@ -102,7 +102,7 @@ class ListedCells:
         )
 
     def _index(self, start, stop):
-        """Return where the cells of some rows lie, by rows and by columns, and the order that turns one to the other."""
+        """Return where the cells of some rows lie, by rows and by columns, and the order from one to the other."""
         part = self.structure if (start, stop) == (0, self.shape[0]) else self.structure[start:stop]
         turned = sp.csr_matrix((np.arange(part.nnz), part.indices, part.indptr), shape=part.shape).tocsc()
         by_row = self._load(part.indptr), self._load(part.indices)

@@ -4,7 +4,6 @@ import copy
 from numbers import Integral, Real
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.callback import CallbackSupportMixin
@@ -16,6 +15,7 @@ from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ..impute._matrix_completion_solver import (
+    automatic_components,
     check_options,
     column_offsets,
     describe,
@@ -26,21 +26,17 @@ from ..impute._matrix_completion_solver import (
 )
 from ..impute._observed_cells import ListedCells, pattern_of
 from ..impute._row_equations import (
-    Rows,
-    bytes_per_row,
     canonical,
     factors_of,
     in_row_blocks,
     pairs_of,
-    row_covariances,
     seen_by_rows,
     solve_rows,
     squared_error,
     update_rows,
-    variance_of_columns,
-    variance_of_rows,
 )
 from ._identifiers import encode, find, readable
+from ._pairs import at_rows, pack, sides_with_unknown, standard_errors, unpack, with_unknown_row
 
 
 class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -240,9 +236,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         cells = ListedCells(
             ws, rows, cols, ((y - mean) / unit).astype(y.dtype), shape, Z.astype(y.dtype) if Z.size else None
         )
-        n_components = (
-            max(1, min(20, *(size - 1 for size in shape))) if self.n_components == "auto" else self.n_components
-        )
+        n_components = automatic_components(shape) if self.n_components == "auto" else self.n_components
 
         def attributes(model):
             return {
@@ -253,7 +247,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
                 "coef_": unit * ws.store(cells.weights) / spread,
                 "_covariate_mean": centre,
                 "_bounds": (float(y.min()), float(y.max())) if self.clip == "observed" else self.clip,
-                "_seen": _stored(cells.structure),
+                "_seen": pack(cells.structure),
             }
 
         run = drive(self, sweeps(self, cells, n_components, unit=unit, ws=ws), attributes=attributes, X=X, y=y)
@@ -291,7 +285,11 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
         y = ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
         y = self._bounded(y).astype(self.components_.dtype)
-        return (y, self._std(rows, cols, ws)) if return_std else y
+        if not return_std:
+            return y
+        model, seen = load_model(self._model, ws), unpack(self._seen, len(self.col_ids_))
+        std = standard_errors(rows, cols, self._row_means(model, ws), seen, model, self.batch_size, ws)
+        return y, std * self._unit
 
     def recommend(self, row_ids, n=10, exclude_seen=True):
         """Return for each row the columns with the highest predictions.
@@ -318,7 +316,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         if not 1 <= n <= len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
         rows, F = find(self.row_ids_, np.asarray(row_ids)), F[:-1]
-        seen = _with_unknown_row(self._seen, len(self.col_ids_))
+        seen = with_unknown_row(unpack(self._seen, len(self.col_ids_)))
 
         def one_block(part):
             scores = P[ws.load(rows[part])] @ F.mT
@@ -359,8 +357,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         known = cols < len(self.col_ids_)
 
         ids, rows = encode(X[:, 0], "row")
-        old = find(self.row_ids_, ids)
-        before = _with_unknown_row(self._seen, len(self.col_ids_))[old]
+        old, seen = find(self.row_ids_, ids), unpack(self._seen, len(self.col_ids_))
+        before = with_unknown_row(seen)[old]
         cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
         means = self._row_means(model, ws)
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
@@ -370,13 +368,12 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
         grown_means = means.new_empty(len(row_ids), means.shape[1])
         grown_means[ws.load(place)], grown_means[ws.load(new)] = means, mean
-        seen = _at_rows(_with_unknown_row(self._seen, len(self.col_ids_))[:-1], place, len(row_ids))
-        seen = seen + _at_rows(cells.structure, new, len(row_ids))
+        seen = at_rows(seen, place, len(row_ids)) + at_rows(cells.structure, new, len(row_ids))
         grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
         vars(grown).update(
             describe_rows(model, grown_means, self._unit, len(self.components_), ws),
             row_ids_=row_ids,
-            _seen=_stored(seen),
+            _seen=pack(seen),
         )
         return grown
 
@@ -407,39 +404,11 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         return torch.cat([u, ws.load(self.row_intercept_)[:, None] / self._unit], 1) if model.offsets else u
 
     def _sides(self, ws):
-        """Return P, F with P[i] . F[j] the deviation of a value from the mean; the last rows stand for unknowns."""
-        u, v, b, c = (
-            ws.load(a) for a in (self.row_embedding_, self.components_.T, self.row_intercept_, self.col_intercept_)
-        )
-        P = torch.cat([u, b[:, None], torch.ones_like(b)[:, None]], 1)
-        F = torch.cat([v, torch.ones_like(c)[:, None], c[:, None]], 1)
-        P, F = (torch.nn.functional.pad(side, (0, 0, 0, 1)) for side in (P, F))
-        P[-1, -1] = F[-1, -2] = 1  # an unknown row has the offset of its column, and the other way round
-        return P, F
+        arrays = (self.row_embedding_, self.row_intercept_, self.components_, self.col_intercept_)
+        return sides_with_unknown(*(ws.load(a) for a in arrays))
 
     def _bounded(self, y):
         return y if self._bounds is None else np.clip(y, *self._bounds)
-
-    def _std(self, rows, cols, ws):
-        """Return the predictive standard errors of pairs of positions, blocks of pairs in the order of their rows."""
-        model = load_model(self._model, ws)
-        seen, means = seen_by_rows(model), torch.nn.functional.pad(self._row_means(model, ws), (0, 0, 0, 1))
-        structure = _with_unknown_row(self._seen, len(self.col_ids_))
-        wider = _with_unknown_column(model)
-        F, cols, order = variance_of_columns(wider), ws.load(cols), np.argsort(rows, kind="stable")
-
-        def one_block(part):
-            few, place = np.unique(rows[order[part]], return_inverse=True)
-            cov = row_covariances(pattern_of(structure[few], ws), model, seen)
-            P = variance_of_rows(Rows(means[ws.load(few)], cov, None), wider)
-            columns = cols[ws.load(order[part])]
-            return (pairs_of(P, F, ws.load(place), columns) + wider.noise[columns]).sqrt()
-
-        need = bytes_per_row(model.mean.shape[1], ws.dtype)
-        parts = in_blocks(one_block, len(rows), rows_per_block(self.batch_size, len(rows), need), bytes_per_row=need)
-        std = np.empty(len(rows), dtype=self.components_.dtype)
-        std[order] = ws.store(torch.cat(list(parts))) * self._unit
-        return std
 
 
 def _column_ids(X):
@@ -470,30 +439,3 @@ def _centre_and_unit(y, *, centred):
     y = y.astype(np.float64)
     mean = float(y.mean()) if centred else 0.0
     return mean, float(np.sqrt(np.mean((y - mean) ** 2))) or 1.0
-
-
-def _stored(structure):
-    """The numbers of observations in the cells, as arrays: they load without trust in further types."""
-    return {"indptr": structure.indptr, "indices": structure.indices, "data": structure.data}
-
-
-def _with_unknown_row(stored, n_columns):
-    """Return the CSR matrix that was stored and an empty row below it, that of identifiers not seen in fit."""
-    indptr = np.append(stored["indptr"], stored["indptr"][-1])
-    return sp.csr_matrix((stored["data"], stored["indices"], indptr), shape=(len(indptr) - 1, n_columns))
-
-
-def _with_unknown_column(model):
-    """Append a column of which only the prior is known."""
-    prior = (1 / model.column_ridge).diag()[None]
-    return model._replace(
-        mean=torch.nn.functional.pad(model.mean, (0, 0, 0, 1)),
-        cov=torch.cat([model.cov, prior]),
-        noise=torch.cat([model.noise, model.noise.mean()[None]]),
-    )
-
-
-def _at_rows(structure, place, n_rows):
-    """Return the rows of a CSR matrix at other places of a taller one."""
-    entries = structure.tocoo()
-    return sp.csr_matrix((entries.data, (place[entries.row], entries.col)), shape=(n_rows, structure.shape[1]))
