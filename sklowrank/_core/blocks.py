@@ -41,6 +41,8 @@ def in_blocks(compute: Callable[[slice], _T], n_rows: int, block: int, *, bytes_
                     "device does not have. batch_size cannot go below 1: use fewer components or device='cpu'."
                 ) from error
             block = max(1, (rows.stop - start) // 2)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()  # what smaller tensors left behind may be in the way of larger ones
             continue
         yield result
         start = rows.stop

@@ -106,6 +106,7 @@ def row_sums(pattern):
 
 
 def posterior(A, rhs, *, covariances):
+    """Solve A x = rhs for each row, and invert A where covariances are asked for."""
     L = torch.linalg.cholesky(A)
     mean = torch.cholesky_solve(rhs.unsqueeze(2), L).squeeze(2)
     if not covariances:
@@ -114,7 +115,7 @@ def posterior(A, rhs, *, covariances):
 
 
 def solve_nonnegative(A, rhs, start=None, *, passes=100):
-    """Minimise x'Ax / 2 - rhs'x over x >= 0 for each row by coordinate descent, a few passes from a start."""
+    """Minimise x'Ax / 2 - rhs'x over x >= 0 for each row by coordinate descent; from a start a few passes suffice."""
     x = torch.zeros_like(rhs) if start is None else start.clone()
     diagonal = A.diagonal(dim1=1, dim2=2).clamp_min(torch.finfo(A.dtype).tiny)
     for _ in range(passes if start is None else 3):

@@ -148,7 +148,7 @@ def _decorrelate(side, other):
     offset = side.second[-1, -1] + 2 * steps @ r + ((steps @ A) * steps).sum(1)
     factors = other.second[:-1, :-1] + (steps.unsqueeze(2) - v.unsqueeze(1)) * (steps.unsqueeze(1) - v) - v.outer(v)
     cost = side.size * offset.log() + other.size * torch.logdet(factors)
-    a = steps.index_select(0, cost.argmin()[None])[0]
+    a = steps.index_select(0, cost.nan_to_num(nan=torch.inf).argmin()[None])[0]
 
     T, shift = _shear(a), torch.nn.functional.pad(a, (0, 1))
     side = side._replace(second=T @ side.second @ T.mT, signal=T @ side.signal @ T.mT, mean=T @ side.mean)
@@ -174,7 +174,7 @@ def _learn_priors(model, rows, columns, *, warm):
     """
     d = model.mean.shape[1]
     k = d - model.offsets
-    L = torch.linalg.cholesky(rows.second[:k, :k])
+    L = torch.linalg.cholesky(with_ridge(rows.second[None, :k, :k].clone(), 0.0)[0])
     variance, Q = torch.linalg.eigh(L.mT @ columns.second[:k, :k] @ L)
     T = torch.eye(d, dtype=L.dtype, device=L.device)
     T[:k, :k] = L @ Q.flip(1)

@@ -1,0 +1,86 @@
+"""The harness says what it measured: which way a ratio goes, what is missing, what failed."""
+
+import json
+
+import pytest
+
+from benchmarks import harness
+from benchmarks.__main__ import NAMES
+
+
+def figures(seconds):
+    """A measured function."""
+    return {"error": 0.5, "seconds": seconds}
+
+
+def broken():
+    """A measured function that fails."""
+    raise ValueError("no such table")
+
+
+@pytest.fixture
+def bench(capsys):
+    bench = harness.Bench("cpu")
+    bench.case = "a case"
+    return bench
+
+
+def test_every_comparison_is_found():
+    assert "matrix_completion" in NAMES
+
+
+@pytest.mark.parametrize(
+    ("ours", "baseline", "bounds", "ratio", "holds"),
+    [
+        (0.4, 0.5, {"at_most": 0.97}, 0.8, "yes"),  # an error: ours over theirs
+        (0.5, 0.5, {"at_most": 0.97}, 1.0, "NO"),
+        (1.0, 20.0, {"at_least": 20}, 20.0, "yes"),  # a time: theirs over ours
+        (1.0, 19.0, {"at_least": 20}, 19.0, "NO"),
+        (0.9, None, {"at_least": 0.85, "at_most": 0.95}, None, "yes"),
+        (float("nan"), 1.0, {"at_most": 1.0}, None, "not run"),
+    ],
+)
+def test_claims(bench, ours, baseline, bounds, ratio, holds):
+    bench.claim("what", ours, baseline, **bounds)
+    claim = bench.claims[0]
+    assert claim["holds"] == holds
+    if ratio is not None:
+        assert claim["ratio"] == pytest.approx(ratio)
+
+
+def test_measured_in_a_process_of_its_own(bench):
+    result = bench.measure("ours", figures, 2.0)
+    assert (result.error, result.seconds) == (0.5, 2.0)
+    assert result.peak > 10
+    assert bench.figures[0]["method"] == "ours"
+
+
+def test_missing_peers_and_failures_are_named(bench):
+    bench.measure("peer", figures, 1.0, package="a-package-that-nobody-has")
+    bench.measure("ours", broken)
+    assert "missing: a-package-that-nobody-has" in bench.figures[0]["remark"]
+    assert "ValueError: no such table" in bench.figures[1]["remark"]
+    assert bench.errors == ["a case, ours"]
+
+
+def test_report_holds_every_figure(tmp_path, monkeypatch, capsys):
+    class Suite:
+        """Two methods."""
+
+        TITLE = "A comparison"
+
+    def case(bench):
+        """Speed: who is faster"""
+        ours = bench.measure("ours", figures, 1.0)
+        bench.claim("seconds", ours.seconds, 3.0, at_least=2)
+
+    Suite.CASES = (case,)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(harness, "REPORTS", tmp_path / "doc" / "reports")
+    harness.run("suite", Suite, threads=1, device="cpu")
+    harness.render("suite")
+    stored = json.loads((tmp_path / "results" / "suite.json").read_text())
+    report = (tmp_path / "doc" / "reports" / "suite.md").read_text()
+    assert stored["summary"] == "1 of 1 hold, 0 fall short, 0 not run"
+    assert "| Speed | seconds | 1 | 3 | 3 | ≥ 2 | yes |" in report
+    assert "sklowrank" in stored["versions"]
