@@ -214,7 +214,8 @@ def picture_components():
 REAL_TEXT = """<p>From each table 30 % of the cells are hidden. Four imputers fill them inside a pipeline: imputer,
 <code>StandardScaler</code>, then <code>LogisticRegression</code> (<code>Ridge</code> for diabetes). The pipeline is
 tuned as one by <code>GridSearchCV</code>: two settings of the imputer times two penalties, three folds.
-<code>IterativeImputer</code> runs its default ten rounds, on digits four.</p>
+<code>IterativeImputer</code> runs its default ten rounds, on digits four; <code>MatrixCompletionImputer</code> runs
+until it has converged.</p>
 <pre>search = GridSearchCV(
     make_pipeline(MatrixCompletionImputer(), StandardScaler(), LogisticRegression()),
     {"matrixcompletionimputer__n_components": [5, "auto"], "logisticregression__C": [0.1, 1]},

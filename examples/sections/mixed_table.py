@@ -59,20 +59,22 @@ def mixed_table():
 
 
 def picture_mixed(section):
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 2.8), sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9.5, 2.8), sharey=True, layout="constrained")
     names = [row.method for row in section.rows]
-    colours = [OURS if name == NAME else MUTED[0] for name in names]
-    left.barh(names, [row.error or 0 for row in section.rows], color=colours)
-    right.barh(names, [row.score for row in section.rows], color=colours)
-    left.set(xlabel="error on hidden cells")
-    right.set(xlabel="cross-validated accuracy", xlim=(0.5, None))
-    left.invert_yaxis()
-    for axes, values in ((left, [row.error for row in section.rows]), (right, [row.score for row in section.rows])):
-        for place, value in enumerate(values):
-            axes.text(value or 0, place, " nothing filled" if value is None else f" {value:.3f}", va="center")
+    for axes, column, label in zip(panels, ("error", "score"), ("error on hidden cells", "cross-validated accuracy")):
+        for place, row in enumerate(section.rows):
+            value = getattr(row, column)
+            if value is not None:
+                axes.scatter(value, place, s=80, color=OURS if row.method == NAME else MUTED[0])
+                axes.annotate(f"{value:.3f}", (value, place), (9, -3), textcoords="offset points")
+        axes.set(xlabel=label, yticks=range(len(names)), yticklabels=names)
+        axes.margins(x=0.2, y=0.15)
+        axes.grid(axis="x", color="#e4e7eb")
+        axes.set_axisbelow(True)
+    panels[0].invert_yaxis()
     caption = (
-        "Left: shorter is better. Right: longer is better. Gradient boosting can cope with holes by itself (first "
-        "line); filling them first is worth it only where the bar is longer than that one."
+        "Left: further left is better. Right: further right is better. Gradient boosting can cope with holes by itself "
+        "(first line, nothing filled); filling them first is worth it only where the dot lies to the right of that one."
     )
     return Picture("mixed", "The mixed table", caption, figure)
 

@@ -61,9 +61,9 @@ class Section:
     pictures: list[Picture] = field(default_factory=list)
 
     def best(self, data, column):
-        """The best value of a column among the methods that fill the same data."""
+        """The best value of a column, as printed, among the methods tried on the same data."""
         values = [getattr(row, column) for row in self.rows if row.data == data and row.seconds is not None]
-        values = [value for value in values if value is not None]
+        values = [round(value, 3) for value in values if value is not None]
         return max(values) if column == "score" else min(values)
 
     def verdicts(self):
@@ -114,7 +114,8 @@ def _section(section, folder):
         kind = ("new " if before and before.data != row.data else "") + ("ours" if row.method == section.ours else "")
         cells = [f"<td>{html.escape(cell)}</td>" for cell in row.cells()]
         for place, column in ((2, "error"), (3, "score")):
-            if row.seconds is not None and getattr(row, column) == section.best(row.data, column):
+            value = getattr(row, column)
+            if row.seconds is not None and value is not None and round(value, 3) == section.best(row.data, column):
                 cells[place] = cells[place].replace("<td>", '<td class="best">')
         if before and before.data == row.data:
             cells[0] = "<td></td>"
