@@ -6,16 +6,15 @@ import torch
 
 from .._core.iterate import Step
 from .._core.linalg import randomized_svd
-from ._observed_cells import fit_at_cells, residual_at_cells
+from ._conjugate_gradients import conjugate_gradients
 from ._row_equations import (
     Model,
-    column_ridge,
     equations,
     expectations,
     in_row_blocks,
     posterior,
     refit_linear_term,
-    row_sums,
+    scaled_ridge,
     seen_by_rows,
     solve_nonnegative,
     solve_rows,
@@ -24,21 +23,17 @@ from ._row_equations import (
 )
 
 
-def penalised(cells, start, *, solver, cg_steps, batch_size):
+def penalised(cells, start, *, cg_steps, batch_size):
     """Yield the model after each sweep of alternating least squares from the model `start`.
 
     The objective is the sum of squared residuals plus ridge * squares of factors and offsets.
     """
-    model, everything = start, slice(0, cells.shape[0])
+    model = start
     rows = torch.zeros(cells.shape[0], model.mean.shape[1], dtype=model.mean.dtype, device=model.mean.device)
     total, rmse = cells.column_counts.sum(), model.noise.new_tensor(math.inf)
     while True:
-        if solver == "cg":
-            block = cells.block(everything)
-            rows = _conjugate_gradients(block, rows, model.mean, cells.row_counts, model.row_ridge, model, cg_steps)
-            columns = _conjugate_gradients(
-                _transposed(block), model.mean, rows, cells.column_counts, model.column_ridge, model, cg_steps
-            )
+        if model.iterative:
+            rows, columns = _inexact_sweep(cells, rows, model, cg_steps)
         else:
             rows, columns = _exact_sweep(cells, rows, model, batch_size)
         model = model._replace(mean=columns)
@@ -54,17 +49,18 @@ def penalised(cells, start, *, solver, cg_steps, batch_size):
         yield Step(model, gap, loss)
 
 
-def penalised_start(cells, n_components, *, alpha, by_count, offsets, nonnegative, init, ws):
+def penalised_start(cells, n_components, *, alpha, by_count, offsets, nonnegative, iterative, init, ws):
     """Return a first model: leading singular vectors of the zero-filled matrix, or random factors.
 
     `alpha` is the pair of penalties of the factors and of the offsets.
     """
     n, k = cells.shape[1], n_components
     if init == "svd":
-        block = cells.block(slice(0, cells.shape[0]))
+        everything = slice(0, cells.shape[0])
+        by_row, by_column = cells.by_row(everything).values, cells.by_column(everything).values
         width = min(k + 5, *cells.shape)
         _, s, Vh = randomized_svd(
-            lambda Y: block.values @ Y, lambda Y: block.values_t @ Y, ws.randn(n, width), n_components=min(k, width)
+            lambda Y: by_row @ Y, lambda Y: by_column @ Y, ws.randn(n, width), n_components=min(k, width)
         )
         density = cells.column_counts.sum() / math.prod(cells.shape)
         factors = 0.1 * ws.randn(n, k)  # what the table has no singular vectors for
@@ -76,7 +72,8 @@ def penalised_start(cells, n_components, *, alpha, by_count, offsets, nonnegativ
     ridge = torch.full((k + offsets,), alpha[0], dtype=ws.dtype, device=ws.device)
     if offsets:
         ridge[-1] = alpha[1]
-    return Model(mean, None, torch.ones_like(mean[:, 0]), ridge, ridge, bool(offsets), by_count, nonnegative)
+    ones = torch.ones_like(mean[:, 0])
+    return Model(mean, None, ones, ridge, ridge, bool(offsets), by_count, nonnegative, iterative)
 
 
 def _bounded_rows(V):
@@ -85,15 +82,41 @@ def _bounded_rows(V):
     return V * (5 * length.median() / length).clamp_max(1)
 
 
+def _inexact_sweep(cells, rows, model, cg_steps):
+    """Improve all rows, then all columns, by a few steps of conjugate gradients each."""
+    everything, counts = slice(0, cells.shape[0]), (cells.row_counts, cells.column_counts)
+    rows = conjugate_gradients(
+        cells.by_row(everything),
+        rows,
+        model.mean,
+        scaled_ridge(model.row_ridge, counts[0], model),
+        offsets=model.offsets,
+        counts=counts[0],
+        other_counts=counts[1],
+        n_steps=cg_steps,
+    )
+    columns = conjugate_gradients(
+        cells.by_column(everything),
+        model.mean,
+        rows,
+        scaled_ridge(model.column_ridge, counts[1], model),
+        offsets=model.offsets,
+        counts=counts[1],
+        other_counts=counts[0],
+        n_steps=cg_steps,
+    )
+    return rows, columns
+
+
 def _exact_sweep(cells, rows, model, batch_size):
     """Solve all rows exactly, block by block, then all columns."""
     seen = seen_by_rows(model)
 
     def one_block(part):
-        block = cells.block(part)
-        mean = solve_rows(block, model, seen, start=rows[part]).mean
+        mean = solve_rows(cells.by_row(part), model, seen, start=rows[part]).mean
         F, f = expectations(mean, None, model.offsets)
-        return mean, block.pattern_t @ F, block.values_t @ f
+        face = cells.by_column(part)
+        return mean, face.pattern @ F, face.values @ f
 
     parts = in_row_blocks(one_block, cells, model, batch_size)
     mean, sums, moments = next(parts)
@@ -102,52 +125,11 @@ def _exact_sweep(cells, rows, model, batch_size):
         means.append(mean)
         sums, moments = sums + more_sums, moments + more_moments
     A, rhs = equations(sums, moments, model)
-    A = with_ridge(A, column_ridge(cells, model))
+    A = with_ridge(A, scaled_ridge(model.column_ridge, cells.column_counts, model))
     if model.nonnegative:
         return torch.cat(means), solve_nonnegative(A, rhs, model.mean)
     return torch.cat(means), posterior(A, rhs, covariances=False).mean
 
 
-def _conjugate_gradients(block, x, other, counts, ridge, model, n_steps):
-    """Improve the least-squares solutions x of all rows at once by a few preconditioned steps.
-
-    Only products with the pattern occur: nothing of the size of cells times factors is formed. The preconditioner is
-    shared: the mean Gram matrix of the other side, times each row's number of cells, plus the ridge.
-    """
-    f, P, F = other, x, other
-    if model.offsets:
-        one = torch.ones_like(other[:, :1])
-        f = torch.cat([other[:, :-1], one], 1)
-        P, F = torch.cat([x, torch.ones_like(x[:, :1])], 1), torch.cat([f, other[:, -1:]], 1)
-    n = counts.unsqueeze(1)
-    if model.ridge_by_count:
-        ridge = ridge * n
-    weight = row_sums(block.pattern_t).unsqueeze(1)
-    e, Q = torch.linalg.eigh((weight * f).mT @ f / weight.sum())
-    spectrum = (n * e.clamp_min(0) + ridge).clamp_min(torch.finfo(x.dtype).tiny)
-
-    r = residual_at_cells(block, P, F) @ f - ridge * x
-    z = ((r @ Q) / spectrum) @ Q.mT
-    p, rz = z, (r * z).sum(1, keepdim=True)
-    for _ in range(n_steps):
-        Ap = fit_at_cells(block, p, f) @ f + ridge * p
-        step = _ratio(rz, (p * Ap).sum(1, keepdim=True))
-        x, r = x + step * p, r - step * Ap
-        z = ((r @ Q) / spectrum) @ Q.mT
-        old, rz = rz, (r * z).sum(1, keepdim=True)
-        p = z + _ratio(rz, old) * p
-    return x
-
-
-def _ratio(a, b):
-    """a / b, and 0 where b has run out: a row that has converged stays where it is."""
-    return torch.where(b > torch.finfo(b.dtype).tiny, a / b, torch.zeros_like(a))
-
-
-def _transposed(block):
-    return type(block)(block.pattern_t, block.values_t, block.pattern, block.values)
-
-
 def _penalty(x, ridge, counts, model):
-    squares = ridge * x**2
-    return (counts.unsqueeze(1) * squares).sum() if model.ridge_by_count else squares.sum()
+    return (scaled_ridge(ridge, counts, model) * x**2).sum()

@@ -183,9 +183,9 @@ def fold_in(table, layout, model, ws, compute, *, batch_size, dense=False):
     def one_block(rows):
         part = table[rows]
         cells = cells_in(part, layout, ws)
-        return compute(part, solve_rows(cells.block(slice(0, cells.shape[0])), model, seen))
+        return compute(part, solve_rows(cells.by_row(slice(0, cells.shape[0])), model, seen))
 
-    need = bytes_per_row(model.mean.shape[1], ws.dtype)
+    need = bytes_per_row(model)
     if dense or not sp.issparse(table):
         need += 6 * table.shape[1] * ws.dtype.itemsize
     n_rows = table.shape[0]

@@ -91,7 +91,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         For "map": start from the leading singular vectors of the zero-filled table, or from random factors.
     max_iter : int, default=200
         Sweeps over rows and columns at most.
-    tol : float, default=1e-4
+    tol : float, default=1e-3
         Stop when a sweep changes the logarithm of the noise variance and the bound per cell by less; for "map", the
         relative change of the root mean squared residual.
     missing_values : float or int, default=nan
@@ -230,7 +230,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         clip=None,
         init="svd",
         max_iter=200,
-        tol=1e-4,
+        tol=1e-3,
         missing_values=np.nan,
         add_indicator=False,
         keep_empty_features=False,

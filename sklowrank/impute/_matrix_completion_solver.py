@@ -68,10 +68,11 @@ def sweeps(estimator, cells, n_components, *, unit, ws):
         by_count=estimator.reg_scaling == "count",
         offsets=offsets,
         nonnegative=estimator.nonnegative,
+        iterative=solver == "cg",
         init=estimator.init,
         ws=ws,
     )
-    return penalised(cells, start, solver=solver, cg_steps=estimator.cg_steps, batch_size=estimator.batch_size)
+    return penalised(cells, start, cg_steps=estimator.cg_steps, batch_size=estimator.batch_size)
 
 
 def _nothing_observed(n_columns, offsets, ws):

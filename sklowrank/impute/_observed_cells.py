@@ -9,13 +9,72 @@ import scipy.sparse as sp
 import torch
 
 
-class Block(NamedTuple):
-    """Some rows of the observed cells; every member is a dense tensor or a sparse CSR tensor."""
+class Face:
+    """The cells seen from one side, rows or columns: two matrices to multiply with, dense or sparse CSR.
 
-    pattern: torch.Tensor  # (rows, columns): number of observations in each cell
-    values: torch.Tensor  # (rows, columns): sum of the observations in each cell
-    pattern_t: torch.Tensor  # the transposes, stored so that sums over a column's cells are as fast
-    values_t: torch.Tensor
+    Parameters
+    ----------
+    pattern : tensor of shape (m, n)
+        Number of observations in each cell.
+    values : tensor of shape (m, n)
+        Their sum, in the layout of the pattern.
+    once : bool
+        Whether every observed cell was observed once.
+    """
+
+    def __init__(self, pattern, values, *, once):
+        self.pattern, self.values, self.once = pattern, values, once
+        self._room = None  # sums over cells are written here again and again: fresh memory would cost more than they
+
+    def counts(self):
+        """Return the number of observations of each row, of shape (m,)."""
+        ones = torch.ones(self.pattern.shape[1], 1, dtype=self.pattern.dtype, device=self.pattern.device)
+        return (self.pattern @ ones)[:, 0]
+
+    def other_counts(self):
+        """Return the number of observations of each column, of shape (n,)."""
+        if self.pattern.layout == torch.strided:
+            return self.pattern.sum(0)
+        values = self.pattern.values()
+        return values.new_zeros(self.pattern.shape[1]).index_add_(0, self.pattern.col_indices().long(), values)
+
+    def fit(self, P, F):
+        """Return P @ F.mT at the cells, times their numbers of observations; valid until the next call."""
+        if self.pattern.layout == torch.strided:
+            return self.pattern * (P @ F.mT)
+        room = self._writable()
+        torch.sparse.sampled_addmm(room, P, F.mT, beta=0, out=room)
+        if not self.once:
+            room.values().mul_(self.pattern.values())
+        return room
+
+    def residual(self, P, F):
+        """Return what P @ F.mT leaves of the values; valid until the next call."""
+        fit = self.fit(P, F)
+        if fit.layout == torch.strided:
+            return self.values - fit
+        fit.values().neg_().add_(self.values.values())
+        return fit
+
+    def squared_error(self, P, F):
+        """Return the sum over the cells of (mean observation - P @ F.mT)**2, times the number of observations."""
+        residual = self.residual(P, F)
+        if residual.layout == torch.strided:
+            return (residual**2).sum()
+        left = residual.values()
+        return left.dot(left) if self.once else (left**2 / self.pattern.values()).sum()
+
+    def mean_fit(self, P, F):
+        """Return P @ F.mT at the listed cells, row by row, as a tensor of its own."""
+        fit = self.fit(P, F).values()
+        return fit.clone() if self.once else fit / self.pattern.values()
+
+    def _writable(self):
+        if self._room is None:
+            pattern = self.pattern
+            room = torch.zeros_like(pattern.values())  # not empty: beta=0 times what may be NaN there is NaN
+            self._room = _csr(pattern.crow_indices(), pattern.col_indices(), room, pattern.shape)
+        return self._room
 
 
 class TableCells:
@@ -30,14 +89,17 @@ class TableCells:
         self.column_squares = (self.values**2).sum(0)
         self.covariates = None
 
+    def by_row(self, rows):
+        """Return the face of a slice of rows."""
+        return Face(self.pattern[rows], self.values[rows], once=True)
+
+    def by_column(self, rows):
+        """Return the face of all columns, of the cells in a slice of rows."""
+        return Face(self.pattern[rows].mT, self.values[rows].mT, once=True)
+
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells: each cell has one."""
         return 0.0
-
-    def block(self, rows):
-        """Return the rows of a slice."""
-        pattern, values = self.pattern[rows], self.values[rows]
-        return Block(pattern, values, pattern.mT, values.mT)
 
 
 class ListedCells:
@@ -63,7 +125,7 @@ class ListedCells:
         counts.sum_duplicates()
         sums = sp.coo_matrix((values, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
-        self.structure, self._indices, self._blocks, self._load = counts, {}, {}, ws.load
+        self.structure, self._indices, self._faces, self._load = counts, {}, {}, ws.load
         self._counts = None if counts.nnz == len(values) else ws.load(counts.data)
         self._sums = ws.load(sums.data)
         self.row_counts = ws.load(np.bincount(rows, minlength=m).astype(values.dtype))
@@ -79,34 +141,37 @@ class ListedCells:
                 ws.load(covariates), ws.load(values), ws.load(cell), ws.load(columns.astype(np.int64)), len(sums.data)
             )
 
-    def block(self, rows):
-        """Return the rows of a slice; built once, then kept."""
-        key = (rows.start, rows.stop)
-        if key not in self._blocks:
-            self._blocks[key] = self._build(*key)
-        return self._blocks[key]
+    def by_row(self, rows):
+        """Return the face of a slice of rows; built once, then kept."""
+        return self._face("by_row", rows.start, rows.stop)
 
-    def _build(self, start, stop):
-        if (start, stop) not in self._indices:
-            self._indices[start, stop] = self._index(start, stop)
-        by_row, by_column, order = self._indices[start, stop]
-        first, shape = int(self.structure.indptr[start]), (stop - start, self.shape[1])
-        sums = self._sums[first : first + len(order)]
-        counts = torch.ones_like(sums) if self._counts is None else self._counts[first : first + len(order)]
-        counts_t = counts if self._counts is None else counts[order]
-        return Block(
-            _csr(*by_row, counts, shape),
-            _csr(*by_row, sums, shape),
-            _csr(*by_column, counts_t, shape[::-1]),
-            _csr(*by_column, sums[order], shape[::-1]),
-        )
+    def by_column(self, rows):
+        """Return the face of all columns, of the cells in a slice of rows; built once, then kept."""
+        return self._face("by_column", rows.start, rows.stop)
 
-    def _index(self, start, stop):
-        """Return where the cells of some rows lie, by rows and by columns, and the order from one to the other."""
-        part = self.structure if (start, stop) == (0, self.shape[0]) else self.structure[start:stop]
+    def _face(self, side, start, stop):
+        key = (side, start, stop)
+        if key not in self._faces:
+            if key not in self._indices:
+                self._indices[key] = getattr(self, f"_index_{side}")(self._rows(start, stop))
+            indptr, indices, order, shape = self._indices[key]
+            first, last = (int(self.structure.indptr[i]) for i in (start, stop))
+            sums = self._sums[first:last][order]
+            counts = torch.ones_like(sums) if self._counts is None else self._counts[first:last][order]
+            tensors = (_csr(indptr, indices, values, shape) for values in (counts, sums))
+            self._faces[key] = Face(*tensors, once=self._counts is None)
+        return self._faces[key]
+
+    def _rows(self, start, stop):
+        return self.structure if (start, stop) == (0, self.shape[0]) else self.structure[start:stop]
+
+    def _index_by_row(self, part):
+        return self._load(part.indptr), self._load(part.indices), slice(None), part.shape
+
+    def _index_by_column(self, part):
+        """The same cells column by column, and where each lies in the order by rows."""
         turned = sp.csr_matrix((np.arange(part.nnz), part.indices, part.indptr), shape=part.shape).tocsc()
-        by_row = self._load(part.indptr), self._load(part.indices)
-        return by_row, (self._load(turned.indptr), self._load(turned.indices)), self._load(turned.data)
+        return *(self._load(a) for a in (turned.indptr, turned.indices, turned.data)), part.shape[::-1]
 
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells."""
@@ -116,7 +181,7 @@ class ListedCells:
         """Refit the linear term to what `fit`, the low-rank part of each cell (n_cells,), leaves, and take it off."""
         self.weights = self.covariates.solve(fit)
         self._sums, self.column_squares = self.covariates.without(self.weights, self.shape[1])
-        self._blocks.clear()
+        self._faces.clear()
 
 
 class Covariates(NamedTuple):
@@ -141,32 +206,11 @@ class Covariates(NamedTuple):
         return sums, rest.new_zeros(n_columns).index_add_(0, self.column, rest**2)
 
 
-def pattern_of(structure, ws):
-    """Return the pattern of rows of a CSR structure, the numbers of observations in their cells, as a tensor."""
-    return _csr(*(ws.load(a) for a in (structure.indptr, structure.indices, structure.data)), structure.shape)
-
-
-def fit_at_cells(block, P, F):
-    """Return P @ F.mT at the observed cells, times the number of observations in each, in the layout of the pattern."""
-    if block.pattern.layout == torch.strided:
-        return block.pattern * (P @ F.mT)
-    fit = torch.sparse.sampled_addmm(block.pattern, P, F.mT, beta=0)
-    return _csr(fit.crow_indices(), fit.col_indices(), fit.values() * block.pattern.values(), fit.shape)
-
-
-def residual_at_cells(block, P, F):
-    """Return what P @ F.mT leaves of the values at the observed cells, in the layout of the pattern."""
-    fit = fit_at_cells(block, P, F)
-    if block.pattern.layout == torch.strided:
-        return block.values - fit
-    return _csr(fit.crow_indices(), fit.col_indices(), block.values.values() - fit.values(), fit.shape)
-
-
-def sum_of_squares(block, residual):
-    """Return the sum over the cells of residual**2 / count: the squared error of the cells' mean observations."""
-    if residual.layout == torch.strided:
-        return (residual**2).sum()
-    return (residual.values() ** 2 / block.pattern.values()).sum()
+def face_of(structure, ws):
+    """Return the face of rows of a CSR structure, of which only the numbers of observations are known."""
+    tensors = (ws.load(a) for a in (structure.indptr, structure.indices, structure.data))
+    pattern = _csr(*tensors, structure.shape)
+    return Face(pattern, pattern, once=False)
 
 
 def _csr(indptr, indices, values, shape):

@@ -12,7 +12,7 @@ import torch
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.linalg import signs_of_largest
-from ._observed_cells import fit_at_cells, residual_at_cells, sum_of_squares
+from ._conjugate_gradients import conjugate_gradients
 
 
 class Model(NamedTuple):
@@ -26,6 +26,7 @@ class Model(NamedTuple):
     offsets: bool
     ridge_by_count: bool = False  # 'map': penalty times the number of cells
     nonnegative: bool = False  # 'map'
+    iterative: bool = False  # 'map': solved by conjugate gradients
 
 
 class Rows(NamedTuple):
@@ -37,22 +38,45 @@ class Rows(NamedTuple):
 
 
 def seen_by_rows(model):
-    """Return what the equations of all rows sum over their cells: the columns' expectations, weighted by precision."""
+    """Return what the equations of all rows sum over their cells: the columns' expectations, weighted by precision.
+
+    None where no equations are formed.
+    """
+    if model.iterative:
+        return None
     F, f = expectations(model.mean, model.cov, model.offsets)
     return F / model.noise.unsqueeze(1), f / model.noise.unsqueeze(1)
 
 
-def solve_rows(block, model, seen, *, start=None):
-    """Return the posterior of a block of rows ('map': the penalised least-squares solution) given the columns.
+def solve_rows(face, model, seen, *, start=None):
+    """Return the posterior of some rows ('map': the penalised least-squares solution) given the columns.
 
-    `seen` is what :func:`seen_by_rows` says of the model.
+    `face` holds their cells, `seen` is what :func:`seen_by_rows` says of the model.
     """
+    if model.iterative:
+        return Rows(_solve_iteratively(face, model), None, None)
     F, f = seen
-    A, rhs = equations(block.pattern @ F, block.values @ f, model)
-    A = with_ridge(A, row_ridge(block.pattern, model))
+    A, rhs = equations(face.pattern @ F, face.values @ f, model)
+    A = with_ridge(A, row_ridge(face, model))
     if model.nonnegative:
         return Rows(solve_nonnegative(A, rhs, start), None, None)
     return posterior(A, rhs, covariances=model.cov is not None)
+
+
+def _solve_iteratively(face, model):
+    """Solve to the working precision from zero, so that a row's answer does not depend on when it is asked."""
+    d, counts = model.mean.shape[1], face.counts()
+    return conjugate_gradients(
+        face,
+        model.mean.new_zeros(face.pattern.shape[0], d),
+        model.mean,
+        scaled_ridge(model.row_ridge, counts, model),
+        offsets=model.offsets,
+        counts=counts,
+        other_counts=face.other_counts(),
+        n_steps=2 * d + 20,
+        tol=torch.finfo(model.mean.dtype).eps ** (2 / 3),
+    )
 
 
 def expectations(mean, cov, offsets):
@@ -90,19 +114,14 @@ def with_ridge(A, ridge):
     return A
 
 
-def row_ridge(pattern, model):
-    """Return the ridge of rows with this pattern: one for all, or one for each, times its number of observations."""
-    return model.row_ridge * row_sums(pattern).unsqueeze(1) if model.ridge_by_count else model.row_ridge
+def scaled_ridge(ridge, counts, model):
+    """Return the ridge: one for all, or one for each row or column, times its number of observations."""
+    return ridge * counts.unsqueeze(1) if model.ridge_by_count else ridge
 
 
-def column_ridge(cells, model):
-    """Return the ridge of the columns, as :func:`row_ridge` of the rows."""
-    return model.column_ridge * cells.column_counts.unsqueeze(1) if model.ridge_by_count else model.column_ridge
-
-
-def row_sums(pattern):
-    """Return the number of observations of each row of a dense or sparse pattern."""
-    return (pattern @ torch.ones(pattern.shape[1], 1, dtype=pattern.dtype, device=pattern.device))[:, 0]
+def row_ridge(face, model):
+    """Return the ridge of the rows of a face."""
+    return model.row_ridge * face.counts().unsqueeze(1) if model.ridge_by_count else model.row_ridge
 
 
 def posterior(A, rhs, *, covariances):
@@ -140,14 +159,15 @@ def _full(d, device):
     return (low * d - low * (low + 1) // 2 + high).flatten()
 
 
-def bytes_per_row(d, dtype):
-    """Memory that one row of a block takes in `solve_rows` and the column sums after it."""
-    return (3 * d * d + 2 * (d * (d + 1) // 2 + d + 1)) * dtype.itemsize
+def bytes_per_row(model):
+    """Memory that one row of a block takes while it is solved and summed up for the columns."""
+    d = model.mean.shape[1]
+    return (8 * d if model.iterative else 4 * d * d + 3 * d + 2) * model.mean.dtype.itemsize
 
 
 def in_row_blocks(compute, cells, model, batch_size):
     """Yield `compute(rows)` for slices of rows, so many at once that the equations of a block fit the memory."""
-    need = bytes_per_row(model.mean.shape[1], model.mean.dtype)
+    need = bytes_per_row(model)
     n_rows = cells.shape[0]
     return in_blocks(compute, n_rows, rows_per_block(batch_size, n_rows, need), bytes_per_row=need)
 
@@ -157,8 +177,7 @@ def refit_linear_term(cells, rows, model, batch_size):
     P, F = augmented(rows, model)
 
     def one_block(part):
-        block = cells.block(part)
-        return fit_at_cells(block, P[part], F).values() / block.pattern.values()
+        return cells.by_row(part).mean_fit(P[part], F)
 
     cells.refit_covariates(torch.cat(list(in_row_blocks(one_block, cells, model, batch_size))))
 
@@ -179,8 +198,7 @@ def squared_error(cells, rows, model, batch_size):
     P, F = augmented(rows, model)
 
     def one_block(part):
-        block = cells.block(part)
-        return sum_of_squares(block, residual_at_cells(block, P[part], F))
+        return cells.by_row(part).squared_error(P[part], F)
 
     return sum(in_row_blocks(one_block, cells, model, batch_size)) + cells.scatter()
 
@@ -235,22 +253,22 @@ def variance_of_columns(model):
     return torch.cat([second, model.cov.flatten(1)[:, upper]], 1)
 
 
-def row_covariances(pattern, model, seen):
+def row_covariances(face, model, seen):
     """Return the posterior covariances of rows of which only the pattern of observed cells is known."""
     F, f = seen
-    A, _ = equations(pattern @ F, f.new_zeros(pattern.shape[0], f.shape[1]), model)
-    return torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(A, row_ridge(pattern, model))))
+    A, _ = equations(face.pattern @ F, f.new_zeros(face.pattern.shape[0], f.shape[1]), model)
+    return torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(A, row_ridge(face, model))))
 
 
-def update_rows(block, before, mean, model):
-    """Return the means of rows after new cells, given the pattern of those seen `before` and the means they led to."""
-    F, f = seen_by_rows(model)
-    A, _ = equations(before @ F, torch.zeros_like(block.values @ f), model)
+def update_rows(face, before, mean, model):
+    """Return the means of rows after new cells, given the face of those seen `before` and the means they led to."""
+    F, f = seen_by_rows(model._replace(iterative=False))
+    A, _ = equations(before.pattern @ F, torch.zeros_like(face.values @ f), model)
     A = with_ridge(A, row_ridge(before, model))
-    more, rhs = equations(block.pattern @ F, block.values @ f, model)
+    more, rhs = equations(face.pattern @ F, face.values @ f, model)
     rhs = rhs + (A @ mean.unsqueeze(2)).squeeze(2)
     if model.ridge_by_count:
-        more = with_ridge(more, row_ridge(block.pattern, model))
+        more = with_ridge(more, row_ridge(face, model))
     if model.nonnegative:
         return solve_nonnegative(A + more, rhs)
     return posterior(A + more, rhs, covariances=False).mean

@@ -83,11 +83,11 @@ def _row_half(cells, model, batch_size):
     seen = seen_by_rows(model)
 
     def one_block(rows):
-        block = cells.block(rows)
-        part = solve_rows(block, model, seen)
+        part = solve_rows(cells.by_row(rows), model, seen)
         F, f = expectations(part.mean, part.cov, model.offsets)
         kept = [part.mean] if cells.covariates is not None else []
-        return block.pattern_t @ F, block.values_t @ f, *_side_sums(part), kept
+        face = cells.by_column(rows)
+        return face.pattern @ F, face.values @ f, *_side_sums(part), kept
 
     parts = in_row_blocks(one_block, cells, model, batch_size)
     sums, moments, *side, means = functools.reduce(lambda a, b: [x + y for x, y in zip(a, b)], parts)

@@ -24,7 +24,7 @@ from ..impute._matrix_completion_solver import (
     load_model,
     sweeps,
 )
-from ..impute._observed_cells import ListedCells, pattern_of
+from ..impute._observed_cells import ListedCells, face_of
 from ..impute._row_equations import (
     canonical,
     factors_of,
@@ -362,7 +362,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
         means = self._row_means(model, ws)
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
-        mean = update_rows(cells.block(slice(0, len(ids))), pattern_of(before, ws), mean, model)
+        mean = update_rows(cells.by_row(slice(0, len(ids))), face_of(before, ws), mean, model)
 
         row_ids = np.union1d(self.row_ids_, ids)
         place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
@@ -386,7 +386,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         """Return the fitted attributes of a model: one more pass over the rows, the columns being final."""
         seen = seen_by_rows(model)
         rows = torch.cat(
-            list(in_row_blocks(lambda r: solve_rows(cells.block(r), model, seen).mean, cells, model, self.batch_size))
+            list(in_row_blocks(lambda r: solve_rows(cells.by_row(r), model, seen).mean, cells, model, self.batch_size))
         )
         if model.cov is None:
             noise = float(squared_error(cells, rows, model, self.batch_size) / cells.column_counts.sum())

@@ -5,7 +5,7 @@ import scipy.sparse as sp
 import torch
 
 from .._core.blocks import in_blocks, rows_per_block
-from ..impute._observed_cells import pattern_of
+from ..impute._observed_cells import face_of
 from ..impute._row_equations import (
     Rows,
     bytes_per_row,
@@ -41,12 +41,12 @@ def standard_errors(rows, cols, means, seen, model, batch_size, ws):
 
     def one_block(part):
         few, place = np.unique(rows[order[part]], return_inverse=True)
-        cov = row_covariances(pattern_of(structure[few], ws), model, equations)
+        cov = row_covariances(face_of(structure[few], ws), model, equations)
         P = variance_of_rows(Rows(means[ws.load(few)], cov, None), wider)
         columns = cols[ws.load(order[part])]
         return (pairs_of(P, F, ws.load(place), columns) + wider.noise[columns]).sqrt()
 
-    need = bytes_per_row(model.mean.shape[1], ws.dtype)
+    need = bytes_per_row(model)
     parts = in_blocks(one_block, len(rows), rows_per_block(batch_size, len(rows), need), bytes_per_row=need)
     sorted_std = ws.store(torch.cat(list(parts)))
     std = np.empty_like(sorted_std)

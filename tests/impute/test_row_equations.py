@@ -73,7 +73,7 @@ def row_by_hand(x, model):
 def test_rows_solve_their_equations(kind, offsets, variational):
     X, model = example(offsets, variational)
     cells = TableCells(torch.from_numpy(X)) if kind is TableCells else listed(X)
-    rows = solve_rows(cells.block(slice(0, M)), model, seen_by_rows(model))
+    rows = solve_rows(cells.by_row(slice(0, M)), model, seen_by_rows(model))
     for i in range(M):
         mean, cov = row_by_hand(X[i], model)
         np.testing.assert_allclose(rows.mean[i].numpy(), mean, rtol=1e-9)
@@ -85,7 +85,7 @@ def test_rows_solve_their_equations(kind, offsets, variational):
 def test_predictive_variance_is_that_of_draws(offsets):
     """The closed form against its formula cell by cell, and against the spread of many draws."""
     X, model = example(offsets)
-    rows = solve_rows(TableCells(torch.from_numpy(X)).block(slice(0, M)), model, seen_by_rows(model))
+    rows = solve_rows(TableCells(torch.from_numpy(X)).by_row(slice(0, M)), model, seen_by_rows(model))
     variances, k = variances_of(rows, model), K
     for i in range(M):
         for j in range(N):
@@ -108,8 +108,8 @@ def test_a_cell_observed_twice_counts_twice():
     ws = open_workspace(X)
     twice = ListedCells(ws, np.r_[i, i], np.r_[j, j], np.r_[X[i, j] + 0.5, X[i, j] - 0.5], X.shape)
     noisier = model._replace(noise=model.noise / 2)
-    one = solve_rows(listed(X).block(slice(0, M)), noisier, seen_by_rows(noisier))
-    two = solve_rows(twice.block(slice(0, M)), model, seen_by_rows(model))
+    one = solve_rows(listed(X).by_row(slice(0, M)), noisier, seen_by_rows(noisier))
+    two = solve_rows(twice.by_row(slice(0, M)), model, seen_by_rows(model))
     np.testing.assert_allclose(one.mean, two.mean, rtol=1e-9)
     np.testing.assert_allclose(one.cov, two.cov, rtol=1e-9)
     apart = squared_error(twice, two.mean, model, "auto") - 2 * squared_error(listed(X), two.mean, model, "auto")
@@ -122,9 +122,9 @@ def test_rows_updated_with_new_cells_equal_rows_solved_from_all(variational):
     rng = np.random.default_rng(0)
     first = np.where(rng.random(X.shape) < 0.5, np.nan, X)
     second = np.where(np.isnan(first), X, np.nan)
-    before = solve_rows(listed(first).block(slice(0, M)), model, seen_by_rows(model)).mean
-    updated = update_rows(listed(second).block(slice(0, M)), listed(first).block(slice(0, M)).pattern, before, model)
-    whole = solve_rows(listed(X).block(slice(0, M)), model, seen_by_rows(model)).mean
+    before = solve_rows(listed(first).by_row(slice(0, M)), model, seen_by_rows(model)).mean
+    updated = update_rows(listed(second).by_row(slice(0, M)), listed(first).by_row(slice(0, M)), before, model)
+    whole = solve_rows(listed(X).by_row(slice(0, M)), model, seen_by_rows(model)).mean
     np.testing.assert_allclose(updated, whole, rtol=1e-8)
 
 
@@ -134,9 +134,9 @@ def test_canonical_form_keeps_the_fit_and_fixes_signs(variational):
     if not variational:  # a rotation is free where all components have one ridge
         ridge = torch.full_like(model.row_ridge, 0.7)
         model = model._replace(row_ridge=ridge, column_ridge=ridge)
-    block = TableCells(torch.from_numpy(X)).block(slice(0, M))
+    face = TableCells(torch.from_numpy(X)).by_row(slice(0, M))
     turned = canonical(model)
-    before, after = (solve_rows(block, m, seen_by_rows(m)) for m in (model, turned))
+    before, after = (solve_rows(face, m, seen_by_rows(m)) for m in (model, turned))
     np.testing.assert_allclose(cells_of(before.mean, model), cells_of(after.mean, turned), rtol=1e-9)
     factors = turned.mean[:, :K]
     assert (factors.gather(0, factors.abs().argmax(0, keepdim=True)) > 0).all()
@@ -146,9 +146,10 @@ def test_blocks_of_listed_cells_are_their_rows():
     X, _ = example(offsets=True)
     cells, whole = listed(X), np.nan_to_num(X)
     for rows in (slice(0, M), slice(0, 3), slice(3, M)):
-        block = cells.block(rows)
-        assert np.array_equal(block.values.to_dense().numpy(), whole[rows])
-        assert np.array_equal(block.values_t.to_dense().numpy(), whole[rows].T)
-        assert np.array_equal(block.pattern.to_dense().numpy(), ~np.isnan(X[rows]))
+        by_row, by_column = cells.by_row(rows), cells.by_column(rows)
+        assert np.array_equal(by_row.values.to_dense().numpy(), whole[rows])
+        assert np.array_equal(by_column.values.to_dense().numpy(), whole[rows].T)
+        assert np.array_equal(by_row.pattern.to_dense().numpy(), ~np.isnan(X[rows]))
+        assert np.array_equal(by_row.counts().numpy(), by_column.other_counts().numpy())
     assert sp.issparse(cells.structure)
-    assert isinstance(solve_rows(cells.block(slice(0, 0)), example(True)[1], seen_by_rows(example(True)[1])), Rows)
+    assert isinstance(solve_rows(cells.by_row(slice(0, 0)), example(True)[1], seen_by_rows(example(True)[1])), Rows)
