@@ -37,7 +37,7 @@ plain = {alpha: [error(n_components=k, inference="map", alpha=alpha) for k in wi
 # %%
 # A fit that may use twelve components says how many it did use.
 
-imputer = MatrixCompletionImputer(12, max_iter=1000, random_state=0).fit(table)
+imputer = MatrixCompletionImputer(12, random_state=0).fit(table)
 print(f"{imputer.n_components_effective_} of 12 components are in use")
 
 # %%

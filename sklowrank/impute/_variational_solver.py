@@ -21,6 +21,7 @@ from ._row_equations import (
 
 WARM_SWEEPS = 10  # sweeps before the priors are learnt
 PSEUDO_CELLS = 5.0  # weight, in cells, of the common noise variance in that of one column
+_SEPARATE_EVERY = 4  # sweeps: one is enough to go far along a direction in which sweeps are slow
 _DROWNED = 0.01  # a component is dead when its means have less than this share of its posterior variances
 _LEAST_VARIANCE = 1e-8  # of a prior; the values have mean square 1
 
@@ -44,7 +45,7 @@ def variational(cells, n_components, *, offsets, batch_size, ws):
         old, noise = model.noise, _learn_noise(residual, cells.column_counts)
         model = model._replace(mean=solved.mean, cov=solved.cov, noise=noise)
         misfit = (cells.column_counts * torch.log(2 * math.pi * noise) + residual / noise).sum()
-        if sweep > WARM_SWEEPS:
+        if sweep > WARM_SWEEPS and (sweep - WARM_SWEEPS) % _SEPARATE_EVERY == 1:
             model, rows, columns = _separate(model, rows, columns)
         model, divergence, alive = _learn_priors(model, rows, columns, warm=sweep > WARM_SWEEPS)
 
