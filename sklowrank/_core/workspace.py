@@ -39,7 +39,7 @@ class Workspace:
             if self.home is not None and not isinstance(array, np.ndarray):
                 array = move_to(array, xp=np, device="cpu")
             array = torch.from_numpy(np.require(array, requirements=["C", "W"]))
-        return array.to(self.device, self.dtype if array.is_floating_point() else None)
+        return array.detach().to(self.device, self.dtype if array.is_floating_point() else None)
 
     def store(self, tensor: torch.Tensor) -> Any:
         """Return `tensor` in the user's library, on the user's device, in memory of its own."""

@@ -45,6 +45,12 @@ def test_tensors_come_back_as_tensors_under_dispatch():
     assert back.device == X.device
 
 
+def test_no_gradients_are_recorded_for_a_tensor_that_asks_for_them():
+    X = torch.ones(2, 3, dtype=torch.float64, device="cpu", requires_grad=True)
+    with config_context(array_api_dispatch=True):
+        assert not open_workspace(X).load(X).requires_grad
+
+
 def test_another_array_library_comes_back():
     X = array_api_strict.asarray(np.arange(6.0).reshape(2, 3))
     with config_context(array_api_dispatch=True):
