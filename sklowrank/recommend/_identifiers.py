@@ -22,7 +22,7 @@ def as_identifiers(column):
 def encode(column, name):
     """Return the sorted distinct identifiers of a column and the position of each value among them."""
     column = as_identifiers(column)
-    if column.dtype.kind in "iu" and np.ptp(column) < 4 * len(column):
+    if column.dtype.kind in "iu" and int(column.max()) - int(column.min()) < 4 * len(column):
         return _encode_dense(column)
     try:
         return np.unique(column, return_inverse=True)
@@ -35,10 +35,13 @@ def encode(column, name):
 
 def _encode_dense(column):
     """The same for integers from a narrow range, by a table instead of a sort: ten times faster."""
-    shifted = column - column.min()
+    least = column.min()
+    wide = column if column.dtype.itemsize == 8 else column.astype(np.int64)  # the range of an int8 is none itself
+    shifted = (wide - wide.min()).astype(np.int64)
     present = np.zeros(int(shifted.max()) + 1, dtype=bool)
     present[shifted] = True
-    return np.flatnonzero(present).astype(column.dtype) + column.min(), (np.cumsum(present) - 1)[shifted]
+    identifiers = np.flatnonzero(present).astype(wide.dtype) + wide.dtype.type(least)
+    return identifiers.astype(column.dtype), (np.cumsum(present) - 1)[shifted]
 
 
 def find(identifiers, column):

@@ -117,6 +117,26 @@ def test_find_and_encode():
         encode(np.array([1, "a", None], dtype=object), "row")
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.arange(-128, 128).astype(np.int8),
+        np.array([0, 255, 3], dtype=np.uint8),
+        np.array([2**63 + 5, 2**63 + 1, 2**63 + 5], dtype=np.uint64),
+        np.array([2**62, -(2**62), 3]),
+        np.array([7, -2, 7, 0]),
+    ],
+    ids=["int8", "uint8", "uint64", "far apart", "narrow"],
+)
+def test_integers_of_any_width_and_range_are_encoded_as_numpy_does(values):
+    ids, place = encode(values, "row")
+    expected_ids, expected_place = np.unique(values, return_inverse=True)
+    assert ids.dtype == values.dtype
+    assert np.array_equal(ids, expected_ids)
+    assert np.array_equal(place, expected_place)
+    assert np.array_equal(find(ids, values), expected_place)
+
+
 def test_missing_identifiers_are_refused():
     pairs, y, _ = ratings()
     frame = pd.DataFrame({"who": pairs[:, 0].astype(float), "what": pairs[:, 1]})
