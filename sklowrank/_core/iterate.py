@@ -28,9 +28,8 @@ def drive(estimator, steps: Iterable[Step], *, attributes: Callable[[Any], dict[
     """Pull `steps` until the gap is at or below `tol`, `max_iter` is reached, or a callback asks to stop.
 
     A solver that ends by itself has converged. `attributes` turns a state into the fitted attributes that methods
-    read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far as the fit has come. Callbacks
-    cost about 40 microseconds a step and are kept until the fit ends, so contexts are opened only where the user has
-    set some.
+    read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far as the fit has come. The
+    contexts of steps are kept until the fit ends, so they are opened only where the user has set callbacks.
     """
     max_iter, tol, name = estimator.max_iter, estimator.tol, type(estimator).__name__
     watched = bool(getattr(estimator, "_skl_callbacks", None))

@@ -1,6 +1,6 @@
 """Matrix completion for tables: fill the holes with a low-rank model, and say how sure each fill is."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,7 +10,7 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.compat import Interval, StrOptions, _fit_context, check_feature_names_in
+from .._core.compat import _fit_context, check_feature_names_in
 from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
@@ -32,6 +32,7 @@ from ._columns import (
     rows_with_values,
 )
 from ._matrix_completion_solver import (
+    CONSTRAINTS,
     check_options,
     column_offsets,
     count_components,
@@ -127,7 +128,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     scale_ : ndarray of shape (n_features,)
         Standard deviations of the observed values; 1 where it is 0 or `scale` is False.
     noise_variance_ : float
-        Noise variance in units of the scaled columns, the mean over cells; for "map" the mean squared residual.
+        Noise variance in squared units of the scaled columns, the mean over columns; for "map" the mean squared
+        residual.
     feature_noise_variance_ : ndarray of shape (n_features,)
         Noise variance of each column, in squared units of the scaled columns. Only for "variational".
     component_variance_ : ndarray of shape (n_components,)
@@ -193,26 +195,11 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     """
 
     _parameter_constraints = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "inference": [StrOptions({"variational", "map"})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "reg_scaling": [StrOptions({"none", "count"})],
-        "solver": [StrOptions({"auto", "cholesky", "cg"})],
-        "cg_steps": [Interval(Integral, 1, None, closed="left")],
-        "fit_intercepts": ["boolean"],
+        **CONSTRAINTS,
         "scale": ["boolean"],
-        "nonnegative": ["boolean"],
-        "clip": [StrOptions({"observed"}), tuple, None],
-        "init": [StrOptions({"svd", "random"})],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
         "missing_values": [Real],
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
     }
 
     def __init__(

@@ -1,15 +1,35 @@
 """The one engine of the two matrix completion estimators: from their options to the sweeps of a solver."""
 
 import warnings
+from numbers import Integral, Real
 
 import torch
 from sklearn.exceptions import DataDimensionalityWarning
 
+from .._core.compat import Interval, StrOptions
 from .._core.iterate import Step
 from ._alternating_least_squares import penalised, penalised_start
 from ._row_equations import Model, factors_of, widened
 from ._variational_solver import variational
 
+CONSTRAINTS = {  # of the parameters that both estimators have
+    "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "inference": [StrOptions({"variational", "map"})],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "reg_scaling": [StrOptions({"none", "count"})],
+    "solver": [StrOptions({"auto", "cholesky", "cg"})],
+    "cg_steps": [Interval(Integral, 1, None, closed="left")],
+    "fit_intercepts": ["boolean"],
+    "nonnegative": ["boolean"],
+    "clip": [StrOptions({"observed"}), tuple, None],
+    "init": [StrOptions({"svd", "random"})],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "device": [str],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
 _MOST_CHOLESKY_COMPONENTS = 16  # measured: above it sums over cells cost more than a few conjugate-gradient steps
 
 

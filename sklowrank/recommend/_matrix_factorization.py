@@ -1,7 +1,6 @@
 """Matrix factorization for (row, column, value) lists: ratings, sensor by time, product by store."""
 
 import copy
-from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -10,11 +9,12 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.compat import _fit_context
 from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ..impute._matrix_completion_solver import (
+    CONSTRAINTS,
     automatic_components,
     check_options,
     column_offsets,
@@ -151,24 +151,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     (array([21., 18.]), array([21., 18.]))
     """
 
-    _parameter_constraints = {
-        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "inference": [StrOptions({"variational", "map"})],
-        "alpha": [Interval(Real, 0, None, closed="left")],
-        "reg_scaling": [StrOptions({"none", "count"})],
-        "solver": [StrOptions({"auto", "cholesky", "cg"})],
-        "cg_steps": [Interval(Integral, 1, None, closed="left")],
-        "fit_intercepts": ["boolean"],
-        "nonnegative": ["boolean"],
-        "clip": [StrOptions({"observed"}), tuple, None],
-        "init": [StrOptions({"svd", "random"})],
-        "max_iter": [Interval(Integral, 1, None, closed="left")],
-        "tol": [Interval(Real, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-        "device": [str],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
+    _parameter_constraints = CONSTRAINTS
 
     def __init__(
         self,

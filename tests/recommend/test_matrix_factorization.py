@@ -335,6 +335,20 @@ def test_searches_and_pickles():
     assert np.array_equal(model.recommend([1])[0], search.best_estimator_.recommend([1])[0])
 
 
+@pytest.mark.parametrize("params", [{}, {"inference": "map"}, {"inference": "map", "solver": "cg"}])
+def test_a_matrix_that_could_never_be_dense(params):
+    """Some 79,000 x 79,000 cells would take 50 GB: only what is observed may be multiplied."""
+    rng = np.random.RandomState(0)
+    pairs = rng.randint(200_000, size=(100_000, 2))
+    pairs[0], pairs[1] = 0, 199_999
+    pairs[:, 0] *= 1000  # identifiers far apart
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = regressor(**params, init="random", max_iter=2).fit(pairs, rng.randn(100_000))
+    assert len(model.row_ids_) * len(model.col_ids_) > 5e9
+    assert np.isfinite(model.predict(pairs[:100])).all()
+
+
 def test_a_constant_target():
     pairs, y, _ = ratings()
     model = regressor().fit(pairs, np.full(len(y), 4.0))
