@@ -1,0 +1,105 @@
+"""Affine subspaces ("flats"): how far rows lie from them, and which of them fits a set of rows best.
+
+K flats of R^D are held as ``means`` (K, D) and ``bases`` (K, D, d), orthonormal columns; a flat of lower dimension than
+the widest has its last columns zero, which adds nothing to any product below.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+_CLOSE = 1e-2  # below this share of the squared length, a squared distance is computed from the difference itself
+
+
+def coordinates(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the coordinates (n, K, d) of rows X (n, D) in each flat and their squared distances (n, K) from it.
+
+    The distance is what Pythagoras leaves, ||x - mu||² - ||p||², in one product with all bases; where nearly nothing is
+    left, which would be rounding alone, it is taken from the difference.
+    """
+    K, D, d = bases.shape
+    flat = bases.permute(1, 0, 2).reshape(D, K * d)
+    P = (X @ flat).view(-1, K, d) - torch.einsum("kd,kdj->kj", means, bases)
+    span = X.square().sum(1)[:, None] + means.square().sum(1)
+    R = span - 2 * (X @ means.T) - P.square().sum(2)
+    close = R < _CLOSE * span
+    for k in range(K):
+        rows = close[:, k].nonzero()[:, 0]
+        Z = X[rows] - means[k]
+        R[rows, k] = torch.addmm(Z, Z @ bases[k], bases[k].T, alpha=-1).square().sum(1)
+    return P, R.clamp_(min=0)
+
+
+def squared_distances(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> torch.Tensor:
+    """Return the squared distances (n, K) of rows X (n, D) from each flat."""
+    return coordinates(X, means, bases)[1]
+
+
+def leading_directions(Z: torch.Tensor, weights: torch.Tensor, n_dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the top eigenvectors (D, n_dims) and eigenvalues (n_dims,) of ``Z.T @ diag(weights) @ Z`` for rows Z.
+
+    Through the smaller of the two Gram matrices. Directions beyond the rank of Z complete an orthonormal set, with
+    eigenvalue 0.
+    """
+    n, D = Z.shape
+    if n >= D:
+        return top_eigenpairs(Z.T @ (weights[:, None] * Z), n_dims)
+    A = weights.sqrt()[:, None] * Z
+    V, e = top_eigenpairs(A @ A.T, min(n, n_dims))
+    U = A.T @ V / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()
+    spare = U.new_zeros(D, n_dims - U.shape[1])
+    return orthonormal(torch.cat([U, spare], 1)), torch.cat([e, spare[0]])
+
+
+def top_eigenpairs(S: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the `count` leading eigenvectors (columns) and eigenvalues of a positive semidefinite matrix."""
+    e, V = torch.linalg.eigh(S)
+    return V[:, -count:].flip(1), e[-count:].flip(0).clamp(min=0)
+
+
+def orthonormal(U: torch.Tensor) -> torch.Tensor:
+    """Return the nearest columns to U (D, d) that are orthonormal, by QR, with the signs of U kept."""
+    Q, R = torch.linalg.qr(U)
+    return Q * torch.where(R.diagonal() < 0, -1.0, 1.0).to(U.dtype)
+
+
+def fit_flats(
+    X: torch.Tensor, labels: torch.Tensor, n_dims: Sequence[int], *, centred: bool, weights: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return means (K, D) and bases (K, D, max(n_dims)) of the best flat for the rows of each label.
+
+    ``n_dims[k]`` is the dimension of flat k; a label with fewer rows gets arbitrary further directions. Without
+    `centred` all flats pass through the origin.
+    """
+    weights = X.new_ones(len(X)) if weights is None else weights
+    means = X.new_zeros(len(n_dims), X.shape[1])
+    bases = X.new_zeros(len(n_dims), X.shape[1], max(n_dims))
+    for k, d in enumerate(n_dims):
+        rows = (labels == k).nonzero()[:, 0]
+        Z, w = X[rows], weights[rows]
+        if centred and len(rows):
+            means[k] = w @ Z / w.sum()
+            Z = Z - means[k]
+        bases[k, :, :d] = leading_directions(Z, w, d)[0]
+    return means, bases
+
+
+def dims_by_threshold(X: torch.Tensor, labels: torch.Tensor, n_clusters: int, *, centred: bool) -> int:
+    """Return one dimension for all clusters: the median over clusters of the rank by hard thresholding.
+
+    The optimal hard threshold for singular values under unknown noise (Gavish and Donoho 2014); at most a third of the
+    rows of a cluster, 32, and D - 1.
+    """
+    ranks = []
+    for k in range(n_clusters):
+        Z = X[labels == k]
+        if len(Z) < 2:
+            continue
+        s = torch.linalg.svdvals(Z - Z.mean(0) if centred else Z)
+        beta = min(Z.shape) / max(Z.shape)
+        omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
+        floor = torch.finfo(s.dtype).eps * max(Z.shape) * s[0]
+        rank = int((s > torch.maximum(omega * s.median(), floor)).sum())
+        ranks.append(min(rank, max(1, len(Z) // 3)))
+    typical = sorted(ranks)[len(ranks) // 2] if ranks else 1
+    return max(1, min(typical, X.shape[1] - 1, 32))
