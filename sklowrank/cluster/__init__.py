@@ -1,0 +1,1 @@
+"""Clusterers that find flat pieces (lines, planes, subspaces) instead of round blobs."""

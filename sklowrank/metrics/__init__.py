@@ -1,0 +1,1 @@
+"""Scores for clusterings and for subspaces, and other plain functions that measure."""

@@ -1,0 +1,1 @@
+"""Mixture densities of low-rank components."""
