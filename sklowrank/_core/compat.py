@@ -2,8 +2,9 @@
 
 from sklearn.base import _fit_context
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
+from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 
 __all__ = [
     "Interval",
@@ -11,7 +12,9 @@ __all__ = [
     "_fit_context",
     "check_feature_names_in",
     "check_same_namespace",
+    "check_sample_weight",
     "get_namespace",
     "get_namespace_and_device",
     "move_to",
+    "validate_params",
 ]
