@@ -1,0 +1,209 @@
+"""K-subspaces: the best flat for each cluster and the nearest flat for each row, in turn; many starts at once.
+
+Rows are (n, D) float64 tensors whose squares neither overflow nor vanish. T starts over the same rows are held as
+labels (T, n), means (T, K, D) and bases (T, K, D, d) with orthonormal columns, of which those past a flat's own
+dimension are zero.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.iterate import Step
+from .._core.subspaces import coordinates, squared_distances
+
+_BYTES = 1 << 25  # of the rows gathered at once for fitting
+_ROUNDING = 16  # times eps: falls and distances below this share are rounding
+
+
+class Flats(NamedTuple):
+    """The flats of one fit, with the rows' nearest ones and the weighted sum of their squared distances."""
+
+    means: torch.Tensor
+    bases: torch.Tensor
+    strengths: torch.Tensor  # (K, d) sums of squares along the columns of the bases, descending
+    labels: torch.Tensor
+    inertia: float
+
+
+def alternate(X, weights, labels, n_dims, *, centred: bool, max_iter: int = 100):
+    """Refine the labels (n,) of rows to a fixed point; return means (K, D), bases (K, D, d) and labels.
+
+    `n_dims` is one dimension for all clusters or one for each. The labels returned are those of the nearest flat. Rows
+    of weight 0 have no say in the flats.
+    """
+    dims = [n_dims] * (int(labels.max()) + 1) if isinstance(n_dims, int) else list(n_dims)
+    kept = (weights > 0).nonzero()[:, 0]
+    steps = descend(X[kept], weights[kept], labels[kept][None], dims, centred=centred)
+    flats = last(steps, max_iter)
+    return flats.means, flats.bases, squared_distances(X, flats.means, flats.bases).argmin(1)
+
+
+def random_starts(X, weights, n_clusters, n_dims, n_starts, *, centred: bool, generator, max_iter: int = 100):
+    """Return the labels (n,) of the best of several descents from random flats."""
+    dims = [n_dims] * n_clusters if isinstance(n_dims, int) else list(n_dims)
+    kept = (weights > 0).nonzero()[:, 0]
+    starts = random_labels(X[kept], weights[kept], dims, n_starts, centred=centred, generator=generator)
+    flats = last(descend(X[kept], weights[kept], starts, dims, centred=centred), max_iter)
+    return squared_distances(X, flats.means, flats.bases).argmin(1)
+
+
+def last(steps: Iterator[Step], max_iter: int) -> Flats:
+    """Run a descent for `max_iter` steps at most, and return where it ends."""
+    for step in islice(steps, max_iter):
+        pass
+    return step.state
+
+
+def random_labels(X, weights, n_dims: Sequence[int], n_starts: int, *, centred: bool, generator) -> torch.Tensor:
+    """Return labels (T, n) of the nearest among isotropic random flats, which go through random rows if `centred`."""
+    K, D = len(n_dims), X.shape[1]
+    flats = []
+    for _ in range(n_starts):
+        directions = torch.randn(K, D, max(n_dims), generator=generator, dtype=X.dtype, device="cpu")
+        means = X.new_zeros(K, D)
+        if centred:
+            chosen = torch.multinomial(weights.cpu(), K, replacement=len(X) < K, generator=generator)
+            means = X[chosen.to(X.device)]
+        flats.append((means, shortened(torch.linalg.qr(directions.to(X.device)).Q, n_dims)))
+    means, bases = (torch.stack(part) for part in zip(*flats))
+    nobody = torch.zeros(n_starts, len(X), dtype=torch.long, device=X.device)
+    return assign(X, weights, means, bases, nobody)[0]
+
+
+def descend(X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_size="auto") -> Iterator[Step]:
+    """Yield after each iteration the best of the starts `labels` (T, n), which advance together until none moves.
+
+    The gap is the largest share of its inertia that a start still gains by giving rows to nearer flats.
+    """
+    if len(set(n_dims)) > 1:
+        labels = torch.stack([dims_matched(X, weights, start, n_dims, centred=centred) for start in labels])
+    labels = labels.clone()
+    T, K, D, d = len(labels), len(n_dims), X.shape[1], max(n_dims)
+    means, bases, strengths = X.new_zeros(T, K, D), X.new_zeros(T, K, D, d), X.new_zeros(T, K, d)
+    inertia, moving = X.new_full((T,), torch.inf), torch.arange(T, device=X.device)
+    nearest = labels.clone()
+    while True:
+        fitted = fit_starts(X, weights, labels[moving], n_dims, centred=centred)
+        means[moving], bases[moving], strengths[moving] = fitted
+        found, distance, before = assign(X, weights, *fitted[:2], labels[moving], batch_size)
+        inertia[moving], nearest[moving] = distance @ weights, found
+        fall = before - distance @ weights + reseed(found, distance, weights, n_dims, centred=centred)
+        labels[moving] = found
+        share = torch.where(fall > _ROUNDING * torch.finfo(X.dtype).eps * before, fall / before, 0.0)
+        gap, best = float(share.max()), int(inertia.argmin())
+        yield Step(Flats(means[best], bases[best], strengths[best], nearest[best], inertia[best].item()), gap, None)
+        moving = moving[share > 0]
+        if gap == 0:
+            return
+
+
+def assign(X, weights, means, bases, labels, batch_size="auto"):
+    """Return each start's nearest flats (T, n), the squared distances from them, and the inertia (T,) of `labels`.
+
+    Distances that are rounding alone count as 0, so that rows on several flats at once do not wander for ever.
+    """
+    T, K, D, d = bases.shape
+    bytes_per_row = 8 * (D + 3 * T * K * (d + 2))
+    eps = _ROUNDING * torch.finfo(X.dtype).eps
+
+    def compute(rows):
+        R = coordinates(X[rows], means.flatten(0, 1), bases.flatten(0, 1), exact=False)[1]
+        span = X[rows].square().sum(1)[:, None] + means.flatten(0, 1).square().sum(1)
+        R = torch.where(R > eps * span, R, 0.0).view(-1, T, K).permute(1, 0, 2)
+        distance, found = R.min(2)
+        return found, distance, R.gather(2, labels[:, rows, None])[:, :, 0] @ weights[rows]
+
+    block = rows_per_block(batch_size, len(X), bytes_per_row)
+    found, distance, before = zip(*in_blocks(compute, len(X), block, bytes_per_row=bytes_per_row))
+    return torch.cat(found, 1), torch.cat(distance, 1), torch.stack(before).sum(0)
+
+
+def reseed(labels, distance, weights, n_dims: Sequence[int], *, centred: bool) -> torch.Tensor:
+    """Give empty clusters, in place, as many of the worst-fitted rows as fit a flat; return the inertia so freed."""
+    freed = distance.new_zeros(len(labels))
+    for t, k in (counts_of(labels, len(n_dims)) == 0).nonzero().tolist():
+        worst = distance[t].topk(min(n_dims[k] + centred, distance.shape[1])).indices
+        worst = worst[distance[t, worst] > 0]
+        labels[t, worst] = k
+        freed[t] += distance[t, worst] @ weights[worst]
+        distance[t, worst] = 0
+    return freed
+
+
+def counts_of(labels, K: int) -> torch.Tensor:
+    """Return how many rows each start's clusters have, (T, K) on the CPU: shapes and loops depend on them."""
+    starts = torch.arange(len(labels), device=labels.device)[:, None]
+    return torch.bincount((labels + K * starts).flatten(), minlength=K * len(labels)).view(-1, K).cpu()
+
+
+def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool):
+    """Return means (T, K, D), bases (T, K, D, d) and strengths (T, K, d) of the best flats for labels (T, n).
+
+    Clusters of similar size are filled up with zero rows and solved as one batch.
+    """
+    (T, n), K, D, d = labels.shape, len(n_dims), X.shape[1], max(n_dims)
+    means, bases, strengths = X.new_zeros(T * K, D), X.new_zeros(T * K, D, d), X.new_zeros(T * K, d)
+    counts = counts_of(labels, K).flatten()
+    by_cluster = labels.argsort(dim=1, stable=True).flatten()
+    first = (counts.cumsum(0) - counts).to(X.device)
+    for part, width in _batches(counts, max(1, _BYTES // (8 * D))):
+        part, inside = part.to(X.device), torch.arange(width, device=X.device)
+        rows = by_cluster[(first[part, None] + inside).clamp(max=T * n - 1)]
+        w = torch.where(inside < counts.to(X.device)[part, None], weights[rows], 0.0)
+        Z = X[rows]
+        if centred:
+            means[part] = torch.einsum("pm,pmd->pd", w, Z) / w.sum(1, keepdim=True)
+            Z = Z - means[part, None]
+        bases[part], strengths[part] = leading(w.sqrt()[:, :, None] * Z, d)
+    bases, strengths = bases.view(T, K, D, d), strengths.view(T, K, d)
+    return means.view(T, K, D), shortened(bases, n_dims), strengths
+
+
+def _batches(counts, n_rows: int):
+    """Yield (positions, width) of clusters, the fullest first, so that each batch gathers about `n_rows` rows."""
+    order = counts.argsort(descending=True)
+    order = order[: int((counts > 0).sum())]
+    while len(order):
+        width = int(counts[order[0]])
+        yield order[: max(1, n_rows // width)], width
+        order = order[max(1, n_rows // width) :]
+
+
+def leading(A, n_dims: int):
+    """Return the top right singular vectors (..., D, n_dims) of A (..., m, D), and their squared singular values.
+
+    Through the smaller Gram matrix. Where m < n_dims, further orthonormal directions with value 0 complete the set.
+    """
+    m, D = A.shape[-2:]
+    if m >= D:
+        e, V = torch.linalg.eigh(A.mT @ A)
+        return V[..., -n_dims:].flip(-1), e[..., -n_dims:].flip(-1).clamp(min=0)
+    e, V = torch.linalg.eigh(A @ A.mT)
+    e, V = e[..., -n_dims:].flip(-1).clamp(min=0), V[..., -n_dims:].flip(-1)
+    U = A.mT @ V / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()[..., None, :]
+    spare = n_dims - U.shape[-1]
+    U = torch.nn.functional.pad(U, (0, spare))
+    return torch.linalg.qr(U).Q, torch.nn.functional.pad(e, (0, spare))
+
+
+def shortened(bases, n_dims: Sequence[int]):
+    """Return the bases (..., K, D, d) with the columns past each flat's dimension set to zero."""
+    if min(n_dims) == max(n_dims):
+        return bases
+    column = torch.arange(bases.shape[-1], device=bases.device)
+    kept = column < torch.tensor(list(n_dims), device=bases.device)[:, None]
+    return bases * kept[:, None, :]
+
+
+def dims_matched(X, weights, labels, n_dims: Sequence[int], *, centred: bool) -> torch.Tensor:
+    """Return the labels (n,) renumbered so that the given dimensions leave least of the clusters unexplained."""
+    K, d = len(n_dims), max(n_dims)
+    strengths = fit_starts(X, weights, labels[None], [d] * K, centred=centred)[2][0]
+    explained = strengths.cumsum(1)[:, [d - 1 for d in n_dims]].cpu().numpy()
+    new = linear_sum_assignment(explained, maximize=True)[1]  # the first part is 0, 1, ..., K - 1
+    return torch.from_numpy(new).to(labels.device)[labels]
