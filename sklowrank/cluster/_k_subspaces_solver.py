@@ -21,12 +21,12 @@ _ROUNDING = 16  # times eps: falls and distances below this share are rounding
 
 
 class Flats(NamedTuple):
-    """The flats of one fit, with the rows' nearest ones and the weighted sum of their squared distances."""
+    """The flats of one fit, and the weighted sum of the rows' squared distances from the nearest of them."""
 
     means: torch.Tensor
     bases: torch.Tensor
     strengths: torch.Tensor  # (K, d) sums of squares along the columns of the bases, descending
-    labels: torch.Tensor
+    counts: torch.Tensor  # (K,) sums of weights
     inertia: float
 
 
@@ -85,21 +85,27 @@ def descend(X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_s
     labels = labels.clone()
     T, K, D, d = len(labels), len(n_dims), X.shape[1], max(n_dims)
     means, bases, strengths = X.new_zeros(T, K, D), X.new_zeros(T, K, D, d), X.new_zeros(T, K, d)
-    inertia, moving = X.new_full((T,), torch.inf), torch.arange(T, device=X.device)
-    nearest = labels.clone()
+    counts, inertia = X.new_zeros(T, K), X.new_full((T,), torch.inf)
+    moving = torch.arange(T, device=X.device)
     while True:
         fitted = fit_starts(X, weights, labels[moving], n_dims, centred=centred)
-        means[moving], bases[moving], strengths[moving] = fitted
+        means[moving], bases[moving], strengths[moving], counts[moving] = fitted
         found, distance, before = assign(X, weights, *fitted[:2], labels[moving], batch_size)
-        inertia[moving], nearest[moving] = distance @ weights, found
-        fall = before - distance @ weights + reseed(found, distance, weights, n_dims, centred=centred)
+        inertia[moving] = distance @ weights
+        freed = reseed(found, distance, weights, n_dims, centred=centred)
         labels[moving] = found
-        share = torch.where(fall > _ROUNDING * torch.finfo(X.dtype).eps * before, fall / before, 0.0)
+        share = share_of_fall(before - inertia[moving] + freed, before)
         gap, best = float(share.max()), int(inertia.argmin())
-        yield Step(Flats(means[best], bases[best], strengths[best], nearest[best], inertia[best].item()), gap, None)
+        yield Step(Flats(means[best], bases[best], strengths[best], counts[best], float(inertia[best])), gap)
         moving = moving[share > 0]
         if gap == 0:
             return
+
+
+def share_of_fall(fall, before):
+    """Return fall / before where it is more than rounding, else 0."""
+    moved = fall > _ROUNDING * torch.finfo(fall.dtype).eps * before
+    return torch.where(moved, fall / before, torch.zeros_like(fall))
 
 
 def assign(X, weights, means, bases, labels, batch_size="auto"):
@@ -114,7 +120,7 @@ def assign(X, weights, means, bases, labels, batch_size="auto"):
     def compute(rows):
         R = coordinates(X[rows], means.flatten(0, 1), bases.flatten(0, 1), exact=False)[1]
         span = X[rows].square().sum(1)[:, None] + means.flatten(0, 1).square().sum(1)
-        R = torch.where(R > eps * span, R, 0.0).view(-1, T, K).permute(1, 0, 2)
+        R = R.masked_fill(R.le(eps * span), 0).view(-1, T, K).permute(1, 0, 2)
         distance, found = R.min(2)
         return found, distance, R.gather(2, labels[:, rows, None])[:, :, 0] @ weights[rows]
 
@@ -142,26 +148,27 @@ def counts_of(labels, K: int) -> torch.Tensor:
 
 
 def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool):
-    """Return means (T, K, D), bases (T, K, D, d) and strengths (T, K, d) of the best flats for labels (T, n).
+    """Return means (T, K, D), bases (T, K, D, d), strengths (T, K, d) and weights (T, K) of the best flats for labels.
 
     Clusters of similar size are filled up with zero rows and solved as one batch.
     """
     (T, n), K, D, d = labels.shape, len(n_dims), X.shape[1], max(n_dims)
     means, bases, strengths = X.new_zeros(T * K, D), X.new_zeros(T * K, D, d), X.new_zeros(T * K, d)
+    total = X.new_zeros(T * K)
     counts = counts_of(labels, K).flatten()
     by_cluster = labels.argsort(dim=1, stable=True).flatten()
     first = (counts.cumsum(0) - counts).to(X.device)
     for part, width in _batches(counts, max(1, _BYTES // (8 * D))):
         part, inside = part.to(X.device), torch.arange(width, device=X.device)
         rows = by_cluster[(first[part, None] + inside).clamp(max=T * n - 1)]
-        w = torch.where(inside < counts.to(X.device)[part, None], weights[rows], 0.0)
-        Z = X[rows]
+        w = weights[rows] * (inside < counts.to(X.device)[part, None])
+        Z, total[part] = X[rows], w.sum(1)
         if centred:
-            means[part] = torch.einsum("pm,pmd->pd", w, Z) / w.sum(1, keepdim=True)
+            means[part] = torch.einsum("pm,pmd->pd", w, Z) / total[part, None]
             Z = Z - means[part, None]
         bases[part], strengths[part] = leading(w.sqrt()[:, :, None] * Z, d)
-    bases, strengths = bases.view(T, K, D, d), strengths.view(T, K, d)
-    return means.view(T, K, D), shortened(bases, n_dims), strengths
+    bases, strengths = shortened(bases.view(T, K, D, d), n_dims), strengths.view(T, K, d)
+    return means.view(T, K, D), bases, strengths, total.view(T, K)
 
 
 def _batches(counts, n_rows: int):
@@ -177,15 +184,17 @@ def _batches(counts, n_rows: int):
 def leading(A, n_dims: int):
     """Return the top right singular vectors (..., D, n_dims) of A (..., m, D), and their squared singular values.
 
-    Through the smaller Gram matrix. Where m < n_dims, further orthonormal directions with value 0 complete the set.
+    Through the smaller Gram matrix. Where A has a lower rank, further orthonormal directions with value 0 complete the
+    set; they depend on the others alone and not on rounding.
     """
     m, D = A.shape[-2:]
     if m >= D:
         e, V = torch.linalg.eigh(A.mT @ A)
         return V[..., -n_dims:].flip(-1), e[..., -n_dims:].flip(-1).clamp(min=0)
     e, V = torch.linalg.eigh(A @ A.mT)
-    e, V = e[..., -n_dims:].flip(-1).clamp(min=0), V[..., -n_dims:].flip(-1)
-    U = A.mT @ V / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()[..., None, :]
+    e, V = e[..., -n_dims:].flip(-1), V[..., -n_dims:].flip(-1)
+    e = e * (e > m * torch.finfo(e.dtype).eps * e[..., :1])
+    U = A.mT @ V * torch.where(e > 0, e, torch.inf).rsqrt()[..., None, :]
     spare = n_dims - U.shape[-1]
     U = torch.nn.functional.pad(U, (0, spare))
     return torch.linalg.qr(U).Q, torch.nn.functional.pad(e, (0, spare))

@@ -1,0 +1,153 @@
+"""Where K-subspaces starts: labels from a graph of similar directions, from k-means, at random, from an ensemble."""
+
+from numbers import Integral
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.cluster import KMeans
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.graphs import affinity, csr_from, spectral_labels
+from ._k_subspaces_solver import assign, fit_starts, random_labels
+from ._thresholded import thresholded_codes
+
+MOST_ROWS = 5000  # of which starts are made; more rows are drawn from
+_RUNS_AT_ONCE = 16
+
+
+def check_dims(n_dims, n_clusters, n_features):
+    """Return the dimension of each flat, None where it is to be found from the data."""
+    if isinstance(n_dims, str):
+        return None
+    dims = [n_dims] * n_clusters if isinstance(n_dims, Integral) else list(n_dims)
+    if len(dims) != n_clusters:
+        raise ValueError(
+            f"n_dims={n_dims} names {len(dims)} dimensions for n_clusters={n_clusters}. Pass one for each, or an int."
+        )
+    if not all(isinstance(d, Integral) and d >= 1 for d in dims):
+        raise ValueError(f"n_dims={n_dims} must hold ints above 0.")
+    if max(dims) >= n_features:
+        raise ValueError(
+            f"n_dims={n_dims} is too large for X with n_features={n_features}. "
+            f"Pass at most {n_features - 1}, or 'auto'."
+        )
+    return [int(d) for d in dims]
+
+
+def check_enough(weights, n_clusters):
+    """Refuse fewer rows than clusters."""
+    n_samples = int((weights > 0).sum())
+    if n_samples < n_clusters:
+        kind = "" if n_samples == len(weights) else " of positive weight"
+        raise ValueError(
+            f"n_samples={n_samples}{kind} should be >= n_clusters={n_clusters}. Lower n_clusters or add data."
+        )
+
+
+def distinct(X, weights):
+    """Return the distinct rows of positive weight in a fixed order, their weights, and each row's place, -1 for none.
+
+    What is computed from these alone does not know the order of the rows, nor a row of weight 2 from two rows.
+    """
+    kept = (weights > 0).nonzero()[:, 0]
+    rows, place = torch.unique(X[kept], dim=0, return_inverse=True)
+    where = torch.full_like(weights, -1, dtype=torch.long)
+    where[kept] = place
+    return rows, weights.new_zeros(len(rows)).index_add_(0, place, weights[kept]), where
+
+
+def draw_rows(weights, generator):
+    """Return the positions of all rows, or of `MOST_ROWS` rows of positive weight drawn at random."""
+    if len(weights) <= MOST_ROWS:
+        return slice(None)
+    kept = (weights > 0).nonzero()[:, 0]
+    return kept[torch.randperm(len(kept), generator=generator, device="cpu")[:MOST_ROWS].sort()[0].to(kept.device)]
+
+
+def starting_labels(X, weights, n_dims, n_starts, *, init, centred, spectral, generator):
+    """Return labels (T, n) of all starts: the spectral one, a third from k-means if `centred`, the others random."""
+    K, starts = len(n_dims), []
+    if init == "auto":
+        starts.append(spectral)
+        n_means = min(n_starts // 3, n_starts - 1) if centred else 0
+        starts += [k_means_labels(X, weights, K, generator) for _ in range(n_means)]
+    left = n_starts - len(starts)
+    if left:
+        starts += random_labels(X, weights, n_dims, left, centred=centred, generator=generator)
+    return torch.stack(starts)
+
+
+def spectral_start(X, n_clusters, generator):
+    """Return the labels (n,) of thresholded subspace clustering: each row's neighbours are those at small angles."""
+    n, seed = len(X), draw_seed(generator)
+    if n <= n_clusters + 1:
+        return torch.arange(n, device=X.device) % n_clusters
+    length = torch.linalg.vector_norm(X, dim=1, keepdim=True)
+    unit = X / length.clamp(min=torch.finfo(X.dtype).tiny)
+    codes = thresholded_codes(unit, min(n - 1, max(3, int(np.ceil(2 * np.log(n) / 3)))))
+    return on_graph(affinity(codes, "sum"), n_clusters, seed, X.device)
+
+
+def k_means_labels(X, weights, n_clusters, generator):
+    """Return the labels (n,) of one run of k-means."""
+    seed = draw_seed(generator)
+    if len(X) <= n_clusters:
+        return torch.arange(len(X), device=X.device)
+    model = KMeans(n_clusters, n_init=1, random_state=seed).fit(X.cpu().numpy(), sample_weight=weights.cpu().numpy())
+    return torch.from_numpy(model.labels_).long().to(X.device)
+
+
+def on_graph(graph, n_clusters, seed, device):
+    """Return the spectral labels (n,) of a sparse affinity matrix."""
+    return torch.from_numpy(np.asarray(spectral_labels(graph, n_clusters, random_state=seed))).long().to(device)
+
+
+def draw_seed(generator):
+    """Draw a seed for scikit-learn."""
+    return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
+
+
+def ensemble_labels(X, weights, n_dims, n_runs, *, n_iter, n_neighbors, centred, generator):
+    """Return the spectral labels (1, n) of the graph of rows that share clusters in short runs, and the graph."""
+    runs = []
+    for first in range(0, n_runs, _RUNS_AT_ONCE):
+        at_once = min(_RUNS_AT_ONCE, n_runs - first)
+        labels = random_labels(X, weights, n_dims, at_once, centred=centred, generator=generator)
+        for _ in range(n_iter):
+            means, bases, *_ = fit_starts(X, weights, labels, n_dims, centred=centred)
+            labels = assign(X, weights, means, bases, labels)[0]
+        runs += labels.to(torch.int32)
+    graph = co_association(runs, min(n_neighbors, len(X) - 1), generator)
+    return on_graph(graph, len(n_dims), draw_seed(generator), X.device)[None], graph
+
+
+def co_association(runs, n_neighbors, generator):
+    """Return in what share of the runs, labels (n,) each, two rows have one label: a sparse affinity matrix (n, n).
+
+    Each row keeps its `n_neighbors` largest shares; ties are broken by an order of the rows that is random and
+    differs from row to row.
+    """
+    n, device = len(runs[0]), runs[0].device
+    order = torch.randperm(n, generator=generator, device="cpu").to(device, torch.float32) / n
+    places = torch.arange(n, device=device)
+
+    def compute(rows):
+        shared = torch.zeros(rows.stop - rows.start, n, dtype=torch.float32, device=device)
+        for labels in runs:
+            shared += labels[rows, None] == labels
+        key = shared + order[(places[rows, None] + places) % n]
+        key[places[: len(key)], places[rows]] = -1
+        nearest = key.topk(n_neighbors, dim=1).indices
+        return nearest.cpu(), shared.gather(1, nearest).cpu() / len(runs)
+
+    block = rows_per_block("auto", n, 32 * n)
+    nearest, share = (torch.cat(part) for part in zip(*in_blocks(compute, n, block, bytes_per_row=32 * n)))
+    return affinity(csr_from(nearest, share.double(), n), "sum")
+
+
+def spread(graph, place):
+    """Return the affinity of the rows as given from that of the distinct rows; rows of weight 0 have no neighbours."""
+    rows = (place >= 0).nonzero()[0]
+    pick = sp.csr_array((np.ones(len(rows)), (rows, place[rows])), shape=(len(place), graph.shape[0]))
+    return (pick @ graph @ pick.T).tocsr()
