@@ -17,6 +17,7 @@ from .._core.iterate import Step
 from .._core.subspaces import coordinates, squared_distances
 
 _BYTES = 1 << 25  # of the rows gathered at once for fitting
+_MOST_GRAM_ROWS = 5792  # whose products with one another fill 256 MiB
 _ROUNDING = 16  # times eps: falls and distances below this share are rounding
 
 
@@ -87,8 +88,9 @@ def descend(X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_s
     means, bases, strengths = X.new_zeros(T, K, D), X.new_zeros(T, K, D, d), X.new_zeros(T, K, d)
     counts, inertia = X.new_zeros(T, K), X.new_full((T,), torch.inf)
     moving = torch.arange(T, device=X.device)
+    products = X @ X.T if len(X) <= min(K * D, _MOST_GRAM_ROWS) else None
     while True:
-        fitted = fit_starts(X, weights, labels[moving], n_dims, centred=centred)
+        fitted = fit_starts(X, weights, labels[moving], n_dims, centred=centred, products=products)
         means[moving], bases[moving], strengths[moving], counts[moving] = fitted
         found, distance, before = assign(X, weights, *fitted[:2], labels[moving], batch_size)
         inertia[moving] = distance @ weights
@@ -147,10 +149,11 @@ def counts_of(labels, K: int) -> torch.Tensor:
     return torch.bincount((labels + K * starts).flatten(), minlength=K * len(labels)).view(-1, K).cpu()
 
 
-def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool):
+def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool, products=None):
     """Return means (T, K, D), bases (T, K, D, d), strengths (T, K, d) and weights (T, K) of the best flats for labels.
 
-    Clusters of similar size are filled up with zero rows and solved as one batch.
+    Clusters of similar size are filled up with zero rows and solved as one batch. Where a cluster has fewer rows than
+    columns, `products` (n, n) of all rows with one another save most of the work.
     """
     (T, n), K, D, d = labels.shape, len(n_dims), X.shape[1], max(n_dims)
     means, bases, strengths = X.new_zeros(T * K, D), X.new_zeros(T * K, D, d), X.new_zeros(T * K, d)
@@ -166,7 +169,10 @@ def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool):
         if centred:
             means[part] = torch.einsum("pm,pmd->pd", w, Z) / total[part, None]
             Z = Z - means[part, None]
-        bases[part], strengths[part] = leading(w.sqrt()[:, :, None] * Z, d)
+        gram = None
+        if products is not None and width < D:
+            gram = _weighted_gram(products[rows[:, :, None], rows[:, None, :]], w, centred=centred)
+        bases[part], strengths[part] = leading(w.sqrt()[:, :, None] * Z, d, gram)
     bases, strengths = shortened(bases.view(T, K, D, d), n_dims), strengths.view(T, K, d)
     return means.view(T, K, D), bases, strengths, total.view(T, K)
 
@@ -181,20 +187,30 @@ def _batches(counts, n_rows: int):
         order = order[max(1, n_rows // width) :]
 
 
-def leading(A, n_dims: int):
+def _weighted_gram(G, w, *, centred: bool):
+    """Return the Gram matrices (p, m, m) of rows centred by their weighted mean and scaled, from those of the rows."""
+    if centred:
+        share = w / w.sum(1, keepdim=True)
+        to_mean = (G @ share[:, :, None])[:, :, 0]
+        G = G - to_mean[:, :, None] - to_mean[:, None, :] + (share * to_mean).sum(1)[:, None, None]
+    return w.sqrt()[:, :, None] * G * w.sqrt()[:, None, :]
+
+
+def leading(A, n_dims: int, gram=None):
     """Return the top right singular vectors (..., D, n_dims) of A (..., m, D), and their squared singular values.
 
-    Through the smaller Gram matrix. Where A has a lower rank, further orthonormal directions with value 0 complete the
-    set; they depend on the others alone and not on rounding.
+    Through the smaller Gram matrix, or `gram` if it is known. Where A has a lower rank, further orthonormal directions
+    with value 0 complete the set; they depend on the others alone and not on rounding.
     """
     m, D = A.shape[-2:]
     if m >= D:
         e, V = torch.linalg.eigh(A.mT @ A)
         return V[..., -n_dims:].flip(-1), e[..., -n_dims:].flip(-1).clamp(min=0)
-    e, V = torch.linalg.eigh(A @ A.mT)
+    e, V = torch.linalg.eigh(A @ A.mT if gram is None else gram)
     e, V = e[..., -n_dims:].flip(-1), V[..., -n_dims:].flip(-1)
     e = e * (e > m * torch.finfo(e.dtype).eps * e[..., :1])
-    U = A.mT @ V * torch.where(e > 0, e, torch.inf).rsqrt()[..., None, :]
+    scaled = V * torch.where(e > 0, e, torch.inf).rsqrt()[..., None, :]
+    U = (scaled.mT.contiguous() @ A).mT  # ten times faster than A.mT @ scaled, whose strides torch's products dislike
     spare = n_dims - U.shape[-1]
     U = torch.nn.functional.pad(U, (0, spare))
     return torch.linalg.qr(U).Q, torch.nn.functional.pad(e, (0, spare))
