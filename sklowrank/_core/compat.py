@@ -1,6 +1,7 @@
 """The one place that imports scikit-learn's private names, so that a rename upstream is mended in one line."""
 
 from sklearn.base import _fit_context
+from sklearn.cluster._spectral import cluster_qr
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
@@ -13,6 +14,7 @@ __all__ = [
     "check_feature_names_in",
     "check_same_namespace",
     "check_sample_weight",
+    "cluster_qr",
     "get_namespace",
     "get_namespace_and_device",
     "move_to",
