@@ -11,17 +11,21 @@ import torch
 _CLOSE = 1e-2  # below this share of the squared length, a squared distance is computed from the difference itself
 
 
-def coordinates(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def coordinates(
+    X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor, *, exact: bool = True
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the coordinates (n, K, d) of rows X (n, D) in each flat and their squared distances (n, K) from it.
 
     The distance is what Pythagoras leaves, ||x - mu||² - ||p||², in one product with all bases; where nearly nothing is
-    left, which would be rounding alone, it is taken from the difference.
+    left, which would be rounding alone, it is taken from the difference, unless `exact` is False.
     """
     K, D, d = bases.shape
     flat = bases.permute(1, 0, 2).reshape(D, K * d)
     P = (X @ flat).view(-1, K, d) - torch.einsum("kd,kdj->kj", means, bases)
     span = X.square().sum(1)[:, None] + means.square().sum(1)
     R = span - 2 * (X @ means.T) - P.square().sum(2)
+    if not exact:
+        return P, R.clamp(min=0)
     close = R < _CLOSE * span
     for k in range(K):
         rows = close[:, k].nonzero()[:, 0]

@@ -1,0 +1,117 @@
+"""The density of a mixture of low-rank Gaussians, and what follows from it in closed form.
+
+Component k is N(mu_k, U_k diag(l_k) U_k' + s_k I) with orthonormal columns U_k; no D x D matrix is ever formed.
+Adding Gaussian noise of variance g² turns s_k into a_k = s_k + g² and leaves everything else as it is.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from .._core.subspaces import coordinates
+
+
+class Model(NamedTuple):
+    """K low-rank Gaussians; the columns of a basis beyond a component's dimension are zero, and so are its variances."""
+
+    weights: torch.Tensor  # (K,)
+    means: torch.Tensor  # (K, D)
+    bases: torch.Tensor  # (K, D, d)
+    variances: torch.Tensor  # (K, d), of the signal alone, descending
+    noise: torch.Tensor  # (K,)
+
+    def moved(self, shift: torch.Tensor) -> "Model":
+        """The density of ``x + shift``."""
+        return self._replace(means=self.means + shift)
+
+
+def pad(bases: Sequence[torch.Tensor], variances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return bases (K, D, d) and variances (K, d) of one width, zeros filling up."""
+    width = max(U.shape[1] for U in bases)
+    fill = torch.nn.functional.pad
+    return (
+        torch.stack([fill(U, (0, width - U.shape[1])) for U in bases]),
+        torch.stack([fill(v, (0, width - len(v))) for v in variances]),
+    )
+
+
+def log_joint(X: torch.Tensor, model: Model, noise: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """Return log pi_k + log N(x; component k, with noise of variance `noise` added), of shape (n, K)."""
+    return _log_joint(*coordinates(X, model.means, model.bases), model, noise, X.shape[1])
+
+
+def _log_joint(P, R, model, noise, n_features):
+    """The same from coordinates P (n, K, d) and squared distances R (n, K); `noise` is a number or of shape (n, 1)."""
+    a = model.noise + noise
+    v = model.variances + a[..., None]
+    # the padding has variance 0, thus log1p(0) = 0, and coordinate 0
+    log_det = n_features * a.log() + (model.variances / a[..., None]).log1p().sum(-1)
+    quadratic = (P.square() / v).sum(2) + R / a
+    return model.weights.log() - 0.5 * (n_features * math.log(2 * math.pi) + log_det + quadratic)
+
+
+def responsibilities(L: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return posterior probabilities (n, K) and log densities (n,) from the joint log densities."""
+    total = L.logsumexp(1)
+    return (L - total[:, None]).exp(), total
+
+
+def conditional_mean(X: torch.Tensor, model: Model, noise: torch.Tensor | float, *, exact: bool = True) -> torch.Tensor:
+    """Return E[x_0 | x_0 + e = x] for e ~ N(0, noise I), of shape (n, D).
+
+    Given component k it is ``mu + (s / a) z + U diag((l + s) / (l + a) - s / a) U' z`` with z = x - mu. `noise` is a
+    number or of shape (n, 1). Without `exact` the distances are what Pythagoras leaves, which is smooth to differentiate.
+    """
+    P, R = coordinates(X, model.means, model.bases, exact=exact)
+    W = responsibilities(_log_joint(P, R, model, noise, X.shape[1]))[0]
+    a = model.noise + noise
+    keep = model.noise / a
+    v = model.variances + model.noise[:, None]
+    gain = v / (model.variances + a[..., None]) - keep[..., None]
+    free = W * keep
+    pull = (W - free) @ model.means + free.sum(1, keepdim=True) * X
+    return pull + _combine(W[..., None] * gain * P, model.bases)
+
+
+def gradient(X: torch.Tensor, model: Model, noise: float) -> torch.Tensor:
+    """Return the gradient of the log density with noise of variance `noise` added, of shape (n, D)."""
+    P, R = coordinates(X, model.means, model.bases)
+    W = responsibilities(_log_joint(P, R, model, noise, X.shape[1]))[0]
+    a = model.noise + noise
+    gain = 1 / a[:, None] - 1 / (model.variances + a[:, None])
+    pull = (W / a) @ model.means - (W / a).sum(1, keepdim=True) * X
+    return pull + _combine(W[..., None] * gain * P, model.bases)
+
+
+def nearest_points(X: torch.Tensor, model: Model) -> torch.Tensor:
+    """Return the projections of rows X on the flats of their most probable components, of shape (n, D)."""
+    P, R = coordinates(X, model.means, model.bases)
+    best = _log_joint(P, R, model, 0.0, X.shape[1]).argmax(1)
+    chosen = torch.nn.functional.one_hot(best, len(model.weights)).to(P)
+    return model.means[best] + _combine(chosen[..., None] * P, model.bases)
+
+
+def draw(model: Model, labels: torch.Tensor, Z: torch.Tensor, E: torch.Tensor) -> torch.Tensor:
+    """Return one row for each label from standard normal Z (n, d) and E (n, D)."""
+    signal = model.variances[labels].sqrt() * Z
+    rows = model.means[labels] + model.noise[labels, None].sqrt() * E
+    for k in range(len(model.weights)):
+        mine = labels == k
+        rows[mine] += signal[mine] @ model.bases[k].T
+    return rows
+
+
+def _combine(coefficients, bases):
+    """Return sum_k U_k c_k for coefficients (n, K, d)."""
+    return coefficients.flatten(1) @ bases.mT.flatten(0, 1)
+
+
+def n_parameters(model: Model, n_dims: Sequence[int], *, centred, isotropic, shared, uniform) -> int:
+    """Return the number of free parameters, for information criteria."""
+    K, D = model.means.shape
+    # an unordered frame of equal variances is a point of the Grassmannian, one of distinct variances of the Stiefel manifold
+    bases = sum(d * (D - d) if isotropic else d * D - d * (d + 1) // 2 for d in n_dims)
+    spectrum = K if isotropic else sum(n_dims)
+    return bases + spectrum + (1 if shared else K) + (0 if uniform else K - 1) + (K * D if centred else 0)
