@@ -24,14 +24,24 @@ class Run(NamedTuple):
     loss_curve: list[float]
 
 
-def drive(estimator, steps: Iterable[Step], *, attributes: Callable[[Any], dict[str, Any]], X=None, y=None) -> Run:
+def drive(
+    estimator,
+    steps: Iterable[Step],
+    *,
+    attributes: Callable[[Any], dict[str, Any]],
+    X=None,
+    y=None,
+    max_iter: int | None = None,
+    tol: float | None = None,
+) -> Run:
     """Pull `steps` until the gap is at or below `tol`, `max_iter` is reached, or a callback asks to stop.
 
-    A solver that ends by itself has converged. `attributes` turns a state into the fitted attributes that methods
+    Both are the estimator's own, unless a method that counts in steps or epochs passes others. A solver that ends by itself has converged. `attributes` turns a state into the fitted attributes that methods
     read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far as the fit has come. The
     contexts of steps are kept until the fit ends, so they are opened only where the user has set callbacks.
     """
-    max_iter, tol, name = estimator.max_iter, estimator.tol, type(estimator).__name__
+    max_iter = estimator.max_iter if max_iter is None else max_iter
+    tol, name = estimator.tol if tol is None else tol, type(estimator).__name__
     watched = bool(getattr(estimator, "_skl_callbacks", None))
     task = estimator._init_callback_context(max_subtasks=max_iter)
     task.call_on_fit_task_begin(estimator=estimator, X=X, y=y)

@@ -26,7 +26,7 @@ def coordinates(
     R = span - 2 * (X @ means.T) - P.square().sum(2)
     if not exact:
         return P, R.clamp(min=0)
-    close = R < _CLOSE * span
+    close = _CLOSE * span > R
     for k in range(K):
         rows = close[:, k].nonzero()[:, 0]
         Z = X[rows] - means[k]
@@ -62,9 +62,9 @@ def top_eigenpairs(S: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Ten
 
 
 def orthonormal(U: torch.Tensor) -> torch.Tensor:
-    """Return the nearest columns to U (D, d) that are orthonormal, by QR, with the signs of U kept."""
+    """Return the orthonormal factor of U (..., D, d), by QR, with the signs of U's columns kept."""
     Q, R = torch.linalg.qr(U)
-    return Q * torch.where(R.diagonal() < 0, -1.0, 1.0).to(U.dtype)
+    return torch.where(R.diagonal(dim1=-2, dim2=-1)[..., None, :] < 0, -Q, Q)
 
 
 def fit_flats(

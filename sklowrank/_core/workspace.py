@@ -1,6 +1,6 @@
 """The border between the user's arrays and torch: device, precision and seed are decided here, once per call."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,10 @@ class Workspace:
         """
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
         return torch.Generator("cpu").manual_seed(seed)
+
+    def exact(self) -> "Workspace":
+        """Return the same workspace in float64, for sums of squares and what is fitted to them."""
+        return replace(self, dtype=torch.float64)
 
     def load(self, array) -> torch.Tensor:
         """Return `array` as a tensor on the device; floating values in the working precision, others as they are.

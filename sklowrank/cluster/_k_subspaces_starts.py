@@ -16,14 +16,14 @@ MOST_ROWS = 5000  # of which starts are made; more rows are drawn from
 _RUNS_AT_ONCE = 16
 
 
-def check_dims(n_dims, n_clusters, n_features):
+def check_dims(n_dims, n_clusters, n_features, *, name="n_clusters"):
     """Return the dimension of each flat, None where it is to be found from the data."""
     if isinstance(n_dims, str):
         return None
     dims = [n_dims] * n_clusters if isinstance(n_dims, Integral) else list(n_dims)
     if len(dims) != n_clusters:
         raise ValueError(
-            f"n_dims={n_dims} names {len(dims)} dimensions for n_clusters={n_clusters}. Pass one for each, or an int."
+            f"n_dims={n_dims} names {len(dims)} dimensions for {name}={n_clusters}. Pass one for each, or an int."
         )
     if not all(isinstance(d, Integral) and d >= 1 for d in dims):
         raise ValueError(f"n_dims={n_dims} must hold ints above 0.")
@@ -35,13 +35,13 @@ def check_dims(n_dims, n_clusters, n_features):
     return [int(d) for d in dims]
 
 
-def check_enough(weights, n_clusters):
+def check_enough(weights, n_clusters, *, name="n_clusters"):
     """Refuse fewer rows than clusters."""
     n_samples = int((weights > 0).sum())
     if n_samples < n_clusters:
         kind = "" if n_samples == len(weights) else " of positive weight"
         raise ValueError(
-            f"n_samples={n_samples}{kind} should be >= n_clusters={n_clusters}. Lower n_clusters or add data."
+            f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data."
         )
 
 

@@ -16,6 +16,7 @@ _NEGLIGIBLE = 1e-12  # responsibilities below it are left out of a component's s
 _WIDE = 512  # features above which streamed rows are sketched: a scatter matrix per component would be too large
 _SURPLUS = 8  # columns of the sketch beyond the dimension
 _RESEEDS = 5
+_SETTLED = 1e-7  # nats a row: a run that gains less in an iteration has arrived
 
 
 class Form(NamedTuple):
@@ -67,10 +68,9 @@ class Rows:
         return float(len(self) if self.weights is None else self.weights.sum())
 
 
-def rows_of(X: torch.Tensor, weights, *, centred: bool, width: int, batch_size, randn) -> Rows:
+def rows_of(X: torch.Tensor, weights, *, centred: bool, width: int, randn) -> Rows:
     """Return the data as `Rows`; `width` is the number of coordinates that a row has in all components together."""
-    bytes_per_row = 8 * (4 * X.shape[1] + 4 * width)
-    block = rows_per_block(batch_size, len(X), bytes_per_row)
+    block = rows_per_block("auto", len(X), 32 * (X.shape[1] + width))
     shift = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device)
     rows = Rows(X, weights, shift, block, randn)
     if centred:
@@ -250,7 +250,9 @@ class Fit(NamedTuple):
 
     model: Model
     bounds: list[float]  # mean log-likelihood after each iteration
-    starved: bool  # a component has too few rows, and re-seeding has not helped
+    starved: bool = False  # a component has too few rows, and re-seeding has not helped
+    gap: float = 0.0  # what the last iteration has gained
+    place: int = 0  # of the model that this run started from
 
 
 def model_of_labels(data: Rows, labels: torch.Tensor, form: Form) -> Model:
@@ -263,8 +265,8 @@ def model_of_labels(data: Rows, labels: torch.Tensor, form: Form) -> Model:
     return maximise(moments_by(data, assign, data.shift.new_zeros(K, len(data.shift)), form), form)
 
 
-def expectation_maximization(data: Rows, model: Model, form: Form) -> Iterator[tuple[Fit, float]]:
-    """Yield the fit and its gain of mean log-likelihood, iteration by iteration."""
+def expectation_maximization(data: Rows, model: Model, form: Form) -> Iterator[Fit]:
+    """Yield the fit, iteration by iteration."""
     moments, bound = _expect(data, model, form)
     bounds: list[float] = []
     reseeds = 0
@@ -277,28 +279,30 @@ def expectation_maximization(data: Rows, model: Model, form: Form) -> Iterator[t
         before, model = bound, maximise(moments, form)
         moments, bound = _expect(data, model, form)
         bounds.append(bound)
-        yield Fit(model, bounds, bool(starved)), float("inf") if rescue else bound - before
+        yield Fit(model, bounds, bool(starved), float("inf") if rescue else bound - before)
 
 
 def race(data: Rows, models: Sequence[Model], form: Form) -> Iterator[Step]:
     """Run EM from several models side by side; the state is the fit with the best likelihood."""
     for steps in zip(*(expectation_maximization(data, model, form) for model in models)):
-        best = max((fit for fit, _ in steps), key=lambda fit: fit.bounds[-1])
-        yield Step(best, max(gain for _, gain in steps), -best.bounds[-1])
+        place = max(range(len(steps)), key=lambda run: steps[run].bounds[-1])
+        gap = max(fit.gap for fit in steps)
+        best = steps[place]._replace(gap=gap, place=place)
+        yield Step(best, gap, -best.bounds[-1])
 
 
 def leaders(data: Rows, models: Sequence[Model], form: Form, *, n_iter: int, keep: int) -> list[tuple[int, Model]]:
     """Return the places and the models of the runs that lead after `n_iter` iterations, the best first."""
     after = []
     for place, model in enumerate(models):
-        for fit, gain in islice(expectation_maximization(data, model, form), n_iter):
-            if gain <= 1e-7:
+        for fit in islice(expectation_maximization(data, model, form), n_iter):
+            if fit.gap <= _SETTLED:
                 break
         after.append((fit.bounds[-1], place, fit.model))
     after.sort(key=lambda entry: (-entry[0], entry[1]))
     best: list[tuple[float, int, Model]] = []
     for entry in after:  # two runs at the same optimum are one
-        if len(best) < keep and all(abs(entry[0] - other[0]) > 1e-6 for other in best):
+        if len(best) < keep and all(abs(entry[0] - other[0]) > 10 * _SETTLED for other in best):
             best.append(entry)
     return [(place, model) for _, place, model in best]
 

@@ -1,0 +1,177 @@
+"""Where the mixture starts: several clusterings of the rows, each good at what others miss; likelihood chooses."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+
+from .._core.graphs import affinity, spectral_labels
+from .._core.subspaces import dims_by_threshold
+from ..cluster._k_subspaces_solver import dims_matched, random_starts
+from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
+from ..cluster._least_squares import least_squares_codes
+from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
+from ..cluster._thresholded import thresholded_codes
+from ._expectation_maximization import Form, leaders, mean_variance, model_of_labels, rows_of
+
+_ITERATIONS = 10  # of EM, after which starts are compared
+_RESTARTS = 20  # of K-subspaces, which finds large subspaces that overlap and misses small ones
+
+
+def data_and_models(estimator, X, weights, n_dims, ws, warm=None):
+    """Return the rows to iterate on, what the model may learn, the models to start from and their names.
+
+    Up to 5000 rows are reduced to the distinct ones in a fixed order, so that a row of weight 2 is two rows. More rows
+    stream as they lie, and 5000 of them decide on the start. `weights` is None or of shape (n,); `warm` is a model to
+    start from, `n_dims` None or a list.
+    """
+    K, centred = estimator.n_components, estimator.mean == "free"
+    labels = given_labels(estimator, X, ws) if warm is None else None
+    if weights is not None and not bool((weights > 0).all()):
+        kept = (weights > 0).nonzero()[:, 0]
+        X, weights, labels = X[kept], weights[kept], None if labels is None else labels[kept]
+    if warm is not None:
+        data = _rows(X, weights, estimator, n_dims, ws)
+        return data, _form(data, estimator, n_dims), [warm.moved(-data.shift)], ["warm start"]
+    if labels is not None:
+        n_dims = n_dims or [dims_by_threshold(X.double(), labels, K, centred=centred)] * K
+        data = _rows(X, weights, estimator, n_dims, ws)
+        form = _form(data, estimator, n_dims)
+        return data, form, [_start(data, labels, form)], ["callable" if callable(estimator.init) else "array"]
+
+    known = X.new_ones(len(X), dtype=torch.float64) if weights is None else weights
+    chosen = draw_rows(known, ws.generator)
+    few, few_weights, _ = distinct(X[chosen].double(), known[chosen])
+    options = {"centred": centred, "n_init": estimator.n_init, "generator": ws.generator}
+    starts, n_dims = starting_labels(few, few_weights, estimator.init, K, n_dims, **options)
+    sample = _rows(few, few_weights, estimator, n_dims, ws)
+    form = _form(sample, estimator, n_dims)
+    models = [_start(sample, labels, form) for _, labels in starts]
+    if len(models) > 1:
+        best = leaders(sample, models, form, n_iter=_ITERATIONS, keep=2 if len(X) <= MOST_ROWS else 1)
+        models, starts = [model for _, model in best], [starts[place] for place, _ in best]
+    names = [name for name, _ in starts]
+    if len(X) <= MOST_ROWS:
+        return sample, form, models, names
+    data = _rows(X, weights, estimator, n_dims, ws)
+    return data, _form(data, estimator, n_dims), [model.moved(sample.shift - data.shift) for model in models], names
+
+
+def _rows(X, weights, estimator, n_dims, ws):
+    def normal(*shape):
+        return torch.randn(*shape, generator=ws.generator, dtype=torch.float64, device="cpu").to(X.device)
+
+    return rows_of(X, weights, centred=estimator.mean == "free", width=len(n_dims) * max(n_dims), randn=normal)
+
+
+def _form(data, estimator, n_dims):
+    """Return what the model may learn; the floor of the noise is never below what rounding leaves of the largest row."""
+    centred, limits = estimator.mean == "free", torch.finfo(torch.float64)
+    rounding = limits.eps * float(torch.stack(data.X.aminmax()).abs().max())
+    floor = max(estimator.reg * mean_variance(data, centred=centred), rounding**2, limits.tiny**0.5)
+    return Form(
+        tuple(n_dims),
+        centred=centred,
+        isotropic=estimator.spectrum == "isotropic",
+        shared=estimator.noise == "shared",
+        uniform=estimator.weights == "uniform",
+        floor=floor,
+    )
+
+
+def _start(data, labels, form):
+    """Return the best model for labels, whose numbers follow where components of given dimensions fit best."""
+    if len(set(form.n_dims)) > 1:
+        X = data.X.double() - data.shift
+        weights = X.new_ones(len(X)) if data.weights is None else data.weights
+        labels = dims_matched(X, weights, labels, form.n_dims, centred=form.centred)
+    return model_of_labels(data, labels, form)
+
+
+def given_labels(estimator, X, ws):
+    """Return the labels (n,) of an array or a callable, as 0, 1, ...; None where `init` is a name."""
+    init, K = estimator.init, estimator.n_components
+    if isinstance(init, str):
+        return None
+    labels = np.asarray(init(ws.store(X), K, ws.random_state) if callable(init) else init)
+    if labels.shape != (len(X),):
+        raise ValueError(f"init has shape {labels.shape}, but X has n_samples={len(X)}. Pass one label for each row.")
+    values, labels = np.unique(labels, return_inverse=True)
+    if len(values) > K:
+        raise ValueError(f"init has {len(values)} different labels for n_components={K}. Pass at most {K}.")
+    return torch.from_numpy(labels).to(X.device)
+
+
+def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred: bool, n_init: int, generator):
+    """Return (name, labels (n,)) of the starts that `init` names, and the dimensions of the components.
+
+    Rows X (n, D) are float64. `n_dims` is a list with one dimension for each component, or None: then one for all is
+    found, the median of what the starts suggest.
+    """
+    if len(X) <= n_components:
+        return [(init, torch.arange(len(X), device=X.device))], n_dims or [1] * n_components
+    if n_components == 1:
+        labels = torch.zeros(len(X), dtype=torch.long, device=X.device)
+        return [(init, labels)], n_dims or [dims_by_threshold(X, labels, 1, centred=centred)]
+
+    def seed():
+        return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
+
+    names = {
+        "auto": ["tsc", "omp", "lsr"] + ["kmeans"] * (centred and n_init),
+        "kmeans": ["kmeans"] * n_init,
+        "random": ["random"] * n_init,
+        "k-subspaces": ["tsc"] if n_dims is None else [],
+    }.get(init, [init])
+    unit = torch.nn.functional.normalize(X, dim=1, eps=torch.finfo(X.dtype).tiny)
+    starts: list[tuple[str, torch.Tensor]] = []
+    for name in names:
+        if name == "kmeans":
+            labels = (
+                KMeans(n_components, n_init=1, random_state=seed()).fit(X.cpu(), sample_weight=weights.cpu()).labels_
+            )
+        elif name == "random":
+            labels = torch.randint(n_components, (len(X),), generator=generator, dtype=torch.long, device="cpu")
+        else:
+            labels = spectral_labels(_GRAPHS[name](unit), n_components, random_state=seed())
+        starts.append((name, torch.as_tensor(labels, dtype=torch.long, device=X.device)))
+    if n_dims is None:
+        found = sorted(dims_by_threshold(X, labels, n_components, centred=centred) for _, labels in starts)
+        n_dims = [found[len(found) // 2]] * n_components
+    if init in ("auto", "k-subspaces"):
+        labels = random_starts(
+            X, weights, n_components, n_dims, _RESTARTS, centred=centred, generator=generator, max_iter=50
+        )
+        starts = [*(starts if init == "auto" else []), ("k-subspaces", labels)]
+    return _distinct(starts), n_dims
+
+
+def _thresholded(unit):
+    return affinity(thresholded_codes(unit, min(len(unit) - 1, max(3, int(np.ceil(2 * np.log(len(unit)) / 3))))), "sum")
+
+
+def _pursuit(unit):
+    return affinity(matching_pursuit_codes(unit, min(5, len(unit) - 1), 1e-6), "sum")
+
+
+def _least_squares(unit):
+    return affinity(least_squares_codes(unit, 0.1, True), "max")
+
+
+_GRAPHS: dict[str, Callable] = {"tsc": _thresholded, "omp": _pursuit, "lsr": _least_squares}
+
+
+def _distinct(starts):
+    """Leave out starts that part the rows as an earlier one does."""
+    kept: list[tuple[str, torch.Tensor]] = []
+    for name, labels in starts:
+        labels = torch.unique(labels, return_inverse=True)[1]
+        if not any(_same_partition(labels, other) for _, other in kept):
+            kept.append((name, labels))
+    return kept
+
+
+def _same_partition(a, b):
+    pairs = torch.unique(torch.stack([a, b]), dim=1).shape[1]
+    return pairs == int(a.max()) + 1 == int(b.max()) + 1

@@ -1,0 +1,66 @@
+"""Stepwise expectation maximisation: statistics that forget, kept as a thin factor of each scatter matrix."""
+
+from typing import NamedTuple
+
+import torch
+
+from ._expectation_maximization import Form, Moments, Rows, maximise, moments_by
+from ._low_rank_gaussian import Model, log_joint, responsibilities
+
+_SURPLUS = 8  # columns of a factor beyond the dimension
+
+
+class Statistics(NamedTuple):
+    """Weighted averages over the batches so far."""
+
+    mass: torch.Tensor  # (K,), shares of the rows
+    means: torch.Tensor  # (K, D)
+    factors: torch.Tensor  # (K, D, q), times their transposes about the scatter matrices
+    traces: torch.Tensor  # (K,), of the scatter matrices themselves
+
+
+def statistics_of(model: Model) -> Statistics:
+    """Return statistics of which `model` is the best fit."""
+    along = model.variances + model.noise[:, None] * (model.variances > 0)
+    n_noise = model.means.shape[1] - (model.variances > 0).sum(1)
+    factors = model.bases * along.sqrt()[:, None]
+    return Statistics(model.weights, model.means, factors, along.sum(1) + n_noise * model.noise)
+
+
+def batch_statistics(data: Rows, model: Model, form: Form) -> Statistics:
+    """Return the statistics of one batch under the model's responsibilities."""
+    width = min(len(data.shift), max(form.n_dims) + _SURPLUS)
+    wide = form._replace(n_dims=(width,) * len(form.n_dims))
+
+    def assign(Z, at):
+        return data.weigh(responsibilities(log_joint(Z, model))[0], at)
+
+    mass, means, bases, e, traces = moments_by(data, assign, model.means, wide)
+    return Statistics(mass / mass.sum(), means + data.shift * form.centred, bases * e.sqrt()[:, None], traces)
+
+
+def blend(old: Statistics, new: Statistics, rate: float) -> Statistics:
+    """Return (1 - rate) old + rate new, with factors as wide as the new ones."""
+    a, b = (1 - rate) * old.mass, rate * new.mass
+    mass = a + b
+    share = (b / mass.clamp(min=torch.finfo(mass.dtype).tiny))[:, None]
+    step = new.means - old.means
+    between = (share * (1 - share)).sqrt() * step
+    factors = torch.cat(
+        [(1 - share).sqrt()[:, None] * old.factors, share.sqrt()[:, None] * new.factors, between[:, :, None]], 2
+    )
+    U, s, _ = torch.linalg.svd(factors, full_matrices=False)
+    width = new.factors.shape[2]
+    traces = (1 - share[:, 0]) * old.traces + share[:, 0] * new.traces + between.square().sum(1)
+    return Statistics(mass, old.means + share * step, U[:, :, :width] * s[:, None, :width], traces)
+
+
+def model_from(statistics: Statistics, form: Form) -> Model:
+    """Return the best model for the statistics."""
+    U, s, _ = torch.linalg.svd(statistics.factors, full_matrices=False)
+    width = max(form.n_dims)
+    dims = torch.tensor(form.n_dims, device=U.device)
+    real = torch.arange(width, device=U.device) < dims[:, None]
+    e = s[:, :width].square() * real
+    bases = U[:, :, :width] * real[:, None]
+    return maximise(Moments(statistics.mass, statistics.means, bases, e, statistics.traces), form)
