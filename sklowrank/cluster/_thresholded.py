@@ -20,8 +20,8 @@ def thresholded_codes(X, n_neighbors, *, targets=None, batch_size="auto"):
         if targets is None:
             mask_own(G, rows, -1.0)
         value, column = G.topk(q, dim=1)
-        cosine = value / (other[rows, None] * norms[column])
-        return column, torch.exp(-2 * torch.arccos(cosine.clamp(max=1.0)))
+        cosine = (value / (other[rows, None] * norms[column])).clamp(max=1.0)
+        return column, torch.where(value > 0, torch.exp(-2 * torch.arccos(cosine)), 0.0)  # rows of zeros have no angle
 
     columns, values = (torch.cat(part) for part in zip(*walk(nearest, Y, X.shape[0], batch_size)))
     return csr_from(columns, values, X.shape[0])

@@ -1,9 +1,9 @@
 """Mixture of low-rank Gaussians: a density whose clusters are flat pieces, for many features and few rows."""
 
+import math
 import warnings
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, DensityMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
@@ -34,6 +34,8 @@ from ._low_rank_gaussian import (
 )
 from ._starts import data_and_models
 from ._stream import Statistics, batch_statistics, blend, model_from, statistics_of
+
+_LOG_NOISE = math.log(0.3)
 
 
 class LowRankGaussianMixture(
@@ -233,7 +235,7 @@ class LowRankGaussianMixture(
         batch_size=256,
         learning_rate=0.02,
         max_steps=1500,
-        noise_log_mean=np.log(0.3),
+        noise_log_mean=_LOG_NOISE,
         noise_log_std=1.2,
         warm_start=False,
         device="auto",
@@ -383,7 +385,7 @@ class LowRankGaussianMixture(
         -------
         log_density : array of shape (n_samples,)
         """
-        return self._by_blocks(X, "score_samples", lambda Z, model: log_joint(Z, model).logsumexp(1))
+        return self._by_blocks(X, "score_samples", _log_density)
 
     def score(self, X, y=None):
         """Return the mean log density of the rows, in nats.
@@ -399,7 +401,7 @@ class LowRankGaussianMixture(
         -------
         score : float
         """
-        return float(self.score_samples(X).mean())
+        return float(self._log_densities(X, "score").mean())
 
     def transform(self, X):
         """Return the coordinates of each row in each component, times the component's posterior probability.
@@ -511,8 +513,8 @@ class LowRankGaussianMixture(
         -------
         bic : float
         """
-        n_samples = len(self.score_samples(X))
-        return -2 * self.score(X) * n_samples + self._n_parameters() * float(np.log(n_samples))
+        values = self._log_densities(X, "bic")
+        return -2 * float(values.sum()) + self._n_parameters() * math.log(len(values))
 
     def aic(self, X):
         """Return the Akaike information criterion on X: the lower the better.
@@ -526,7 +528,7 @@ class LowRankGaussianMixture(
         -------
         aic : float
         """
-        return -2 * float(self.score_samples(X).sum()) + 2 * self._n_parameters()
+        return -2 * float(self._log_densities(X, "aic").sum()) + 2 * self._n_parameters()
 
     @property
     def _n_features_out(self):
@@ -618,6 +620,16 @@ class LowRankGaussianMixture(
         ws = open_workspace(X, device=self.device)
         answer = _map_blocks(compute, ws.load(X), self._model(ws), moved=moved)
         return ws.store(answer.to(ws.dtype) if answer.is_floating_point() else answer)
+
+    def _log_densities(self, X, method):
+        """Return the log densities of the rows as a float64 tensor."""
+        X = check_new_data(self, X, method=method, like="means_")
+        ws = open_workspace(X, device=self.device)
+        return _map_blocks(_log_density, ws.load(X), self._model(ws))
+
+
+def _log_density(Z, model):
+    return log_joint(Z, model).logsumexp(1)
 
 
 def _map_blocks(compute, X, model, *, moved=False):

@@ -119,7 +119,8 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
 
     names = {
-        "auto": ["tsc", "omp", "lsr"] + ["kmeans"] * (centred and n_init),
+        "auto": ["tsc", "wide tsc", "omp", "lsr"] + ["kmeans"] * (centred and n_init),
+        "tsc": ["tsc", "wide tsc"],
         "kmeans": ["kmeans"] * n_init,
         "random": ["random"] * n_init,
         "k-subspaces": ["tsc"] if n_dims is None else [],
@@ -129,13 +130,15 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
     for name in names:
         if name == "kmeans":
             labels = (
-                KMeans(n_components, n_init=1, random_state=seed()).fit(X.cpu(), sample_weight=weights.cpu()).labels_
+                KMeans(n_components, n_init=1, random_state=seed())
+                .fit(X.cpu().numpy(), sample_weight=weights.cpu().numpy())
+                .labels_
             )
         elif name == "random":
             labels = torch.randint(n_components, (len(X),), generator=generator, dtype=torch.long, device="cpu")
         else:
-            labels = spectral_labels(_GRAPHS[name](unit), n_components, random_state=seed())
-        starts.append((name, torch.as_tensor(labels, dtype=torch.long, device=X.device)))
+            labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed())
+        starts.append((name.removeprefix("wide "), torch.as_tensor(labels, dtype=torch.long, device=X.device)))
     if n_dims is None:
         found = sorted(dims_by_threshold(X, labels, n_components, centred=centred) for _, labels in starts)
         n_dims = [found[len(found) // 2]] * n_components
@@ -147,19 +150,29 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
     return _distinct(starts), n_dims
 
 
-def _thresholded(unit):
-    return affinity(thresholded_codes(unit, min(len(unit) - 1, max(3, int(np.ceil(2 * np.log(len(unit)) / 3))))), "sum")
+def _thresholded(unit, seed, wider=1):
+    q = wider * max(3, int(np.ceil(2 * np.log(len(unit)) / 3)))
+    return affinity(thresholded_codes(unit, min(len(unit) - 1, q)), "sum")
 
 
-def _pursuit(unit):
-    return affinity(matching_pursuit_codes(unit, min(5, len(unit) - 1), 1e-6), "sum")
+def _thresholded_wide(unit, seed):
+    return _thresholded(unit, seed, wider=2)
 
 
-def _least_squares(unit):
+def _pursuit(unit, seed):
+    return affinity(matching_pursuit_codes(unit, min(5, len(unit) - 1), 1e-6, random_state=seed), "sum")
+
+
+def _least_squares(unit, seed):
     return affinity(least_squares_codes(unit, 0.1, True), "max")
 
 
-_GRAPHS: dict[str, Callable] = {"tsc": _thresholded, "omp": _pursuit, "lsr": _least_squares}
+_GRAPHS: dict[str, Callable] = {
+    "tsc": _thresholded,
+    "wide tsc": _thresholded_wide,
+    "omp": _pursuit,
+    "lsr": _least_squares,
+}
 
 
 def _distinct(starts):
