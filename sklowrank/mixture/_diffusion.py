@@ -97,7 +97,7 @@ def _model(parameters, form):
 
 
 def _sorted(model):
-    order = model.variances.argsort(1, descending=True, stable=True)
+    order = model.variances.argsort(dim=1, descending=True, stable=True)
     bases = model.bases.gather(2, order[:, None].expand_as(model.bases))
     return model._replace(bases=bases, variances=model.variances.gather(1, order))
 
