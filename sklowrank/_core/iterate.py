@@ -36,9 +36,10 @@ def drive(
 ) -> Run:
     """Pull `steps` until the gap is at or below `tol`, `max_iter` is reached, or a callback asks to stop.
 
-    Both are the estimator's own, unless a method that counts in steps or epochs passes others. A solver that ends by itself has converged. `attributes` turns a state into the fitted attributes that methods
-    read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far as the fit has come. The
-    contexts of steps are kept until the fit ends, so they are opened only where the user has set callbacks.
+    Both are the estimator's own, unless a method that counts in steps or epochs passes others. A solver that ends by
+    itself has converged. `attributes` turns a state into the fitted attributes that methods read: callbacks such as
+    ScoringMonitor ask for an estimator that is fitted as far as the fit has come. The contexts of steps are kept until
+    the fit ends, so they are opened only where the user has set callbacks.
     """
     max_iter = estimator.max_iter if max_iter is None else max_iter
     tol, name = estimator.tol if tol is None else tol, type(estimator).__name__

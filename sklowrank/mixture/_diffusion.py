@@ -26,8 +26,8 @@ def denoising_descent(data: Rows, start: Model, form: Form, schedule: Schedule, 
     """Yield the model after each step of Adam on the denoising loss; the last step has gap 0.
 
     Rows x are disturbed by sigma e and -sigma e, and the loss is the mean of
-    ``(sigma² + rms²) / (sigma rms)² * ||E[x_0 | x ± sigma e] - x||²``. Bases are the orthonormal factors of free matrices,
-    which are put back onto them after each step.
+    ``(sigma² + rms²) / (sigma rms)² * ||E[x_0 | x ± sigma e] - x||²``. Bases are the orthonormal factors of free
+    matrices, which are put back onto them after each step.
     """
     parameters = _parameters(start, form, generator)
     optimizer = torch.optim.Adam(list(parameters.values()), lr=schedule.learning_rate)

@@ -14,7 +14,7 @@ from .._core.subspaces import coordinates
 
 
 class Model(NamedTuple):
-    """K low-rank Gaussians; the columns of a basis beyond a component's dimension are zero, and so are its variances."""
+    """K low-rank Gaussians; beyond a component's own dimension, columns of its basis and variances are zero."""
 
     weights: torch.Tensor  # (K,)
     means: torch.Tensor  # (K, D)
@@ -62,7 +62,7 @@ def conditional_mean(X: torch.Tensor, model: Model, noise: torch.Tensor | float,
     """Return E[x_0 | x_0 + e = x] for e ~ N(0, noise I), of shape (n, D).
 
     Given component k it is ``mu + (s / a) z + U diag((l + s) / (l + a) - s / a) U' z`` with z = x - mu. `noise` is a
-    number or of shape (n, 1). Without `exact` the distances are what Pythagoras leaves, which is smooth to differentiate.
+    number or of shape (n, 1). Without `exact` distances are what Pythagoras leaves, which is smooth to differentiate.
     """
     P, R = coordinates(X, model.means, model.bases, exact=exact)
     W = responsibilities(_log_joint(P, R, model, noise, X.shape[1]))[0]
@@ -111,7 +111,7 @@ def _combine(coefficients, bases):
 def n_parameters(model: Model, n_dims: Sequence[int], *, centred, isotropic, shared, uniform) -> int:
     """Return the number of free parameters, for information criteria."""
     K, D = model.means.shape
-    # an unordered frame of equal variances is a point of the Grassmannian, one of distinct variances of the Stiefel manifold
+    # with equal variances only the span counts, a point of the Grassmannian; with distinct ones the frame does
     bases = sum(d * (D - d) if isotropic else d * D - d * (d + 1) // 2 for d in n_dims)
     spectrum = K if isotropic else sum(n_dims)
     return bases + spectrum + (1 if shared else K) + (0 if uniform else K - 1) + (K * D if centred else 0)

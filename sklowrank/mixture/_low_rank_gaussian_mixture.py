@@ -49,9 +49,9 @@ class LowRankGaussianMixture(
     """Mixture of Gaussians that are flat: each varies along a few directions, and the rest is noise.
 
     A drop-in for :class:`~sklearn.mixture.GaussianMixture` where features are many against the rows of a cluster:
-    a component has about `n_features * n_dims` parameters instead of `n_features ** 2 / 2`. It clusters, scores, samples,
-    denoises, and gives the score function that diffusion models learn. Where clusters are round and features few,
-    :class:`~sklearn.mixture.GaussianMixture` does as well; where they are curved, neither fits.
+    a component has about `n_features * n_dims` parameters instead of `n_features ** 2 / 2`. It clusters, scores,
+    samples, denoises, and gives the score function that diffusion models learn. Where clusters are round and features
+    few, :class:`~sklearn.mixture.GaussianMixture` does as well; where they are curved, neither fits.
 
     Parameters
     ----------
@@ -72,16 +72,15 @@ class LowRankGaussianMixture(
     solver : {"em", "diffusion"}, default="em"
         Expectation maximisation, or stochastic gradients of the denoising loss of diffusion models: slower, less exact,
         and for those who want to choose the law of the noise levels.
-    init : {"auto", "kmeans", "tsc", "omp", "lsr", "k-subspaces", "random"}, array-like of shape (n_samples,) or callable, \
-            default="auto"
+    init : {"auto", "kmeans", "tsc", "omp", "lsr", "k-subspaces", "random"}, array-like or callable, default="auto"
         Where to start. "tsc", "omp" and "lsr" are the graphs of
         :class:`~sklowrank.cluster.ThresholdedSubspaceClustering`,
         :class:`~sklowrank.cluster.SparseSubspaceClusteringOMP` and
         :class:`~sklowrank.cluster.LeastSquaresSubspaceClustering`; "k-subspaces" is the best of 20 random starts of
         :class:`~sklowrank.cluster.KSubspaces`. "auto" makes all of these and, unless `mean` is "zero", `n_init` times
-        "kmeans", runs 10 iterations from each and finishes the two with the best likelihood. An array holds the label
-        of each row; a callable is called as ``init(X, n_components, random_state)`` and returns one. Above 5000 rows
-        the start is decided on 5000 of them.
+        "kmeans", runs 10 iterations from each and finishes the two with the best likelihood. An array of shape
+        (n_samples,) holds the label of each row; a callable is called as ``init(X, n_components, random_state)`` and
+        returns one. Above 5000 rows the start is decided on 5000 of them.
     n_init : int, default=3
         Number of starts by "kmeans" and "random"; the best likelihood wins.
     max_iter : int, default=200
@@ -152,19 +151,20 @@ class LowRankGaussianMixture(
 
     Notes
     -----
-    Component k is :math:`N(\\mu_k, U_k \\Lambda_k U_k^\\top + \\sigma_k^2 I)` with :math:`U_k^\\top U_k = I`. EM alternates
-    responsibilities and, for each component, the leading eigenvectors of its weighted scatter matrix; the noise variance
-    is the mean of the remaining eigenvalues. The likelihood never falls. Noise of variance :math:`g^2` added to the data
-    adds :math:`g^2` to :math:`\\sigma_k^2` alone, so that the best denoiser and the score function have closed forms. For
-    one component the denoising loss of a diffusion model is least for the principal components [1]_.
+    Component k is :math:`N(\\mu_k, U_k \\Lambda_k U_k^\\top + \\sigma_k^2 I)` with :math:`U_k^\\top U_k = I`. EM
+    alternates responsibilities and, for each component, the leading eigenvectors of its weighted scatter matrix; the
+    noise variance is the mean of the remaining eigenvalues. The likelihood never falls. Noise of variance :math:`g^2`
+    added to the data adds :math:`g^2` to :math:`\\sigma_k^2` alone, so that the best denoiser and the score function
+    have closed forms. For one component the denoising loss of a diffusion model is least for the principal components
+    [1]_.
 
     The likelihood has many local maxima, and random starts end in poor ones where clusters have few rows; hence the
     starts from graphs. The choice by likelihood is not a choice by labels: who knows the data may name the start.
 
     An iteration costs O(n_samples n_features sum(n_dims)) for the responsibilities and O(n_samples n_features²) for the
-    scatter matrices, of the rows that a component holds. Rows stream in blocks; nothing but labels grows with n_samples.
-    With more than 512 features and more rows than fit a block, each iteration makes one step of block power iteration
-    instead of a full eigendecomposition. Sums and eigenvectors are in float64 also for float32 data.
+    scatter matrices, of the rows that a component holds. Rows stream in blocks; nothing but labels grows with
+    n_samples. With more than 512 features and more rows than fit a block, each iteration makes one step of block power
+    iteration instead of a full eigendecomposition. Sums and eigenvectors are in float64 also for float32 data.
 
     References
     ----------
@@ -293,8 +293,8 @@ class LowRankGaussianMixture(
         run = drive(self, steps, attributes=attributes, X=X, y=y, **limits)
         if run.state.starved:
             warnings.warn(
-                f"Some of n_components={self.n_components} keep fewer rows than determine a flat of n_dims dimensions, also "
-                "after being re-seeded. Lower n_components or n_dims, or add data.",
+                f"Some of n_components={self.n_components} keep fewer rows than determine a flat of n_dims dimensions, "
+                "also after being re-seeded. Lower n_components or n_dims, or add data.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -552,8 +552,8 @@ class LowRankGaussianMixture(
             return data_and_models(self, X, weights, n_dims, ws)
         if len(self.means_) != K:
             raise ValueError(
-                f"n_components={K}, but the fit so far has {len(self.means_)} components. Set it back, or fit anew with "
-                "warm_start=False."
+                f"n_components={K}, but the fit so far has {len(self.means_)} components. Set it back, or fit anew "
+                "with warm_start=False."
             )
         return data_and_models(self, X, weights, [U.shape[1] for U in self.bases_], ws, warm=self._model(ws))
 
@@ -633,7 +633,7 @@ def _log_density(Z, model):
 
 
 def _map_blocks(compute, X, model, *, moved=False):
-    """Return ``compute(rows, model)``, joined, with the origin in the middle of the model: far from it digits are lost."""
+    """Return ``compute(rows, model)`` of all rows, with the origin in the middle of the model: afar, digits are lost."""
     middle = model.weights @ model.means
     model = model.moved(-middle)
     bytes_per_row = 32 * (X.shape[1] + model.variances.numel())

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from .._core.graphs import affinity, spectral_labels
+from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.subspaces import dims_by_threshold
 from ..cluster._k_subspaces_solver import dims_matched, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
@@ -16,6 +16,7 @@ from ..cluster._thresholded import thresholded_codes
 from ._expectation_maximization import Form, leaders, mean_variance, model_of_labels, rows_of
 
 _ITERATIONS = 10  # of EM, after which starts are compared
+_STRONGEST = 50  # codes of a row that are kept where all are non-zero
 _RESTARTS = 20  # of K-subspaces, which finds large subspaces that overlap and misses small ones
 
 
@@ -66,7 +67,7 @@ def _rows(X, weights, estimator, n_dims, ws):
 
 
 def _form(data, estimator, n_dims):
-    """Return what the model may learn; the floor of the noise is never below what rounding leaves of the largest row."""
+    """Return what the model may learn; the noise has a floor that is not below the rounding of the largest entry."""
     centred, limits = estimator.mean == "free", torch.finfo(torch.float64)
     rounding = limits.eps * float(torch.stack(data.X.aminmax()).abs().max())
     floor = max(estimator.reg * mean_variance(data, centred=centred), rounding**2, limits.tiny**0.5)
@@ -164,7 +165,9 @@ def _pursuit(unit, seed):
 
 
 def _least_squares(unit, seed):
-    return affinity(least_squares_codes(unit, 0.1, True), "max")
+    codes = least_squares_codes(unit, 0.1, True)
+    values, columns = codes.abs().topk(min(_STRONGEST, len(unit)), dim=1)
+    return affinity(csr_from(columns, values, len(unit)), "max")
 
 
 _GRAPHS: dict[str, Callable] = {
