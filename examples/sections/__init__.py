@@ -2,5 +2,6 @@
 
 from .matrix_completion import real_tables
 from .mixed_table import mixed_table
+from .subspace_clustering import subspace_clustering
 
-SECTIONS = [real_tables, mixed_table]
+SECTIONS = [real_tables, mixed_table, subspace_clustering]

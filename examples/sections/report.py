@@ -56,9 +56,14 @@ class Section:
 
     title: str
     text: str
-    ours: str
+    ours: str | tuple[str, ...]  # our method, or several of them
+    note: str = NOTE  # what the columns mean
     rows: list[Row] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+
+    def is_ours(self, row):
+        """Whether a line is one of ours."""
+        return row.method in ((self.ours,) if isinstance(self.ours, str) else self.ours)
 
     def best(self, data, column):
         """The best value of a column, as printed, among the methods tried on the same data."""
@@ -67,17 +72,21 @@ class Section:
         return max(values) if column == "score" else min(values)
 
     def verdicts(self):
-        """One sentence per data set: how our method stands, wins and losses alike."""
+        """One sentence per data set and method of ours: how it stands, wins and losses alike."""
         for data in dict.fromkeys(row.data for row in self.rows):
             rows = [row for row in self.rows if row.data == data and row.seconds is not None]
-            ours = next(row for row in rows if row.method == self.ours)
-            lower = [r for r in rows if r.error is not None and round(r.error, 3) < round(ours.error, 3)]
-            higher = [r for r in rows if round(r.score, 3) > round(ours.score, 3)]
-            better = [f"error: {r.method} ({r.error:.3f} against {ours.error:.3f})" for r in lower]
-            better += [f"score: {r.method} ({r.score:.3f} against {ours.score:.3f})" for r in higher]
-            won = f"no method has a lower error or a higher score than {self.ours}"
-            lost = f"better than {self.ours} in {', in '.join(better)}"
-            yield f"{data}: {lost if better else won}."
+            for ours in filter(self.is_ours, rows):
+                yield f"{data}: {_verdict(ours, rows)}."
+
+
+def _verdict(ours, rows):
+    lower = [r for r in rows if r.error is not None and round(r.error, 3) < round(ours.error, 3)]
+    higher = [r for r in rows if round(r.score, 3) > round(ours.score, 3)]
+    better = [f"error: {r.method} ({r.error:.3f} against {ours.error:.3f})" for r in lower]
+    better += [f"score: {r.method} ({r.score:.3f} against {ours.score:.3f})" for r in higher]
+    if better:
+        return f"better than {ours.method} in {', in '.join(better)}"
+    return f"no method has {'' if ours.error is None else 'a lower error or '}a higher score than {ours.method}"
 
 
 def print_table(sections):
@@ -91,7 +100,10 @@ def print_table(sections):
         left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2])]
         right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
         print("  ".join(left + right))
-    print(f"\n{NOTE}\n")
+    print()
+    for note in dict.fromkeys(section.note for section in sections):
+        print(note)
+    print()
     for section in sections:
         for verdict in section.verdicts():
             print(verdict)
@@ -111,7 +123,7 @@ def _section(section, folder):
     parts = [f"<section><h2>{html.escape(section.title)}</h2>", section.text]
     parts.append("<table><thead><tr>" + "".join(f"<th>{name}</th>" for name in COLUMNS) + "</tr></thead><tbody>")
     for before, row in zip([None, *section.rows], section.rows):
-        kind = ("new " if before and before.data != row.data else "") + ("ours" if row.method == section.ours else "")
+        kind = ("new " if before and before.data != row.data else "") + ("ours" if section.is_ours(row) else "")
         cells = [f"<td>{html.escape(cell)}</td>" for cell in row.cells()]
         for place, column in ((2, "error"), (3, "score")):
             value = getattr(row, column)
@@ -120,7 +132,7 @@ def _section(section, folder):
         if before and before.data == row.data:
             cells[0] = "<td></td>"
         parts.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
-    parts.append(f'</tbody></table><p class="note">{NOTE}</p><ul>')
+    parts.append(f'</tbody></table><p class="note">{section.note}</p><ul>')
     parts += [f"<li>{html.escape(verdict)}</li>" for verdict in section.verdicts()]
     parts.append("</ul>")
     parts += [_picture(picture, folder) for picture in section.pictures]

@@ -35,7 +35,7 @@ def residuals(Y, X, supports: torch.Tensor, codes: torch.Tensor):
     """Return Y minus what `codes` (b, s), at the rows `supports` (b, s) of X, make of it; CSR for CSR."""
     if not sp.issparse(X):
         return Y - (codes[:, None] @ X[supports])[:, 0]
-    start = np.arange(0, supports.numel() + 1, max(1, supports.shape[1]))[: len(supports) + 1]
+    start = np.arange(len(supports) + 1) * supports.shape[1]
     C = sp.csr_array((codes.reshape(-1).numpy(), supports.reshape(-1).numpy(), start), shape=(len(codes), X.shape[0]))
     return Y - C @ X
 
