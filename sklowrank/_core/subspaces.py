@@ -89,21 +89,28 @@ def fit_flats(
 
 
 def dims_by_threshold(X: torch.Tensor, labels: torch.Tensor, n_clusters: int, *, centred: bool) -> int:
-    """Return one dimension for all clusters: the median over clusters of the rank by hard thresholding.
-
-    The optimal hard threshold for singular values under unknown noise (Gavish and Donoho 2014); at most a third of the
-    rows of a cluster, 32, and D - 1.
-    """
+    """Return one dimension for all clusters: the median over clusters of :func:`rank_by_threshold`."""
     ranks = []
     for k in range(n_clusters):
         Z = X[labels == k]
-        if len(Z) < 2:
-            continue
-        s = torch.linalg.svdvals(Z - Z.mean(0) if centred else Z)
-        beta = min(Z.shape) / max(Z.shape)
-        omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-        floor = torch.finfo(s.dtype).eps * max(Z.shape) * s[0]
-        rank = int((s > torch.maximum(omega * s.median(), floor)).sum())
-        ranks.append(min(rank, max(1, len(Z) // 3)))
+        if len(Z) > 1:
+            ranks.append(rank_by_threshold(torch.linalg.svdvals(Z - Z.mean(0) if centred else Z), *Z.shape))
+    return median_dimension(ranks, X.shape[1])
+
+
+def rank_by_threshold(s: torch.Tensor, n_rows: int, n_columns: int) -> int:
+    """Return the number of singular values `s` of a matrix above the noise, at most a third of its rows.
+
+    The optimal hard threshold for singular values under noise of unknown size (Gavish and Donoho 2014).
+    """
+    short, long = sorted((n_rows, n_columns))
+    beta = short / long
+    omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
+    rounding = torch.finfo(s.dtype).eps * long * s[0]
+    return min(int((s > torch.maximum(omega * s.median(), rounding)).sum()), max(1, n_rows // 3))
+
+
+def median_dimension(ranks: Sequence[int], n_columns: int) -> int:
+    """Return the median rank, between 1 and 32 and below the number of columns."""
     typical = sorted(ranks)[len(ranks) // 2] if ranks else 1
-    return max(1, min(typical, X.shape[1] - 1, 32))
+    return max(1, min(typical, n_columns - 1, 32))
