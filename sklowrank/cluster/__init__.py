@@ -1,5 +1,15 @@
 """Clusterers that find flat pieces (lines, planes, subspaces) instead of round blobs."""
 
 from ._k_subspaces import KSubspaces
+from ._least_squares import LeastSquaresSubspaceClustering
+from ._low_rank_representation import LowRankRepresentationClustering
+from ._orthogonal_matching_pursuit import SparseSubspaceClusteringOMP
+from ._thresholded import ThresholdedSubspaceClustering
 
-__all__ = ["KSubspaces"]
+__all__ = [
+    "KSubspaces",
+    "LeastSquaresSubspaceClustering",
+    "LowRankRepresentationClustering",
+    "SparseSubspaceClusteringOMP",
+    "ThresholdedSubspaceClustering",
+]

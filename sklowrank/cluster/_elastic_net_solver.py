@@ -56,7 +56,9 @@ def elastic_net_problem(X, *, gamma, tau, targets=None, lam=None, positive=False
     """
     Y = X if targets is None else targets
     if lam is None:
-        lam = torch.cat(walk(lambda rows: _largest(Y[rows], X, rows, targets is None), Y, X.shape[0], batch_size)) / gamma
+        lam = (
+            torch.cat(walk(lambda rows: _largest(Y[rows], X, rows, targets is None), Y, X.shape[0], batch_size)) / gamma
+        )
         lam = lam.clamp(min=torch.finfo(lam.dtype).tiny)
     else:
         lam = X.new_full((Y.shape[0],), lam)

@@ -40,9 +40,7 @@ def check_enough(weights, n_clusters, *, name="n_clusters"):
     n_samples = int((weights > 0).sum())
     if n_samples < n_clusters:
         kind = "" if n_samples == len(weights) else " of positive weight"
-        raise ValueError(
-            f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data."
-        )
+        raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")
 
 
 def distinct(X, weights):

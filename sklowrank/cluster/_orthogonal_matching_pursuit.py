@@ -1,15 +1,161 @@
 """Sparse subspace clustering by orthogonal matching pursuit."""
 
+from numbers import Integral, Real
+
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import check_random_state
 
+from .._core.compat import Interval, _fit_context
 from .._core.graphs import csr_from
 from ._gram import norms_of, products, residuals, small_grams, take, walk
+from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
 
 _DEPENDENT = 1e-10  # squared distance from the span of the atoms chosen, below which another atom adds nothing
 _HALVES = 20
+
+
+@documented("sum")
+class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
+    """Cluster rows by subspaces, coding each row by few others with orthogonal matching pursuit.
+
+    Greedy and fast; at its best where clusters are subspaces that pass through the origin, rows lie near them and are
+    many: faces under changing light, motion tracks. On tables where rows are not near subspaces, such as images of
+    digits, the later atoms are rows that resemble everything, and :class:`ThresholdedSubspaceClustering` is better.
+
+    Parameters
+    ----------
+    n_nonzero : int, default=5
+        Rows that code a row, at most. About the dimension of the subspaces, or fewer.
+    tol : float, default=1e-6
+        Stop coding a row when its squared residual falls below this share of its squared length.
+    <shared parameters>
+    <last parameters>
+
+    Attributes
+    ----------
+    representation_ : sparse array of shape (n_samples, n_samples)
+        Row i codes training row i by the others. CSR, with an empty diagonal.
+    <shared attributes>
+
+    See Also
+    --------
+    ElasticNetSubspaceClustering : Convex codes, denser graphs, slower.
+    ThresholdedSubspaceClustering : The nearest directions, and no more.
+
+    Notes
+    -----
+    Each step takes the row with the largest inner product with the residual and solves least squares on all taken so
+    far. Time O(n_samples² n_features n_nonzero), in blocks; memory O(n_samples n_nonzero). Where there are no more
+    features than `n_nonzero`, any rows code any row exactly and codes say nothing: there at most ``n_features // 2``
+    rows code a row, and codes are averaged over 20 random halves of the rows.
+
+    References
+    ----------
+    .. [1] C. You, D. Robinson, R. Vidal, "Scalable sparse subspace clustering by orthogonal matching pursuit", CVPR 2016.
+
+    Examples
+    --------
+    >>> from sklowrank.cluster import SparseSubspaceClusteringOMP
+    >>> from sklowrank.datasets import make_union_of_subspaces
+    >>> from sklowrank.metrics import clustering_accuracy
+    >>> X, y, _ = make_union_of_subspaces(300, 20, n_dims=3, n_clusters=3, random_state=0)
+    >>> model = SparseSubspaceClusteringOMP(3, n_nonzero=3, random_state=0).fit(X)
+    >>> clustering_accuracy(y, model.labels_)
+    1.0
+    """
+
+    _parameter_constraints = {
+        **CONSTRAINTS,
+        "n_nonzero": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        n_nonzero=5,
+        tol=1e-6,
+        normalize=True,
+        center=False,
+        n_pca=None,
+        affinity="auto",
+        n_init=10,
+        assign_labels="kmeans",
+        refine="none",
+        predict_method="residual",
+        n_dims="auto",
+        batch_size="auto",
+        device="auto",
+        random_state=None,
+    ):
+        self.n_clusters = n_clusters
+        self.n_nonzero = n_nonzero
+        self.tol = tol
+        self.normalize = normalize
+        self.center = center
+        self.n_pca = n_pca
+        self.affinity = affinity
+        self.n_init = n_init
+        self.assign_labels = assign_labels
+        self.refine = refine
+        self.predict_method = predict_method
+        self.n_dims = n_dims
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Cluster the rows.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows.
+        y : ignored
+            Present for pipelines.
+
+        Returns
+        -------
+        self : SparseSubspaceClusteringOMP
+        """
+        ready = make_ready(self, read(self, X, sparse=True))
+        codes = _codes(self, ready.rows, None, ready.ws)
+        vars(self).update(outcome(self, ready, codes, affinity_by_default="sum"))
+        return self
+
+    def predict(self, X):
+        """Return the cluster of each row, by the subspaces that the training rows span.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : array of shape (n_samples,)
+        """
+        return predict(self, X, _codes, sparse=True)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _codes(estimator, atoms, targets, ws):
+    seed = int(torch.randint(2**31 - 1, (1,), generator=ws.generator, dtype=torch.long, device="cpu"))
+    options = {"random_state": seed, "targets": targets, "batch_size": estimator.batch_size}
+    return matching_pursuit_codes(atoms, estimator.n_nonzero, estimator.tol, **options)
+
+
+# The codes
 
 
 def matching_pursuit_codes(X, n_nonzero, tol, *, random_state=None, targets=None, batch_size="auto"):

@@ -1,0 +1,229 @@
+"""Low-rank representation clustering: codes of low rank in closed form, or with whole rows as outliers."""
+
+from numbers import Integral, Real
+
+import torch
+from sklearn.base import BaseEstimator, ClusterMixin
+
+from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.prox import row_threshold, singular_value_threshold
+from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
+
+_MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of unit length
+
+
+@documented("max")
+class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
+    """Cluster rows by subspaces, coding all rows together with a matrix of low rank.
+
+    Closed form by one singular value decomposition; dense, so for some thousands of rows. With ``error="l21"`` whole rows
+    may be outliers. Where subspaces are many and their dimensions sum to more than the features, the rank says little,
+    and sparse codes do better.
+
+    Parameters
+    ----------
+    tau : float, default=10.0
+        Weight of the fit against the rank, above 0: singular values below ``1 / sqrt(tau)`` are dropped.
+    n_dims_total : int or None, default=None
+        Keep this many singular vectors, with equal weights, instead of choosing by `tau`.
+    error : {"frobenius", "l21"}, default="frobenius"
+        Penalty of what the codes leave: sum of squares, or sum of the lengths of rows, which leaves a few rows out.
+    lam : float, default=0.1
+        For "l21": weight of that penalty, above 0. Raising it admits fewer outliers.
+    power : float, default=4
+        The graph is the cosine between rows of the weighted singular vectors to this power, at least 1.
+    <shared parameters>
+    <last parameters>
+
+    Attributes
+    ----------
+    representation_ : ndarray of shape (n_samples, n_samples)
+        Row i codes training row i by all rows, itself included.
+    <shared attributes>
+
+    See Also
+    --------
+    LeastSquaresSubspaceClustering : Ridge regression instead of low rank.
+
+    Notes
+    -----
+    With :math:`X = U S V^\\top` the minimiser of :math:`\\|C\\|_* + \\frac{\\tau}{2} \\|A - C A\\|_F^2` together with
+    the clean rows A is :math:`U \\max(0, 1 - 1 / (\\tau s_j^2)) U^\\top`. "l21" minimises
+    :math:`\\|C\\|_* + \\lambda \\|E\\|_{2,1}` under :math:`X = C X + E` by an augmented Lagrangian, to a residual
+    of 1e-6. Memory O(n_samples²).
+
+    References
+    ----------
+    .. [1] G. Liu, Z. Lin, S. Yan, J. Sun, Y. Yu, Y. Ma, "Robust recovery of subspace structures by low-rank
+       representation", IEEE Transactions on Pattern Analysis and Machine Intelligence, 2013.
+    .. [2] P. Favaro, R. Vidal, A. Ravichandran, "A closed form solution to robust subspace estimation and clustering",
+       CVPR 2011.
+    .. [3] R. Vidal, P. Favaro, "Low rank subspace clustering", Pattern Recognition Letters, 2014.
+
+    Examples
+    --------
+    >>> from sklowrank.cluster import LowRankRepresentationClustering
+    >>> from sklowrank.datasets import make_union_of_subspaces
+    >>> from sklowrank.metrics import clustering_accuracy
+    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.05, random_state=0)
+    >>> model = LowRankRepresentationClustering(3, n_dims_total=9, random_state=0).fit(X)
+    >>> clustering_accuracy(y, model.labels_)
+    1.0
+    """
+
+    _parameter_constraints = {
+        **CONSTRAINTS,
+        "tau": [Interval(Real, 0, None, closed="neither")],
+        "n_dims_total": [None, Interval(Integral, 1, None, closed="left")],
+        "error": [StrOptions({"frobenius", "l21"})],
+        "lam": [Interval(Real, 0, None, closed="neither")],
+        "power": [Interval(Real, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        n_clusters=8,
+        *,
+        tau=10.0,
+        n_dims_total=None,
+        error="frobenius",
+        lam=0.1,
+        power=4,
+        normalize=True,
+        center=False,
+        n_pca=None,
+        affinity="auto",
+        n_init=10,
+        assign_labels="kmeans",
+        refine="none",
+        predict_method="residual",
+        n_dims="auto",
+        batch_size="auto",
+        device="auto",
+        random_state=None,
+    ):
+        self.n_clusters = n_clusters
+        self.tau = tau
+        self.n_dims_total = n_dims_total
+        self.error = error
+        self.lam = lam
+        self.power = power
+        self.normalize = normalize
+        self.center = center
+        self.n_pca = n_pca
+        self.affinity = affinity
+        self.n_init = n_init
+        self.assign_labels = assign_labels
+        self.refine = refine
+        self.predict_method = predict_method
+        self.n_dims = n_dims
+        self.batch_size = batch_size
+        self.device = device
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Cluster the rows.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+        y : ignored
+            Present for pipelines.
+
+        Returns
+        -------
+        self : LowRankRepresentationClustering
+        """
+        ready = make_ready(self, read(self, X))
+        rows = ready.rows
+        if self.error == "l21":
+            codes, left = codes_with_outliers(rows, self.lam)
+        else:
+            U, _, w = low_rank_factors(rows, self.tau, self.n_dims_total)
+            codes, left = (U * w) @ U.mT, U * w.sqrt()
+        found = outcome(self, ready, codes, strengths=cosines(left, self.power), affinity_by_default="max")
+        vars(self).update(found, _rank=left.shape[1])
+        return self
+
+    def predict(self, X):
+        """Return the cluster of each row, by the subspaces that the training rows span.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : array of shape (n_samples,)
+        """
+        return predict(self, X, _code_new_rows)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
+
+def _code_new_rows(estimator, atoms, rows, ws):
+    """Return ``Y V S^-1 diag(w) U'``: the same weights on the singular vectors of the training rows."""
+    rank = estimator._rank if estimator.error == "l21" else estimator.n_dims_total
+    U, s, w = low_rank_factors(atoms, estimator.tau, rank)
+    V = atoms.mT @ U / s
+    return (rows @ V / s * w) @ U.mT
+
+
+# The codes
+
+
+def low_rank_factors(X, tau, rank):
+    """Return left singular vectors U (n, r), singular values s (r,) and weights w (r,): the codes are U diag(w) U'.
+
+    The weights are ``1 - 1 / (tau s²)`` where that is positive, or 1 for the `rank` leading ones. Singular values of
+    rounding are dropped, and at least one is kept.
+    """
+    U, s, _ = torch.linalg.svd(X, full_matrices=False)
+    real = int((s > torch.finfo(s.dtype).eps * max(X.shape) * s[0]).sum())
+    if rank is not None:
+        w = torch.ones_like(s)
+        kept = min(rank, real)
+    else:
+        w = 1 - 1 / (tau * s.square().clamp(min=torch.finfo(s.dtype).tiny))
+        kept = min(int((w > 0).sum()), real)
+    kept = max(1, kept)
+    return U[:, :kept], s[:kept].clamp(min=torch.finfo(s.dtype).tiny), w[:kept].clamp(min=0)
+
+
+def cosines(A, power):
+    """Return the absolute cosines between the rows of A to a power, zero on the diagonal."""
+    A = torch.nn.functional.normalize(A, dim=1, eps=torch.finfo(A.dtype).tiny)
+    return (A @ A.mT).abs_().pow_(power).fill_diagonal_(0)
+
+
+def codes_with_outliers(X, lam):
+    """Return the codes C (n, n) that minimise ``|C|_* + lam |E|_2,1`` under ``X = C X + E``, and C's left factor.
+
+    Inexact augmented Lagrangian with the auxiliary J = C. The optimal codes vanish outside the span of the left singular
+    vectors U of X, so that with X = U A and C = Z U' all is done on Z (n, r), r at most n_features. The factor is that
+    of the singular value decomposition of C, columns times the roots of the singular values.
+    """
+    U, s, Vh = torch.linalg.svd(X, full_matrices=False)
+    r = max(1, int((s > torch.finfo(s.dtype).eps * max(X.shape) * s[0]).sum()))
+    U, A = U[:, :r], s[:r, None] * Vh[:r]
+    Z, E, Y1, Y2 = torch.zeros_like(U), torch.zeros_like(X), torch.zeros_like(X), torch.zeros_like(U)
+    inner = torch.linalg.cholesky(A @ A.mT + torch.eye(r, dtype=X.dtype, device=X.device))
+    mu = 1e-2
+    for _ in range(_MOST_STEPS):
+        J = singular_value_threshold(Z + Y2 / mu, 1 / mu)
+        Z = torch.cholesky_solve(((X - E + Y1 / mu) @ A.mT + J - Y2 / mu).mT, inner).mT
+        E = row_threshold(X - Z @ A + Y1 / mu, lam / mu)
+        left, apart = X - Z @ A - E, Z - J
+        Y1, Y2 = Y1 + mu * left, Y2 + mu * apart
+        if float(torch.maximum(left.abs().max(), apart.abs().max())) < _TOLERANCE:
+            break
+        mu = min(1e6, 1.1 * mu)
+    P, strength, _ = torch.linalg.svd(J, full_matrices=False)
+    kept = max(1, int((strength > 0).sum()))
+    return J @ U.mT, P[:, :kept] * strength[:kept].sqrt()

@@ -1,0 +1,405 @@
+"""What the self-expressive clusterers share: rows made ready, and the way from codes to labels, flats and predictions.
+
+Each method codes every row as a combination of the other rows. The codes make a graph, its spectrum makes clusters, and
+the clusters make subspaces, by which new rows are assigned. Methods differ in how they code and in nothing else.
+"""
+
+import warnings
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.compat import Interval, StrOptions
+from .._core.graphs import affinity, graph_clusters, largest_cluster
+from .._core.linalg import signs_of_largest
+from .._core.subspaces import median_dimension, rank_by_threshold, squared_distances, top_eigenpairs
+from .._core.validation import check_fit_data, check_new_data
+from .._core.workspace import Workspace, open_workspace
+from ._k_subspaces_solver import alternate
+
+CONSTRAINTS = {
+    "n_clusters": [Interval(Integral, 1, None, closed="left")],
+    "normalize": ["boolean"],
+    "center": ["boolean"],
+    "n_pca": [None, Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="neither")],
+    "affinity": [StrOptions({"auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"})],
+    "n_init": [Interval(Integral, 1, None, closed="left")],
+    "assign_labels": [StrOptions({"kmeans", "cluster_qr"})],
+    "refine": [StrOptions({"none", "k-subspaces", "mixture"})],
+    "predict_method": [StrOptions({"residual", "code"})],
+    "n_dims": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    "device": [str],
+    "random_state": ["random_state"],
+}
+
+
+_PARAMETERS = """
+    n_clusters : int, default=8
+        Number of clusters.
+    normalize : bool, default=True
+        Scale rows to unit length, so that angles count and not sizes.
+    center : bool, default=False
+        Subtract the mean of the rows first. The subspaces then pass through it instead of the origin.
+    n_pca : int, float in (0, 1) or None, default=None
+        Work with this many principal axes of the rows (at least 2), or with as many as hold this share of their
+        squares. None takes the rows as they are.
+    affinity : {"auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"}, default="auto"
+        How magnitudes of codes become a symmetric graph: "sum" adds the transpose, "max" first divides each row by its
+        largest entry, "doubly_stochastic" projects on matrices with unit row sums, "nearest_neighbors" joins each row
+        to the 3 with the most similar codes. "auto" is "{default}".
+    n_init : int, default=10
+        Runs of k-means on the spectral embedding; the best is kept.
+    assign_labels : {"kmeans", "cluster_qr"}, default="kmeans"
+        How the embedding becomes labels: k-means, or pivoted QR, which needs no seed.
+    refine : {"none", "k-subspaces", "mixture"}, default="none"
+        What to do with the labels of the graph: nothing, or start K-subspaces or a mixture of low-rank Gaussians from
+        them. "mixture" is the better one on most real data.
+    predict_method : {"residual", "code"}, default="residual"
+        `predict` assigns new rows to the nearest subspace, or codes them over the training rows, which are then kept,
+        and takes the cluster with the largest share of the code.
+    n_dims : int or "auto", default="auto"
+        Dimension of the subspaces behind `predict` and `refine`, below `n_features`. "auto" is the number of singular
+        values above the noise, the median over clusters.
+"""
+_LAST_PARAMETERS = """
+    batch_size : int or "auto", default="auto"
+        Rows handled at once. It bounds memory and does not change the result.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1".
+    random_state : int, RandomState instance or None, default=None
+        Seeds the spectral step.
+"""
+_ATTRIBUTES = """
+    affinity_matrix_ : sparse array of shape (n_samples, n_samples)
+        The graph: symmetric, CSR, with an empty diagonal.
+    labels_ : ndarray of shape (n_samples,)
+        Cluster of each training row, from the graph. `predict` on the same rows asks the subspaces instead and may
+        differ; with `refine` both agree.
+    bases_ : list of ndarrays of shape (n_features, n_dims_[k])
+        Orthonormal bases of the clusters' subspaces, for each cluster found.
+    means_ : ndarray of shape (n_clusters, n_features)
+        A point of each subspace: the mean of the rows with `center`, else zeros.
+    n_dims_ : ndarray of shape (n_clusters,)
+        Dimensions of the subspaces.
+    n_components_graph_ : int
+        Number of connected components of the graph; more than `n_clusters` say that it falls apart.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, where X had names that are strings.
+"""
+
+
+def documented(affinity: str):
+    """Fill the lines <shared ...> of a class's docstring with what all six say in the same words."""
+
+    def fill(cls):
+        parts = {
+            "shared parameters": _PARAMETERS.replace("{default}", affinity),
+            "last parameters": _LAST_PARAMETERS,
+            "shared attributes": _ATTRIBUTES,
+        }
+        for name, text in parts.items():
+            cls.__doc__ = (cls.__doc__ or "").replace(f"<{name}>", text.strip())
+        return cls
+
+    return fill
+
+
+class Ready(NamedTuple):
+    """Rows as they are coded: centred, projected on principal axes and scaled to unit length, as far as asked for."""
+
+    rows: torch.Tensor | sp.csr_array  # (n, p), float64
+    centre: torch.Tensor | None  # (D,)
+    axes: torch.Tensor | None  # (D, p)
+    ws: Workspace
+
+
+# Rows made ready
+
+
+def read(estimator, X, *, sparse: bool = False):
+    """Validate the X of `fit`."""
+    X = check_fit_data(
+        estimator, X, ensure_min_features=2, ensure_min_samples=2, accept_sparse="csr" if sparse else False
+    )
+    n_samples, n_features = X.shape
+    if n_samples < estimator.n_clusters:
+        raise ValueError(
+            f"n_samples={n_samples} should be >= n_clusters={estimator.n_clusters}. Lower n_clusters or add data."
+        )
+    if estimator.n_dims != "auto" and estimator.n_dims >= n_features:
+        raise ValueError(
+            f"n_dims={estimator.n_dims} is too large for X with n_features={n_features}. "
+            f"Pass at most {n_features - 1}, or 'auto'."
+        )
+    if sp.issparse(X) and estimator.center:
+        raise ValueError("center=True would make a sparse X dense. Pass center=False, or X.toarray().")
+    if sp.issparse(X) and estimator.refine != "none" and estimator.n_pca is None:
+        raise ValueError(f"refine={estimator.refine!r} needs dense rows. Pass n_pca, X.toarray(), or refine='none'.")
+    return X
+
+
+def make_ready(estimator, X) -> Ready:
+    """Return the training rows as they are coded; warn of rows that are all zeros. To be called by `fit` itself."""
+    ws = open_workspace(X, device=estimator.device, random_state=estimator.random_state)
+    rows = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else ws.load(X).double()
+    centre = rows.mean(0) if estimator.center else None
+    rows = rows if centre is None else rows - centre
+    axes = None if estimator.n_pca is None else _principal_axes(rows, estimator.n_pca)
+    rows = _scaled(_projected(rows, axes), estimator.normalize)
+    n_zeros = int((_lengths(rows) == 0).sum())
+    if n_zeros:
+        warnings.warn(
+            f"{n_zeros} of {rows.shape[0]} rows are all zeros and say nothing about a subspace; they join the largest "
+            "cluster. Leave them out, or pass center=True.",
+            UserWarning,
+            stacklevel=4,  # past make_ready, fit and the wrapper of _fit_context: the user's own line
+        )
+    return Ready(rows, centre, axes, ws)
+
+
+def _principal_axes(rows, n_pca):
+    """Return the leading right singular vectors (D, p) of rows, or as many as hold the share `n_pca` of the squares."""
+    V, e = _right_singular_vectors(rows, min(rows.shape))
+    if isinstance(n_pca, Integral):
+        return V[:, : max(2, n_pca)]
+    held = e.cumsum(0) / e.sum().clamp(min=torch.finfo(e.dtype).tiny)
+    return V[:, : max(2, int((held < n_pca).sum()) + 1)]
+
+
+def _right_singular_vectors(rows, count):
+    """Return `count` right singular vectors (D, count) and squared singular values, by the smaller Gram matrix."""
+    n, D = rows.shape
+    if n >= D:
+        return top_eigenpairs(_dense(rows.T @ rows), count)
+    V, e = top_eigenpairs(_dense(rows @ rows.T), count)
+    U = rows.T @ (V.cpu().numpy() if sp.issparse(rows) else V)
+    U = torch.as_tensor(U) / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()
+    return torch.linalg.qr(U).Q, e
+
+
+def _dense(product):
+    return torch.from_numpy(product.toarray()) if sp.issparse(product) else product
+
+
+def _projected(rows, axes):
+    if axes is None:
+        return rows
+    return torch.from_numpy(rows @ axes.cpu().numpy()) if sp.issparse(rows) else rows @ axes
+
+
+def _scaled(rows, normalize):
+    """Return rows of unit length; rows of zeros stay so."""
+    if not normalize:
+        return rows
+    tiny = np.finfo(np.float64).tiny
+    if sp.issparse(rows):
+        return sp.csr_array(sp.diags_array(1 / np.maximum(_lengths(rows).numpy(), tiny)) @ rows)
+    largest = rows.abs().amax(1, keepdim=True).clamp(min=tiny)  # squares of the quotient neither overflow nor vanish
+    return torch.nn.functional.normalize(rows / largest, dim=1, eps=tiny)
+
+
+def _lengths(rows):
+    if sp.issparse(rows):
+        return torch.from_numpy(np.sqrt(np.asarray(rows.power(2).sum(axis=1)).ravel()))
+    return torch.linalg.vector_norm(rows, dim=1)
+
+
+# From codes to clusters
+
+
+def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_default: str) -> dict:
+    """Return the fitted attributes that follow from codes (n, n), CSR or dense.
+
+    `strengths` (n, n) make the graph in place of the codes themselves.
+    """
+    how = affinity_by_default if estimator.affinity == "auto" else estimator.affinity
+    K, ws = estimator.n_clusters, ready.ws
+    W = affinity(codes if strengths is None else strengths, how, n_pieces=K)
+    seed = int(torch.randint(2**31 - 1, (1,), generator=ws.generator, dtype=torch.long, device="cpu"))
+    labels, n_pieces = graph_clusters(
+        W, K, random_state=seed, n_init=estimator.n_init, assign_labels=estimator.assign_labels
+    )
+    labels = torch.from_numpy(labels).to(ws.device)
+    return {
+        **_flats(estimator, ready, labels),
+        "representation_": codes.astype(_numpy_dtype(ws)) if sp.issparse(codes) else ws.store(codes.to(ws.dtype)),
+        "affinity_matrix_": W.astype(_numpy_dtype(ws)),
+        "n_components_graph_": n_pieces,
+    }
+
+
+def _numpy_dtype(ws):
+    return np.float32 if ws.dtype == torch.float32 else np.float64
+
+
+def _flats(estimator, ready, labels):
+    """Return the flats of the clusters, the labels of all rows, and what predictions need."""
+    rows, ws = ready.rows, ready.ws
+    known = labels >= 0
+    if not known.any():  # a graph without an edge: one cluster
+        known, labels = known | True, torch.zeros_like(labels)
+    K = int(labels.max()) + 1
+    members = [(known & (labels == k)).nonzero()[:, 0] for k in range(K)]
+    dims = _dimensions(estimator, rows, members)
+    bases = _bases(rows, members, dims)
+    mixture = None
+    if estimator.refine != "none":
+        filled = torch.where(known, labels, squared_distances(rows, rows.new_zeros(K, rows.shape[1]), bases).argmin(1))
+        bases, mixture = _refined(estimator.refine, rows, filled, dims, ws)
+
+    signs = torch.stack([signs_of_largest(U.mT) for U in bases])[:, None]
+    full = bases * signs if ready.axes is None else ready.axes @ (bases * signs)
+    found = {
+        "bases_": [ws.store(U[:, :d].to(ws.dtype)) for U, d in zip(full, dims)],
+        "means_": ws.store(_means(ready, K, full.shape[1])),
+        "n_dims_": ws.store(torch.tensor(dims, device=ws.device)),
+        "_preparation": [ws.store(part) for part in (ready.centre, ready.axes) if part is not None],
+        "_mixture": [ws.store(part) for part in (mixture.weights, mixture.variances, mixture.noise)] if mixture else [],
+        "_training_rows": None,
+    }
+    if estimator.predict_method == "code":
+        found["_training_rows"] = rows if sp.issparse(rows) else ws.store(rows)
+    assigned = _assigned(estimator, found, ready, rows)
+    labels = torch.where(known, labels, assigned) if estimator.refine == "none" else assigned
+    return {**found, "labels_": ws.store(_place_zeros(rows, labels))}
+
+
+def _refined(how, rows, labels, dims, ws):
+    """Return the bases that K-subspaces or the mixture reaches from labels, and in the latter case the mixture."""
+    if how == "k-subspaces":
+        return alternate(rows, rows.new_ones(len(rows)), labels, dims, centred=False)[1], None
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=ws.generator, dtype=torch.float64, device="cpu").to(ws.device)
+
+    # imported here, because the mixture for its part starts from the codes of this package
+    from ..mixture._expectation_maximization import refine
+
+    mixture = refine(rows, labels, dims, randn=normal)
+    return mixture.bases, mixture
+
+
+def _means(ready, K, D):
+    if ready.centre is None:
+        return torch.zeros(K, D, dtype=ready.ws.dtype, device=ready.ws.device)
+    return ready.centre.to(ready.ws.dtype).expand(K, D)
+
+
+def _dimensions(estimator, rows, members):
+    """Return the dimension of each cluster's subspace: one for all, as far as a cluster has the rows."""
+    D = rows.shape[1]
+    if estimator.n_dims == "auto":
+        ranks = [
+            rank_by_threshold(_right_singular_vectors(rows[_index(rows, m)], min(len(m), D))[1].sqrt(), len(m), D)
+            for m in members
+            if len(m) > 1
+        ]
+        dimension = median_dimension(ranks, D)
+    else:
+        dimension = min(estimator.n_dims, D - 1)
+    return [max(1, min(dimension, len(m))) for m in members]
+
+
+def _bases(rows, members, dims):
+    """Return the bases (K, D, d) of the subspaces nearest to the rows of each cluster."""
+    device = None if sp.issparse(rows) else rows.device
+    bases = torch.zeros(len(dims), rows.shape[1], max(dims), dtype=torch.float64, device=device)
+    for k, (m, d) in enumerate(zip(members, dims)):
+        bases[k, :, :d] = _right_singular_vectors(rows[_index(rows, m)], d)[0]
+    return bases
+
+
+def _index(rows, positions):
+    return positions.cpu().numpy() if sp.issparse(rows) else positions
+
+
+def _place_zeros(rows, labels):
+    """Give rows of zeros, which lie in every subspace, to the largest cluster."""
+    zero = _lengths(rows).to(labels.device) == 0
+    if not zero.any():
+        return labels
+    return torch.where(zero, largest_cluster(torch.where(zero, -1, labels).cpu().numpy()), labels)
+
+
+# New rows
+
+
+def predict(estimator, X, code, *, sparse: bool = False):
+    """Return the clusters of new rows; ``code(estimator, atoms, rows, ws)`` codes them for `predict_method` "code"."""
+    X = check_new_data(estimator, X, method="predict", like="means_", accept_sparse="csr" if sparse else False)
+    ws = open_workspace(X, device=estimator.device, random_state=estimator.random_state)
+    exact, left = ws.exact(), list(estimator._preparation)
+    centre = exact.load(left.pop(0)) if estimator.center else None
+    axes = exact.load(left.pop(0)) if left else None
+    rows = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else ws.load(X).double()
+    rows = rows if centre is None else rows - centre
+    rows = _scaled(_projected(rows, axes), estimator.normalize)
+    ready = Ready(rows, centre, axes, ws)
+    labels = _assigned(estimator, vars(estimator), ready, rows)
+    if estimator.predict_method == "code":
+        labels = _labels_by_code(estimator, ready, labels, code)
+    zero = _lengths(rows).to(labels.device) == 0
+    return ws.store(torch.where(zero, largest_cluster(np.asarray(estimator.labels_)), labels))
+
+
+def _assigned(estimator, fitted, ready, rows):
+    """Return the nearest subspace of each row, or its most probable component after refining by the mixture."""
+    exact = ready.ws.exact()
+    bases = [exact.load(U) for U in fitted["bases_"]]
+    width = max(U.shape[1] for U in bases)
+    bases = torch.stack([torch.nn.functional.pad(U, (0, width - U.shape[1])) for U in bases])
+    bases = bases if ready.axes is None else ready.axes.mT @ bases
+    K, D = len(bases), bases.shape[1]
+    flat, origin = bases.permute(1, 0, 2).reshape(D, -1), bases.new_zeros(K, D)
+    posterior = _posterior([exact.load(part) for part in fitted["_mixture"]], origin, bases)
+
+    def nearest(at):
+        part = rows[at]
+        if posterior is not None:
+            return posterior(part).argmax(1)
+        if sp.issparse(part):
+            P = torch.from_numpy(part @ flat.numpy()).view(-1, K, width)
+            return P.square().sum(2).argmax(1)  # the rows pass through the origin, so the rest is what P leaves
+        return squared_distances(part, origin, bases).argmin(1)
+
+    per_row = 8 * (3 * D + 3 * K * (width + 2))
+    block = rows_per_block("auto", rows.shape[0], per_row)
+    return torch.cat(list(in_blocks(nearest, rows.shape[0], block, bytes_per_row=per_row)))
+
+
+def _posterior(mixture, means, bases):
+    """Return the joint log densities of rows as a function, or None where nothing was refined by the mixture."""
+    if not mixture:
+        return None
+    from ..mixture._low_rank_gaussian import Model, log_joint
+
+    weights, variances, noise = mixture
+    model = Model(weights, means, bases, variances, noise)
+    return lambda part: log_joint(part, model)
+
+
+def _labels_by_code(estimator, ready, labels, code):
+    """Return the cluster with the largest absolute code mass of each row; `labels` where the code is empty."""
+    atoms = estimator._training_rows
+    if atoms is None:
+        raise ValueError("predict_method='code' needs the training rows. Set it before fit.")
+    atoms = atoms if sp.issparse(atoms) else ready.ws.exact().load(atoms)
+    rows = ready.rows
+    if sp.issparse(rows) != sp.issparse(atoms):
+        rows, atoms = (part if sp.issparse(part) else sp.csr_array(part.cpu().numpy()) for part in (rows, atoms))
+    codes = code(estimator, atoms, rows, ready.ws)
+    known = np.asarray(estimator.labels_)
+    member = sp.csr_array((np.ones(len(known)), (np.arange(len(known)), known)))
+    if sp.issparse(codes):
+        mass = torch.as_tensor((abs(codes) @ member).toarray())
+    else:
+        mass = codes.abs() @ torch.from_numpy(member.toarray()).to(codes)
+    return torch.where((mass > 0).any(1).to(labels.device), mass.argmax(1).to(labels.device), labels)
