@@ -1,5 +1,6 @@
 """Clusterers that find flat pieces (lines, planes, subspaces) instead of round blobs."""
 
+from ._elastic_net import ElasticNetSubspaceClustering
 from ._k_subspaces import KSubspaces
 from ._least_squares import LeastSquaresSubspaceClustering
 from ._low_rank_representation import LowRankRepresentationClustering
@@ -7,6 +8,7 @@ from ._orthogonal_matching_pursuit import SparseSubspaceClusteringOMP
 from ._thresholded import ThresholdedSubspaceClustering
 
 __all__ = [
+    "ElasticNetSubspaceClustering",
     "KSubspaces",
     "LeastSquaresSubspaceClustering",
     "LowRankRepresentationClustering",

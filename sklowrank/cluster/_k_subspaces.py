@@ -7,6 +7,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.callback import CallbackSupportMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context, check_sample_weight
+from .._core.graphs import pack, packed_attribute
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.subspaces import dims_by_threshold
@@ -153,6 +154,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         "verbose": ["verbose"],
     }
 
+    affinity_matrix_ = packed_attribute("_affinity")
+
     def __init__(
         self,
         n_clusters=8,
@@ -212,9 +215,9 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter)
-        vars(self).pop("affinity_matrix_", None)
+        vars(self).pop("_affinity", None)
         if graph is not None:
-            self.affinity_matrix_ = graph
+            self._affinity = pack(graph)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)

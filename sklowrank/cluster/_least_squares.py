@@ -6,6 +6,7 @@ import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.compat import Interval, _fit_context
+from .._core.graphs import packed_attribute
 from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
 
 
@@ -64,6 +65,8 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
         "alpha": [Interval(Real, 0, None, closed="neither")],
         "zero_diagonal": ["boolean"],
     }
+
+    affinity_matrix_ = packed_attribute("_affinity")
 
     def __init__(
         self,

@@ -6,6 +6,7 @@ import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.graphs import packed_attribute
 from .._core.prox import row_threshold, singular_value_threshold
 from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
 
@@ -79,6 +80,8 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
         "lam": [Interval(Real, 0, None, closed="neither")],
         "power": [Interval(Real, 1, None, closed="left")],
     }
+
+    affinity_matrix_ = packed_attribute("_affinity")
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import check_random_state
 
 from .._core.compat import Interval, _fit_context
-from .._core.graphs import csr_from
+from .._core.graphs import csr_from, packed_attribute
 from ._gram import norms_of, products, residuals, small_grams, take, walk
 from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
 
@@ -72,6 +72,9 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
         "n_nonzero": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
     }
+
+    representation_ = packed_attribute("_representation")
+    affinity_matrix_ = packed_attribute("_affinity")
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ the clusters make subspaces, by which new rows are assigned. Methods differ in h
 """
 
 import warnings
-from numbers import Integral, Real
+from numbers import Integral
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +13,8 @@ import scipy.sparse as sp
 import torch
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import Interval, StrOptions
-from .._core.graphs import affinity, graph_clusters, largest_cluster
+from .._core.compat import Interval, RealNotInt, StrOptions
+from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, unpack
 from .._core.linalg import signs_of_largest
 from .._core.subspaces import median_dimension, rank_by_threshold, squared_distances, top_eigenpairs
 from .._core.validation import check_fit_data, check_new_data
@@ -25,7 +25,7 @@ CONSTRAINTS = {
     "n_clusters": [Interval(Integral, 1, None, closed="left")],
     "normalize": ["boolean"],
     "center": ["boolean"],
-    "n_pca": [None, Interval(Integral, 1, None, closed="left"), Interval(Real, 0, 1, closed="neither")],
+    "n_pca": [None, Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="neither")],
     "affinity": [StrOptions({"auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"})],
     "n_init": [Interval(Integral, 1, None, closed="left")],
     "assign_labels": [StrOptions({"kmeans", "cluster_qr"})],
@@ -230,10 +230,16 @@ def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_defau
     labels = torch.from_numpy(labels).to(ws.device)
     return {
         **_flats(estimator, ready, labels),
-        "representation_": codes.astype(_numpy_dtype(ws)) if sp.issparse(codes) else ws.store(codes.to(ws.dtype)),
-        "affinity_matrix_": W.astype(_numpy_dtype(ws)),
+        **_stored_codes(codes, ws),
+        "_affinity": pack(W.astype(_numpy_dtype(ws))),
         "n_components_graph_": n_pieces,
     }
+
+
+def _stored_codes(codes, ws):
+    if sp.issparse(codes):
+        return {"_representation": pack(codes.astype(_numpy_dtype(ws)))}
+    return {"representation_": ws.store(codes.to(ws.dtype))}
 
 
 def _numpy_dtype(ws):
@@ -266,7 +272,7 @@ def _flats(estimator, ready, labels):
         "_training_rows": None,
     }
     if estimator.predict_method == "code":
-        found["_training_rows"] = rows if sp.issparse(rows) else ws.store(rows)
+        found["_training_rows"] = pack(rows) if sp.issparse(rows) else ws.store(rows)
     assigned = _assigned(estimator, found, ready, rows)
     labels = torch.where(known, labels, assigned) if estimator.refine == "none" else assigned
     return {**found, "labels_": ws.store(_place_zeros(rows, labels))}
@@ -347,7 +353,11 @@ def predict(estimator, X, code, *, sparse: bool = False):
     if estimator.predict_method == "code":
         labels = _labels_by_code(estimator, ready, labels, code)
     zero = _lengths(rows).to(labels.device) == 0
-    return ws.store(torch.where(zero, largest_cluster(np.asarray(estimator.labels_)), labels))
+    return ws.store(torch.where(zero, largest_cluster(_training_labels(estimator, ws)), labels))
+
+
+def _training_labels(estimator, ws):
+    return ws.load(estimator.labels_).cpu().numpy()
 
 
 def _assigned(estimator, fitted, ready, rows):
@@ -391,12 +401,12 @@ def _labels_by_code(estimator, ready, labels, code):
     atoms = estimator._training_rows
     if atoms is None:
         raise ValueError("predict_method='code' needs the training rows. Set it before fit.")
-    atoms = atoms if sp.issparse(atoms) else ready.ws.exact().load(atoms)
+    atoms = unpack(atoms) if isinstance(atoms, list) else ready.ws.exact().load(atoms)
     rows = ready.rows
     if sp.issparse(rows) != sp.issparse(atoms):
         rows, atoms = (part if sp.issparse(part) else sp.csr_array(part.cpu().numpy()) for part in (rows, atoms))
     codes = code(estimator, atoms, rows, ready.ws)
-    known = np.asarray(estimator.labels_)
+    known = _training_labels(estimator, ready.ws)
     member = sp.csr_array((np.ones(len(known)), (np.arange(len(known)), known)))
     if sp.issparse(codes):
         mass = torch.as_tensor((abs(codes) @ member).toarray())

@@ -7,7 +7,7 @@ import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.graphs import csr_from
+from .._core.graphs import csr_from, packed_attribute
 from ._gram import mask_own, norms_of, products, walk
 from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
 
@@ -66,6 +66,9 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
         **CONSTRAINTS,
         "n_neighbors": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
+
+    representation_ = packed_attribute("_representation")
+    affinity_matrix_ = packed_attribute("_affinity")
 
     def __init__(
         self,
