@@ -5,6 +5,7 @@ from ._k_subspaces import KSubspaces
 from ._least_squares import LeastSquaresSubspaceClustering
 from ._low_rank_representation import LowRankRepresentationClustering
 from ._orthogonal_matching_pursuit import SparseSubspaceClusteringOMP
+from ._sparse import SparseSubspaceClustering
 from ._thresholded import ThresholdedSubspaceClustering
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "KSubspaces",
     "LeastSquaresSubspaceClustering",
     "LowRankRepresentationClustering",
+    "SparseSubspaceClustering",
     "SparseSubspaceClusteringOMP",
     "ThresholdedSubspaceClustering",
 ]

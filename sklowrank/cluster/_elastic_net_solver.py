@@ -15,10 +15,10 @@ from .._core.graphs import csr_from
 from .._core.iterate import Step
 from ._gram import mask_own, products, residuals, small_grams, take, walk, whole_gram
 
-_NEWTON_STEPS = 20  # of one round; what is left then is taken up by the next
+_NEWTON_STEPS = 30  # of one round; what is left then is taken up by the next
 _LENGTHS = tuple(4.0**-k for k in range(7))  # step lengths tried, beside those at which coefficients become zero
 _ZEROS = (0, 1, 3, 7, 15)
-_DAMPING = 1e-9  # share of the mean diagonal: equal atoms make the equations singular
+_DAMPING = 1e-9, 1.0  # least and most, as shares of the mean diagonal: dependent atoms make the equations singular
 
 
 class Problem(NamedTuple):
@@ -177,11 +177,12 @@ def newton(H, b, lam, start, *, positive: bool, tol: float):
     """Return the minimisers (r, s) of ``c H c / 2 - b c + lam |c|_1`` for r problems, from `start`.
 
     Projected Newton: the equations of the coefficients that are free to move are solved with their signs held; along
-    the way there, on which a coefficient that reaches zero stays, the best of several points is taken. Problems are
-    left when their slope is a tenth of `tol` times `lam` or rounding hides all progress.
+    the way there, on which a coefficient that reaches zero stays, the best of several points is taken. A step without
+    progress is tried again with more damping. Problems are left when their slope is a tenth of `tol` times `lam`, or
+    no damping helps because rounding hides all progress.
     """
     c, going = start.clone(), torch.arange(len(start), device=start.device)
-    G, beta, bar = H, b, lam[:, None]
+    G, beta, bar, damping = H, b, lam[:, None], torch.full_like(lam, _DAMPING[0])
     for _ in range(_NEWTON_STEPS):
         x = c[going]
         g = torch.baddbmm(beta[:, :, None], G, x[:, :, None], beta=-1)[:, :, 0]
@@ -192,25 +193,27 @@ def newton(H, b, lam, start, *, positive: bool, tol: float):
         if not len(far):
             break
         if len(far) < len(going):
-            going, G, beta, bar, x, side, free, slope = (
-                part[far] for part in (going, G, beta, bar, x, side, free, slope)
+            going, G, beta, bar, damping, x, side, free, slope = (
+                part[far] for part in (going, G, beta, bar, damping, x, side, free, slope)
             )
-        c[going], gained = _step(G, beta, bar, x, side, free, slope)
-        if not gained.all():
-            going, G, beta, bar = (part[gained] for part in (going, G, beta, bar))
+        c[going], gained = _step(G, beta, bar, damping, x, side, free, slope)
+        damping = torch.where(gained, damping / 10, damping * 1e3).clamp(min=_DAMPING[0])
+        hopeful = damping <= _DAMPING[1]
+        if not hopeful.all():
+            going, G, beta, bar, damping = (part[hopeful] for part in (going, G, beta, bar, damping))
             if not len(going):
                 break
     return c
 
 
-def _step(G, b, lam, x, side, free, slope):
+def _step(G, b, lam, damping, x, side, free, slope):
     """Return where one projected Newton step ends, and for which problems it lowers the objective."""
     m = int(free.sum(1).max())
     F = free.to(torch.uint8).topk(m, dim=1).indices
     real = free.gather(1, F)
     A = G.gather(1, F[:, :, None].expand(-1, -1, G.shape[2])).gather(2, F[:, None, :].expand(-1, m, -1))
     x, b, side, slope = (part.gather(1, F) * real for part in (x, b, side, slope))
-    d = _direction(A, slope, real)
+    d = _direction(A, slope, real, damping)
 
     zeros = -x / d
     zeros = torch.where((zeros > 0) & (zeros < 1), zeros, 1.0).sort(1).values
@@ -225,11 +228,11 @@ def _step(G, b, lam, x, side, free, slope):
     return free.new_zeros(free.shape, dtype=x.dtype).scatter_(1, F, end), best > 0
 
 
-def _direction(A, slope, real):
+def _direction(A, slope, real, damping):
     """Return the Newton direction, zero at the places that only fill up; scaled descent where A is not definite."""
     mean = (A.diagonal(dim1=1, dim2=2) * real).sum(1, keepdim=True) / real.sum(1, keepdim=True)
     A = A * (real[:, :, None] & real[:, None, :])
-    A.diagonal(dim1=1, dim2=2).add_(torch.where(real, _DAMPING * mean, 1.0))
+    A.diagonal(dim1=1, dim2=2).add_(torch.where(real, damping[:, None] * mean, 1.0))
     L, failed = torch.linalg.cholesky_ex(A)
     d = torch.cholesky_solve(slope[:, :, None], L)[:, :, 0]
     return -torch.where((failed > 0)[:, None], slope / (mean * real.sum(1, keepdim=True)), d)
