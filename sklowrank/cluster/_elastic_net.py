@@ -24,8 +24,8 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     Parameters
     ----------
     gamma : float, default=50.0
-        Weight of the fit, above 0, in units of that at which a row's code vanishes: up to 1 there is no code. Raising it
-        admits more rows to a code.
+        Weight of the fit, above 0, in units of that at which a row's code vanishes: up to 1 there is no code. Raising
+        it admits more rows to a code.
     tau : float, default=0.9
         Share of the 1-norm in the penalty, above 0, at most 1. Lowering it spreads codes over rows that are alike.
     positive : bool, default=False
@@ -73,7 +73,7 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     >>> from sklowrank.cluster import ElasticNetSubspaceClustering
     >>> from sklowrank.datasets import make_union_of_subspaces
     >>> from sklowrank.metrics import clustering_accuracy
-    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.02, random_state=0)
+    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.01, random_state=0)
     >>> model = ElasticNetSubspaceClustering(3, random_state=0).fit(X)
     >>> clustering_accuracy(y, model.labels_)
     1.0

@@ -46,15 +46,15 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
 
     References
     ----------
-    .. [1] C. Lu, H. Min, Z. Zhao, L. Zhu, D. Huang, S. Yan, "Robust and efficient subspace segmentation via least squares
-       regression", ECCV 2012.
+    .. [1] C. Lu, H. Min, Z. Zhao, L. Zhu, D. Huang, S. Yan, "Robust and efficient subspace segmentation via least
+       squares regression", ECCV 2012.
 
     Examples
     --------
     >>> from sklowrank.cluster import LeastSquaresSubspaceClustering
     >>> from sklowrank.datasets import make_union_of_subspaces
     >>> from sklowrank.metrics import clustering_accuracy
-    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.05, random_state=0)
+    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.01, random_state=0)
     >>> model = LeastSquaresSubspaceClustering(3, random_state=0).fit(X)
     >>> clustering_accuracy(y, model.labels_)
     1.0

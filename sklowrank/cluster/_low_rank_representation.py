@@ -17,9 +17,9 @@ _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of 
 class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
     """Cluster rows by subspaces, coding all rows together with a matrix of low rank.
 
-    Closed form by one singular value decomposition; dense, so for some thousands of rows. With ``error="l21"`` whole rows
-    may be outliers. Where subspaces are many and their dimensions sum to more than the features, the rank says little,
-    and sparse codes do better.
+    Closed form by one singular value decomposition; dense, so for some thousands of rows. With ``error="l21"`` whole
+    rows may be outliers. Where subspaces are many and their dimensions sum to more than the features, the rank says
+    little, and sparse codes do better.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
     >>> from sklowrank.cluster import LowRankRepresentationClustering
     >>> from sklowrank.datasets import make_union_of_subspaces
     >>> from sklowrank.metrics import clustering_accuracy
-    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.05, random_state=0)
+    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.01, random_state=0)
     >>> model = LowRankRepresentationClustering(3, n_dims_total=9, random_state=0).fit(X)
     >>> clustering_accuracy(y, model.labels_)
     1.0
@@ -208,9 +208,9 @@ def cosines(A, power):
 def codes_with_outliers(X, lam):
     """Return the codes C (n, n) that minimise ``|C|_* + lam |E|_2,1`` under ``X = C X + E``, and C's left factor.
 
-    Inexact augmented Lagrangian with the auxiliary J = C. The optimal codes vanish outside the span of the left singular
-    vectors U of X, so that with X = U A and C = Z U' all is done on Z (n, r), r at most n_features. The factor is that
-    of the singular value decomposition of C, columns times the roots of the singular values.
+    Inexact augmented Lagrangian with the auxiliary J = C. The optimal codes vanish outside the span of the left
+    singular vectors U of X, so that with X = U A and C = Z U' all is done on Z (n, r), r at most n_features. The factor
+    is that of the singular value decomposition of C, columns times the roots of the singular values.
     """
     U, s, Vh = torch.linalg.svd(X, full_matrices=False)
     r = max(1, int((s > torch.finfo(s.dtype).eps * max(X.shape) * s[0]).sum()))

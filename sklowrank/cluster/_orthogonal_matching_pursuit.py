@@ -54,7 +54,8 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
 
     References
     ----------
-    .. [1] C. You, D. Robinson, R. Vidal, "Scalable sparse subspace clustering by orthogonal matching pursuit", CVPR 2016.
+    .. [1] C. You, D. Robinson, R. Vidal, "Scalable sparse subspace clustering by orthogonal matching pursuit", CVPR
+       2016.
 
     Examples
     --------
@@ -185,7 +186,7 @@ def matching_pursuit_codes(X, n_nonzero, tol, *, random_state=None, targets=None
 
 
 def _pursue(Y, X, own, n_nonzero, tol, batch_size):
-    """Return the codes (CSR) of the rows of Y over the rows of X, without row ``own[i]``, where that is not negative."""
+    """Return the codes (CSR) of the rows of Y over the rows of X, of row i without row ``own[i]`` unless negative."""
 
     def code(rows):
         return _pursue_block(Y[rows], X, own[rows], n_nonzero, tol)

@@ -180,9 +180,8 @@ def _right_singular_vectors(rows, count):
     if n >= D:
         return top_eigenpairs(_dense(rows.T @ rows), count)
     V, e = top_eigenpairs(_dense(rows @ rows.T), count)
-    U = rows.T @ (V.cpu().numpy() if sp.issparse(rows) else V)
-    U = torch.as_tensor(U) / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()
-    return torch.linalg.qr(U).Q, e
+    U = torch.from_numpy(rows.T @ V.numpy()) if sp.issparse(rows) else rows.T @ V
+    return torch.linalg.qr(U / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()).Q, e
 
 
 def _dense(product):
@@ -409,7 +408,7 @@ def _labels_by_code(estimator, ready, labels, code):
     known = _training_labels(estimator, ready.ws)
     member = sp.csr_array((np.ones(len(known)), (np.arange(len(known)), known)))
     if sp.issparse(codes):
-        mass = torch.as_tensor((abs(codes) @ member).toarray())
+        mass = torch.from_numpy((abs(codes) @ member).toarray())
     else:
         mass = codes.abs() @ torch.from_numpy(member.toarray()).to(codes)
     return torch.where((mass > 0).any(1).to(labels.device), mass.argmax(1).to(labels.device), labels)

@@ -36,8 +36,8 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
     max_iter : int, default=200
         Iterations of "admm", or rounds of "active_set", at most.
     tol : float, default=1e-4
-        Stop when the two copies of the codes differ by no more; for "active_set" when no row's optimality conditions are
-        violated by more than this share of its penalty.
+        Stop when the two copies of the codes differ by no more; for "active_set" when no row's optimality conditions
+        are violated by more than this share of its penalty.
     n_nonzero : int or None, default=50
         Coefficients of a row that are kept in the end, the largest; None keeps all.
     <shared parameters>
@@ -62,20 +62,20 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
     -----
     The code c of row x minimises :math:`\\|c\\|_1 + \\frac{\\mu}{2} \\|x - c X\\|^2` over the other rows, with
     :math:`\\mu = \\gamma / \\max_j |x_j^\\top x|`; "admm" takes for all rows the least of these maxima. Scale does not
-    matter. "active_set" costs O(n_samples² n_features) in a round, in blocks; "admm" O(n_samples³) once and O(n_samples³)
-    in an iteration, and O(n_samples²) memory.
+    matter. "active_set" costs O(n_samples² n_features) in a round, in blocks; "admm" O(n_samples³) once and
+    O(n_samples³) in an iteration, and O(n_samples²) memory.
 
     References
     ----------
-    .. [1] E. Elhamifar, R. Vidal, "Sparse subspace clustering: algorithm, theory, and applications", IEEE Transactions on
-       Pattern Analysis and Machine Intelligence, 2013.
+    .. [1] E. Elhamifar, R. Vidal, "Sparse subspace clustering: algorithm, theory, and applications", IEEE Transactions
+       on Pattern Analysis and Machine Intelligence, 2013.
 
     Examples
     --------
     >>> from sklowrank.cluster import SparseSubspaceClustering
     >>> from sklowrank.datasets import make_union_of_subspaces
     >>> from sklowrank.metrics import clustering_accuracy
-    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.02, random_state=0)
+    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.01, random_state=0)
     >>> model = SparseSubspaceClustering(3, random_state=0).fit(X)
     >>> clustering_accuracy(y, model.labels_)
     1.0

@@ -54,7 +54,7 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
     >>> from sklowrank.cluster import ThresholdedSubspaceClustering
     >>> from sklowrank.datasets import make_union_of_subspaces
     >>> from sklowrank.metrics import clustering_accuracy
-    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.05, random_state=0)
+    >>> X, y, _ = make_union_of_subspaces(150, 20, n_dims=3, n_clusters=3, noise=0.01, random_state=0)
     >>> model = ThresholdedSubspaceClustering(3, random_state=0).fit(X)
     >>> clustering_accuracy(y, model.labels_)
     1.0

@@ -359,7 +359,8 @@ def _strays(data, model, count):
 def refine(X: torch.Tensor, labels: torch.Tensor, n_dims: Sequence[int], *, randn) -> Model:
     """Return the mixture, of linear subspaces with one noise variance, that EM reaches from the labels of rows X.
 
-    The defaults of the estimator: at most 200 iterations, until a row gains 1e-4 nats, noise above 1e-6 of the variance.
+    The defaults of the estimator: at most 200 iterations, until a row gains 1e-4 nats, noise above 1e-6 of the
+    variance.
     """
     data = rows_of(X, None, centred=False, width=len(n_dims) * max(n_dims), randn=randn)
     floor = max(1e-6 * mean_variance(data, centred=False), torch.finfo(X.dtype).tiny ** 0.5)

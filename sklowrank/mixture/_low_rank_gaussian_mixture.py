@@ -633,7 +633,7 @@ def _log_density(Z, model):
 
 
 def _map_blocks(compute, X, model, *, moved=False):
-    """Return ``compute(rows, model)`` of all rows, with the origin in the middle of the model: afar, digits are lost."""
+    """Return ``compute(rows, model)`` of all rows, with the origin amid the model: far from it digits are lost."""
     middle = model.weights @ model.means
     model = model.moved(-middle)
     bytes_per_row = 32 * (X.shape[1] + model.variances.numel())

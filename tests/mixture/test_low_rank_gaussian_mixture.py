@@ -1,4 +1,4 @@
-"""LowRankGaussianMixture: the exact density, EM, starts, streams, the diffusion solver, and what is easily got wrong."""
+"""LowRankGaussianMixture: the exact density, EM, starts, streams, the diffusion solver, and the usual mistakes."""
 
 import warnings
 
@@ -77,7 +77,8 @@ def test_density_of_noise_free_rows_far_from_the_origin():
 def test_density_integrates_to_one():
     """A mixture that is in truth K-subspaces has no density to integrate."""
     rng = np.random.default_rng(0)
-    X = np.r_[np.outer(rng.normal(size=80), [1, 0.3]) + [0, 2], np.outer(rng.normal(size=40), [0.2, -1]) - [0, 2]]
+    lines = np.outer(rng.normal(size=80), [1, 0.3]) + [0, 2], np.outer(rng.normal(size=40), [0.2, -1]) - [0, 2]
+    X = np.vstack(lines)
     model = LowRankGaussianMixture(2, n_dims=1, random_state=0).fit(X + 0.3 * rng.normal(size=X.shape))
     axis = np.linspace(-15, 15, 601)
     grid = np.array(np.meshgrid(axis, axis)).reshape(2, -1).T
@@ -197,17 +198,17 @@ def test_the_likelihood_never_falls(options):
 
 
 def test_the_m_step_is_the_maximiser():
-    """No small step from the maximiser raises the likelihood of rows with known components, clamped spectra included."""
+    """No small step from it raises the likelihood of rows with known components, clamped spectra included."""
     X, y, _ = pieces(noise=0.6)
     for options in ({"n_dims": [1, 5, 6]}, {"n_dims": 4, "spectrum": "isotropic"}):
         model = LowRankGaussianMixture(3, init=y, max_iter=1, tol=1e9, **options).fit(X)
         labels = model.labels_
         start = LowRankGaussianMixture(3, init=labels, max_iter=1, tol=1e9, **options)
-        data, form, (best,), _ = start._begin(torch.from_numpy(X), None, open_workspace(X))
+        data, _, (best,), _ = start._begin(torch.from_numpy(X), None, open_workspace(X))
         rows = torch.from_numpy(X) - data.shift
         own = torch.from_numpy(labels)[:, None]
 
-        def expected(model):
+        def expected(model, rows=rows, own=own):
             return float(em.log_joint(rows, model).gather(1, own).mean())
 
         top = expected(best)
@@ -370,7 +371,7 @@ def test_many_rows_start_from_some_and_stream(monkeypatch):
 
 
 def test_partial_fit_comes_near_fit_and_goes_on_from_it():
-    X, y, _ = pieces(3000)
+    X, _, _ = pieces(3000)
     whole = LowRankGaussianMixture(3, n_dims=2, random_state=0).fit(X)
     stream = LowRankGaussianMixture(3, n_dims=2, random_state=0)
     for batch in np.array_split(X, 15):
@@ -416,7 +417,7 @@ def test_diffusion_learns_all_parameters():
 
 
 def test_diffusion_heeds_the_law_of_the_noise():
-    """The loss of a step with hardly any noise is the D that no denoiser can save; of a step with much, the signal's."""
+    """With hardly any noise the loss is the D that no denoiser can save; with much, a good one saves a share."""
     X, y, _ = pieces()
     losses = {}
     for log_mean in (-6.0, 0.0):
