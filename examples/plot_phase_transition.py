@@ -57,5 +57,5 @@ plt.show()
 
 # %%
 # What to see: the curve of the mixture lies on that of the known clusters. Random starts end in wrong partitions until
-# there are more than thirty rows on each subspace. The default of :class:`~sklowrank.cluster.KSubspaces` starts from the
-# graph too.
+# there are more than thirty rows on each subspace. The default of :class:`~sklowrank.cluster.KSubspaces` starts from
+# the graph too.

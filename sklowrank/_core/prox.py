@@ -3,7 +3,7 @@
 import torch
 
 
-def soft_threshold(A: torch.Tensor, level: torch.Tensor | float) -> torch.Tensor:
+def soft_threshold(A: torch.Tensor, level: float) -> torch.Tensor:
     """Return the minimiser of ``|B - A|² / 2 + level |B|_1``: every entry moved towards zero by `level`."""
     return A - A.clamp(min=-level, max=level)
 

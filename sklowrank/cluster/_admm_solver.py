@@ -15,10 +15,11 @@ def least_largest_product(X) -> torch.Tensor:
 
 
 def admm_steps(X, *, gamma: float, affine: bool) -> Iterator[Step]:
-    """Yield the codes Z (n, n) that minimise ``|Z|_1 + mu / 2 |X - Z X|²`` with a zero diagonal, `affine` with sums of 1.
+    """Yield the codes Z (n, n) that minimise ``|Z|_1 + mu / 2 |X - Z X|²`` with a zero diagonal.
 
-    ``mu = gamma / least_largest_product(X)``, and `gamma` is the weight of the augmented Lagrangian too. The gap is the
-    largest difference between Z and its copy C, on which the squares are minimised.
+    With `affine` the rows of Z sum to 1. ``mu = gamma / least_largest_product(X)``, and `gamma` is the weight of the
+    augmented Lagrangian too. The gap is the largest difference between Z and its copy C, on which the squares are
+    minimised.
     """
     n = len(X)
     G = (gamma / least_largest_product(X)) * (X @ X.mT)

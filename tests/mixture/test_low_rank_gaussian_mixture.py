@@ -77,8 +77,8 @@ def test_density_of_noise_free_rows_far_from_the_origin():
 def test_density_integrates_to_one():
     """A mixture that is in truth K-subspaces has no density to integrate."""
     rng = np.random.default_rng(0)
-    lines = np.outer(rng.normal(size=80), [1, 0.3]) + [0, 2], np.outer(rng.normal(size=40), [0.2, -1]) - [0, 2]
-    X = np.vstack(lines)
+    one, other = np.outer(rng.normal(size=80), [1, 0.3]), np.outer(rng.normal(size=40), [0.2, -1])
+    X = np.vstack([one + np.array([0, 2]), other - np.array([0, 2])])
     model = LowRankGaussianMixture(2, n_dims=1, random_state=0).fit(X + 0.3 * rng.normal(size=X.shape))
     axis = np.linspace(-15, 15, 601)
     grid = np.array(np.meshgrid(axis, axis)).reshape(2, -1).T
