@@ -84,8 +84,9 @@ def elastic_net_codes(problem: Problem, *, support_size: int, tol: float, max_it
 def rounds(problem: Problem, *, support_size: int, tol: float, batch_size="auto") -> Iterator[Step]:
     """Yield the codes after each round, with the largest relative violation that the round found.
 
-    The violation of a row is how far the inner product of its residual with an atom exceeds `lam`, in units of `lam`,
-    and with `affine` how far its coefficients are from summing to one. A sixth of `support_size` atoms is taken up in a
+    The violation of a row is how far the inner product of its residual with an atom exceeds `lam`, or differs from it
+    where the atom is in use, in units of `lam`; with `affine` also how far its coefficients are from summing to one.
+    Rows orthogonal to all others have no code. A sixth of `support_size` atoms is taken up in a
     round as long as a row has fewer than `support_size`, then one.
     """
     lam, n_atoms = problem.lam, problem.X.shape[0]
@@ -94,7 +95,8 @@ def rounds(problem: Problem, *, support_size: int, tol: float, batch_size="auto"
     codes = Codes(torch.zeros(m, 0, dtype=torch.int64, device=device), lam.new_zeros(m, 0))
     places = torch.arange(m, device=device)
     targets = lam.new_ones(m)  # of the sums of coefficients; they carry the multipliers
-    violation, active = torch.full_like(lam, torch.inf), places
+    codable = lam > torch.finfo(lam.dtype).tiny
+    violation, active = torch.where(codable, torch.inf, 0.0).to(lam), places[codable]
     while True:
         if problem.affine and codes.values.shape[1]:
             targets[active] += 1 - codes.values[active].sum(1)
@@ -137,7 +139,11 @@ def _advance(problem, Y, rows, codes, whole, support_size, tol):
     lam, ridge = problem.lam[rows], problem.ridge[rows, None]
     corr.scatter_add_(1, S, -ridge * c)  # now minus the gradient of all but the 1-norm
     excess = corr.clone() if problem.positive else corr.abs()
-    found = (excess.amax(1) - lam) / lam
+    found = excess.amax(1) - lam
+    if S.shape[1]:  # where a coefficient is not zero, the slope has to be lam and not only at most that
+        slack = (corr.gather(1, S) - lam[:, None] * c.sign()).abs() * (c != 0)
+        found = torch.maximum(found, slack.amax(1))
+    found = found / lam
     if problem.affine and S.shape[1]:
         found = torch.maximum(found, (1 - c.sum(1)).abs())
     far = (found > tol).nonzero()[:, 0]
