@@ -74,7 +74,7 @@ def test_graph_and_codes(name, union):
 @each
 @pytest.mark.parametrize("predict_method", ["residual", "code"])
 def test_new_rows_go_to_their_subspace(name, predict_method, union):
-    X, y, truth = union
+    X, _, truth = union
     model = build(name, predict_method=predict_method).fit(X)
     which = np.arange(80) % 4
     new = np.array([truth[k] @ c for k, c in zip(which, np.random.default_rng(0).normal(size=(80, 3)))])
@@ -146,7 +146,7 @@ def test_what_sparse_rows_cannot_have(union):
     X = sp.csr_matrix(union[0])
     with pytest.raises(ValueError, match="center=True would make a sparse X dense"):
         ThresholdedSubspaceClustering(4, center=True).fit(X)
-    with pytest.raises(ValueError, match="refine='mixture' needs dense rows. Pass n_pca"):
+    with pytest.raises(ValueError, match=r"refine='mixture' needs dense rows\. Pass n_pca"):
         ThresholdedSubspaceClustering(4, refine="mixture").fit(X)
     assert len(ThresholdedSubspaceClustering(4, refine="mixture", n_pca=12).fit(X).bases_) == 4
     for name in ("least squares", "low rank", "sparse"):
@@ -245,7 +245,7 @@ def test_what_does_not_fit_the_data_is_refused(name, options, message, union):
 def test_code_prediction_has_to_be_asked_for_before_fit(union):
     X, _, _ = union
     model = build("thresholded").fit(X).set_params(predict_method="code")
-    with pytest.raises(ValueError, match="predict_method='code' needs the training rows. Set it before fit"):
+    with pytest.raises(ValueError, match=r"predict_method='code' needs the training rows\. Set it before fit"):
         model.predict(X)
 
 
