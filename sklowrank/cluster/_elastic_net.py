@@ -9,7 +9,8 @@ from .._core.compat import Interval, _fit_context
 from .._core.graphs import packed_attribute
 from .._core.iterate import drive
 from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
+from ._self_expression import make_ready, outcome, predict, read
+from ._shared_parameters import CONSTRAINTS, documented
 
 
 @documented("sum")

@@ -7,7 +7,8 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.compat import Interval, _fit_context
 from .._core.graphs import packed_attribute
-from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
+from ._self_expression import make_ready, outcome, predict, read
+from ._shared_parameters import CONSTRAINTS, documented
 
 
 @documented("max")

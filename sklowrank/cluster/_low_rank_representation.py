@@ -8,7 +8,8 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import packed_attribute
 from .._core.prox import row_threshold, singular_value_threshold
-from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
+from ._self_expression import make_ready, outcome, predict, read
+from ._shared_parameters import CONSTRAINTS, documented
 
 _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of unit length
 

@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 from .._core.compat import Interval, _fit_context
 from .._core.graphs import csr_from, packed_attribute
 from ._gram import norms_of, products, residuals, small_grams, take, walk
-from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
+from ._self_expression import make_ready, outcome, predict, read
+from ._shared_parameters import CONSTRAINTS, documented
 
 _DEPENDENT = 1e-10  # squared distance from the span of the atoms chosen, below which another atom adds nothing
 _HALVES = 20

@@ -10,7 +10,8 @@ from .._core.graphs import csr_from, packed_attribute
 from .._core.iterate import drive
 from ._admm_solver import admm_steps, least_largest_product
 from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import CONSTRAINTS, documented, make_ready, outcome, predict, read
+from ._self_expression import make_ready, outcome, predict, read
+from ._shared_parameters import CONSTRAINTS, documented
 
 _SUPPORT = 100  # rows with which a row is coded at a time
 
