@@ -224,7 +224,7 @@ def _dimensions(estimator, rows, members):
 
 def _bases(rows, members, dims):
     """Return the bases (K, D, d) of the subspaces nearest to the rows of each cluster."""
-    device = None if sp.issparse(rows) else rows.device
+    device = "cpu" if sp.issparse(rows) else rows.device
     bases = torch.zeros(len(dims), rows.shape[1], max(dims), dtype=torch.float64, device=device)
     for k, (m, d) in enumerate(zip(members, dims)):
         bases[k, :, :d] = _right_singular_vectors(rows[_index(rows, m)], d)[0]
