@@ -10,6 +10,7 @@ import torch
 
 from .._core.blocks import in_blocks, rows_per_block
 
+_BATCH, _BLOCK = 512, 1 << 28  # rows solved as one batch if their block fits so many bytes
 _WHOLE_GRAM = 1 << 25  # bytes up to which the inner products of all rows count as one block
 
 
@@ -22,7 +23,10 @@ def products(X, Y) -> torch.Tensor:
 def walk(compute, X, n_atoms: int, batch_size) -> list:
     """Return `compute(rows)` for slices of the rows of X; a block holds about four rows of n_atoms numbers per row."""
     n, per_row = X.shape[0], 32 * n_atoms
-    return list(in_blocks(compute, n, rows_per_block(batch_size, n, per_row), bytes_per_row=per_row))
+    block = rows_per_block(batch_size, n, per_row)
+    if batch_size == "auto":
+        block = min(n, max(block, min(_BATCH, _BLOCK // per_row), 1))
+    return list(in_blocks(compute, n, block, bytes_per_row=per_row))
 
 
 def mask_own(matrix: torch.Tensor, own: slice, value: float) -> torch.Tensor:
