@@ -4,6 +4,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.base import clone
 from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
@@ -24,19 +25,20 @@ DIMS = range(1, 8)
 
 
 def methods(n_clusters, n_dims):
-    """What is compared; after a Normalizer all of them see rows of unit norm."""
-    return {
+    """What is compared, on rows of unit norm; the mixture after a projection also on the rows as they are."""
+    projected = make_pipeline(PCA(20, random_state=0), GaussianMixture(n_clusters, n_init=3, random_state=0))
+    compared = {
         "KMeans": KMeans(n_clusters, n_init=10, random_state=0),
         "SpectralClustering": SpectralClustering(
             n_clusters, affinity="nearest_neighbors", n_neighbors=10, random_state=0
         ),
-        "GaussianMixture, PCA(20)": make_pipeline(
-            PCA(20, random_state=0), GaussianMixture(n_clusters, n_init=3, random_state=0)
-        ),
+        "GaussianMixture, PCA(20)": projected,
         NAMES[0]: LowRankGaussianMixture(n_clusters, n_dims=n_dims, random_state=0),
         NAMES[1]: KSubspaces(n_clusters, n_dims=n_dims, affine=False, random_state=0),
         NAMES[2]: ThresholdedSubspaceClustering(n_clusters, n_neighbors=5, random_state=0),
     }
+    unit = {name: make_pipeline(Normalizer(), method) for name, method in compared.items()}
+    return {"GaussianMixture, PCA(20), raw": clone(projected), **unit}
 
 
 def subspace_clustering():
@@ -46,13 +48,12 @@ def subspace_clustering():
     rows, pieces, _ = make_union_of_subspaces(400, 24, n_dims=4, n_clusters=5, noise=0.1, random_state=0)
     for data, X, y, n_dims in (("digits, no classes", digits, classes, 9), ("subspaces (generated)", rows, pieces, 4)):
         print(f"{data}: {X.shape[0]} rows, {X.shape[1]} columns, {len(np.unique(y))} clusters", flush=True)
-        for name, method in methods(len(np.unique(y)), n_dims).items():
+        for name, model in methods(len(np.unique(y)), n_dims).items():
             start = time.perf_counter()
-            model = make_pipeline(Normalizer(), method)
             right = clustering_accuracy(y, model.fit_predict(X))
             section.rows.append(Row(data, name, None, right, time.perf_counter() - start))
             if name == NAMES[0] and X is digits:
-                mixture = method
+                mixture = model[-1]
     section.pictures = [picture_directions(mixture), picture_dimensions(rows)]
     return section
 
@@ -94,10 +95,14 @@ def picture_dimensions(rows):
     return Picture("dimensions", "The dimension, by cross-validation", caption, figure)
 
 
-NOTE = "Score: clustering accuracy, the share of rows that the best matching of clusters to classes gets right."
+NOTE = (
+    "Score: clustering accuracy, the share of rows that the best matching of clusters to classes gets right. Raw: rows "
+    "as they are; all others see rows of unit norm. Seconds: one fit."
+)
 TEXT = """<p>Images of one digit, or of one object under changing light, do not form a round blob: they vary along a few
-directions, each digit along its own. Six clusterers are told the number of clusters and never see the classes. The
-second data set is generated: five subspaces of dimension 4 in 24 columns, with noise. Ours are told the dimension (9
-for the digits); their default finds one by itself.</p>
+directions, each digit along its own. All methods are told the number of clusters and never see the classes. The second
+data set is generated: five subspaces of dimension 4 in 24 columns, with noise. LowRankGaussianMixture and KSubspaces
+are told the dimension (9 for the digits); by default they find one. On the raw digits a GaussianMixture after PCA
+depends on its seed: it gets from 0.77 to 0.93 of them right, and the one in the table is a good one.</p>
 <pre>model = make_pipeline(Normalizer(), LowRankGaussianMixture(10, n_dims=9))
 labels = model.fit_predict(X)</pre>"""
