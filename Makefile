@@ -14,7 +14,7 @@ help: ## print this list
 	@echo "make TARGET, where TARGET is one of"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1	\2/p' Makefile
 
-demo: $(VENV)/.installed-demo ## fill the holes of real tables, compare imputers, write demo/index.html
+demo: $(VENV)/.installed-demo ## compare with scikit-learn on real data, write demo/index.html
 	$(ONE_THREAD) $(BIN)/python examples/quickstart.py
 
 test: lint ## lint, then run the tests and the examples of docstrings and pages

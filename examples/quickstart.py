@@ -1,4 +1,4 @@
-"""What ``make demo`` runs: real tables with holes, tuned pipelines, one table of results, pictures and a page.
+"""What ``make demo`` runs: real data, our estimators beside scikit-learn's, tables of results, pictures and a page.
 
 ``python examples/quickstart.py`` writes PNG pictures and ``index.html``, which holds everything in one file, into
 ``demo``; ``--out`` names another folder. Each method of the suite adds one section, see ``examples/sections``.
