@@ -6,7 +6,7 @@ dimension are zero.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from .._core.subspaces import coordinates, squared_distances
 
 _BYTES = 1 << 25  # of the rows gathered at once for fitting
 _MOST_GRAM_ROWS = 5792  # whose products with one another fill 256 MiB
+_TRIAL, _SURVIVORS = 5, 4  # iterations of all random starts, and how many go on
 _ROUNDING = 16  # times eps: falls and distances below this share are rounding
 
 
@@ -45,11 +46,11 @@ def alternate(X, weights, labels, n_dims, *, centred: bool, max_iter: int = 100)
 
 
 def random_starts(X, weights, n_clusters, n_dims, n_starts, *, centred: bool, generator, max_iter: int = 100):
-    """Return the labels (n,) of the best of several descents from random flats."""
+    """Return the labels (n,) of the best of several descents from random flats, the most promising of which go on."""
     dims = [n_dims] * n_clusters if isinstance(n_dims, int) else list(n_dims)
     kept = (weights > 0).nonzero()[:, 0]
     starts = random_labels(X[kept], weights[kept], dims, n_starts, centred=centred, generator=generator)
-    flats = last(descend(X[kept], weights[kept], starts, dims, centred=centred), max_iter)
+    flats = last(descend(X[kept], weights[kept], starts, dims, centred=centred, survivors=_SURVIVORS), max_iter)
     return squared_distances(X, flats.means, flats.bases).argmin(1)
 
 
@@ -76,10 +77,12 @@ def random_labels(X, weights, n_dims: Sequence[int], n_starts: int, *, centred: 
     return assign(X, weights, means, bases, nobody)[0]
 
 
-def descend(X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_size="auto") -> Iterator[Step]:
+def descend(
+    X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_size="auto", survivors: int | None = None
+) -> Iterator[Step]:
     """Yield after each iteration the best of the starts `labels` (T, n), which advance together until none moves.
 
-    The gap is the largest share of its inertia that a start still gains by giving rows to nearer flats.
+    With `survivors`, so many of them go on after five iterations, those with the lowest inertia. The gap is the largest share of its inertia that a start still gains by giving rows to nearer flats.
     """
     if len(set(n_dims)) > 1:
         labels = torch.stack([dims_matched(X, weights, start, n_dims, centred=centred) for start in labels])
@@ -89,7 +92,7 @@ def descend(X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_s
     counts, inertia = X.new_zeros(T, K), X.new_full((T,), torch.inf)
     moving = torch.arange(T, device=X.device)
     products = X @ X.T if len(X) <= min(K * D, _MOST_GRAM_ROWS) else None
-    while True:
+    for number in count(1):
         fitted = fit_starts(X, weights, labels[moving], n_dims, centred=centred, products=products)
         means[moving], bases[moving], strengths[moving], counts[moving] = fitted
         found, distance, before = assign(X, weights, *fitted[:2], labels[moving], batch_size)
@@ -100,7 +103,9 @@ def descend(X, weights, labels, n_dims: Sequence[int], *, centred: bool, batch_s
         gap, best = float(share.max()), int(inertia.argmin())
         yield Step(Flats(means[best], bases[best], strengths[best], counts[best], float(inertia[best])), gap)
         moving = moving[share > 0]
-        if gap == 0:
+        if number == _TRIAL and survivors is not None:
+            moving = moving[inertia[moving].argsort(dim=0, stable=True)[:survivors]]
+        if not len(moving):
             return
 
 
