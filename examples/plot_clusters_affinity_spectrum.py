@@ -29,7 +29,7 @@ print(f"accuracy {clustering_accuracy(y, model.labels_):.3f}")
 print(f"weight on rows of other planes {subspace_preserving_error(model.representation_, y):.3f}")
 
 # %%
-# The smallest eigenvalues of the normalised Laplacian: about as many are near zero as there are clusters, then comes a
+# The smallest eigenvalues of the normalised Laplacian: as many are small as there are clusters, then comes a
 # gap.
 
 eigenvalues = np.linalg.eigvalsh(laplacian(model.affinity_matrix_, normed=True).toarray())[:10]

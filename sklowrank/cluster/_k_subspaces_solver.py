@@ -82,7 +82,8 @@ def descend(
 ) -> Iterator[Step]:
     """Yield after each iteration the best of the starts `labels` (T, n), which advance together until none moves.
 
-    With `survivors`, so many of them go on after five iterations, those with the lowest inertia. The gap is the largest share of its inertia that a start still gains by giving rows to nearer flats.
+    With `survivors`, so many of them go on after five iterations, those with the lowest inertia. The gap is the largest
+    share of its inertia that a start still gains by giving rows to nearer flats.
     """
     if len(set(n_dims)) > 1:
         labels = torch.stack([dims_matched(X, weights, start, n_dims, centred=centred) for start in labels])

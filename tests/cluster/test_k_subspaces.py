@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklowrank.cluster import KSubspaces
 from sklowrank.cluster import _k_subspaces_starts as starts
-from sklowrank.cluster._k_subspaces_solver import alternate, fit_starts, random_starts
+from sklowrank.cluster._k_subspaces_solver import alternate, descend, fit_starts, random_labels, random_starts
 from sklowrank.cluster._k_subspaces_starts import co_association
 from sklowrank.datasets import make_union_of_subspaces
 from sklowrank.metrics import clustering_accuracy, subspace_recovery_error
@@ -80,6 +80,19 @@ def test_fits_are_exact_where_a_cluster_has_fewer_rows_than_dimensions():
         assert torch.allclose(U.T @ U, torch.eye(4, dtype=torch.float64), atol=1e-12)
     assert torch.allclose(strengths[0].sum(1), torch.from_numpy(np.array([(X[:3] ** 2).sum(), (X[3:] ** 2).sum()])))
     assert counts.tolist() == [[3, 2]]
+
+
+def test_survivors_alone_go_on_and_end_at_a_fixed_point():
+    X, _, _ = make_union_of_subspaces(300, 12, 3, 4, noise=0.2, random_state=0)
+    X, weights, dims = torch.from_numpy(X), torch.ones(300, dtype=torch.float64), [3] * 4
+    starts = random_labels(X, weights, dims, 12, centred=False, generator=torch.Generator().manual_seed(0))
+    everybody = [step.state.inertia for step in descend(X, weights, starts, dims, centred=False)]
+    chosen = list(descend(X, weights, starts, dims, centred=False, survivors=2))
+    assert [step.state.inertia for step in chosen[:5]] == everybody[:5]
+    assert chosen[-1].gap == 0
+    assert everybody[-1] <= chosen[-1].state.inertia < everybody[4]
+    alone = list(descend(X, weights, starts, dims, centred=False, survivors=12))
+    assert [step.state.inertia for step in alone] == everybody
 
 
 def test_random_starts_return_the_best():
