@@ -106,12 +106,10 @@ def run(name, suite, threads, device, only=None):
         except Exception as error:  # one broken case must not hide the others
             traceback.print_exc()
             bench.errors.append(f"{bench.case}: {type(error).__name__}")
-    held = [row["holds"] for row in bench.claims]
-    summary = f"{held.count('yes')} of {len(held)} hold, {held.count('NO')} fall short, {held.count('not run')} not run"
     stored = {
         "title": suite.TITLE,
         "intro": suite.__doc__.strip(),
-        "summary": summary,
+        "summary": _summary(bench.claims),
         "date": date.today().isoformat(),
         "machine": _machine(threads, device),
         "versions": {p: _version(p) for p in sorted(bench.packages)},
@@ -120,13 +118,16 @@ def run(name, suite, threads, device, only=None):
         "figures": bench.figures,
         "errors": bench.errors,
     }
-    print(f"\n{_plain(FIGURES, bench.figures)}\n\n{_plain(CLAIMS, bench.claims)}\n\n{RATIO}\n{summary}")
+    print(f"\n{_plain(FIGURES, bench.figures)}\n\n{_plain(CLAIMS, bench.claims)}\n\n{RATIO}\n{_summary(bench.claims)}")
     for error in bench.errors:
         print(f"failed: {error}")
-    if not only:
+    path = RESULTS / f"{name}.json"
+    if only:
+        stored = _merged(path, stored)
+    if stored is not None:
         RESULTS.mkdir(exist_ok=True)
         finite = json.loads(json.dumps(stored), parse_constant=lambda _: None)
-        (RESULTS / f"{name}.json").write_text(json.dumps(finite, indent=1, ensure_ascii=False) + "\n")
+        path.write_text(json.dumps(finite, indent=1, ensure_ascii=False) + "\n")
     return bench
 
 
@@ -166,6 +167,25 @@ def render(name):
     REPORTS.mkdir(parents=True, exist_ok=True)
     (REPORTS / f"{name}.md").write_text("\n".join(lines))
     print(f"wrote {(REPORTS / f'{name}.md').relative_to(REPORTS.parent.parent)}")
+
+
+def _merged(path, new):
+    """Return the stored results with some cases replaced; None where there are none, or of another machine."""
+    stored = json.loads(path.read_text()) if path.exists() else {}
+    if stored.get("machine") != new["machine"]:
+        return None
+    merged = {**new, "cases": {**stored["cases"], **new["cases"]}}
+    for kind in ("claims", "figures"):
+        rows = [row for row in stored[kind] if row["case"] not in new["cases"]] + new[kind]
+        merged[kind] = sorted(rows, key=lambda row: list(merged["cases"]).index(row["case"]))
+    merged["versions"] = {**stored["versions"], **new["versions"]}
+    kept = [error for error in stored["errors"] if not error.startswith(tuple(new["cases"]))]
+    return {**merged, "errors": kept + new["errors"], "summary": _summary(merged["claims"])}
+
+
+def _summary(claims):
+    held = [row["holds"] for row in claims]
+    return f"{held.count('yes')} of {len(held)} hold, {held.count('NO')} fall short, {held.count('not run')} not run"
 
 
 def _measured(function, args):

@@ -84,3 +84,35 @@ def test_report_holds_every_figure(tmp_path, monkeypatch, capsys):
     assert stored["summary"] == "1 of 1 hold, 0 fall short, 0 not run"
     assert "| Speed | seconds | 1 | 3 | 3 | ≥ 2 | yes |" in report
     assert "sklowrank" in stored["versions"]
+
+
+def test_a_case_that_is_run_again_replaces_its_rows_and_no_others(tmp_path, monkeypatch, capsys):
+    class Suite:
+        """Two methods."""
+
+        TITLE = "A comparison"
+
+    seconds = {"Speed": 1.0, "Size": 2.0}
+
+    def speed(bench):
+        """Speed: who is faster"""
+        bench.claim("seconds", bench.measure("ours", figures, seconds["Speed"]).seconds, at_most=1.5)
+
+    def size(bench):
+        """Size: who is larger"""
+        bench.claim("seconds", bench.measure("ours", figures, seconds["Size"]).seconds, at_most=1.5)
+
+    Suite.CASES = (speed, size)
+    monkeypatch.setattr(harness, "RESULTS", tmp_path)
+    harness.run("suite", Suite, threads=1, device="cpu", only="speed")
+    assert not (tmp_path / "suite.json").exists()  # a part is no comparison
+    harness.run("suite", Suite, threads=1, device="cpu")
+    seconds.update(Speed=3.0, Size=0.5)
+    harness.run("suite", Suite, threads=2, device="cpu", only="speed")
+    stored = json.loads((tmp_path / "suite.json").read_text())
+    assert [row["ours"] for row in stored["claims"]] == [1.0, 2.0]  # other threads: not comparable
+    harness.run("suite", Suite, threads=1, device="cpu", only="size")
+    stored = json.loads((tmp_path / "suite.json").read_text())
+    assert [row["ours"] for row in stored["claims"]] == [1.0, 0.5]
+    assert [row["case"] for row in stored["figures"]] == ["Speed", "Size"]
+    assert stored["summary"] == "2 of 2 hold, 0 fall short, 0 not run"
