@@ -17,7 +17,9 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"comparisons to run: {', '.join(NAMES)}; default all")
     parser.add_argument("--threads", type=int, default=1, help="threads of each method and peer (default 1)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where our methods compute")
-    parser.add_argument("--case", help="run only the cases whose name contains this, and replace their rows in stored results")
+    parser.add_argument(
+        "--case", help="run only the cases whose name contains this, and replace their rows in stored results"
+    )
     parser.add_argument("--render", action="store_true", help="only write the reports again from the stored results")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(NAMES))

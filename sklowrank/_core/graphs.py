@@ -203,6 +203,11 @@ def _assign(V, n_clusters, rng, n_init, assign_labels):
     """Return a label for each row of the embedding V."""
     if assign_labels == "cluster_qr":
         return cluster_qr(V)
+    return k_means(V, n_clusters, n_init=n_init, rng=rng)
+
+
+def k_means(V: np.ndarray, n_clusters: int, *, n_init: int, rng) -> np.ndarray:
+    """Return k-means labels of the rows of an embedding; fewer clusters where fewer rows are distinct."""
     means = KMeans(min(n_clusters, len(V)), n_init=n_init, random_state=rng.randint(np.iinfo(np.int32).max))
     with warnings.catch_warnings():
         # fewer distinct points than clusters: then there are fewer clusters, and nobody can act on it

@@ -1,9 +1,10 @@
-"""Clusterers that find flat pieces (lines, planes, subspaces) instead of round blobs."""
+"""Clusterers that find flat pieces (lines, planes, subspaces) or curved sheets instead of round blobs."""
 
 from ._elastic_net import ElasticNetSubspaceClustering
 from ._k_subspaces import KSubspaces
 from ._least_squares import LeastSquaresSubspaceClustering
 from ._low_rank_representation import LowRankRepresentationClustering
+from ._manifold_linearizing import ManifoldLinearizingClustering
 from ._orthogonal_matching_pursuit import SparseSubspaceClusteringOMP
 from ._sparse import SparseSubspaceClustering
 from ._thresholded import ThresholdedSubspaceClustering
@@ -13,6 +14,7 @@ __all__ = [
     "KSubspaces",
     "LeastSquaresSubspaceClustering",
     "LowRankRepresentationClustering",
+    "ManifoldLinearizingClustering",
     "SparseSubspaceClustering",
     "SparseSubspaceClusteringOMP",
     "ThresholdedSubspaceClustering",

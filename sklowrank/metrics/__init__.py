@@ -1,5 +1,12 @@
 """Scores for clusterings and for subspaces, and other plain functions that measure."""
 
 from ._clustering import clustering_accuracy, subspace_preserving_error, subspace_recovery_error
+from ._coding_rates import coding_rate, rate_reduction
 
-__all__ = ["clustering_accuracy", "subspace_preserving_error", "subspace_recovery_error"]
+__all__ = [
+    "clustering_accuracy",
+    "coding_rate",
+    "rate_reduction",
+    "subspace_preserving_error",
+    "subspace_recovery_error",
+]

@@ -1,0 +1,211 @@
+"""Doubly stochastic memberships of unit codes: the projection, its entropy, and the clusters read off it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse.linalg import LinearOperator, eigsh
+from sklearn.metrics.cluster import contingency_matrix
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.coding_rates import coding_length
+from .._core.graphs import k_means
+
+SPECTRAL_ROWS = 4000  # of more rows, so many at random are clustered by the spectrum
+_STORED_CODES = 256  # of each cluster, with which new rows are compared
+_ETA_BOUNDS = (0.02, 5.0)
+_FEW = 5  # clusters, for which the rule of balance finds too little on round ones and too much on curved ones
+_ETA_OF_FEW = 0.3
+_SURPLUS = 0.02  # by which a code may be longer: the lengths hardly differ where clusters are cut into pieces
+_DENSE_ROWS = 300  # up to so many rows a full decomposition is as fast as Lanczos
+_ENERGY = 0.95  # share of a cluster's second moments that its subspace keeps
+
+
+class Rule(NamedTuple):
+    """How clusters are read off a membership."""
+
+    eta: float
+    kernel: str
+    assign_labels: str
+    n_init: int
+    precision: float
+
+
+class Known(NamedTuple):
+    """Codes whose clusters are known: new rows are compared with these."""
+
+    codes: torch.Tensor  # (m, d), unit rows
+    scaling: torch.Tensor  # (m,), the potentials of the projection, exp(f / eta)
+    owners: torch.Tensor  # (m,), clusters
+
+
+def kernel_of(A: torch.Tensor, B: torch.Tensor, eta: float, kernel: str) -> torch.Tensor:
+    """Return ``exp((S - 1) / eta)``, where S holds the inner products of unit rows, or their magnitudes.
+
+    Nothing overflows, and a row's product with itself gives 1, so that no sum vanishes however small `eta` is: the
+    sweeps of the projection are those in logarithms, number for number, at a fraction of their time.
+    """
+    S = A @ B.T
+    return (((S.abs() if kernel == "absolute" else S) - 1) / eta).exp()
+
+
+def project(K: torch.Tensor, n_sweeps: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a doubly stochastic ``G = u_i K_ij u_j`` near the kernel K (n, n) of :func:`kernel_of`, and u.
+
+    It maximises ``<S, G> + eta entropy(G)``, by symmetric Sinkhorn sweeps ``u <- sqrt(u / (K u))``; G is symmetric after
+    any number of them.
+    """
+    u = torch.ones(len(K), dtype=K.dtype, device=K.device)
+    for _ in range(n_sweeps):
+        u = (u / (K @ u)).sqrt()
+    return u[:, None] * K * u, u
+
+
+def membership(C: torch.Tensor, eta: float, kernel: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the doubly stochastic membership of codes C (n, d), its sums exact up to rounding, and the potentials."""
+    K = kernel_of(C, C, eta, kernel)
+    u = project(K, 0)[1]
+    accurate = 32 * torch.finfo(K.dtype).eps
+    for _ in range(300):  # 30 suffice as a rule
+        Ku = K @ u
+        if float((u * Ku - 1).abs().max()) <= accurate:
+            break
+        u = (u / Ku).sqrt()
+    return K.mul_(u[:, None]).mul_(u), u
+
+
+def perplexity(G: torch.Tensor) -> float:
+    """Return the mean over rows of the exponential of the entropy: how many rows a row shares its cluster with."""
+    return float(torch.special.entr(G).sum(1).exp().mean())
+
+
+def balanced_eta(C: torch.Tensor, n_clusters: int, kernel: str) -> float:
+    """Return the entropy weight at which a row of the membership spreads over as many rows as a balanced cluster has.
+
+    Bisection of log eta, to 1 %. For up to five clusters it is 0.3.
+    """
+    if n_clusters <= _FEW:
+        return _ETA_OF_FEW
+    low, high = np.log(_ETA_BOUNDS)
+    while high - low > 0.01:
+        middle = (low + high) / 2
+        if perplexity(membership(C, np.exp(middle), kernel)[0]) < len(C) / n_clusters:
+            low = middle
+        else:
+            high = middle
+    return float(np.exp((low + high) / 2))
+
+
+def find_clusters(Z, C, candidates, rule: Rule, rng) -> tuple[Known, int]:
+    """Return codes with their clusters, and the number of clusters, from features and codes of rows.
+
+    At most :data:`SPECTRAL_ROWS` rows are clustered: k-means on the leading eigenvectors of their membership, which is
+    its own normalised Laplacian, or on their codes. Of several `candidates` for the number of clusters, in ascending
+    order, the first is taken whose code of the features is at most 2 % longer than the shortest.
+    """
+    some = np.sort(rng.permutation(len(C))[:SPECTRAL_ROWS])
+    Z, C = Z[some], C[some]
+    candidates = [k for k in candidates if k <= len(C)] or [len(C)]
+    G, u = membership(C, rule.eta, rule.kernel)
+    if rule.assign_labels == "spectral":
+        V = leading_eigenvectors(G, max(candidates), rng)
+    lengths, found = [], []
+    for k in candidates:
+        points = V[:, :k] if rule.assign_labels == "spectral" else C.cpu().numpy()
+        labels = _k_means(points, k, rule.n_init, rng)
+        there = torch.from_numpy(labels).to(Z.device)
+        lengths.append(coding_length(Z, there, k, rule.precision) if len(candidates) > 1 else 0.0)
+        found.append(labels)
+    best = int(np.argmax(np.array(lengths) <= (1 + _SURPLUS) * min(lengths)))
+    stored = _stored(found[best], rng)
+    owners = torch.from_numpy(found[best][stored]).to(C.device)
+    return Known(C[stored], u[stored], owners), candidates[best]
+
+
+def leading_eigenvectors(G: torch.Tensor, count: int, rng) -> np.ndarray:
+    """Return the eigenvectors (n, count) of the largest eigenvalues of a membership, strongest first."""
+    n = len(G)
+    if n <= _DENSE_ROWS or 2 * count >= n:
+        return torch.linalg.eigh(G.double()).eigenvectors.flip(1)[:, :count].cpu().numpy()
+
+    def times(v):
+        there = torch.from_numpy(np.asarray(v, dtype=np.float64).reshape(n)).to(G.device, G.dtype)
+        return (G @ there).double().cpu().numpy()
+
+    start = rng.uniform(0.5, 1, n)
+    values, vectors = eigsh(LinearOperator((n, n), times, dtype=np.float64), count, which="LA", v0=start, tol=1e-4)
+    return vectors[:, np.argsort(-values)]
+
+
+def masses(C: torch.Tensor, known: Known, n_clusters: int, rule: Rule) -> torch.Tensor:
+    """Return the logarithm (n, n_clusters) of the mean kernel mass of each row towards the codes of each cluster."""
+    counts = torch.bincount(known.owners, minlength=n_clusters).to(C.dtype)
+    to_clusters = torch.zeros(len(known.codes), n_clusters, dtype=C.dtype, device=C.device)
+    to_clusters[torch.arange(len(known.codes), device=C.device), known.owners] = 1.0
+    to_clusters = to_clusters / counts.clamp(min=1)
+    potentials = known.scaling.log()
+
+    def of_rows(rows):
+        S = C[rows] @ known.codes.T
+        exponent = ((S.abs() if rule.kernel == "absolute" else S) - 1) / rule.eta + potentials
+        largest = exponent.amax(1, keepdim=True)
+        mass = (exponent - largest).exp() @ to_clusters
+        return largest + mass.clamp(min=torch.finfo(C.dtype).tiny).log()
+
+    size = 4 * len(known.codes) * C.element_size()
+    return torch.cat(list(in_blocks(of_rows, len(C), rows_per_block("auto", len(C), size), bytes_per_row=size)))
+
+
+def settle(C, known: Known, n_clusters: int, rule: Rule, former=None) -> tuple[torch.Tensor, Known, int]:
+    """Return the labels of all rows, and the codes and number of clusters without those that got no row.
+
+    The labels are consecutive from 0. With `former` labels of the same rows clusters keep their numbers where they can.
+    """
+    labels = masses(C, known, n_clusters, rule).argmax(1).cpu().numpy()
+    used = np.unique(labels)
+    number = np.full(n_clusters, -1)
+    number[used] = np.arange(len(used))
+    if former is not None:
+        number[used] = _matched(former, number[labels], len(used))
+    new = torch.from_numpy(number).to(C.device)
+    owners = new[known.owners]
+    kept = owners >= 0
+    return new[torch.from_numpy(labels).to(C.device)], Known(*(part[kept] for part in (*known[:2], owners))), len(used)
+
+
+def main_directions(C: torch.Tensor, labels: torch.Tensor, n_clusters: int) -> list[torch.Tensor]:
+    """Return for each cluster orthonormal directions (d, r) that hold 95 % of its second moments, strongest first."""
+    bases = []
+    for k in range(n_clusters):
+        energy, V = torch.linalg.eigh((C[labels == k].T @ C[labels == k]).double())
+        energy, V = energy.flip(0).clamp(min=0), V.flip(1)
+        r = int((energy.cumsum(0) < _ENERGY * energy.sum()).sum()) + 1
+        bases.append(V[:, :r].to(C.dtype))
+    return bases
+
+
+def _k_means(points, n_clusters, n_init, rng):
+    """Return k-means labels of the rows of `points`, scaled to unit length."""
+    points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), np.finfo(points.dtype).tiny)
+    return k_means(points, n_clusters, n_init=n_init, rng=rng).astype(np.int64)
+
+
+def _stored(labels, rng):
+    """Return the indices of up to 256 random rows of each cluster."""
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]
+    starts = np.searchsorted(labels[order], labels[order])
+    return np.sort(order[np.arange(len(order)) - starts < _STORED_CODES])
+
+
+def _matched(former, labels, n_clusters):
+    """Return a new number for each cluster: the one of the former cluster with which it shares most rows."""
+    table = contingency_matrix(labels, former)
+    mine, theirs = linear_sum_assignment(-table)
+    number = np.full(n_clusters, -1)
+    wanted = np.unique(former)[theirs]
+    fits = wanted < n_clusters
+    number[mine[fits]] = wanted[fits]
+    number[number < 0] = np.setdiff1d(np.arange(n_clusters), number)
+    return number
