@@ -51,8 +51,8 @@ class ManifoldLinearizingClustering(
     Parameters
     ----------
     n_clusters : int or "auto", default=8
-        Number of clusters. "auto" trains as for 10, and takes a number from 2 to 20 as `estimate_n_clusters` does. It is
-        a rough guide, too high as a rule where clusters are few.
+        Number of clusters. "auto" trains as for 10, and takes a number from 2 to 20 as `estimate_n_clusters` does: a
+        rough guide, too high as a rule where clusters are few.
     n_components : int or "auto", default="auto"
         Number of features. "auto" is 16 for up to 5 clusters, 32 for up to 20, 64 for up to 60, else 128.
     hidden_layer_sizes : sequence of ints, default=(256, 256)
@@ -303,8 +303,8 @@ class ManifoldLinearizingClustering(
         with randomness.lent():
             net = self._network(X.shape[1], n_components, self.weights_ if self._goes_on() else None, ws.device)
         candidates = _CANDIDATES if self.n_clusters == "auto" else [n_clusters]
-        fitted = self._train(X, y, net, rows, ws, randomness, n_clusters, candidates)
-        vars(self).update(fitted, mean_=ws.store(mean), scale_=ws.store(scale), n_components_=n_components)
+        known = {"mean_": ws.store(mean), "scale_": ws.store(scale), "n_components_": n_components}
+        vars(self).update(self._train(X, y, net, rows, ws, randomness, n_clusters, candidates, known))
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -468,8 +468,12 @@ class ManifoldLinearizingClustering(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _train(self, X, y, net, rows, ws, randomness, n_clusters, candidates, former=None):
-        """Train the network and return the fitted attributes."""
+    def _train(self, X, y, net, rows, ws, randomness, n_clusters, candidates, known=None, former=None):
+        """Train the network, with `former` labels of the rows only its second stage; return the fitted attributes.
+
+        `known` are those attributes that training does not change.
+        """
+        known = known or {}
         plan = self._plan(len(rows), n_clusters, ws)
         positives = self.positives
         views = make_views(rows, positives, self._n_neighbors(len(rows), n_clusters), self.view_noise, ws.generator)
@@ -480,7 +484,8 @@ class ManifoldLinearizingClustering(
             twin = copy.deepcopy(net)
             state = with_memberships(twin, state, rows, plan)
             twin.load_state_dict(state.weights)
-            return self._attributes(twin, state, rows, candidates, np.random.RandomState(seed), former, ws)
+            found = self._attributes(twin, state, rows, candidates, np.random.RandomState(seed), former, ws)
+            return known | found
 
         steps = training(net, rows, views, plan, randomness, ws.generator, eta)
         n_epochs = plan.epochs[1][0] + (plan.epochs[0][0] if eta is None else 0)
@@ -537,9 +542,21 @@ class ManifoldLinearizingClustering(
 
     def _network(self, n_features, n_components, weights, device):
         """Return the network with the given weights, or fresh ones; draw under `Randomness.lent`."""
-        trunk = build_trunk(self.module, split_params(self.net_params)[0], n_features, list(self.hidden_layer_sizes))
+        sizes = list(self.hidden_layer_sizes)
+        if not sizes or min(sizes) < 1:
+            raise ValueError(
+                f"hidden_layer_sizes={self.hidden_layer_sizes} has to name one layer at least, none empty."
+            )
+        trunk = build_trunk(self.module, split_params(self.net_params)[0], n_features, sizes)
         net = TwoHeads(trunk, width_of(trunk, n_features), n_components)
-        return net.to(device) if weights is None else load_weights(net, weights, device)
+        if weights is None:
+            return net.to(device)
+        if {k: v.shape for k, v in weights.items()} != {k: tuple(v.shape) for k, v in net.state_dict().items()}:
+            raise ValueError(
+                "The weights of the former fit do not suit the network. With warm_start=True keep n_features, "
+                "n_components, hidden_layer_sizes and module as they were, or set warm_start=False."
+            )
+        return load_weights(net, weights, device)
 
     def _restored(self, X, ws):
         """Return the fitted network, and the rows as it sees them."""

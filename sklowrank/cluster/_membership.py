@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse.linalg import LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from sklearn.metrics.cluster import contingency_matrix
 
 from .._core.blocks import in_blocks, rows_per_block
@@ -53,8 +53,8 @@ def kernel_of(A: torch.Tensor, B: torch.Tensor, eta: float, kernel: str) -> torc
 def project(K: torch.Tensor, n_sweeps: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a doubly stochastic ``G = u_i K_ij u_j`` near the kernel K (n, n) of :func:`kernel_of`, and u.
 
-    It maximises ``<S, G> + eta entropy(G)``, by symmetric Sinkhorn sweeps ``u <- sqrt(u / (K u))``; G is symmetric after
-    any number of them.
+    It maximises ``<S, G> + eta entropy(G)``, by symmetric Sinkhorn sweeps ``u <- sqrt(u / (K u))``; after any number of
+    them G is symmetric.
     """
     u = torch.ones(len(K), dtype=K.dtype, device=K.device)
     for _ in range(n_sweeps):
@@ -126,16 +126,12 @@ def find_clusters(Z, C, candidates, rule: Rule, rng) -> tuple[Known, int]:
 def leading_eigenvectors(G: torch.Tensor, count: int, rng) -> np.ndarray:
     """Return the eigenvectors (n, count) of the largest eigenvalues of a membership, strongest first."""
     n = len(G)
-    if n <= _DENSE_ROWS or 2 * count >= n:
-        return torch.linalg.eigh(G.double()).eigenvectors.flip(1)[:, :count].cpu().numpy()
-
-    def times(v):
-        there = torch.from_numpy(np.asarray(v, dtype=np.float64).reshape(n)).to(G.device, G.dtype)
-        return (G @ there).double().cpu().numpy()
-
-    start = rng.uniform(0.5, 1, n)
-    values, vectors = eigsh(LinearOperator((n, n), times, dtype=np.float64), count, which="LA", v0=start, tol=1e-4)
-    return vectors[:, np.argsort(-values)]
+    if n > _DENSE_ROWS and 2 * count < n:
+        try:
+            return _lanczos(G, count, rng)
+        except ArpackNoConvergence:
+            pass  # eigenvalues that hardly differ: a full decomposition is slow, and sure
+    return torch.linalg.eigh(G.double()).eigenvectors.flip(1)[:, :count].cpu().numpy()
 
 
 def masses(C: torch.Tensor, known: Known, n_clusters: int, rule: Rule) -> torch.Tensor:
@@ -183,6 +179,19 @@ def main_directions(C: torch.Tensor, labels: torch.Tensor, n_clusters: int) -> l
         r = int((energy.cumsum(0) < _ENERGY * energy.sum()).sum()) + 1
         bases.append(V[:, :r].to(C.dtype))
     return bases
+
+
+def _lanczos(G, count, rng):
+    n = len(G)
+
+    def times(v):
+        there = torch.from_numpy(np.asarray(v, dtype=np.float64).reshape(n)).to(G.device, G.dtype)
+        return (G @ there).double().cpu().numpy()
+
+    start, width = rng.uniform(0.5, 1, n), min(n, max(2 * count + 1, 40))
+    product = LinearOperator((n, n), times, dtype=np.float64)
+    values, vectors = eigsh(product, count, which="LA", v0=start, ncv=width, tol=1e-4)
+    return vectors[:, np.argsort(-values)]
 
 
 def _k_means(points, n_clusters, n_init, rng):
