@@ -1,7 +1,8 @@
 """The sections of the demo, in the order of the page; a method adds its file and one name here."""
 
+from .manifold_linearizing_clustering import manifold_linearizing_clustering
 from .matrix_completion import real_tables
 from .mixed_table import mixed_table
 from .subspace_clustering import subspace_clustering
 
-SECTIONS = [real_tables, mixed_table, subspace_clustering]
+SECTIONS = [real_tables, mixed_table, subspace_clustering, manifold_linearizing_clustering]
