@@ -364,5 +364,6 @@ def test_cuda_gives_the_answers_of_the_cpu(estimator, dtype):
     moved = pickle.loads(pickle.dumps(there)).set_params(device="cpu")
     for model in (there, moved):
         for name, answer in answers(model, new_data(estimator, X)).items():
-            bound = (0.02 if dtype is np.float32 else 1e-5) * np.abs(here[name]).max()
+            rough = dtype is np.float32 or hasattr(estimator, "module")  # networks compute in float32, whatever X is
+            bound = (0.02 if rough else 1e-5) * np.abs(here[name]).max()
             assert np.abs(answer - here[name]).max() <= bound, name

@@ -15,7 +15,7 @@ from .._core.iterate import Step
 from .._core.nets import train, weights_of
 from ._membership import balanced_eta, kernel_of, project
 
-_NEIGHBOR_ROWS = 50_000  # of more rows, neighbours are sought within random parts of this size
+_NEIGHBOR_ROWS = 5000  # of more rows, neighbours are sought within random parts of this size: else views are too near
 _MASKED = 0.3  # share of cells that view "mask" takes from other rows
 
 
@@ -24,13 +24,13 @@ class Length(NamedTuple):
 
     epochs: int
     least: int  # steps at least, of fewer than 2000 rows
-    most: int  # steps at most, of more than 50,000 rows
+    most: int  # steps at most
 
 
 _WINDOW = 50  # steps, whose mean loss has to be better than that of those before
 _GAIN = 0.005  # by this share at least, else features are learned
 
-STAGES = Length(40, 300, 3000), Length(10, 80, 1000)
+STAGES = Length(40, 300, 3000), Length(10, 80, 100)  # in more steps memberships break into pieces
 
 
 class Plan(NamedTuple):
@@ -199,7 +199,7 @@ def planned(n_epochs: int | str, n_rows: int, batch_size: int, stage: Length) ->
     """Return the epochs of a stage, and the batches of an epoch at most.
 
     "auto" lets few rows pass more often, so that there are enough steps, and many rows less often, or only some of
-    them, so that time stays bounded.
+    them, so that there are not too many.
     """
     per_epoch = max(1, n_rows // batch_size)
     if n_epochs != "auto":
@@ -207,9 +207,9 @@ def planned(n_epochs: int | str, n_rows: int, batch_size: int, stage: Length) ->
     n_epochs = stage.epochs
     if n_rows < 2000:
         n_epochs = max(n_epochs, -(-stage.least // per_epoch))
-    if n_rows > 50_000:
+    else:
         n_epochs = max(1, min(n_epochs, stage.most // per_epoch))
-    return n_epochs, min(per_epoch, stage.most) if n_rows > 50_000 else per_epoch
+    return n_epochs, min(per_epoch, stage.most)
 
 
 # Rows as the network sees them

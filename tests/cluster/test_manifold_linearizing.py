@@ -277,12 +277,18 @@ def test_neighbours_in_random_parts(monkeypatch):
         ("auto", 10_000, 256, (40, 39)),
         ("auto", 100_000, 256, (7, 390)),
         ("auto", 2_000_000, 256, (1, 3000)),
+        ("auto", 20_000, 256, (38, 78)),
         (12, 2_000_000, 256, (12, 7812)),
         (0, 100, 100, (0, 1)),
     ],
 )
 def test_lengths_of_the_stages(n_epochs, n_rows, batch_size, expected):
     assert solver.planned(n_epochs, n_rows, batch_size, solver.STAGES[0]) == expected
+
+
+def test_the_second_stage_is_short_however_many_rows_there_are():
+    lengths = [solver.planned("auto", n, min(n, 256), solver.STAGES[1]) for n in (100, 1797, 5000, 20_000, 1_000_000)]
+    assert all(70 <= n_epochs * n_batches <= 100 for n_epochs, n_batches in lengths)
 
 
 def test_the_first_stage_ends_where_nothing_is_gained(blobs):
