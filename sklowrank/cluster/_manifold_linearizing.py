@@ -86,8 +86,8 @@ class ManifoldLinearizingClustering(
     n_epochs_init, n_epochs : int or "auto", default="auto"
         Epochs of the first stage, for the features, and of the second, for features and memberships. "auto" is 40 and
         10; more for fewer than 2000 rows, so that there are 300 and 80 steps at least; fewer for many rows, so that
-        there are 3000 and 100 at most (much longer, memberships break into pieces); and the first stage ends where 50 steps improve its objective by less
-        than 0.5 %. 0 skips a stage.
+        there are 3000 and 100 at most (much longer, memberships break into pieces); and the first stage ends where 50
+        steps improve its objective by less than 0.5 %. 0 skips a stage.
     batch_size : int, default=256
         Rows of a step, between which memberships are learned; raised to four per cluster. It changes the result: less
         is faster, and better for few rows; it should be at least twice `n_components`.
@@ -165,8 +165,9 @@ class ManifoldLinearizingClustering(
     rows join the cluster whose stored codes, at most 256, give them the most mass.
 
     A step takes O(batch_size² n_components² + batch_size n_components³) time whatever the number of rows. The nearest
-    rows, of all up to 5000 rows and above that within random parts of 5000, so that views stay apart as rows get denser,
-    take O(n_samples · 5000 · n_features) at most. Training is in float32. Of each stage the weights of its best epoch are kept.
+    rows, of all up to 5000 rows and above that within random parts of 5000, so that views stay apart as rows get
+    denser, take O(n_samples · 5000 · n_features) at most. Training is in float32. Of each stage the weights of its best epoch are
+    kept.
 
     References
     ----------
