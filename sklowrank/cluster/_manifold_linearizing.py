@@ -166,7 +166,8 @@ class ManifoldLinearizingClustering(
 
     A step takes O(batch_size² n_components² + batch_size n_components³) time whatever the number of rows. The nearest
     rows, of all up to 5000 rows and above that within random parts of 5000, so that views stay apart as rows get
-    denser, take O(n_samples · 5000 · n_features) at most. Training is in float32. Of each stage the weights of its best epoch are
+    denser, take O(n_samples · 5000 · n_features) at most. Training is in float32. Of each stage the weights of its
+    best epoch are
     kept.
 
     References
