@@ -163,12 +163,12 @@ def new_rows(name, settings):
 def probe(features):
     """A linear classifier of digits that sees few classes: 50 labelled rows, on features of all rows; ten draws."""
     X, y = load_digits(return_X_y=True)
-    if features == "pixels":
-        Z = StandardScaler().fit_transform(X)
-    elif features == "PCA":
-        Z = PCA(32, random_state=0).fit_transform(X)
-    else:
-        Z = ours(10, random_state=0).fit_transform(X)
+    makers = {  # each with the scaling that suits it best
+        "pixels": StandardScaler(),
+        "PCA": PCA(32, random_state=0),
+        "ours": make_pipeline(ours(10, random_state=0), StandardScaler()),
+    }
+    Z = makers[features].fit_transform(X)
     right = []
     for seed in range(10):
         some = np.random.RandomState(seed).permutation(len(X))

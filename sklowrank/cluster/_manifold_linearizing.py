@@ -45,7 +45,7 @@ class ManifoldLinearizingClustering(
     Without labels a small network learns to map each cluster to a subspace of its own, at right angles to the others,
     and the rows are clustered there (MCR², the principle of maximal coding rate reduction). For some hundreds of rows
     and more whose clusters are connected, but neither balls nor flats: pixels, sensor windows, frozen embeddings. It
-    predicts new rows, gives features for a linear model, and can choose the number of clusters. For small tables of
+    predicts new rows, gives features, and can choose the number of clusters. For small tables of
     round clusters :class:`~sklearn.cluster.KMeans` is as good or better, and a thousand times faster.
 
     Parameters
@@ -313,7 +313,8 @@ class ManifoldLinearizingClustering(
     def partial_fit(self, X, y=None):
         """Go on with the second stage on a batch of rows; the first batch is fitted from the start.
 
-        Clusters keep their numbers as far as the labels of the batch allow.
+        Clusters keep their numbers as far as the labels of the batch allow. Many calls make a long second stage, in
+        which memberships break into pieces: a new fit is better where all rows are at hand.
 
         Parameters
         ----------
@@ -477,15 +478,14 @@ class ManifoldLinearizingClustering(
         """
         known = known or {}
         plan = self._plan(len(rows), n_clusters, ws)
-        positives = self.positives
-        views = make_views(rows, positives, self._n_neighbors(len(rows), n_clusters), self.view_noise, ws.generator)
+        n_neighbors = self._n_neighbors(len(rows), n_clusters)
+        views = make_views(rows, self.positives, n_neighbors, self.view_noise, ws.generator)
         seed = int(torch.randint(1 << 31, (), generator=ws.generator, device="cpu", dtype=torch.int64))
         eta = None if former is None else self.eta_
 
         def attributes(state):
             twin = copy.deepcopy(net)
             state = with_memberships(twin, state, rows, plan)
-            twin.load_state_dict(state.weights)
             found = self._attributes(twin, state, rows, candidates, np.random.RandomState(seed), former, ws)
             return known | found
 

@@ -110,7 +110,7 @@ def rates(Z: torch.Tensor, G: torch.Tensor, precision: float) -> tuple[torch.Ten
 
 def training(net, X, views, plan: Plan, randomness, generator, eta=None) -> Iterator[Step]:
     """Train features, then features and memberships, an epoch at a time; with `eta` given the second stage alone."""
-    rates, steps = [], [0]
+    history, steps = [], [0]
 
     def features_alone(outputs, _):
         steps[0] += net.training
@@ -119,7 +119,7 @@ def training(net, X, views, plan: Plan, randomness, generator, eta=None) -> Iter
     def rate_reduction(outputs, _):
         loss, both = rate_objective(*outputs, state.eta, plan)
         if net.training:
-            rates.append(both)
+            history.append(both)
         return loss
 
     def stage(number, objective):
@@ -149,7 +149,7 @@ def training(net, X, views, plan: Plan, randomness, generator, eta=None) -> Iter
             yield Step(state, 0.0 if last and not n_second else math.inf, loss)
         state = with_memberships(net, state, X, plan)
     for loss, weights, last in stage(1, rate_reduction):
-        state = state._replace(weights=weights, rates=torch.stack(rates).cpu())
+        state = state._replace(weights=weights, rates=torch.stack(history).cpu())
         yield Step(state, 0.0 if last else math.inf, loss)
     if not n_second and (eta is not None or not n_first):
         yield Step(state, 0.0)
