@@ -46,7 +46,7 @@ class ManifoldLinearizingClustering(
     and the rows are clustered there (MCR², the principle of maximal coding rate reduction). For some hundreds of rows
     and more whose clusters are connected, but neither balls nor flats: pixels, sensor windows, frozen embeddings. It
     predicts new rows, gives features, and can choose the number of clusters. For small tables of
-    round clusters :class:`~sklearn.cluster.KMeans` is as good or better, and a thousand times faster.
+    round clusters :class:`~sklearn.cluster.KMeans` is as good or better, and much faster.
 
     Parameters
     ----------
