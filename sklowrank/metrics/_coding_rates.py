@@ -109,7 +109,7 @@ def rate_reduction(Z, membership, precision=0.5):
         if total > 0:
             weighted = rows * torch.from_numpy(share / total).sqrt()[:, None] * len(rows) ** 0.5
             left += total / len(rows) * float(coding_rates.coding_rate(weighted, precision))
-    return float(coding_rates.coding_rate(rows, precision)) - left
+    return float(coding_rates.coding_rate(rows, precision) - left)
 
 
 def _rows(Z):

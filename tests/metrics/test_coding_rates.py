@@ -24,7 +24,7 @@ def test_formulas():
         for k in range(3)
     )
     assert rate_reduction(Z, labels, 0.1) == pytest.approx(total - parts, rel=1e-12)
-    assert type(coding_rate(Z)) is float
+    assert type(coding_rate(Z)) is type(rate_reduction(Z, labels)) is float
 
 
 def test_labels_of_any_kind_and_shares_agree():
