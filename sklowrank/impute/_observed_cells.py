@@ -1,12 +1,12 @@
 """The observed cells of a matrix, by rows and by columns, as matrices to multiply with: dense for tables, CSR else."""
 
-import functools
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+
+from .._core.sparse import csr_tensor
 
 
 class Face:
@@ -73,7 +73,7 @@ class Face:
         if self._room is None:
             pattern = self.pattern
             room = torch.zeros_like(pattern.values())  # not empty: beta=0 times what may be NaN there is NaN
-            self._room = _csr(pattern.crow_indices(), pattern.col_indices(), room, pattern.shape)
+            self._room = csr_tensor(pattern.crow_indices(), pattern.col_indices(), room, pattern.shape)
         return self._room
 
 
@@ -158,7 +158,7 @@ class ListedCells:
             first, last = (int(self.structure.indptr[i]) for i in (start, stop))
             sums = self._sums[first:last][order]
             counts = torch.ones_like(sums) if self._counts is None else self._counts[first:last][order]
-            tensors = (_csr(indptr, indices, values, shape) for values in (counts, sums))
+            tensors = (csr_tensor(indptr, indices, values, shape) for values in (counts, sums))
             self._faces[key] = Face(*tensors, once=self._counts is None)
         return self._faces[key]
 
@@ -209,23 +209,5 @@ class Covariates(NamedTuple):
 def face_of(structure, ws):
     """Return the face of rows of a CSR structure, of which only the numbers of observations are known."""
     tensors = (ws.load(a) for a in (structure.indptr, structure.indices, structure.data))
-    pattern = _csr(*tensors, structure.shape)
+    pattern = csr_tensor(*tensors, structure.shape)
     return Face(pattern, pattern, once=False)
-
-
-def _csr(indptr, indices, values, shape):
-    _meet_csr()
-    return torch.sparse_csr_tensor(
-        indptr, indices, values, size=shape, dtype=values.dtype, device=values.device, check_invariants=False
-    )
-
-
-@functools.cache
-def _meet_csr():
-    """Let torch say once, unheard, that its CSR tensors are in beta: it says so at the first one of a process only."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        index = torch.tensor([0, 0], device="cpu")
-        torch.sparse_csr_tensor(
-            index, index[:0], index[:0].double(), size=(1, 1), device="cpu", dtype=torch.float64, check_invariants=False
-        )
