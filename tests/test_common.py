@@ -190,7 +190,8 @@ def test_scale_of_the_data(estimator, scale, dtype):
     """Answers stay as they are or scale with the data, squares with its square, log densities by a constant."""
     X, y = small_data(estimator, dtype)
     unit = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
-    scaled = answers(fit(seeded(estimator), X * dtype(scale), y), new_data(estimator, X * dtype(scale)))
+    penalty = {"C": estimator.C / scale**2} if hasattr(estimator, "C") else {}  # C has the units of X squared, inverted
+    scaled = answers(fit(seeded(estimator, **penalty), X * dtype(scale), y), new_data(estimator, X * dtype(scale)))
     for name, answer in unit.items():
         there, size = scaled[name].astype(np.float64), np.abs(answer).max()
         laws = [there, there / scale, there / scale**2, there + X.shape[1] * np.log(scale) * (name == "score_samples")]

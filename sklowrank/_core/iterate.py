@@ -22,6 +22,7 @@ class Run(NamedTuple):
     state: Any
     n_iter: int
     loss_curve: list[float]
+    converged: bool = True  # False where max_iter or a callback ended it
 
 
 def drive(
@@ -47,7 +48,7 @@ def drive(
     task = estimator._init_callback_context(max_subtasks=max_iter)
     task.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
 
-    state, loss_curve, n_iter, gap, stopped = None, [], 0, float("inf"), False
+    state, loss_curve, n_iter, gap, stopped, converged = None, [], 0, float("inf"), False, True
     for n_iter, (state, gap, loss) in enumerate(islice(steps, max_iter), 1):
         if loss is not None:
             loss_curve.append(loss)
@@ -58,9 +59,11 @@ def drive(
             now = _later(attributes, state)
             stopped = step.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=now)
         if stopped or gap <= tol:
+            converged = gap <= tol
             break
     else:
         if n_iter == max_iter:
+            converged = False
             warnings.warn(
                 f"{name} stopped at max_iter={max_iter} with a relative gap of {gap:.1e}, above tol={tol:.1e}. "
                 "Raise max_iter or tol, or scale the features.",
@@ -69,7 +72,7 @@ def drive(
             )
     end = _later(attributes, state) if watched else None
     task.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=end)
-    return Run(state, n_iter, loss_curve)
+    return Run(state, n_iter, loss_curve, converged)
 
 
 def _later(attributes, state):
