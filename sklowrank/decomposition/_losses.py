@@ -12,6 +12,7 @@ class Loss(NamedTuple):
     value_and_slope: Callable  # (scores, targets) -> values, gradient by the scores
     curve: Callable  # (scores, directions) -> Hessian by the scores, times directions
     bound: float  # no eigenvalue of that Hessian is larger
+    ridge: float  # share of the L2 penalty that the weights of one column of scores get
 
 
 def _logistic(scores, targets):
@@ -43,6 +44,8 @@ def _curve_squared(scores, directions):
     return directions
 
 
-logistic = Loss(_logistic, _curve_logistic, 0.25)  # targets 0 or 1
-softmax = Loss(_softmax, _curve_softmax, 0.5)  # targets one-hot
-squared = Loss(_squared, _curve_squared, 1.0)
+# Two classes are softmax over two opposite columns, of which one is kept: weights w stand for -w / 2 and w / 2, whose
+# squares add up to half of w's.
+logistic = Loss(_logistic, _curve_logistic, 0.25, 0.5)  # targets 0 or 1
+softmax = Loss(_softmax, _curve_softmax, 0.5, 1.0)  # targets one-hot
+squared = Loss(_squared, _curve_squared, 1.0, 1.0)

@@ -229,10 +229,10 @@ def learn(
     n_components = count_components(estimator, X.shape)
     data = scaled(X, covariates, sample_weight, center=options.center, fit_intercept=estimator.fit_intercept, ws=ws)
     loss_weights = sample_weight / data.total * (1 if class_factor is None else class_factor)
-    ridges = _COVARIATE_RIDGE / (estimator.C * data.total) / data.covariate_scale**2
+    ridges = loss.ridge * _COVARIATE_RIDGE / (estimator.C * data.total) / data.covariate_scale**2
     if estimator.fit_intercept:
         ridges = torch.cat([ridges.new_zeros(1), ridges])
-    ridge = 1 / (estimator.C * data.total) / data.unit / data.unit
+    ridge = loss.ridge / (estimator.C * data.total) / data.unit / data.unit
     targets, loss_weights = targets.to(ws.dtype), loss_weights.to(ws.dtype)
     task = Task(data.table, data.Z, targets, loss_weights, loss, float(estimator.xi), ridge, ridges, data.squares)
     W = _start(task, n_components, options, ws)

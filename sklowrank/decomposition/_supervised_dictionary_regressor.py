@@ -30,9 +30,9 @@ class SupervisedDictionaryRegressor(
     """Learn a few directions that rebuild the features and predict a number, beside covariates.
 
     The same as :class:`SupervisedDictionaryLearning` with half the squared error, in units of the variance of y, in
-    place of the cross-entropy. Beside principal component regression it finds directions of low variance that matter to y;
-    beside :class:`~sklearn.cross_decomposition.PLSRegression` it has a dial between both ends, covariates, signs and
-    sparse input. Where only the prediction is wanted, :class:`~sklearn.linear_model.Ridge` is simpler.
+    place of the cross-entropy. Unlike principal component regression it finds directions of low variance that matter
+    to y; unlike :class:`~sklearn.cross_decomposition.PLSRegression` it has a dial between both ends, covariates, signs
+    and sparse input. Where only the prediction is wanted, :class:`~sklearn.linear_model.Ridge` is simpler.
 
     Parameters
     ----------
