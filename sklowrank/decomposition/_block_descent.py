@@ -34,22 +34,40 @@ class Signs(NamedTuple):
 
 def descend_by_blocks(task, W, model, signs):
     """Yield blocks and objective after each cycle; the objective never rises."""
-    step = _filter_dictionary if model == "filter" else _feature_dictionary
+    spread = _spread(task) if model == "filter" else None
     H = codes(task.table.times(W), W, signs.H, sweeps=20)
     width, q = task.targets.shape[1], task.Z.shape[1]
-    start = W.new_zeros(len(W[0]), width), W.new_zeros(q, width)
-    blocks, values, stride = Blocks(W, *start, H), [], 1.0
-    spread = _spread(task) if model == "filter" else None
+    now = Blocks(W, W.new_zeros(W.shape[1], width), W.new_zeros(q, width), H)
+    ahead, share, values, stride = now, 0.5, [], 1.0
     while True:
-        W, B, gamma, H = blocks
-        B, gamma = fit_codes(task, _read(task, blocks, model), B, gamma, _metric(W, model), most=2)
-        if model == "filter":
-            H = codes(task.table.times(W), W, signs.H, start=H, sweeps=2)
+        new, value, stride = _cycle(task, ahead, model, signs, stride, spread)
+        if values and value > values[-1]:  # the extrapolation went too far
+            share = share / 2
+            new, value, stride = _cycle(task, now, model, signs, stride, spread)
+            value = min(values[-1], value)  # a rise by rounding is none
         else:
-            H = _feature_codes(task, Blocks(W, B, gamma, H), signs.H)
-        blocks, stride = step(task, Blocks(W, B, gamma, H), signs, stride, spread)
-        values.append(objective_of_blocks(task, blocks, model))
-        yield Step(blocks, relative_decrease(values), values[-1])
+            share = min(1.1 * share, 0.98)
+        values.append(value)
+        yield Step(new, relative_decrease(values), value)
+        ahead, now = _extrapolated(now, new, share, signs), new
+
+
+def _cycle(task, blocks, model, signs, stride, spread):
+    """Return the blocks after each was bettered once, their objective, and the stride of the dictionary's steps."""
+    W, B, gamma, H = blocks
+    B, gamma = fit_codes(task, _read(task, blocks, model), B, gamma, _metric(W, model), most=2)
+    if model == "filter":
+        H = codes(task.table.times(W), W, signs.H, start=H, sweeps=2)
+        return _filter_dictionary(task, Blocks(W, B, gamma, H), signs, stride, spread)
+    H = _feature_codes(task, Blocks(W, B, gamma, H), signs.H)
+    new = _feature_dictionary(task, Blocks(W, B, gamma, H), signs)
+    return new, objective_of_blocks(task, new, model), stride
+
+
+def _extrapolated(before, now, share, signs):
+    """Return the blocks that lie ahead, in the direction of the last cycle."""
+    W, B, gamma, H = (b + share * (b - a) for a, b in zip(before, now))
+    return Blocks(W.clamp(min=0) if signs.W else W, B, gamma, H.clamp(min=0) if signs.H else H)
 
 
 def objective_of_blocks(task, blocks, model):
@@ -186,8 +204,8 @@ def _spread(task):
     return sum(magnitudes.turned_times(task.weights[i, None] * magnitudes.times(ones, i), i) for i in magnitudes.parts)
 
 
-def _filter_dictionary(task, blocks, signs, stride, spread, steps=4):
-    """Return the blocks after gradient steps on W, each entry with a step of its own, and the stride that worked."""
+def _filter_dictionary(task, blocks, signs, stride, spread, steps=2):
+    """Return the blocks after gradient steps on W, each entry with a step of its own, as :func:`_cycle` does."""
     _, B, gamma, H = blocks
     table, v = task.table, task.table.weights.double()[:, None]
     moments, products = H.T @ (v * H), table.turned_times((v * H).to(table.X.dtype))
@@ -212,17 +230,18 @@ def _filter_dictionary(task, blocks, signs, stride, spread, steps=4):
             stride = 2 * stride
     length = torch.linalg.vector_norm(W, dim=0)
     length = torch.where(length > 0, length, 1.0)
-    return Blocks(W / length, B * length[:, None], gamma, H * length), stride
+    new = Blocks(W / length, B * length[:, None], gamma, H * length)
+    return new, float(value) + task.xi * task.squares, stride
 
 
-def _feature_dictionary(task, blocks, signs, stride, spread):
+def _feature_dictionary(task, blocks, signs):
     """Return the blocks with the best dictionary of unit columns for the codes, one by one where sign matters."""
     W, H = blocks.W.clone(), blocks.H
     v = task.table.weights.double()[:, None]
     products = task.table.turned_times((v * H).to(task.table.X.dtype))
     if not any(signs):
         U, _, Vh = torch.linalg.svd(products, full_matrices=False)
-        return blocks._replace(W=U @ Vh), stride
+        return blocks._replace(W=U @ Vh)
     moments = H.T @ (v * H)
     for k in range(W.shape[1]):
         pull = products[:, k] - W @ moments[:, k] + W[:, k] * moments[k, k]
@@ -232,7 +251,7 @@ def _feature_dictionary(task, blocks, signs, stride, spread):
             W[:, k] = turned / length
         elif signs.W and moments[k, k] > 0:  # nothing pulls upwards: the least bad unit vector has one entry
             W[:, k] = torch.nn.functional.one_hot(pull.argmax(), len(pull)).to(W.dtype)
-    return blocks._replace(W=W), stride
+    return blocks._replace(W=W)
 
 
 # Start
