@@ -10,19 +10,23 @@ import torch
 
 from .._core.iterate import Step
 from ._eliminated_codes import relative_decrease
-from ._supervised_dictionary_objective import Table, fit_hessian, fit_term
+from ._supervised_dictionary_objective import Table, fit_hessian
 
 _TINY = torch.finfo(torch.float64).tiny
+_TRIES = 30  # stiffnesses of the dictionary's bound in one cycle, at most
+_SWEEPS = 2  # over the columns of codes or dictionary in each cycle
+_REUSED = 5  # cycles that one Hessian of the weights serves
 _CODE_SWEEPS = 500  # at most, for codes of new rows; a row stops where its own codes stand still
 
 
 class Blocks(NamedTuple):
-    """The unknowns. Columns of W have length one."""
+    """The unknowns in float64, and what the rows of X are under the dictionary. Columns of W have length one."""
 
     W: torch.Tensor  # (p, r)
     B: torch.Tensor  # (r, width)
     gamma: torch.Tensor  # (q, width)
     H: torch.Tensor  # (n, r)
+    F: torch.Tensor  # (n, r): X @ W
 
 
 class Signs(NamedTuple):
@@ -32,217 +36,254 @@ class Signs(NamedTuple):
     H: bool
 
 
+class Reading(NamedTuple):
+    """What the classifier says of the training rows."""
+
+    value: torch.Tensor  # loss and ridges
+    slopes: torch.Tensor  # (n, width): gradient of the loss by the scores
+
+
 def descend_by_blocks(task, W, model, signs):
     """Yield blocks and objective after each cycle; the objective never rises."""
-    spread = _spread(task) if model == "filter" else None
-    H = codes(task.table.times(W), W, signs.H, sweeps=20)
+    cycle = _FilterCycle(task, signs) if model == "filter" else _FeatureCycle(task, signs)
+    F = _products(task, W)
     width, q = task.targets.shape[1], task.Z.shape[1]
-    now = Blocks(W, W.new_zeros(W.shape[1], width), W.new_zeros(q, width), H)
-    ahead, share, values, stride = now, 0.5, [], 1.0
+    now = Blocks(_by_column(W), W.new_zeros(W.shape[1], width), W.new_zeros(q, width), codes(F, W, signs.H), F)
+    ahead, share, values = now, 0.5, []
     while True:
-        new, value, stride = _cycle(task, ahead, model, signs, stride, spread)
+        new, value = cycle(ahead)
         if values and value > values[-1]:  # the extrapolation went too far
             share = share / 2
-            new, value, stride = _cycle(task, now, model, signs, stride, spread)
+            new, value = cycle(now)
             value = min(values[-1], value)  # a rise by rounding is none
         else:
             share = min(1.1 * share, 0.98)
         values.append(value)
         yield Step(new, relative_decrease(values), value)
-        ahead, now = _extrapolated(now, new, share, signs), new
+        ahead, now = Blocks(*(b + share * (b - a) for a, b in zip(now, new))), new
+        if signs.H:
+            ahead = ahead._replace(H=ahead.H.clamp(min=0))
 
 
-def _cycle(task, blocks, model, signs, stride, spread):
-    """Return the blocks after each was bettered once, their objective, and the stride of the dictionary's steps."""
-    W, B, gamma, H = blocks
-    B, gamma = fit_codes(task, _read(task, blocks, model), B, gamma, _metric(W, model), most=2)
-    if model == "filter":
-        H = codes(task.table.times(W), W, signs.H, start=H, sweeps=2)
-        return _filter_dictionary(task, Blocks(W, B, gamma, H), signs, stride, spread)
-    H = _feature_codes(task, Blocks(W, B, gamma, H), signs.H)
-    new = _feature_dictionary(task, Blocks(W, B, gamma, H), signs)
-    return new, objective_of_blocks(task, new, model), stride
+class _FilterCycle:
+    """One cycle of the filter model: scores are F @ B + Z @ gamma, with F = X @ W."""
+
+    def __init__(self, task, signs):
+        self.task, self.signs = task, signs
+        self.newton = Newton(task, _REUSED)
+        self.magnitudes, self.across = _magnitudes(task.table)
+        self.stiffness = 1.0
+
+    def __call__(self, blocks):
+        """Return the blocks after each was bettered once, and their objective."""
+        W, B, gamma, H, F = blocks
+        B, gamma, reading, _ = self.newton.step(F, B, gamma, W.T @ W)
+        H = _swept(H, F, W.T @ W, self.signs.H)
+        W, F, value = self._dictionary(Blocks(W, B, gamma, H, F), reading)
+        return _of_unit_length(Blocks(W, B, gamma, H, F)), float(value)
+
+    def _dictionary(self, blocks, reading):
+        """Return W, X @ W and the objective after coordinate descent on a bound of the objective, exact at W.
+
+        The bound replaces the curvature of the loss by the row sums of its magnitudes, times a stiffness that is
+        learnt: as they are, they are hundreds of times too careful.
+        """
+        task, (W, B, gamma, H, F) = self.task, blocks
+        width, v = B.shape[1], task.table.weights.double()[:, None]
+        both = torch.cat([reading.slopes, v * H], 1).to(task.table.X.dtype)
+        by_A, products = _by_column(task.table.turned_times(both)).split([width, len(B)], 1)
+        pull = _mixed(by_A + task.ridge * (W @ B), B.T)
+        moments, bent = H.T @ (v * H), B @ B.T
+        spread = self._spread(F, B, gamma)
+        for _ in range(_TRIES):
+            curvature = self.stiffness * spread + task.ridge
+            target = 2 * task.xi * products - pull + curvature * _mixed(W, bent)
+            new = _swept(W, target, 2 * task.xi * moments, self.signs.W, (curvature, bent))
+            F_new, step = _products(task, new), new - W
+            value = read(task, F_new, B, gamma, new.T @ new).value
+            risen = float(value - reading.value - (pull * step).sum())
+            allowed = float((curvature * _mixed(step, bent) * step).sum()) / 2
+            if risen <= allowed + 1e-13 * float(value.abs()):
+                break
+            self.stiffness *= 2
+        if allowed > 1e-12 * float(value.abs()):
+            self.stiffness *= min(1.0, max(0.3, 3 * risen / allowed))
+        lost = task.squares - 2 * (new * products).sum() + ((new.T @ new) * moments).sum()
+        return new, F_new, value + task.xi * lost
+
+    def _spread(self, F, B, gamma):
+        """Return a diagonal (p, 1) above the Hessian of the loss by weights on X: its row sums, in magnitudes."""
+        task = self.task
+        steepness = task.loss.steepness(task.loss.link(F @ B + task.Z.double() @ gamma))
+        steepness = steepness.clamp(min=0.1 * float(steepness.amax()))  # a row that is sure may become less so
+        return self.magnitudes.turned_times((task.weights * steepness)[:, None] * self.across)
 
 
-def _extrapolated(before, now, share, signs):
-    """Return the blocks that lie ahead, in the direction of the last cycle."""
-    W, B, gamma, H = (b + share * (b - a) for a, b in zip(before, now))
-    return Blocks(W.clamp(min=0) if signs.W else W, B, gamma, H.clamp(min=0) if signs.H else H)
+class _FeatureCycle:
+    """One cycle of the feature model: scores are H @ B + Z @ gamma."""
+
+    def __init__(self, task, signs):
+        self.task, self.signs = task, signs
+        self.newton = Newton(task, _REUSED)
+        self.share = float((task.weights / task.table.weights).amax())  # the loss counts up to so much for a row
+
+    def __call__(self, blocks):
+        """Return the blocks after each was bettered once, and their objective."""
+        task, (W, B, gamma, H, F) = self.task, blocks
+        eye = torch.eye(len(B), dtype=B.dtype, device=B.device)
+        B, gamma, reading, _ = self.newton.step(H, B, gamma, eye)
+        H = self._codes(Blocks(W, B, gamma, H, F), reading)
+        W = _dictionary_of_codes(task, W, H, self.signs)
+        F = _products(task, W)
+        value = read(task, H, B, gamma, eye)[0] + task.xi * lost_share(task, W, H, F)
+        return Blocks(W, B, gamma, H, F), float(value)
+
+    def _codes(self, blocks, reading):
+        """Return codes after coordinate descent on a bound of the objective, which has one curvature for all rows."""
+        task, (W, B, _, H, F) = self.task, blocks
+        pull = _mixed(reading.slopes / task.table.weights.double()[:, None], B.T)
+        bent = self.share * task.loss.bound * B @ B.T
+        return _swept(H, 2 * task.xi * F - pull + _mixed(H, bent), 2 * task.xi * W.T @ W + bent, self.signs.H)
 
 
-def objective_of_blocks(task, blocks, model):
-    """Return the objective of a dictionary with codes and weights."""
-    W, B, gamma, H = blocks
-    value = fit_term(task, W @ B, gamma)[0] if model == "filter" else _on_codes(task, H, B, gamma)[0]
-    return float(value + task.xi * lost_share(task, W, H))
+def _products(task, W):
+    return _by_column(task.table.times(W).double())
 
 
-def lost_share(task, W, H):
+def _by_column(M):
+    """Return M, laid out so that its columns lie in one piece."""
+    return M.T.contiguous().T
+
+
+def _mixed(U, M):
+    """Return U @ M, laid out so that its columns lie in one piece."""
+    return (M.T @ U.T).T
+
+
+def _of_unit_length(blocks):
+    W, B, gamma, H, F = blocks
+    length = torch.linalg.vector_norm(W, dim=0)
+    length = torch.where(length > 0, length, 1.0)
+    return Blocks(W / length, B * length[:, None], gamma, H * length, F / length)
+
+
+def lost_share(task, W, H, F):
     """Return the weighted mean of the squared distances of the rows of X from H @ W.T."""
-    table = task.table
-    products = table.turned_times(table.weights[:, None] * H.to(table.X.dtype))
-    moments = H.T @ (table.weights.double()[:, None] * H)
-    return task.squares - 2 * (W * products).sum() + ((W.T @ W) * moments).sum()
+    v = task.table.weights.double()[:, None]
+    return task.squares - 2 * (v * F * H).sum() + ((W.T @ W) * (H.T @ (v * H))).sum()
 
 
 # Weights, given what they are multiplied with
 
 
-def fit_codes(task, F, B, gamma, metric, most):
-    """Return the weights B, gamma on columns F (n, r), by Newton's method from those given.
+def read(task, F, B, gamma, metric):
+    """Return the :class:`Reading` of weights on columns F (n, r); the ridge of B is that of trace B' metric B."""
+    scores = F @ B + task.Z.double() @ gamma
+    values, slopes = task.loss.value_and_slope(scores, task.targets.double())
+    weights = task.weights.double()
+    penalty = (task.ridge * (B * (metric @ B)).sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
+    return Reading(weights @ values + penalty, weights[:, None] * slopes)
 
-    The ridge of B is that of ``metric @ B``, a matrix of shape (r, r), upper triangular.
+
+class Newton:
+    """Newton's method for weights on columns F (n, r), whose Hessian serves several steps if they succeed."""
+
+    def __init__(self, task, reused=0):
+        double = {name: getattr(task, name).double() for name in ("Z", "targets", "weights")}
+        self.task = task._replace(**double)
+        self.reused, self.age, self.factor = reused, 0, None
+
+    def step(self, F, B, gamma, metric):
+        """Return better weights, their :class:`Reading`, and half of what they may still be worth, to second order."""
+        reading = read(self.task, F, B, gamma, metric)
+        by_B = F.T @ reading.slopes + self.task.ridge * (metric @ B)
+        by_gamma = self.task.Z.T @ reading.slopes + self.task.ridges[:, None] * gamma
+        gradient = torch.cat([by_B, by_gamma]).reshape(-1, 1)
+        while True:
+            fresh = self.factor is None or self.age >= self.reused
+            if fresh:
+                self.factor, self.age = self._factor(F, B, gamma, metric), 0
+            taken = torch.cholesky_solve(gradient, self.factor)
+            step_B, step_gamma = taken.view(-1, B.shape[1]).split([len(B), len(gamma)])
+            for length in (1.0, 0.5, 0.25, 0.1, 0.01) if fresh else (1.0,):
+                there = B - length * step_B, gamma - length * step_gamma
+                reading_there = read(self.task, F, *there, metric)
+                if reading_there.value <= reading.value:
+                    self.age += 1
+                    return *there, reading_there, float((gradient * taken).sum())
+            if fresh:
+                return B, gamma, reading, 0.0
+            self.age = self.reused
+
+    def _factor(self, F, B, gamma, metric):
+        """Return the Cholesky factor of the Hessian by B and gamma."""
+        columns = self.task._replace(table=Table(F, self.task.weights), ridge=0.0)
+        hessian, unknowns = fit_hessian(columns, B, gamma), B.numel()
+        eye = torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
+        hessian[:unknowns, :unknowns] += self.task.ridge * torch.kron(metric, eye)
+        hessian.diagonal().add_(1e-10 * hessian.diagonal().amax().clamp(min=_TINY))  # directions without curvature
+        return torch.linalg.cholesky(hessian)
+
+
+def fit_weights(task, F, B, gamma):
+    """Return the best weights on columns F (n, r) of unit metric, from those given."""
+    newton, eye = Newton(task), torch.eye(len(B), dtype=B.dtype, device=B.device)
+    for _ in range(30):
+        B, gamma, reading, left = newton.step(F, B, gamma, eye)
+        if left <= 1e-15 * float(reading.value.abs()):
+            break
+    return B, gamma
+
+
+# Codes, and the columns of a dictionary
+
+
+def _swept(U, target, M, nonnegative, stiff=None):
+    """Return U (m, r) after sweeps of coordinate descent on trace(U M U') / 2 - trace(U' target), column by column.
+
+    With ``stiff = (c, N)``, c of shape (m, 1), the matrix of row j is M + c[j] N.
     """
-    small = task._replace(table=Table((F @ torch.linalg.inv(metric)).to(task.Z.dtype), task.table.weights))
-    B, shape = metric @ B, (len(B) + len(gamma), B.shape[1])
-    value, *slopes = fit_term(small, B, gamma)
-    for _ in range(most):
-        gradient = torch.cat(slopes).flatten()
-        e, V = torch.linalg.eigh(fit_hessian(small, B, gamma))
-        e = torch.where(e > 1e-12 * e.amax(), e, torch.inf)
-        step = (V @ (V.T @ gradient / e)).view(shape).split([len(B), len(gamma)])
-        if float(gradient @ (V @ (V.T @ gradient / e))) <= 1e-15 * float(value.abs()):
-            break
-        for length in (1.0, 0.5, 0.25, 0.1, 0.01):
-            there = fit_term(small, B - length * step[0], gamma - length * step[1])
-            if there[0] <= value:
-                B, gamma = B - length * step[0], gamma - length * step[1]
-                value, *slopes = there
-                break
-        else:
-            break
-    return torch.linalg.solve_triangular(metric, B, upper=True), gamma
+    U = U.clone()
+    bend = M.diagonal().expand(len(U), -1) if stiff is None else M.diagonal() + stiff[0] * stiff[1].diagonal()
+    bend = _by_column(bend.clamp(min=_TINY))
+    for _ in range(_SWEEPS):
+        for k in range(len(M)):
+            step = torch.addmv(target[:, k], U, M[:, k], alpha=-1)
+            if stiff is not None:
+                step.addcmul_(stiff[0][:, 0], U @ stiff[1][:, k], value=-1)
+            column = U[:, k].addcdiv_(step, bend[:, k])
+            if nonnegative:
+                column.clamp_(min=0)
+    return U
 
 
-def _metric(W, model):
-    r = W.shape[1]
-    eye = torch.eye(r, dtype=W.dtype, device=W.device)
-    if model == "feature":
-        return eye
-    return torch.linalg.cholesky(W.T @ W + 1e-10 * eye).mT
-
-
-def _read(task, blocks, model):
-    """What the classifier reads: filtered features, or codes."""
-    return task.table.times(blocks.W).double() if model == "filter" else blocks.H
-
-
-# Codes
-
-
-def codes(products, W, nonnegative, *, start=None, sweeps=_CODE_SWEEPS):
+def codes(products, W, nonnegative):
     """Return codes of rows whose products with W are given: least squares, or with `nonnegative` by coordinate descent.
 
     No row's codes depend on other rows.
     """
     products, M = products.double(), W.T @ W
     if not nonnegative:
-        return products @ torch.linalg.pinv(M, hermitian=True)
-    H = torch.zeros_like(products) if start is None else start.clone()
-    moving = None
-    for _ in range(sweeps):
-        part, target = (H, products) if moving is None else (H[moving], products[moving])
-        before = part.clone()
-        for k in range(len(M)):
-            part[:, k] = (part[:, k] + (target[:, k] - part @ M[:, k]) / M[k, k].clamp(min=_TINY)).clamp(min=0)
-        if moving is None:
-            H = part
-        else:
-            H[moving] = part
-        if start is None:
-            left = (part - before).abs().amax(1) > 1e-12 * part.abs().amax(1)
-            moving = left.nonzero()[:, 0] if moving is None else moving[left]
-            if not len(moving):
-                break
-    return H
+        return _by_column(products @ torch.linalg.pinv(M, hermitian=True))
+    H, moving = torch.zeros_like(products), torch.arange(len(products), device=W.device)
+    for _ in range(_CODE_SWEEPS):
+        before = _by_column(H[moving])
+        after = _swept(before, _by_column(products[moving]), M, True)
+        H[moving] = after
+        moving = moving[(after - before).abs().amax(1) > 1e-12 * after.abs().amax(1)]
+        if not len(moving):
+            break
+    return _by_column(H)
 
 
-def _on_codes(task, H, B, gamma):
-    """Return loss and ridges of weights on codes, and the gradient by the scores."""
-    scores = H @ B + task.Z.double() @ gamma
-    values, slopes = task.loss.value_and_slope(scores, task.targets.double())
-    weights = task.weights.double()
-    penalty = (task.ridge * B.square().sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
-    return weights @ values + penalty, weights[:, None] * slopes
-
-
-def _feature_codes(task, blocks, nonnegative, steps=5):
-    """Return codes of the feature model after some accelerated gradient steps, each row by itself."""
-    W, B, gamma, H = blocks
-    v = task.table.weights.double()[:, None]
-    share = float((task.weights / task.table.weights).amax())
-    M, products = W.T @ W, task.table.times(W).double()
-    curvature = (
-        2 * task.xi * torch.linalg.matrix_norm(M, 2) + share * task.loss.bound * torch.linalg.matrix_norm(B, 2) ** 2
-    )
-    ahead, momentum = H, 1.0
-    for _ in range(steps):
-        slopes = _on_codes(task, ahead, B, gamma)[1] / v
-        new = ahead - (2 * task.xi * (ahead @ M - products) + slopes @ B.T) / curvature.clamp(min=_TINY)
-        new = new.clamp(min=0) if nonnegative else new
-        following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        ahead, momentum, H = new + (momentum - 1) / following * (new - H), following, new
-    before, after = (objective_of_blocks(task, blocks._replace(H=h), "feature") for h in (blocks.H, H))
-    return H if after <= before else _plain_code_step(task, blocks, M, products, curvature, nonnegative)
-
-
-def _plain_code_step(task, blocks, M, products, curvature, nonnegative):
-    _, B, gamma, H = blocks
-    slopes = _on_codes(task, H, B, gamma)[1] / task.table.weights.double()[:, None]
-    H = H - (2 * task.xi * (H @ M - products) + slopes @ B.T) / curvature.clamp(min=_TINY)
-    return H.clamp(min=0) if nonnegative else H
-
-
-# Dictionary
-
-
-def _spread(task):
-    """Return a diagonal (p, 1) above the moments of X in the loss: the sums over rows of |x_j| times all |x|."""
-    table = task.table
-    magnitudes = Table(abs(table.X), table.weights, None if table.turned is None else abs(table.turned))
-    ones = torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.X.device)
-    return sum(magnitudes.turned_times(task.weights[i, None] * magnitudes.times(ones, i), i) for i in magnitudes.parts)
-
-
-def _filter_dictionary(task, blocks, signs, stride, spread, steps=2):
-    """Return the blocks after gradient steps on W, each entry with a step of its own, as :func:`_cycle` does."""
-    _, B, gamma, H = blocks
-    table, v = task.table, task.table.weights.double()[:, None]
-    moments, products = H.T @ (v * H), table.turned_times((v * H).to(table.X.dtype))
-    overlap = (B @ B.T).abs().sum(1)
-    curvature = 2 * task.xi * moments.abs().sum(1) + (task.loss.bound * spread + task.ridge) * overlap
-
-    def at(W):
-        value, by_A, _ = fit_term(task, W @ B, gamma)
-        MW = W @ moments
-        return value + task.xi * ((W * MW).sum() - 2 * (W * products).sum()), by_A @ B.T + 2 * task.xi * (MW - products)
-
-    W = blocks.W
-    value, slope = at(W)
-    for _ in range(steps):
-        for _ in range(30):
-            there = W - slope / (stride * curvature).clamp(min=_TINY)
-            there = there.clamp(min=0) if signs.W else there
-            value_there, slope_there = at(there)
-            if value_there <= value:
-                W, value, slope, stride = there, value_there, slope_there, 0.7 * stride
-                break
-            stride = 2 * stride
-    length = torch.linalg.vector_norm(W, dim=0)
-    length = torch.where(length > 0, length, 1.0)
-    new = Blocks(W / length, B * length[:, None], gamma, H * length)
-    return new, float(value) + task.xi * task.squares, stride
-
-
-def _feature_dictionary(task, blocks, signs):
-    """Return the blocks with the best dictionary of unit columns for the codes, one by one where sign matters."""
-    W, H = blocks.W.clone(), blocks.H
+def _dictionary_of_codes(task, W, H, signs):
+    """Return the best dictionary of unit columns for the codes, one by one where sign matters."""
     v = task.table.weights.double()[:, None]
     products = task.table.turned_times((v * H).to(task.table.X.dtype))
     if not any(signs):
         U, _, Vh = torch.linalg.svd(products, full_matrices=False)
-        return blocks._replace(W=U @ Vh)
-    moments = H.T @ (v * H)
+        return _by_column(U @ Vh)
+    W, moments = W.clone(), H.T @ (v * H)
     for k in range(W.shape[1]):
         pull = products[:, k] - W @ moments[:, k] + W[:, k] * moments[k, k]
         turned = pull.clamp(min=0) if signs.W else pull
@@ -251,7 +292,17 @@ def _feature_dictionary(task, blocks, signs):
             W[:, k] = turned / length
         elif signs.W and moments[k, k] > 0:  # nothing pulls upwards: the least bad unit vector has one entry
             W[:, k] = torch.nn.functional.one_hot(pull.argmax(), len(pull)).to(W.dtype)
-    return blocks._replace(W=W)
+    return W
+
+
+def _magnitudes(table):
+    """Return a table of the magnitudes of X, and its row sums (n, 1)."""
+    lowest = (table.X if table.turned is None else table.X.values()).amin()
+    if lowest < 0:
+        table = Table(abs(table.X), table.weights, None if table.turned is None else abs(table.turned))
+    elif table.shift is not None:
+        table = Table(table.X, table.weights, table.turned)
+    return table, table.times(torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.X.device))
 
 
 # Start

@@ -16,7 +16,7 @@ from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.sparse import csr_tensor
 from .._core.workspace import open_workspace
-from ._block_descent import Signs, codes, descend_by_blocks, fit_codes, lost_share, nonnegative_start
+from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
 from ._eliminated_codes import descend, polish, rebuilt
 from ._lifted import project_and_descend
 from ._supervised_dictionary_objective import Table, Task, Weights, leading
@@ -106,6 +106,8 @@ def covariate_indices(columns, X):
         return np.zeros(0, dtype=np.int64)
     if not hasattr(X, "shape"):
         X = np.asarray(X)
+    if columns == slice(None):
+        return np.arange(X.shape[1])
     return np.asarray(get_column_indices(X, columns), dtype=np.int64)
 
 
@@ -238,7 +240,7 @@ def learn(
     W = _start(task, n_components, options, ws)
 
     def attributes(state):
-        W, B, gamma, H = canonical(task, state, estimator.model, options.signs, ws.generator)
+        W, B, gamma, H, F = canonical(task, state, estimator.model, options.signs, ws.generator)
         names = ["components_", "coef_", "covariate_coef_", "intercept_", "mean_"]
         units = y_unit / data.unit
         by_covariate = y_unit * gamma[int(estimator.fit_intercept) :].T / data.covariate_scale
@@ -246,7 +248,7 @@ def learn(
         constant = constant - by_covariate @ data.covariate_mean + y_mean
         values = [W.T, units * B.T, by_covariate, constant, data.mean]
         found = {name: ws.store(value.to(ws.dtype)) for name, value in zip(names, values)}
-        error = lost_share(task, W, H) / data.squares if data.squares else 0.0
+        error = lost_share(task, W, H, F) / data.squares if data.squares else 0.0
         return {
             **found,
             "feature_coef_": ws.store((units * (W @ B).T).to(ws.dtype)),
@@ -304,17 +306,17 @@ def canonical(task, state, model, signs, generator):
             W, B, gamma = rebuilt(task, Weights(W, B, gamma), generator)
         T = torch.linalg.eigh(W.T @ task.table.gram_times(W))[1].flip(1)
         W, B = W @ T, T.T @ B
-    H = codes(task.table.times(W), W, signs.H) if not free else task.table.times(W).double()
+    F = task.table.times(W).double()
+    H = F if free else codes(F, W, signs.H)
     if not free:
         order = (task.table.weights.double() @ H.square()).argsort(descending=True, stable=True)
-        W, B, H = W[:, order], B[order], H[:, order]
+        W, B, H, F = W[:, order], B[order], H[:, order], F[:, order]
     if not signs.H:
         flip = signs_of_largest(W.T)
-        W, B, H = W * flip, B * flip[:, None], H * flip
+        W, B, H, F = W * flip, B * flip[:, None], H * flip, F * flip
     if model == "feature":
-        eye = torch.eye(len(B), dtype=W.dtype, device=W.device)
-        B, gamma = fit_codes(task, H, B, gamma, eye, most=30)
-    return W, B, gamma, H
+        B, gamma = fit_weights(task, H, B, gamma)
+    return Blocks(W, B, gamma, H, F)
 
 
 # Answers for new rows

@@ -107,7 +107,8 @@ def curve_term(task, A, gamma, dA, dgamma):
     for rows in task.table.parts:
         Z = task.Z[rows]
         both = task.table.times(torch.cat([A, dA], 1), rows) + Z @ torch.cat([narrow, dnarrow], 1)
-        curved = task.weights[rows, None] * task.loss.curve(*both.chunk(2, 1))
+        scores, directions = both.chunk(2, 1)
+        curved = task.weights[rows, None] * task.loss.curve(task.loss.link(scores), directions)
         by_A = by_A + task.table.turned_times(curved, rows)
         by_gamma = by_gamma + (Z.T @ curved).double()
     return by_A, by_gamma
@@ -140,10 +141,14 @@ def fit_hessian(task, A, gamma):
     narrow = gamma.to(task.Z.dtype)
     for rows in task.table.parts:
         F = torch.cat([task.table.X[rows], task.Z[rows]], 1)
-        scores = task.table.times(A, rows) + task.Z[rows] @ narrow
+        predictions = task.loss.link(task.table.times(A, rows) + task.Z[rows] @ narrow)
         for k, unit in enumerate(torch.eye(width, dtype=F.dtype, device=F.device)):
-            curved = task.weights[rows, None] * task.loss.curve(scores, unit)
-            H[..., k] += ((F[:, :, None] * curved[:, None, :]).flatten(1).T @ F).double().view(n_weights, width, -1)
+            curved = task.weights[rows, None] * task.loss.curve(predictions, unit)
+            for m in range(k, width):
+                H[:, m, :, k] += (F.T @ (curved[:, m : m + 1] * F)).double()
+    for k in range(width):
+        for m in range(k + 1, width):
+            H[:, k, :, m] = H[:, m, :, k]
     return H.flatten(0, 1).flatten(1)
 
 
