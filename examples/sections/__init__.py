@@ -4,5 +4,12 @@ from .manifold_linearizing_clustering import manifold_linearizing_clustering
 from .matrix_completion import real_tables
 from .mixed_table import mixed_table
 from .subspace_clustering import subspace_clustering
+from .supervised_dictionary_learning import supervised_dictionary_learning
 
-SECTIONS = [real_tables, mixed_table, subspace_clustering, manifold_linearizing_clustering]
+SECTIONS = [
+    real_tables,
+    mixed_table,
+    subspace_clustering,
+    manifold_linearizing_clustering,
+    supervised_dictionary_learning,
+]

@@ -4,6 +4,7 @@ from sklearn.base import _fit_context
 from sklearn.cluster._spectral import cluster_qr
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
+from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
@@ -15,6 +16,7 @@ __all__ = [
     "StrOptions",
     "_fit_context",
     "check_feature_names_in",
+    "check_matplotlib_support",
     "check_same_namespace",
     "check_sample_weight",
     "cluster_qr",

@@ -50,7 +50,9 @@ class SupervisedDictionaryLearning(
         Weight of the relative reconstruction error, at least 0. 0 is classification alone, 0.03 to 1 is useful, from 3
         on the components are nearly those of PCA (or NMF).
     C : float, default=1.0
-        Inverse strength of the L2 penalty, above 0, as in LogisticRegression. It is in units of X: scale the features.
+        Inverse strength of the L2 penalty, above 0. It is in units of X: scale the features. For three classes and more
+        it is that of LogisticRegression. Two classes are penalised as two opposite columns of weights, as more classes
+        are: C here is 2 C there.
     solver : {"auto", "lbfgs", "lpgd", "bcd"}, default="auto"
         "lbfgs": codes eliminated, then Newton's method for the last digits; for the filter model without signs. "lpgd":
         the same problem by projected gradients on a lifted convex one, slower. "bcd": block descent, for `nonnegative`
@@ -125,10 +127,14 @@ class SupervisedDictionaryLearning(
               + \\xi \\frac{\\|X - H W^\\top\\|^2}{\\|X\\|^2} + \\frac{1}{2Cn} \\|A\\|^2
               + \\frac{0.005}{Cn} \\|\\Gamma\\|^2.
 
-    The feature model has H B in place of X A, and its penalty is on B. CE is the cross-entropy. Least-squares codes
-    are eliminated, so an evaluation costs O(n_samples n_features n_classes + n_features² n_components) and codes are
-    never stored. The problem is not convex; its lifted form is, up to the rank, and both solvers reach the same optimum
-    on the data we measured. A sample weight of k equals k copies of the row, for "lbfgs" to 1e-7.
+    CE is the cross-entropy of the softmax; for two classes, A stands for the columns -A/2 and A/2, whose squares are
+    half of A's. The feature model has H B in place of X A, and its penalty is on B. Least-squares codes are eliminated,
+    so an evaluation costs O(n_samples n_features n_classes + n_features² n_components) and codes are never stored. A
+    cycle of "bcd" costs O(n_samples n_features (n_components + n_classes)) and keeps codes. The problem is not convex;
+    its lifted form is, up to the rank, and "lbfgs" and "lpgd" reach the same optimum on the data we measured. "lpgd"
+    eliminates the reconstruction from its steps, which is exact, so that a projection decomposes moments of
+    (n_features, n_features). "bcd" reaches a local optimum. A sample weight of k equals k copies of the row, for
+    "lbfgs" to 1e-7.
 
     References
     ----------
