@@ -197,7 +197,10 @@ def _measured(function, args):
 
 
 def _installed(package):
-    return importlib.util.find_spec({"scikit-surprise": "surprise"}.get(package, package)) is not None
+    return (
+        importlib.util.find_spec({"scikit-surprise": "surprise", "SupervisedMF": "SMF"}.get(package, package))
+        is not None
+    )
 
 
 def _version(package):
