@@ -45,20 +45,20 @@ class Table:
     def times(self, A, rows=slice(None)):
         """Return X @ A for a slice of rows, in the precision of X."""
         A = A.to(self.X.dtype)
-        scores = self.X @ A if self.turned is not None else self.X[rows] @ A
+        scores = self.X @ A if self.turned is not None else (A.T @ self.X[rows].T).T  # much faster for few columns
         return scores if self.shift is None else scores - self.shift @ A
 
     def turned_times(self, G, rows=slice(None)):
         """Return X.T @ G for a slice of rows, in float64."""
         if self.turned is None:
-            return (self.X[rows].T @ G).double()
+            return (G.T @ self.X[rows]).T.double()
         sums = (self.turned @ G).double()
         return sums if self.shift is None else sums - torch.outer(self.shift.double(), G.double().sum(0))
 
     def gram_times(self, W):
         """Return X' diag(weights) X @ W in float64."""
         if self.gram is not None:
-            return self.gram @ W
+            return (W.T @ self.gram).T
         return sum(self.turned_times(self.weights[i, None] * self.times(W, i), i) for i in self.parts)
 
 
@@ -100,6 +100,28 @@ def fit_term(task, A, gamma):
     return value, by_A, by_gamma
 
 
+def fit_term_through_codes(task, weights):
+    """Return loss and ridges of the weights W B on the features, and the gradients by W, B and gamma.
+
+    The same as :func:`fit_term`, at a cost that grows with the columns of W and not with those of B.
+    """
+    W, B, gamma = weights
+    across, bent = W.T @ W, B @ B.T
+    value = (task.ridge * (across * bent).sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
+    by_W, by_B, by_gamma = task.ridge * W @ bent, task.ridge * across @ B, task.ridges[:, None] * gamma
+    narrow, narrow_B = gamma.to(task.Z.dtype), B.to(task.Z.dtype)
+    for rows in task.table.parts:
+        F = task.table.times(W, rows)
+        values, slopes = task.loss.value_and_slope(F @ narrow_B + task.Z[rows] @ narrow, task.targets[rows])
+        row_weights = task.weights[rows]
+        slopes = row_weights[:, None] * slopes
+        value = value + (row_weights @ values).double()
+        by_W = by_W + task.table.turned_times(slopes @ narrow_B.T, rows)
+        by_B = by_B + (F.T @ slopes).double()
+        by_gamma = by_gamma + (task.Z[rows].T @ slopes).double()
+    return value, Weights(by_W, by_B, by_gamma)
+
+
 def curve_term(task, A, gamma, dA, dgamma):
     """Return the Hessian of :func:`fit_term` times the direction (dA, dgamma)."""
     by_A, by_gamma = task.ridge * dA, task.ridges[:, None] * dgamma
@@ -128,9 +150,13 @@ def explained(W, SW):
 def objective(task, weights):
     """Return the objective of the filter model, codes eliminated, and its gradients by W, B and gamma."""
     W, B, gamma = weights
-    value, by_A, by_gamma = fit_term(task, W @ B, gamma)
+    if B.shape[1] > W.shape[1]:
+        value, slopes = fit_term_through_codes(task, weights)
+    else:
+        value, by_A, by_gamma = fit_term(task, W @ B, gamma)
+        slopes = Weights(by_A @ B.T, W.T @ by_A, by_gamma)
     share, by_W = explained(W, task.table.gram_times(W))
-    return value + task.xi * (task.squares - share), Weights(by_A @ B.T - task.xi * by_W, W.T @ by_A, by_gamma)
+    return value + task.xi * (task.squares - share), slopes._replace(W=slopes.W - task.xi * by_W)
 
 
 def fit_hessian(task, A, gamma):
