@@ -81,7 +81,7 @@ display.figure_.set_size_inches(12, 3.6)
 plt.show()
 
 # %%
-# What to see: three topics are small talk, much as NMF would have them. One gathers the words of spam on top of everyday
-# words, and one holds the same everyday words with the opposite sign: no entry of a topic may be negative, so
+# What to see: three topics are small talk, much as NMF would have them. One gathers the words of spam, on top of
+# everyday words, and one holds the same everyday words with the opposite sign: no entry of a topic may be negative, so
 # the difference between spam and the rest takes two. Topics that have not seen the classes find no spam at all, because
 # spam is rare and its words are many.

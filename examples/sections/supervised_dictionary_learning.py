@@ -51,7 +51,7 @@ def image_methods(r):
     return {
         "PCA + LogisticRegression": [PCA(r), LogisticRegression(max_iter=1000)],
         "LogisticRegression, all columns": [LogisticRegression(max_iter=1000)],
-        NAME: [SupervisedDictionaryLearning(r, random_state=0)],
+        NAME: [SupervisedDictionaryLearning(r, tol=1e-5, random_state=0)],
     }
 
 

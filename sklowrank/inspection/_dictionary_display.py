@@ -159,7 +159,7 @@ class DictionaryDisplay:
         if self.class_names is None:
             return f"component {k}, weight: {column[0]:+.2g}"
         best = 1 if len(column) == 1 else int(column.argmax())
-        return f"component {k}, {self.class_names[best]}: {column[0 if len(column) == 1 else best]:+.2g}"
+        return f"component {k}, class {self.class_names[best]}: {column[0 if len(column) == 1 else best]:+.2g}"
 
 
 def _draw_image(panel, image):
