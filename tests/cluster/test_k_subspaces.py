@@ -88,11 +88,11 @@ def test_survivors_alone_go_on_and_end_at_a_fixed_point():
     starts = random_labels(X, weights, dims, 12, centred=False, generator=torch.Generator().manual_seed(0))
     everybody = [step.state.inertia for step in descend(X, weights, starts, dims, centred=False)]
     chosen = list(descend(X, weights, starts, dims, centred=False, survivors=2))
-    assert [step.state.inertia for step in chosen[:5]] == everybody[:5]
+    assert [step.state.inertia for step in chosen[:5]] == pytest.approx(everybody[:5], rel=1e-12)
     assert chosen[-1].gap == 0
     assert everybody[-1] <= chosen[-1].state.inertia < everybody[4]
     alone = list(descend(X, weights, starts, dims, centred=False, survivors=12))
-    assert [step.state.inertia for step in alone] == everybody
+    assert [step.state.inertia for step in alone] == pytest.approx(everybody, rel=1e-12)  # batches round as they like
 
 
 def test_random_starts_return_the_best():
@@ -193,7 +193,8 @@ def test_float32_of_extreme_size(scale):
         out = model.transform((X * scale).astype(np.float32))
     assert not np.isnan(out).any()
     huge = KSubspaces(3, n_dims=2, random_state=0).fit(X * 1e200)
-    assert np.array_equal(huge.labels_, KSubspaces(3, n_dims=2, random_state=0).fit(X).labels_)
+    plain = KSubspaces(3, n_dims=2, random_state=0).fit(X)
+    assert clustering_accuracy(plain.labels_, huge.labels_) == 1  # of starts that end alike, rounding picks one
 
 
 # Many rows
