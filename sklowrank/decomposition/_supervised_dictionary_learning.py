@@ -55,8 +55,8 @@ class SupervisedDictionaryLearning(
         are: C here is 2 C there.
     solver : {"auto", "lbfgs", "lpgd", "bcd"}, default="auto"
         "lbfgs": codes eliminated, then Newton's method for the last digits; for the filter model without signs. "lpgd":
-        the same problem by projected gradients on a lifted convex one, slower. "bcd": block descent, for `nonnegative`
-        and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
+        the same problem by projected gradients on a lifted convex one, to fewer digits. "bcd": block descent, for
+        `nonnegative` and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
     nonnegative : bool, "components" or "codes", default=False
         What may not be negative; True is both. The weights of the classifier keep both signs.
     center : bool or "auto", default="auto"

@@ -48,8 +48,8 @@ class SupervisedDictionaryRegressor(
         Inverse strength of the L2 penalty, above 0. It is in units of X: scale the features.
     solver : {"auto", "lbfgs", "lpgd", "bcd"}, default="auto"
         "lbfgs": codes eliminated, then Newton's method for the last digits; for the filter model without signs. "lpgd":
-        the same problem by projected gradients on a lifted convex one, slower. "bcd": block descent, for `nonnegative`
-        and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
+        the same problem by projected gradients on a lifted convex one, to fewer digits. "bcd": block descent, for
+        `nonnegative` and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
     nonnegative : bool, "components" or "codes", default=False
         What may not be negative; True is both. The weights of the regression keep both signs.
     center : bool or "auto", default="auto"
