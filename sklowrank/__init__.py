@@ -4,7 +4,17 @@ import importlib
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("cluster", "datasets", "decomposition", "impute", "inspection", "metrics", "mixture", "recommend")
+_SUBPACKAGES = (
+    "cluster",
+    "datasets",
+    "decomposition",
+    "dimension_reduction",
+    "impute",
+    "inspection",
+    "metrics",
+    "mixture",
+    "recommend",
+)
 
 __all__ = [*_SUBPACKAGES, "__version__"]
 

@@ -1,5 +1,6 @@
 """Generators of data with known structure."""
 
+from ._frechet_regression import make_frechet_regression
 from ._unions_of_subspaces import make_union_of_subspaces
 
-__all__ = ["make_union_of_subspaces"]
+__all__ = ["make_frechet_regression", "make_union_of_subspaces"]
