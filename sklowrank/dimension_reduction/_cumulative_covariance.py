@@ -9,7 +9,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import Interval, StrOptions, validate_params
 from .._core.workspace import open_workspace
-from ._metric_spaces import NAMES, distances, points_of, resolve_metric
+from ._metric_spaces import NAMES, distances, on_host, points_of, resolve_metric
 
 _N_THRESHOLDS = 16  # radii of the balls around a landmark
 
@@ -78,6 +78,7 @@ def frechet_cumulative_covariance(U, y, *, metric="auto", n_landmarks=None, rand
     U = check_array(U, ensure_2d=False, input_name="U")
     check_consistent_length(U, y)
     ws = open_workspace(U, device="auto", random_state=random_state).exact()
+    y = on_host(y)
     metric = resolve_metric(metric, y)
     points = points_of(y, metric)
     points = points.to(ws.device) if isinstance(points, torch.Tensor) else points

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+import sklearn
+import torch
 from scipy.spatial.distance import cdist
 
 from sklowrank.datasets import make_frechet_regression
@@ -69,6 +71,17 @@ def test_outliers_do_little_harm():
     _, spoilt, _ = make_frechet_regression(500, response="number", contamination=0.05, random_state=0)
     clean, after = (frechet_cumulative_covariance(S, v) for v in (y, spoilt))
     assert after > 0.8 * clean
+
+
+def test_tensors_lists_and_functions_give_the_same():
+    _, y, S = make_frechet_regression(80, response="matrix", random_state=0)
+    value = frechet_cumulative_covariance(S, y, metric="frobenius")
+    with sklearn.config_context(array_api_dispatch=True):
+        pair = torch.from_numpy(S), torch.from_numpy(y)
+        assert frechet_cumulative_covariance(*pair, metric="frobenius") == pytest.approx(value, rel=1e-12)
+    assert frechet_cumulative_covariance(S.tolist(), y.tolist(), metric="frobenius") == value
+    own = frechet_cumulative_covariance(S, y, metric=lambda a, b: np.linalg.norm(a - b))
+    assert own == pytest.approx(value, rel=1e-9)
 
 
 def test_bad_input():
