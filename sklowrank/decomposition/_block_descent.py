@@ -194,7 +194,7 @@ class Newton:
         self.reused, self.age, self.factor = reused, 0, None
 
     def step(self, F, B, gamma, metric):
-        """Return better weights, their :class:`Reading`, and half of what they may still be worth, to second order."""
+        """Return better weights, their :class:`Reading`, and twice what the step is worth, to second order."""
         reading = read(self.task, F, B, gamma, metric)
         by_B = F.T @ reading.slopes + self.task.ridge * (metric @ B)
         by_gamma = self.task.Z.T @ reading.slopes + self.task.ridges[:, None] * gamma
