@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._core.compat import Interval, Options, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.nets import Randomness, as_numpy, build_trunk, load_weights, split_params, width_of
+from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ._manifold_linearizing_solver import (
@@ -24,8 +25,6 @@ from ._manifold_linearizing_solver import (
     planned,
     rates,
     some_rows,
-    standardization,
-    standardized,
     training,
     unit,
     with_memberships,

@@ -197,26 +197,7 @@ def test_the_number_of_clusters(trained, digits):
     assert 3 <= len(set(found.labels_)) <= 12
 
 
-# Rows and views
-
-
-@pytest.mark.parametrize(
-    ("how", "mean", "scale"),
-    [("columns", [2.0, 5.0], [1.0, 2.0]), ("global", [2.0, 5.0], [2.5**0.5] * 2), (False, [0.0, 0.0], [1.0, 1.0])],
-)
-def test_standardization(how, mean, scale):
-    X = torch.tensor([[1.0, 3.0], [3.0, 7.0], [1.0, 7.0], [3.0, 3.0]], dtype=torch.float64)
-    for found, expected in zip(solver.standardization(X, how), (mean, scale)):
-        np.testing.assert_allclose(found, expected, rtol=1e-14)
-
-
-def test_constant_columns_are_not_scaled():
-    X = torch.full((1001, 3), 0.1, dtype=torch.float64)
-    X[:, 2] = torch.arange(1001)
-    mean, scale = solver.standardization(X, "columns")
-    assert scale[:2].tolist() == [1.0, 1.0]
-    assert float(solver.standardized(X, mean, scale)[:, :2].abs().max()) < 1e-12
-    assert solver.standardization(X[:, :2], "global")[1].tolist() == [1.0, 1.0]
+# Views
 
 
 def test_views():

@@ -1,0 +1,44 @@
+"""Columns centred and scaled, in float64 and in blocks, whatever precision goes on with them."""
+
+import torch
+
+from .blocks import in_blocks, rows_per_block
+
+
+def standardization(X: torch.Tensor, how: str | bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mean and the scale of the columns, in float64: one scale for all, one for each, or neither.
+
+    Where a scale is zero, or no more than the rounding of what is subtracted, it is one.
+    """
+    n, D = X.shape
+    mean = torch.zeros(D, dtype=torch.float64, device=X.device)
+    if not how:
+        return mean, torch.ones_like(mean)
+    size = X.abs().amax().double() if n else mean.amax()
+    size = torch.where(size > 0, size, 1.0)
+    step = max(1, rows_per_block("auto", n, 8 * D))
+    for rows in X.split(step):
+        mean += (rows.double() / size).sum(0)
+    mean /= n
+    second = torch.zeros_like(mean)
+    for rows in X.split(step):
+        second += (rows.double() / size - mean).square().sum(0)
+    variance = second / n
+    if how == "global":
+        variance = variance.mean().expand(D)
+    scale, rounding = variance.sqrt(), 8 * n**0.5 * torch.finfo(torch.float64).eps * mean.abs()
+    if how == "global":
+        rounding = rounding.amax()
+    return mean * size, torch.where(scale > rounding, scale * size, 1.0)
+
+
+def standardized(
+    X: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """Return (X - mean) / scale in the precision asked for, computed in float64 in blocks."""
+    size = 24 * X.shape[1]
+
+    def of(rows):
+        return ((X[rows].double() - mean) / scale).to(dtype)
+
+    return torch.cat(list(in_blocks(of, len(X), rows_per_block("auto", len(X), size), bytes_per_row=size)))
