@@ -5,10 +5,13 @@ import torch
 from .blocks import in_blocks, rows_per_block
 
 
-def standardization(X: torch.Tensor, how: str | bool) -> tuple[torch.Tensor, torch.Tensor]:
+def standardization(
+    X: torch.Tensor, how: str | bool, share: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean and the scale of the columns, in float64: one scale for all, one for each, or neither.
 
-    Where a scale is zero, or no more than the rounding of what is subtracted, it is one.
+    Where a scale is zero, or no more than the rounding of what is subtracted, it is one. `share` (n,) are weights of
+    rows that sum to one.
     """
     n, D = X.shape
     mean = torch.zeros(D, dtype=torch.float64, device=X.device)
@@ -17,13 +20,13 @@ def standardization(X: torch.Tensor, how: str | bool) -> tuple[torch.Tensor, tor
     size = X.abs().amax().double() if n else mean.amax()
     size = torch.where(size > 0, size, 1.0)
     step = max(1, rows_per_block("auto", n, 8 * D))
-    for rows in X.split(step):
-        mean += (rows.double() / size).sum(0)
-    mean /= n
-    second = torch.zeros_like(mean)
-    for rows in X.split(step):
-        second += (rows.double() / size - mean).square().sum(0)
-    variance = second / n
+    share = torch.full((n,), 1 / max(n, 1), dtype=torch.float64, device=X.device) if share is None else share
+    blocks = [slice(start, start + step) for start in range(0, n, step)]
+    for rows in blocks:
+        mean += share[rows] @ (X[rows].double() / size)
+    variance = torch.zeros_like(mean)
+    for rows in blocks:
+        variance += share[rows] @ (X[rows].double() / size - mean).square()
     if how == "global":
         variance = variance.mean().expand(D)
     scale, rounding = variance.sqrt(), 8 * n**0.5 * torch.finfo(torch.float64).eps * mean.abs()

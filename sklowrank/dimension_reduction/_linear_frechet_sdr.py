@@ -1,0 +1,419 @@
+"""Linear Fréchet sufficient dimension reduction: directions of X along which random objects change."""
+
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from scipy.sparse.linalg import LinearOperator, lsqr
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils import check_consistent_length
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context, check_sample_weight
+from .._core.linalg import signs_of_largest
+from .._core.standardize import standardization
+from .._core.validation import check_new_data
+from .._core.workspace import open_workspace
+from ._ball_features import (
+    ball_features,
+    check_pairs,
+    checked_components,
+    explained,
+    loadings_of,
+    number_of,
+    restored_balls,
+    stored_balls,
+)
+from ._metric_spaces import NAMES, distances, on_host, points_of
+
+_RANK = 1e-10  # eigenvalues below this share of the largest are zero
+_ACCURACY, _STEPS = 1e-10, 500  # of least squares with sparse rows
+
+
+class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
+    """Find the directions of X along which responses change, whatever these are made of.
+
+    A closed form, fast and easy to read: for a first look, for tables too small for :class:`FrechetSDR`, and where
+    relations are monotone, which are the ones that "wire" and "fccov" see; "second" sees symmetric ones too. Where y is
+    a number and the relation linear, :class:`~sklearn.linear_model.LinearRegression` gives the same direction.
+
+    Parameters
+    ----------
+    n_components : int or float, default=2
+        Number of directions; a float in (0, 1) asks for the fewest that have this share of the sum of eigenvalues.
+    method : {"wire", "fccov", "second"}, default="wire"
+        "wire" weights pairs of rows by the distance of their responses, and takes O(n_samples²) time. "fccov" uses
+        balls of responses, that is the order of distances alone: linear in n_samples, and not led astray by responses
+        far out. "second" does so with the second moments of X as well.
+    metric : str or callable, default="auto"
+        Distance between responses, as in :class:`FrechetSDR`. Distances of each row to all of them are what "wire"
+        needs of "precomputed".
+    n_landmarks : int, default=64
+        Number of responses around which there are balls.
+    n_thresholds : int, default=16
+        Number of radii of each, 255 at most.
+    shrinkage : float, default=0.0
+        Between 0 and 1: how far the covariance of X is drawn to a multiple of the identity. Raise it where X has as
+        many columns as rows, or nearly so.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1". Sparse X is handled by SciPy.
+
+    Attributes
+    ----------
+    components_ : array of shape (n_components_, n_features)
+        Directions, scaled so that the features have unit variance in training, but for `shrinkage`.
+    eigenvalues_ : array of shape (n_components_,)
+        How much each counts, by magnitude descending; in units of the distance for "wire".
+    mean_ : array of shape (n_features,)
+        Mean of X.
+    landmarks_, landmark_objects_, thresholds_, feature_means_ : arrays
+        The balls, as in :class:`FrechetSDR`.
+    n_components_ : int
+        The number of directions.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X had any.
+
+    See Also
+    --------
+    FrechetSDR : Nonlinear features.
+    sklearn.cross_decomposition.PLSRegression : Directions for responses that are vectors.
+
+    Notes
+    -----
+    With whitened rows :math:`z_j` the directions are leading eigenvectors of
+
+    .. math:: -\\tfrac1{n^2} \\sum_{i,j} z_i z_j^\\top d(y_i, y_j), \\qquad \\sum_f w_f h_f h_f^\\top, \\qquad
+        \\sum_f w_f (H_f^2 + h_f h_f^\\top)
+
+    for "wire", "fccov" and "second", where :math:`h_f` and :math:`H_f` are the covariances of :math:`z` and
+    :math:`z z^\\top` with the indicator of ball f. Indicators enter as those of their principal components that hold
+    95 % of their variance. Time: O(n p² + n² p) for "wire", O(n p² + n p r) for "fccov", O(n p² r) for "second", with r
+    principal components. Sparse X with "fccov" is never made dense: least squares by LSQR, one for each of r. Eigenvalues
+    of the covariance below 1e-10 of the largest count as zero. Everything is in float64.
+
+    References
+    ----------
+    .. [1] C. Ying, Z. Yu, "Fréchet sufficient dimension reduction for random objects", Biometrika 109(4), 2022.
+    .. [2] Q. Zhang, L. Xue, B. Li, "Dimension reduction for Fréchet regression", JASA, 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklowrank.dimension_reduction import LinearFrechetSDR
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(200, 3))
+    >>> samples = X[:, :1] + rng.normal(size=(200, 30))  # each response is a sample of a distribution
+    >>> sdr = LinearFrechetSDR(1, metric="wasserstein").fit(X, samples)
+    >>> (sdr.components_.round(1) + 0.0).tolist()
+    [[1.0, 0.0, 0.0]]
+    """
+
+    _parameter_constraints = {
+        "n_components": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="neither")],
+        "method": [StrOptions({"wire", "fccov", "second"})],
+        "metric": [StrOptions({"auto", *NAMES}), callable],
+        "n_landmarks": [Interval(Integral, 1, None, closed="left")],
+        "n_thresholds": [Interval(Integral, 1, 255, closed="both")],
+        "shrinkage": [Interval(Real, 0, 1, closed="both")],
+        "device": [str],
+    }
+
+    def __init__(
+        self,
+        n_components=2,
+        *,
+        method="wire",
+        metric="auto",
+        n_landmarks=64,
+        n_thresholds=16,
+        shrinkage=0.0,
+        device="auto",
+    ):
+        self.n_components = n_components
+        self.method = method
+        self.metric = metric
+        self.n_landmarks = n_landmarks
+        self.n_thresholds = n_thresholds
+        self.shrinkage = shrinkage
+        self.device = device
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Find the directions.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The features, two rows at least; sparse only with `method="fccov"`.
+        y : array-like of shape (n_samples, ...)
+            The responses, in the form that `metric` asks for.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows; a row of weight two is as good as two rows.
+
+        Returns
+        -------
+        self : LinearFrechetSDR
+
+        Raises
+        ------
+        ValueError
+            If a response is not what `metric` asks for, or all are equal.
+        """
+        X = check_pairs(self, X, y, accept_sparse=self._sparse_formats())
+        ws = open_workspace(X, device=self.device)
+        exact = ws.exact()
+        weight = exact.load(check_sample_weight(sample_weight, X, ensure_non_negative=True))
+        features = ball_features(
+            y,
+            metric=self.metric,
+            n_landmarks=self.n_landmarks,
+            n_thresholds=self.n_thresholds,
+            device=ws.device,
+            sample_weight=weight.cpu().numpy(),
+        )
+        share = weight / weight.sum()
+        if issparse(X):
+            found = sparse_directions(X, share, features.targets, self.shrinkage)
+        else:
+            found = directions(exact.load(X), share, self._moments(y, share, features), self.shrinkage)
+        n_components = self._width(found, features)
+        components = found.directions[:n_components]
+        components = components * signs_of_largest(components)[:, None]
+        design = _design(_products(X, components, exact) - components @ found.mean, self._is_quadratic())
+
+        vars(self).update(stored_balls(features, y, ws))
+        self.components_ = ws.store(components.to(ws.dtype))
+        self.eigenvalues_ = ws.store(found.eigenvalues[:n_components].to(ws.dtype))
+        self.mean_ = ws.store(found.mean.to(ws.dtype))
+        self.n_components_ = n_components
+        self._directions, self._offset = ws.store(components), ws.store(components @ found.mean)
+        self._loadings = ws.store(loadings_of(features, design, share))
+        return self
+
+    def transform(self, X):
+        """Return the features of each row.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows; sparse only with `method="fccov"`.
+
+        Returns
+        -------
+        Z : array of shape (n_samples, n_components_)
+            Uncorrelated on the training rows, with mean zero.
+        """
+        ws, Z = self._features(X, "transform")
+        return ws.store(Z.to(ws.dtype))
+
+    def score(self, X, y):
+        """Return the share of the variance of the responses' features that is explained, at most 1; higher is better.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples, ...)
+            Their responses.
+
+        Returns
+        -------
+        score : float
+            Zero for the mean of the training rows; noise in y keeps it far below one. Features of responses are
+            regressed on the components, with "second" on their squares and products too. Compare scores of one
+            `metric` only.
+        """
+        return float(self.explained_dependence(X, y).sum())
+
+    def explained_dependence(self, X, y):
+        """Return what each component adds to the score.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows.
+        y : array-like of shape (n_samples, ...)
+            Their responses.
+
+        Returns
+        -------
+        shares : ndarray of shape (n_components_,)
+            They sum to the score.
+        """
+        ws, Z = self._features(X, "score")
+        check_consistent_length(Z, y)
+        exact, quadratic = ws.exact(), self._is_quadratic()
+        loadings, ends = exact.load(self._loadings), [_width(d, quadratic) for d in range(1, Z.shape[1] + 1)]
+        return np.diff(explained(restored_balls(self, exact), y, _design(Z, quadratic), loadings, ends), prepend=0.0)
+
+    @property
+    def _n_features_out(self):
+        return self.n_components_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        tags.input_tags.sparse = self.method == "fccov"
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _features(self, X, method):
+        """Return the workspace of new rows and their components, in float64."""
+        X = check_new_data(self, X, like="components_", method=method, accept_sparse=self._sparse_formats())
+        ws = open_workspace(X, device=self.device)
+        exact = ws.exact()
+        return ws, _products(X, exact.load(self._directions), exact) - exact.load(self._offset)
+
+    def _sparse_formats(self):
+        return ("csr", "csc") if self.method == "fccov" else False
+
+    def _is_quadratic(self):
+        return self.method == "second"
+
+    def _moments(self, y, share, features):
+        """Return the function of whitened rows whose eigenvectors are wanted."""
+        if self.method == "fccov":
+            return lambda Z: ball_moments(Z, share, features.targets)
+        if self.method == "second":
+            return lambda Z: second_moments(Z, share, features.targets)
+        metric = features.balls.metric
+        points = points_of(on_host(y), metric)
+        if metric == "precomputed" and points.shape[0] != points.shape[1]:
+            raise ValueError(
+                f"method='wire' needs the distances between all rows, but y has shape {tuple(points.shape)}. Use "
+                "method='fccov'."
+            )
+        points = points.to(share.device) if isinstance(points, torch.Tensor) else points
+        return lambda Z: distance_moments(Z, share, points, metric)
+
+    def _width(self, found, features):
+        if not isinstance(self.n_components, Integral):
+            return number_of(found.eigenvalues.abs(), self.n_components)
+        limits = {"directions in which X varies": int((found.directions != 0).any(1).sum())}
+        if self.method == "fccov":
+            limits["distinct features of the responses"] = features.targets.shape[1]
+        return checked_components(self.n_components, limits)
+
+
+class Directions(NamedTuple):
+    """Directions, the strongest first."""
+
+    directions: torch.Tensor  # (k, p), zero where there is none
+    eigenvalues: torch.Tensor  # (k,)
+    mean: torch.Tensor  # (p,)
+
+
+# Directions of dense rows
+
+
+def directions(X: torch.Tensor, share: torch.Tensor, moments, shrinkage: float) -> Directions:
+    """Return the eigenvectors of a function of the whitened rows, as directions of X."""
+    mean, scale = standardization(X, "columns", share)
+    Z = (X - mean) / scale
+    C = Z.T @ (share[:, None] * Z)
+    size = C.diagonal().mean()
+    C = (1 - shrinkage) * C + shrinkage * size * torch.eye(len(C), dtype=C.dtype, device=C.device)
+    e, Q = torch.linalg.eigh(C)
+    kept = e > _RANK * e[-1].clamp(min=torch.finfo(e.dtype).tiny)
+    if not bool(kept.any()):
+        return Directions(torch.zeros_like(X[:1]), torch.zeros_like(X[0, :1]), mean)
+    W = Q[:, kept] / e[kept].sqrt()
+    values, V = torch.linalg.eigh(moments(Z @ W))
+    order = values.abs().argsort(descending=True)
+    return Directions((W @ V[:, order]).T / scale, values[order], mean)
+
+
+def distance_moments(Z, share, points, metric) -> torch.Tensor:
+    """Return minus the mean of z z'^T d(y, y') over all pairs of rows."""
+    n, size = len(Z), 8 * len(Z)
+    weighted = share[:, None] * Z
+
+    def part(rows):
+        D = distances(points[rows], _centres(points, metric), metric).to(Z.device)
+        return weighted[rows].T @ (D @ weighted)
+
+    M = -sum(in_blocks(part, n, rows_per_block("auto", n, size), bytes_per_row=size))
+    return (M + M.T) / 2
+
+
+def _centres(points, metric):
+    return torch.arange(points.shape[1], device="cpu") if metric == "precomputed" else points
+
+
+def ball_moments(Z, share, targets) -> torch.Tensor:
+    """Return the sum of h h^T over the features of responses, h being the mean of z times the feature."""
+    H = Z.T @ (share[:, None] * targets)
+    return H @ H.T
+
+
+def second_moments(Z, share, targets) -> torch.Tensor:
+    """Return the same plus the sum of H², H being the mean of z z^T times the feature."""
+    M = ball_moments(Z, share, targets)
+    for target in (share[:, None] * targets).T:
+        H = Z.T @ (target[:, None] * Z)
+        M += H @ H
+    return M
+
+
+# Directions of sparse rows: least squares with products alone
+
+
+def sparse_directions(X, share, targets, shrinkage: float) -> Directions:
+    """Return what `directions` finds with `ball_moments`, by the regression of the features of responses on X."""
+    w, T = share.cpu().numpy(), targets.cpu().numpy()
+    n, p = X.shape
+    mean = X.T @ w
+    variance = X.multiply(X).T @ w - mean**2
+    varies = variance > 8 * n**0.5 * np.finfo(np.float64).eps * mean**2
+    scale, root = np.sqrt(np.where(varies, variance, 1.0)), np.sqrt(w)
+    size = shrinkage * max(varies.mean(), np.finfo(np.float64).tiny)  # times the mean variance of columns
+    A = LinearOperator(
+        (n, p),
+        matvec=lambda b: root * (X @ (b.ravel() / scale) - mean @ (b.ravel() / scale)),
+        rmatvec=lambda u: (X.T @ (root * u.ravel()) - mean * (root @ u.ravel())) / scale,
+        dtype=np.float64,
+    )
+    cross = (X.T @ (w[:, None] * T) - np.outer(mean, w @ T)) / scale[:, None]
+    if shrinkage < 1:
+        damp = (size / (1 - shrinkage)) ** 0.5
+        solved = [lsqr(A, root * t, damp=damp, atol=_ACCURACY, btol=_ACCURACY, iter_lim=_STEPS)[0] for t in T.T]
+        B = np.column_stack(solved) / (1 - shrinkage)
+    else:
+        B = cross / size
+    e, Q = np.linalg.eigh(cross.T @ B)
+    e, Q = e[::-1].clip(min=0), Q[:, ::-1]
+    length = np.sqrt(np.where(e > _RANK * e[0], e, np.inf))
+    found = (B @ Q / length / scale[:, None]).T
+    return Directions(*(torch.from_numpy(np.ascontiguousarray(part)).to(share.device) for part in (found, e, mean)))
+
+
+# Components
+
+
+def _products(X, components, ws):
+    """Return X times directions, in float64."""
+    if issparse(X):
+        return torch.from_numpy(X @ components.cpu().numpy().T).to(components.device)
+    return ws.load(X) @ components.T
+
+
+def _design(Z, quadratic):
+    """Return the predictors: a constant and components, in between products of each with itself and those before."""
+    columns = [torch.ones_like(Z[:, :1])]
+    for j in range(Z.shape[1]):
+        columns.append(Z[:, j : j + 1])
+        if quadratic:
+            columns.append(Z[:, : j + 1] * Z[:, j : j + 1])
+    return torch.cat(columns, 1)
+
+
+def _width(d, quadratic):
+    """Return how many predictors belong to the first d components."""
+    return 1 + d + d * (d + 1) // 2 * quadratic
