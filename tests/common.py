@@ -9,7 +9,10 @@ from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 import sklowrank
 
 # Networks are trained for fewer epochs in the common tests, and nothing else is changed.
-QUICKER = {"ManifoldLinearizingClustering": {"n_epochs_init": 5, "n_epochs": 2}}
+QUICKER = {
+    "ManifoldLinearizingClustering": {"n_epochs_init": 5, "n_epochs": 2},
+    "FrechetSDR": {"max_iter": 20, "patience": 3},
+}
 METHODS = ("transform", "predict", "predict_proba", "decision_function", "score_samples")
 
 
@@ -43,7 +46,7 @@ def small_data(estimator, dtype=np.float64):
         X[:, 0], X[:, 1] = np.divmod(rng.permutation(100)[:60], 10)
     if is_classifier(estimator):
         return X.astype(dtype), (X[:, 0] > 3).astype(int)
-    if is_regressor(estimator):
+    if is_regressor(estimator) or estimator.__sklearn_tags__().target_tags.required:
         return X.astype(dtype), (X[:, 0] * X[:, 1] + X[:, 2]).astype(dtype)
     return X.astype(dtype), None
 

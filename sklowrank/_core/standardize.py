@@ -17,16 +17,19 @@ def standardization(
     mean = torch.zeros(D, dtype=torch.float64, device=X.device)
     if not how:
         return mean, torch.ones_like(mean)
-    size = X.abs().amax().double() if n else mean.amax()
-    size = torch.where(size > 0, size, 1.0)
+    largest = X.abs().amax().double() if n else mean.amax()
+    size = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)  # a power of two: nothing is rounded
     step = max(1, rows_per_block("auto", n, 8 * D))
     share = torch.full((n,), 1 / max(n, 1), dtype=torch.float64, device=X.device) if share is None else share
     blocks = [slice(start, start + step) for start in range(0, n, step)]
     for rows in blocks:
         mean += share[rows] @ (X[rows].double() / size)
-    variance = torch.zeros_like(mean)
+    variance, rest = torch.zeros_like(mean), torch.zeros_like(mean)
     for rows in blocks:
-        variance += share[rows] @ (X[rows].double() / size - mean).square()
+        centred = X[rows].double() / size - mean
+        variance += share[rows] @ centred.square()
+        rest += share[rows] @ centred
+    mean += rest  # the rounding of the first sum: afterwards a constant column is zero to the last digit
     if how == "global":
         variance = variance.mean().expand(D)
     scale, rounding = variance.sqrt(), 8 * n**0.5 * torch.finfo(torch.float64).eps * mean.abs()

@@ -1,7 +1,7 @@
 """Features of responses: in which balls around some of them, the landmarks, a response lies.
 
-Only the order of the distances from each landmark counts. The features are many and alike, so estimators work with their
-principal components, :attr:`Features.targets`.
+Only the order of the distances from each landmark counts. The features are many and alike, so estimators work with
+their principal components, :attr:`Features.targets`.
 """
 
 import warnings

@@ -308,7 +308,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             found = average(outputs_of(twin, rows), features.targets, split, n_components, self.whiten)
             return known | _attributes(state, found, features, ws)
 
-        steps = training(nets, rows, features.targets.float(), split, plan, randomness, ws.generator)
+        steps = training(nets, rows.float(), features.targets.float(), split, plan, randomness, ws.generator)
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state))
         self.n_iter_, self.loss_curve_ = run.n_iter, run.loss_curve
@@ -396,8 +396,9 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         return {"mean_": ws.store(mean.to(ws.dtype)), "scale_": ws.store(scale.to(ws.dtype))}
 
     def _rows(self, X, known, ws):
-        """Return the rows as the networks see them."""
-        return standardized(ws.load(X), *(ws.load(known[name]).double() for name in ("mean_", "scale_")))
+        """Return the rows as the networks see them, in float64."""
+        mean, scale = (ws.exact().load(known[name]) for name in ("mean_", "scale_"))
+        return standardized(ws.load(X), mean, scale, torch.float64)
 
     def _width(self, n_targets):
         """Return the number of components, or their share, and the number of outputs of each network."""

@@ -240,8 +240,15 @@ def _scores(nets, X, T, split):
 
 
 def outputs_of(nets, X: torch.Tensor) -> torch.Tensor:
-    """Return the outputs of all nets next to one another, (n, K d), in float64."""
+    """Return the outputs of all nets next to one another, (n, K d), in float64.
+
+    The default nets are computed in float64, too: an output must not depend on the rows beside it. A user's module may
+    know float32 only.
+    """
     nets.eval()
+    if isinstance(nets, SideBySide):
+        nets.double()
+    X = X.to(next(nets.parameters()).dtype)
     size = 4 * nets.count * sum(p.shape[-1] for p in nets.parameters())
     step = min(_ROWS, rows_per_block("auto", len(X), size))
 

@@ -195,7 +195,10 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         T = features.targets
         gamma, alpha = self._choice(rows, T, ws)
         if len(rows) <= self.max_exact:
-            basis, ridge = torch.arange(len(rows), device=ws.device, dtype=torch.int64), exact_ridge(rows, T, self.kernel, gamma, alpha)
+            basis, ridge = (
+                torch.arange(len(rows), device=ws.device, dtype=torch.int64),
+                exact_ridge(rows, T, self.kernel, gamma, alpha),
+            )
         else:
             basis = _some(len(rows), _BASIS_ROWS, ws)
             ridge = nystrom_ridge(rows, rows[basis], T, self.kernel, gamma, alpha)
@@ -337,7 +340,8 @@ def _distances(A, B, kernel):
 def median_distance(rows: torch.Tensor, kernel: str) -> float:
     """Return the median of the distances, or of their squares, between different rows; 1 where all are equal."""
     D = _distances(rows, rows, kernel)
-    others = D[D > 8 * torch.finfo(D.dtype).eps * D.amax()]
+    rounding = 8 * torch.finfo(D.dtype).eps * D.amax()
+    others = D[rounding < D]
     return float(others.median()) if others.numel() else 1.0
 
 

@@ -59,13 +59,13 @@ def points_of(y, metric):
     if metric == "discrete":
         return _labels(y)
     if metric == "wasserstein":
-        return torch.from_numpy(_quantiles(y))
+        return _tensor(_quantiles(y))
     if metric == "precomputed":
-        return torch.from_numpy(_given_distances(y))
+        return _tensor(_given_distances(y))
     if metric in ("spd_log", "spd_cholesky", "spd_affine"):
         S = _positive_definite(y, metric)
         return S if metric == "spd_affine" else _LOGARITHMS[metric](S)
-    rows = torch.from_numpy(_numeric(y, metric))
+    rows = _tensor(_numeric(y, metric))
     if metric == "sphere":
         off = (torch.linalg.vector_norm(rows, dim=1) - 1).abs()
         if float(off.amax()) > _UNIT:
@@ -100,6 +100,10 @@ def distances(points, centres, metric):
 
 
 # Into the space
+
+
+def _tensor(array):
+    return torch.from_numpy(np.ascontiguousarray(array))  # torch takes no reversed arrays
 
 
 def _numeric(y, metric):
@@ -160,7 +164,7 @@ def _positive_definite(y, metric):
     k = y.shape[-1] if y.ndim == 3 else round(y.shape[-1] ** 0.5)
     if y.ndim not in (2, 3) or y[0].size != k * k:
         raise ValueError(f"metric={metric!r} needs y of shape (n_samples, k, k) or (n_samples, k * k), got {y.shape}.")
-    S = torch.from_numpy(y.reshape(-1, k, k))
+    S = _tensor(y.reshape(-1, k, k))
     S = (S + S.mT) / 2
     lowest = torch.linalg.eigvalsh(S)[:, 0]
     if float(lowest.amin()) <= 0:

@@ -24,3 +24,18 @@ def test_constant_columns_are_not_scaled():
     assert scale[:2].tolist() == [1.0, 1.0]
     assert float(standardized(X, mean, scale)[:, :2].abs().max()) < 1e-12
     assert standardization(X[:, :2], "global")[1].tolist() == [1.0, 1.0]
+
+
+def test_constant_columns_vanish_whatever_their_size():
+    X = torch.full((1001, 2), 0.1, dtype=torch.float64)
+    X[:, 0] = 1.7e25
+    assert not standardized(X, *standardization(X, "columns")).any()
+
+
+def test_a_weight_is_a_number_of_rows():
+    generator = torch.Generator().manual_seed(0)
+    X = torch.randn(20, 3, generator=generator, dtype=torch.float64)
+    count = torch.arange(20) % 4
+    weighted = standardization(X, "columns", count / count.sum().double())
+    for found, expected in zip(weighted, standardization(X.repeat_interleave(count, 0), "columns")):
+        np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
