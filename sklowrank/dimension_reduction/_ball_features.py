@@ -17,7 +17,8 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.validation import check_fit_data
 from ._metric_spaces import distances, on_host, points_of, resolve_metric
 
-_KEPT = 0.95  # share of the features' variance that their principal components keep
+_KEPT, _KEPT_AT_LEAST = 0.95, 64  # share of the features' variance that their principal components keep, and how many
+_RANK = 1e-10  # eigenvalues below this share of the largest are zero
 _RADII_ROWS = 50_000  # at most, for the radii of balls
 _PRINCIPAL_ROWS = 4000  # at most, for the principal components
 _SORTED_COLUMNS = 8  # by which points are put in order
@@ -295,7 +296,7 @@ def _principal_axes(balls, bins, rows, weight):
     F = _centred(balls, bins[rows]) * (weight / weight.sum()).sqrt().to(bins.device)[:, None]
     wide = F.shape[1] > F.shape[0]
     e, V = torch.linalg.eigh(F @ F.T if wide else F.T @ F)
-    e, V = e.flip(0), V.flip(1)
-    kept = int((e.clamp(min=0).cumsum(0) < _KEPT * e.clamp(min=0).sum()).sum()) + 1
-    V = V[:, :kept]
+    e, V = e.flip(0).clamp(min=0), V.flip(1)
+    enough = max(_KEPT_AT_LEAST, number_of(e, _KEPT))
+    V = V[:, : min(enough, int((e > _RANK * e[0]).sum()))]
     return torch.linalg.qr(F.T @ V).Q if wide else V

@@ -151,7 +151,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
 
     See Also
     --------
-    KernelFrechetSDR : The same aim by kernel ridge regression: no networks, nothing random up to 2000 rows.
+    KernelFrechetSDR : The same aim by kernel ridge regression: no networks, nothing random up to 1000 rows.
     LinearFrechetSDR : Linear features, fast and easy to read.
     frechet_cumulative_covariance : The measure of dependence.
 
@@ -295,6 +295,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             y, metric=self.metric, n_landmarks=self.n_landmarks, n_thresholds=self.n_thresholds, device=ws.device
         )
         known = {**stored_balls(features, y, ws), **self._standardization(X, ws)}
+        known["_activation"] = self.activation if self.module is None else None
         n_components, n_outputs = self._width(features.targets.shape[1])
         randomness = Randomness(ws.generator, ws.device)
         with randomness.lent():
@@ -385,10 +386,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         X = check_new_data(self, X, like="rotation_", method=method)
         ws = open_workspace(X, device=self.device)
         exact = ws.exact()
-        with Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu")).lent():
-            nets = self._networks(X.shape[1], self.rotation_.shape[0] // len(self.weights_), len(self.weights_))
-        nets.load_parts([{k: torch.from_numpy(v.copy()) for k, v in weights.items()} for weights in self.weights_])
-        outputs = outputs_of(nets.to(ws.device), self._rows(X, vars(self), ws))
+        outputs = outputs_of(self._fitted_networks().to(ws.device), self._rows(X, vars(self), ws))
         return ws, outputs @ exact.load(self.rotation_) + exact.load(self.intercept_)
 
     def _standardization(self, X, ws):
@@ -407,16 +405,33 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             return n_components, n_components
         return self.n_components, min(_OUTPUTS_OF_SHARE, n_targets)
 
-    def _networks(self, n_features, n_outputs, count=None):
+    def _networks(self, n_features, n_outputs):
         """Return fresh networks; draw under `Randomness.lent`."""
-        count, sizes = count or self.n_estimators, list(self.hidden_layer_sizes)
+        sizes = list(self.hidden_layer_sizes)
         if self.module is None:
             if sizes and min(sizes) < 1:
                 raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes} has an empty layer.")
-            return SideBySide(count, n_features, sizes, n_outputs, self.activation, self.dropout)
+            return SideBySide(self.n_estimators, n_features, sizes, n_outputs, self.activation, self.dropout)
+        return self._own_networks(self.n_estimators, n_features, n_outputs)
+
+    def _own_networks(self, count, n_features, n_outputs):
         params = split_params(self.net_params)[0]
-        trunks = [build_trunk(self.module, params, n_features, sizes) for _ in range(count)]
+        trunks = [build_trunk(self.module, params, n_features, ()) for _ in range(count)]
         return OneByOne(trunks, width_of(trunks[0], n_features), n_outputs)
+
+    def _fitted_networks(self):
+        """Return the fitted networks, whatever the parameters have become since."""
+        count = len(self.weights_)
+        n_outputs = self.rotation_.shape[0] // count
+        parts = [{k: torch.from_numpy(v.copy()) for k, v in weights.items()} for weights in self.weights_]
+        with Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu")).lent():
+            if self._activation is None:
+                nets = self._own_networks(count, self.n_features_in_, n_outputs)
+            else:
+                sizes = [W.shape[1] for name, W in parts[0].items() if name.startswith("weights")][:-1]
+                nets = SideBySide(count, self.n_features_in_, sizes, n_outputs, self._activation, 0.0)
+        nets.load_parts(parts)
+        return nets
 
     def _split(self, n, n_outputs, ws):
         """Return the rows of each network, and the number of passes at most."""

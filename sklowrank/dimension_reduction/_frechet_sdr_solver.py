@@ -78,8 +78,15 @@ class SideBySide(nn.Module):
         for i, (W, b) in enumerate(zip(self.weights, self.biases)):
             x = torch.baddbmm(b, x, W)
             if i < last:
-                x = nn.functional.dropout(self.activation(x), self.dropout, self.training)
+                x = self._dropped_out(self.activation(x))
         return x
+
+    def _dropped_out(self, x):
+        """Apply dropout whose numbers are drawn on the CPU, so that a seed means the same on every device."""
+        if not self.training or not self.dropout:
+            return x
+        kept = torch.rand(x.shape, device="cpu", dtype=torch.float32) >= self.dropout
+        return x * (kept / (1 - self.dropout)).to(x)
 
     @property
     def count(self) -> int:

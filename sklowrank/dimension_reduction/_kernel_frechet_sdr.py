@@ -27,7 +27,7 @@ from ._metric_spaces import NAMES
 
 _GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)  # over the median distance
 _ALPHAS = tuple(float(alpha) for alpha in np.logspace(-4, 0, 9))
-_CHOICE_ROWS = 2000  # at most, on which gamma and alpha are chosen
+_CHOICE_ROWS = 1000  # at most, on which gamma and alpha are chosen
 _MEDIAN_ROWS = 1000  # at most, for the median distance
 _BASIS_ROWS = 1000  # of X, where there are too many rows for the exact solution
 _RANK = 1e-12  # eigenvalues below this share of the largest are zero
@@ -36,7 +36,7 @@ _RANK = 1e-12  # eigenvalues below this share of the largest are zero
 class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Compress X to a few nonlinear features that keep what it says about y, by kernel ridge regression.
 
-    The aim of :class:`FrechetSDR` in closed form: nothing is trained, and up to 2000 rows nothing is random. For smooth
+    The aim of :class:`FrechetSDR` in closed form: nothing is trained, and up to 1000 rows nothing is random. For smooth
     relations of few columns it is as good or better; where many columns do not matter the networks are.
 
     Parameters
@@ -68,7 +68,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the choice of rows, of more than 2000.
+        Seeds the choice of rows, of more than 1000.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
     -----
     The indicators of balls, as their principal components T that hold 95 % of their variance, are regressed on X with
     coefficients :math:`(K + n \\alpha I)^{-1} T` of the centred kernel matrix K; the features are the principal
-    components of the fitted values. Leave-one-out errors follow from one eigendecomposition per gamma, of 2000 rows at
+    components of the fitted values. Leave-one-out errors follow from one eigendecomposition per gamma, of 1000 rows at
     most. Time: O(n³) exactly, O(1000² n) otherwise; memory O(n²) and O(n). Everything is in float64.
 
     References
@@ -214,7 +214,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         self.components_dependence_ = ws.store(e[:n_components].to(ws.dtype))
         total = e.sum().clamp(min=torch.finfo(e.dtype).tiny)
         self.dependence_ratio_ = ws.store((e[:n_components] / total).to(ws.dtype))
-        self.gamma_, self.alpha_ = gamma, alpha
+        self.gamma_, self.alpha_, self._kernel = gamma, alpha, self.kernel
         self.X_fit_ = ws.store(ws.load(X)[basis])
         self.dual_coef_, self.intercept_ = ws.store(coef), ws.store(-ridge.mean @ coef)
         self.mean_, self.scale_ = ws.store(mean), ws.store(scale)
@@ -296,7 +296,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         mean, scale = exact.load(self.mean_), exact.load(self.scale_)
         rows, centres = (standardized(ws.load(part), mean, scale, torch.float64) for part in (X, self.X_fit_))
         coef = exact.load(self.dual_coef_)
-        blocks = _kernel_in_blocks(rows, centres, self.kernel, self.gamma_)
+        blocks = _kernel_in_blocks(rows, centres, self._kernel, self.gamma_)
         return ws, torch.cat([K @ coef for K in blocks]) + exact.load(self.intercept_)
 
     def _choice(self, rows, T, ws):

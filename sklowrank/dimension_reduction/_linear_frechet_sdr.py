@@ -185,7 +185,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         n_components = self._width(found, features)
         components = found.directions[:n_components]
         components = components * signs_of_largest(components)[:, None]
-        design = _design(_products(X, components, exact) - components @ found.mean, self._is_quadratic())
+        design = _design(_products(X, components, exact) - components @ found.mean, self.method == "second")
 
         vars(self).update(stored_balls(features, y, ws))
         self.components_ = ws.store(components.to(ws.dtype))
@@ -248,8 +248,10 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         """
         ws, Z = self._features(X, "score")
         check_consistent_length(Z, y)
-        exact, quadratic = ws.exact(), self._is_quadratic()
-        loadings, ends = exact.load(self._loadings), [_width(d, quadratic) for d in range(1, Z.shape[1] + 1)]
+        exact = ws.exact()
+        loadings = exact.load(self._loadings)
+        quadratic = len(loadings) > _width(Z.shape[1], quadratic=False)
+        ends = [_width(d, quadratic) for d in range(1, Z.shape[1] + 1)]
         return np.diff(explained(restored_balls(self, exact), y, _design(Z, quadratic), loadings, ends), prepend=0.0)
 
     @property
@@ -274,9 +276,6 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
 
     def _sparse_formats(self):
         return ("csr", "csc") if self.method == "fccov" else False
-
-    def _is_quadratic(self):
-        return self.method == "second"
 
     def _moments(self, y, share, features):
         """Return the function of whitened rows whose eigenvectors are wanted."""

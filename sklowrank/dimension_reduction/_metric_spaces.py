@@ -103,7 +103,7 @@ def distances(points, centres, metric):
 
 
 def _tensor(array):
-    return torch.from_numpy(np.ascontiguousarray(array))  # torch takes no reversed arrays
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch takes no reversed, no locked arrays
 
 
 def _numeric(y, metric):
@@ -118,7 +118,10 @@ def _labels(y):
     y = np.asarray(y)
     if y.ndim != 1:
         raise ValueError(f"metric='discrete' needs y of shape (n_samples,), got {y.shape}.")
-    return y
+    missing = np.array([label is None or label != label for label in y.tolist()])  # NaN differs from itself
+    if missing.any():
+        raise ValueError(f"Row {int(missing.argmax())} of y has no label. Leave out rows whose label is missing.")
+    return y.astype(str) if all(isinstance(label, str) for label in y.tolist()) else y
 
 
 def _given_distances(y):
