@@ -1,0 +1,505 @@
+"""Features that keep what X says about random objects: `FrechetSDR`, and its kernel and linear companions.
+
+The error of a reduction of generated data is one minus the distance correlation between the features of 1,000 new rows
+and the functions of X that y depends on; 1,000 rows are fitted, means of two seeds. SIR and SAVE slice the natural
+number of a response: itself, the mean of a distribution, the logarithm of a determinant, the height of a direction. The
+distance-covariance network has the layers, the whitening and the early stopping of one of ours, and responses as
+vectors, whose chords or logarithms have the right distances. Seconds are those of one fit. Ours runs with its defaults
+unless settings are named.
+"""
+
+import os
+import time
+import warnings
+
+import numpy as np
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import train_test_split
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NeighborhoodComponentsAnalysis
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.harness import clock
+
+TITLE = "Fréchet sufficient dimension reduction"
+MODELS = {  # response of the generator, metric, share of rows that are moved far out
+    "E1": ("number", "euclidean", 0),
+    "E2": ("heavy_tails", "euclidean", 0),
+    "W1": ("location", "wasserstein", 0),
+    "W2": ("location_scale", "wasserstein", 0),
+    "S2": ("matrix", "spd_log", 0),
+    "SP": ("direction", "sphere", 0),
+    "E1c": ("number", "euclidean", 0.1),
+    "W1c": ("location", "wasserstein", 0.1),
+}
+NEEDS = {"E1": 0.95, "E2": 0.91, "W1": 0.93, "W2": 0.90, "S2": 0.87, "SP": 0.93, "W1c": 0.91}
+
+
+# Data
+
+
+def model(name, seed, n_samples=1000):
+    """Fitted and new rows: X, y, S."""
+    from sklowrank.datasets import make_frechet_regression
+
+    response, _, share = MODELS[name]
+    X, y, S = make_frechet_regression(n_samples, response=response, random_state=seed)
+    if share:
+        rng = np.random.default_rng(seed + 7)
+        hit = rng.random(n_samples) < share
+        y[hit] += (30 * rng.standard_t(1, size=hit.sum())).reshape(-1, *[1] * (y.ndim - 1))
+    return (X, y, S), make_frechet_regression(1000, response=response, random_state=100 + seed)
+
+
+def logarithms(y):
+    e, V = np.linalg.eigh(y)
+    return ((V * np.log(e)[:, None, :]) @ V.transpose(0, 2, 1)).reshape(len(y), -1)
+
+
+def vectors(y, metric):
+    """Vectors whose Euclidean distances are those of the responses; chords for directions."""
+    if metric == "wasserstein":
+        return np.sort(y, axis=1) / y.shape[1] ** 0.5
+    return logarithms(y) if metric == "spd_log" else y.reshape(len(y), -1)
+
+
+def number_of(y, metric):
+    """The natural number of a response."""
+    if metric == "wasserstein":
+        return y.mean(1)
+    if metric == "spd_log":
+        return np.linalg.slogdet(y)[1]
+    return y[:, 2] if metric == "sphere" else y
+
+
+def ink(half=True):
+    """The left halves of the digits, and how the ink of the whole digit spreads: covariance matrices of its place."""
+    images = load_digits().images
+    rows, columns = np.mgrid[:8, :8]
+    place = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
+    share = images.reshape(len(images), -1)
+    share = share / share.sum(1, keepdims=True)
+    mean = share @ place
+    S = np.einsum("ni,ij,ik->njk", share, place, place) - mean[:, :, None] * mean[:, None, :]
+    X = images[:, :, :4] if half else images
+    return X.reshape(len(X), -1), S + 0.05 * np.eye(2)
+
+
+# Methods
+
+
+def ours(name, d, metric, **settings):
+    from sklowrank import dimension_reduction
+
+    estimator = getattr(dimension_reduction, name)(d, metric=metric, **settings)
+    estimator.set_params(device=os.environ["SKLOWRANK_BENCH_DEVICE"])
+    return estimator
+
+
+def sliced(X, y, d, method):
+    """Directions of sliced inverse regression, or of SAVE, with ten slices."""
+    mean = X.mean(0)
+    e, V = np.linalg.eigh(np.cov(X.T, bias=True))
+    W = (V / np.sqrt(e)) @ V.T
+    Z, M = (X - mean) @ W, 0.0
+    for rows in np.array_split(np.argsort(y, kind="stable"), 10):
+        h, A = Z[rows].mean(0), np.eye(X.shape[1]) - np.cov(Z[rows].T)
+        M = M + len(rows) * (np.outer(h, h) if method == "SIR" else A @ A)
+    B = W @ np.linalg.eigh(M)[1][:, ::-1][:, :d]
+    return lambda new: new @ B
+
+
+def distance_covariance_net(X, Y, d, seed):
+    """One network that maximises the distance correlation of its whitened outputs with vectors Y."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    scaler = StandardScaler().fit(X)
+    X, Y = (torch.from_numpy(part).float() for part in (scaler.transform(X), Y))
+    torch.manual_seed(seed)
+    relu = torch.nn.ReLU
+    layers = [torch.nn.Linear(X.shape[1], 64), relu(), torch.nn.Linear(64, 64), relu(), torch.nn.Linear(64, d)]
+    net = torch.nn.Sequential(*layers)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-4)
+
+    def centred_distances(A):
+        D = ((A[:, None] - A).square().sum(2) + 1e-10).sqrt()
+        return D - D.mean(0) - D.mean(1, keepdim=True) + D.mean()
+
+    def dependence(rows):
+        U = net(X[rows])
+        U = U - U.mean(0)
+        root = torch.linalg.cholesky(U.T @ U / len(U) + 1e-4 * torch.eye(d))
+        A = centred_distances(torch.linalg.solve_triangular(root, U.T, upper=False).T)
+        B = centred_distances(Y[rows])
+        return (A * B).mean() / (A.square().mean() * B.square().mean()).sqrt()
+
+    order = torch.randperm(len(X), generator=generator)
+    held_out, trained = order[: len(X) * 15 // 100], order[len(X) * 15 // 100 :]
+    best, kept, since = -np.inf, None, 0
+    for _ in range(200):
+        for rows in trained[torch.randperm(len(trained), generator=generator)].split(128):
+            if len(rows) == 128:
+                optimizer.zero_grad()
+                (-dependence(rows)).backward()
+                optimizer.step()
+        with torch.no_grad():
+            score = float(dependence(held_out))
+        since += 1
+        if score > best + 1e-5:
+            best, kept, since = score, [p.detach().clone() for p in net.parameters()], 0
+        if since > 25:
+            break
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), kept):
+            parameter.copy_(value)
+    return lambda new: net(torch.from_numpy(scaler.transform(new)).float()).detach().numpy()
+
+
+def reduction(name, settings, X, y, d, metric, seed):
+    """A function from rows to features, fitted."""
+    if name in ("SIR", "SAVE"):
+        return sliced(X, number_of(y, metric), d, name)
+    if name == "PLSRegression":
+        Y = vectors(y, metric)
+        return PLSRegression(min(d, Y.shape[1])).fit(X, Y).transform
+    if name == "distance-covariance network":
+        return distance_covariance_net(X, vectors(y, metric), d, seed)
+    seeded = {"random_state": seed} if name != "LinearFrechetSDR" else {}
+    return ours(name, d, metric, **seeded, **settings).fit(X, y).transform
+
+
+# Measured functions: each runs in a fresh process
+
+
+def warmed_up():
+    """Load what the first fit of a process loads."""
+    rng = np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours("FrechetSDR", 1, "euclidean", max_iter=1).fit(rng.normal(size=(60, 2)), rng.normal(size=60))
+
+
+def generated(name, method, settings, seeds=2):
+    """Error of a method on a generated model."""
+    from sklowrank.metrics import distance_correlation
+
+    warmed_up()
+    metric, found, times = MODELS[name][1], [], []
+    for seed in range(seeds):
+        (X, y, S), (X_new, _, S_new) = model(name, seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            features, seconds = clock(lambda: reduction(method, settings, X, y, S.shape[1], metric, seed))
+        found.append(distance_correlation(features(X_new), S_new))
+        times.append(seconds)
+    return {"error": 1 - np.mean(found), "right": np.mean(found), "seconds": min(times)} | {
+        "remark": "seeds " + ", ".join(f"{value:.3f}" for value in found)
+    }
+
+
+def classes(name, d, seeds=3):
+    """Accuracy of five nearest neighbours on d features of the digits."""
+    X, y = load_digits(return_X_y=True)
+    X = X[:, X.std(0) > 0]
+    makers = {
+        "all columns": lambda: "passthrough",
+        "PCA": lambda: PCA(d),
+        "PLSRegression": None,
+        "LinearDiscriminantAnalysis": lambda: LinearDiscriminantAnalysis(n_components=d),
+        "NeighborhoodComponentsAnalysis": lambda: NeighborhoodComponentsAnalysis(d, random_state=0),
+        "ours": lambda: ours("FrechetSDR", d, "discrete", random_state=0),
+    }
+    warmed_up()
+    right, start = [], time.perf_counter()
+    for seed in range(seeds):
+        X_fit, X_new, y_fit, y_new = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
+        scaler = StandardScaler().fit(X_fit)
+        X_fit, X_new = scaler.transform(X_fit), scaler.transform(X_new)
+        if name == "PLSRegression":
+            pls = PLSRegression(d).fit(X_fit, np.eye(10)[y_fit])
+            neighbours = KNeighborsClassifier().fit(pls.transform(X_fit), y_fit)
+            right.append(neighbours.score(pls.transform(X_new), y_new))
+        else:
+            pipe = make_pipeline(makers[name](), KNeighborsClassifier()).fit(X_fit, y_fit)
+            right.append(pipe.score(X_new, y_new))
+    seconds = (time.perf_counter() - start) / seeds
+    return {"error": 1 - np.mean(right), "right": np.mean(right), "first": right[0], "seconds": seconds}
+
+
+def shapes(name, d, seeds=3):
+    """Mean distance between matrices and their prediction, the mean of 15 neighbours in the features of half digits."""
+    X, S = ink()
+    T = logarithms(S)
+    warmed_up()
+    errors, start = [], time.perf_counter()
+    for seed in range(seeds):
+        fit, new = train_test_split(np.arange(len(X)), test_size=0.4, random_state=seed)
+        scaler = StandardScaler().fit(X[fit])
+        rows, rows_new = scaler.transform(X[fit]), scaler.transform(X[new])
+        if name == "mean of all":
+            predicted = np.repeat(T[fit].mean(0, keepdims=True), len(new), axis=0)
+        else:
+            if name == "PCA":
+                features = PCA(d).fit(rows).transform
+            elif name == "all columns":
+                features = np.asarray
+            else:
+                features = reduction(name, {}, rows, S[fit], d, "spd_log", seed)
+            predicted = KNeighborsRegressor(15).fit(features(rows), T[fit]).predict(features(rows_new))
+        errors.append(np.linalg.norm(predicted - T[new], axis=1).mean())
+    seconds = (time.perf_counter() - start) / seeds
+    return {"error": np.mean(errors), "seconds": seconds, "remark": f"worst of {seeds} splits {max(errors):.3f}"}
+
+
+def table(data, name, d=2, seeds=5):
+    """Error of ten nearest neighbours on d features of a bundled table: one minus R², or share of wrong classes."""
+    loader = {"diabetes": load_diabetes, "breast cancer": load_breast_cancer, "wine": load_wine}[data]
+    X, y = loader(return_X_y=True)
+    metric, errors, start = "euclidean" if data == "diabetes" else "discrete", [], time.perf_counter()
+    warmed_up()
+    for seed in range(seeds):
+        stratify = None if data == "diabetes" else y
+        X_fit, X_new, y_fit, y_new = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=stratify)
+        scaler = StandardScaler().fit(X_fit)
+        X_fit, X_new = scaler.transform(X_fit), scaler.transform(X_new)
+        last = KNeighborsRegressor(10) if data == "diabetes" else KNeighborsClassifier(10)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "linear model":
+                last = LinearRegression() if data == "diabetes" else LinearDiscriminantAnalysis()
+                steps = [last]
+            elif name == "PLSRegression":
+                target = y_fit if data == "diabetes" else np.eye(y.max() + 1)[y_fit]
+                pls = PLSRegression(d).fit(X_fit, target)
+                X_fit, X_new, steps = pls.transform(X_fit), pls.transform(X_new), [last]
+            elif name == "all columns":
+                steps = [last]
+            elif name == "PCA":
+                steps = [PCA(d), last]
+            else:
+                seeded = {"random_state": seed} if name != "LinearFrechetSDR" else {}
+                steps = [ours(name, d, metric, **seeded), last]
+            errors.append(1 - make_pipeline(*steps).fit(X_fit, y_fit).score(X_new, y_new))
+    return {"error": np.mean(errors), "seconds": (time.perf_counter() - start) / seeds}
+
+
+def by_loops(U, D):
+    """The measure by its definition."""
+    n, U = len(U), U - U.mean(0)
+    inside = D[:, None, :] <= D[:, :, None]
+    return sum(np.square(U[ball].sum(0) / n).sum() for ball in inside.reshape(-1, n)) / n**2
+
+
+def exactness():
+    """Relative differences of the measure from its definition and from its kernel form, with ties."""
+    from sklowrank.dimension_reduction import frechet_cumulative_covariance
+
+    rng = np.random.default_rng(0)
+    U, y = rng.normal(size=(60, 2)), rng.integers(0, 7, 60).astype(float)
+    D = np.abs(y[:, None] - y)
+    value, slow = frechet_cumulative_covariance(U, y), by_loops(U, D)
+    r = (D[:, None, :] >= D[:, :, None]).sum(2) / 60
+    K, Uc = np.minimum(r[:, :, None], r[:, None, :]).mean(0), U - U.mean(0)
+    kernel = np.trace(Uc.T @ K @ Uc) / 60**2
+    increasing = [frechet_cumulative_covariance(U, f(D), metric="precomputed") for f in (np.asarray, np.exp, np.square)]
+    return {
+        "error": abs(value / slow - 1),
+        "kernel": abs(value / kernel - 1),
+        "increasing": max(increasing) - min(increasing),
+    }
+
+
+def exact_cost(n_samples):
+    """Seconds of the exact measure."""
+    from sklowrank.dimension_reduction import frechet_cumulative_covariance
+
+    rng = np.random.default_rng(0)
+    U, y = rng.normal(size=(n_samples, 2)), rng.normal(size=n_samples)
+    frechet_cumulative_covariance(U[:100], y[:100])
+    value, seconds = clock(lambda: frechet_cumulative_covariance(U, y))
+    return {"seconds": seconds, "remark": f"value {value:.3g}"}
+
+
+def landmarks(name):
+    """Relative difference of the measure with 64 landmarks from the exact one."""
+    from sklowrank.dimension_reduction import frechet_cumulative_covariance
+
+    (_, y, S), _ = model(name, 0, 400)
+    exact, some = (
+        frechet_cumulative_covariance(S, y, metric=MODELS[name][1], n_landmarks=m, random_state=0) for m in (None, 64)
+    )
+    return {"error": abs(some / exact - 1)}
+
+
+def direction(method, relation):
+    """One minus the cosine of the direction found with that of a relation of one column."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 10))
+    noise = 0.1 * rng.normal(size=500)
+    y = (X[:, 0] if relation == "linear" else X[:, 0] ** 2) + noise
+    sdr, seconds = clock(lambda: ours("LinearFrechetSDR", 1, "euclidean", method=method).fit(X, y))
+    b = sdr.components_[0]
+    cosine = abs(b[0]) / np.linalg.norm(b)
+    return {"error": 1 - cosine, "right": cosine, "seconds": seconds}
+
+
+def wire_formula():
+    """The smallest cosine of directions of "wire" with those of the formula."""
+    (X, y, _), _ = model("W2", 0)
+    B = ours("LinearFrechetSDR", 2, "wasserstein").fit(X, y).components_
+    Xc, Y = X - X.mean(0), vectors(y, "wasserstein")
+    e, V = np.linalg.eigh(Xc.T @ Xc / len(X))
+    W = (V / np.sqrt(e)) @ V.T
+    D = np.sqrt(np.maximum((Y**2).sum(1)[:, None] + (Y**2).sum(1) - 2 * Y @ Y.T, 0))
+    e, V = np.linalg.eigh(-(Xc @ W).T @ D @ (Xc @ W) / len(X) ** 2)
+    A = (W @ V[:, np.argsort(-np.abs(e))[:2]]).T
+    cosines = [abs(a @ b) / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(A, B)]
+    return {"error": 1 - min(cosines), "right": min(cosines)}
+
+
+def fit_time(name, n_samples, settings, repeats=1):
+    """Seconds of a fit to E1, and the score on new rows."""
+    warmed_up()
+    (X, y, _), (X_new, y_new, _) = model("E1", 0, n_samples)
+    times = []
+    for _ in range(repeats):
+        seeded = {"random_state": 0} if name != "LinearFrechetSDR" else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            sdr, seconds = clock(lambda: ours(name, 1, "euclidean", **seeded, **settings).fit(X, y))
+        times.append(seconds)
+    steps = f", {sdr.n_iter_} passes" if hasattr(sdr, "n_iter_") else ""
+    return {"seconds": min(times), "remark": f"explains {sdr.score(X_new, y_new):.3f} of new rows{steps}"}
+
+
+def abreast(n_samples, together):
+    """Seconds of a pass of five networks, side by side or one after another."""
+    warmed_up()
+    (X, y, _), _ = model("E1", 0, n_samples)
+    passes = 40 if n_samples < 10_000 else 3
+    settings = {"max_iter": passes, "tol": 0.0, "random_state": 0, "n_estimators": 5 if together else 1}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        idle = clock(lambda: ours("FrechetSDR", 1, "euclidean", **{**settings, "max_iter": 1}).fit(X, y))[1]
+        seconds = clock(lambda: ours("FrechetSDR", 1, "euclidean", **settings).fit(X, y))[1]
+    return {"seconds": (seconds - idle) / (passes - 1) * (1 if together else 5)}
+
+
+# Cases
+
+
+def models(bench):
+    """Models: numbers, distributions, matrices and directions; error is one minus the distance correlation"""
+    for name in MODELS:
+        for method in ("SIR", "SAVE", "PLSRegression"):
+            bench.measure(f"{name}, {method}", generated, name, method, {})
+        for method in ("wire", "second"):
+            bench.measure(
+                f"{name}, LinearFrechetSDR, {method}", generated, name, "LinearFrechetSDR", {"method": method}
+            )
+        kernel = bench.measure(f"{name}, KernelFrechetSDR", generated, name, "KernelFrechetSDR", {})
+        rival = bench.measure(
+            f"{name}, distance-covariance network", generated, name, "distance-covariance network", {}
+        )
+        single = {"n_estimators": 1}
+        bench.measure(f"{name}, FrechetSDR, one network", generated, name, "FrechetSDR", single)
+        found = bench.measure(f"{name}, FrechetSDR", generated, name, "FrechetSDR", {})
+        if name in NEEDS:
+            bench.claim(f"{name}: distance correlation", found.right, at_least=NEEDS[name])
+        if name in ("E1", "SP"):
+            bench.claim(f"{name}: KernelFrechetSDR", kernel.right, at_least={"E1": 0.90, "SP": 0.92}[name])
+            bench.claim(f"{name}: above the distance-covariance network", found.right - rival.right, at_least=0)
+        if name == "W1c":
+            bench.claim("W1c: above the distance-covariance network", found.right - rival.right, at_least=0.25)
+
+
+def penalty(bench):
+    """Penalty: the constraint of the paper, constraint='frobenius', with its default and with ten times as much"""
+    for name in ("E1", "S2", "SP"):
+        for alpha in (0.1, 1.0):
+            settings = {"constraint": "frobenius", "alpha": alpha}
+            bench.measure(f"{name}, alpha={alpha}", generated, name, "FrechetSDR", settings)
+
+
+def digits(bench):
+    """Digits: classes, five nearest neighbours on 9 and on 5 features, three splits"""
+    for d in (9, 5):
+        names = ["PCA", "PLSRegression", "LinearDiscriminantAnalysis", "NeighborhoodComponentsAnalysis"]
+        for name in names + ["all columns"] * (d == 9):
+            bench.measure(f"{name}, {d} features" if name != "all columns" else name, classes, name, d)
+        found = bench.measure(f"ours, {d} features", classes, "ours", d)
+        if d == 9:
+            bench.claim("accuracy with 9 features, first split", found.first, at_least=0.975)
+
+
+def half_digits(bench):
+    """Half digits: how the ink of a digit spreads, a 2 x 2 matrix, from the left half of its pixels; nothing tuned"""
+    for name in ("mean of all", "all columns"):
+        bench.measure(name, shapes, name, 0)
+    for d in (2, 3):
+        plain = [bench.measure(f"{name}, {d} features", shapes, name, d) for name in ("PCA", "PLSRegression")]
+        for name in ("LinearFrechetSDR", "KernelFrechetSDR"):
+            bench.measure(f"{name}, {d} features", shapes, name, d)
+        found = bench.measure(f"FrechetSDR, {d} features", shapes, "FrechetSDR", d)
+        best = min(part.error for part in plain)
+        bench.claim(f"{d} features: error over that of the better of PCA and PLS", found.error, best, at_most=1.0)
+
+
+def tables(bench):
+    """Bundled tables: ten nearest neighbours on two features, five splits; no claim is made"""
+    for data in ("diabetes", "breast cancer", "wine"):
+        names = ("linear model", "all columns", "PCA", "PLSRegression", "LinearFrechetSDR", "KernelFrechetSDR")
+        for name in (*names, "FrechetSDR"):
+            bench.measure(f"{data}, {name}", table, data, name)
+
+
+def measure(bench):
+    """Measure: frechet_cumulative_covariance against its definition, relative differences"""
+    found = bench.measure("60 rows with ties", exactness)
+    bench.claim("difference from the loops", found.error, at_most=1e-12)
+    bench.claim("difference from the kernel form", found.kernel, at_most=1e-12)
+    bench.claim("difference after increasing functions of the distance", found.increasing, at_most=0)
+    for name in ("E1", "W2", "S2", "SP"):
+        some = bench.measure(f"{name}, 400 rows, 64 landmarks", landmarks, name)
+        bench.claim(f"{name}: 64 landmarks off the exact value", some.error, at_most=0.15)
+    bench.claim("seconds of 3,000 rows", bench.measure("3,000 rows", exact_cost, 3000).seconds, at_most=3)
+
+
+def linear(bench):
+    """Linear: directions of 500 rows and 10 columns; error is one minus the cosine"""
+    for method in ("wire", "fccov"):
+        found = bench.measure(f"{method}, y = x + noise", direction, method, "linear")
+        bench.claim(f"{method}: cosine for y = x + noise", found.right, at_least=0.99)
+    found = bench.measure("second, y = x² + noise", direction, "second", "square")
+    bench.claim("second: cosine for y = x² + noise", found.right, at_least=0.95)
+    found = bench.measure("wire, y = x² + noise", direction, "wire", "square")
+    bench.claim("wire: cosine for y = x² + noise, which it cannot see", found.right, at_most=0.7)
+    found = bench.measure("wire against its formula, W2", wire_formula)
+    bench.claim("wire: smallest cosine with the formula", found.right, at_least=0.9999)
+
+
+def speed(bench):
+    """Speed: E1; and five networks side by side, seconds of a pass"""
+    small = bench.measure("FrechetSDR, 1,000 rows", fit_time, "FrechetSDR", 1000, {}, 3)
+    bench.claim("seconds of 1,000 rows", small.seconds, at_most=4)
+    large = bench.measure("FrechetSDR, 100,000 rows", fit_time, "FrechetSDR", 100_000, {})
+    bench.claim("seconds of 100,000 rows against 1,000", large.seconds, small.seconds, at_most=60)
+    bench.claim("peak memory of 100,000 rows in MB", large.peak, at_most=2000)
+    for n in (1000, 5000, 100_000):
+        bench.measure(f"KernelFrechetSDR, {n:,} rows", fit_time, "KernelFrechetSDR", n, {})
+    for method in ("wire", "fccov", "second"):
+        for n in (1000, 10_000):
+            settings = {"method": method}
+            bench.measure(f"LinearFrechetSDR, {method}, {n:,} rows", fit_time, "LinearFrechetSDR", n, settings)
+    for n in (1000, 20_000):
+        together = bench.measure(f"five networks side by side, {n:,} rows", abreast, n, True)
+        after = bench.measure(f"five networks one after another, {n:,} rows", abreast, n, False)
+        bench.claim(f"five networks at once, {n:,} rows: times faster", together.seconds, after.seconds, at_least=1)
+
+
+CASES = [models, penalty, digits, half_digits, tables, measure, linear, speed]
