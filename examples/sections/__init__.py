@@ -1,5 +1,6 @@
 """The sections of the demo, in the order of the page; a method adds its file and one name here."""
 
+from .frechet_sdr import frechet_sdr
 from .manifold_linearizing_clustering import manifold_linearizing_clustering
 from .matrix_completion import real_tables
 from .mixed_table import mixed_table
@@ -12,4 +13,5 @@ SECTIONS = [
     subspace_clustering,
     manifold_linearizing_clustering,
     supervised_dictionary_learning,
+    frechet_sdr,
 ]

@@ -47,12 +47,14 @@ class Features(NamedTuple):
     basis: torch.Tensor  # (m t, r) orthonormal columns: their axes
 
 
-def ball_features(y, *, metric, n_landmarks, n_thresholds, device, sample_weight=None) -> Features:
+def ball_features(
+    y, *, metric, n_landmarks, n_thresholds, device, sample_weight=None, dtype=torch.float64
+) -> Features:
     """Choose landmarks and radii among responses y, and return the features of all of them.
 
     Nothing is drawn: landmarks are spread evenly over the responses in lexicographic order, and radii are order
     statistics of the distances, so a row of weight two is as good as two rows. Labels are the exception: each class,
-    up to `n_landmarks`, is one ball, and all weigh the same.
+    up to `n_landmarks`, is one ball, and all weigh the same. Targets are kept in `dtype`.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def ball_features(y, *, metric, n_landmarks, n_thresholds, device, sample_weight
     basis = _principal_axes(balls, bins, *_spread(order, weight, _PRINCIPAL_ROWS))
     size = 16 * len(balls.means)
     step = rows_per_block("auto", n, size)
-    targets = in_blocks(lambda part: _centred(balls, bins[part]) @ basis, n, step, bytes_per_row=size)
+    targets = in_blocks(lambda part: (_centred(balls, bins[part]) @ basis).to(dtype), n, step, bytes_per_row=size)
     return Features(balls, landmarks, torch.cat(list(targets)), basis)
 
 
@@ -173,8 +175,9 @@ def explained(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor,
 
 def loadings_of(features: Features, predictors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the loadings (k, m t) of the weighted least squares prediction of the features."""
-    root = weight[:, None].sqrt()
-    return torch.linalg.lstsq(root * predictors, root * features.targets, driver="gelsd").solution @ features.basis.T
+    weighted = (weight[:, None] * predictors).T
+    inverse = torch.linalg.pinv(weighted @ predictors, rtol=_RANK, hermitian=True)  # predictors may be zero
+    return inverse @ (weighted @ features.targets) @ features.basis.T
 
 
 # Landmarks and radii

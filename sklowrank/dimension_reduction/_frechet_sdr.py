@@ -292,7 +292,12 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         X = check_pairs(self, X, y)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         features = ball_features(
-            y, metric=self.metric, n_landmarks=self.n_landmarks, n_thresholds=self.n_thresholds, device=ws.device
+            y,
+            metric=self.metric,
+            n_landmarks=self.n_landmarks,
+            n_thresholds=self.n_thresholds,
+            device=ws.device,
+            dtype=torch.float32,
         )
         known = {**stored_balls(features, y, ws), **self._standardization(X, ws)}
         known["_activation"] = self.activation if self.module is None else None
@@ -307,9 +312,9 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             twin = copy.deepcopy(nets)
             twin.load_parts(state.weights)
             found = average(outputs_of(twin, rows), features.targets, split, n_components, self.whiten)
-            return known | _attributes(state, found, features, ws)
+            return known | _attributes(state, found, features.basis, ws)
 
-        steps = training(nets, rows.float(), features.targets.float(), split, plan, randomness, ws.generator)
+        steps = training(nets, rows.float(), features.targets, split, plan, randomness, ws.generator)
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state))
         self.n_iter_, self.loss_curve_ = run.n_iter, run.loss_curve
@@ -467,7 +472,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         )
 
 
-def _attributes(state, found, features, ws):
+def _attributes(state, found, basis, ws):
     """Return the fitted attributes that belong to a state of the training."""
     exact = ws.exact()
     total = found.eigenvalues.sum().clamp(min=torch.finfo(torch.float64).tiny)
@@ -481,5 +486,5 @@ def _attributes(state, found, features, ws):
         "intercept_": ws.store(found.intercept),
         "validation_scores_": ws.store(state.scores),
         "n_components_": n_components,
-        "_loadings": ws.store(found.loadings @ features.basis.T),
+        "_loadings": ws.store(found.loadings @ basis.T),
     }

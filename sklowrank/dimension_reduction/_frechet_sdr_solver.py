@@ -266,6 +266,19 @@ def outputs_of(nets, X: torch.Tensor) -> torch.Tensor:
         return torch.cat(list(in_blocks(of, len(X), step, bytes_per_row=size)))
 
 
+def _regression(U, T, rows):
+    """Return the coefficients (d, r) of the least squares prediction of T by U on some rows, in float64."""
+    size = 8 * (T.shape[1] + U.shape[1])
+    mean = U[rows].mean(0)
+
+    def part(block):
+        centred = U[rows[block]] - mean
+        return centred.T @ torch.cat([centred, T[rows[block]].double()], 1)
+
+    both = sum(in_blocks(part, len(rows), rows_per_block("auto", len(rows), size), bytes_per_row=size)) / len(rows)
+    return _coefficients(both[:, : U.shape[1]], both[:, U.shape[1] :])
+
+
 def average(outputs: torch.Tensor, T: torch.Tensor, split: Split, n_components: int | float, whiten: bool) -> Average:
     """Return the principal components of the mean of all nets' predictions of the targets.
 
@@ -273,8 +286,7 @@ def average(outputs: torch.Tensor, T: torch.Tensor, split: Split, n_components: 
     """
     K, n = len(split.trained), len(outputs)
     U = outputs.reshape(n, K, -1)
-    B = torch.cat([_coefficients(*moments(U[rows, k][None], T[rows][None]))[0] for k, rows in enumerate(split.trained)])
-    B /= K
+    B = torch.cat([_regression(U[:, k], T, rows) for k, rows in enumerate(split.trained)]) / K
     mean = outputs.mean(0)
     centred = outputs - mean
     e, Q = torch.linalg.eigh(centred.T @ centred / n)
