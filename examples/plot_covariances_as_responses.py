@@ -9,8 +9,8 @@ matrix.
 """
 
 # %%
-# The digits that come with scikit-learn. Matrices are compared by the distance of their logarithms, in which wide and
-# narrow, and long to the left and to the right, are alike far apart.
+# The digits that come with scikit-learn. Matrices are compared by the distance of their logarithms: twice as wide is as
+# far away as half as wide.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -72,7 +72,7 @@ slant = S_new[:, 0, 1] / np.sqrt(S_new[:, 0, 0] * S_new[:, 1, 1])
 for z, matrix, colour in zip(Z, S_new, plt.cm.coolwarm(0.5 + slant)):
     e, V = np.linalg.eigh(matrix)
     angle = np.degrees(np.arctan2(V[1, 1], V[0, 1]))
-    width, height = 0.035 * np.sqrt(e[::-1])
+    width, height = 0.05 * np.sqrt(e[::-1])
     axis.add_patch(Ellipse(z, width, height, angle=angle, facecolor=colour, edgecolor="none", alpha=0.8))
 axis.set(xlabel="first feature", ylabel="second feature", aspect="equal")
 axis.autoscale_view()

@@ -64,7 +64,7 @@ levels = (np.arange(50) + 0.5) / 50
 for row, colour in zip(order[[50, 350, 650, 950]], plt.cm.viridis([0.1, 0.4, 0.65, 0.9])):
     axes[2].plot(y_new[row], levels, color=colour, linewidth=1)
     axes[2].plot(predicted[row], levels, color=colour, linestyle="--")
-axes[2].set(title="four new distributions, dashed: predicted", xlabel="value", ylabel="share below")
+axes[2].set(title="four new ones, dashed: predicted", xlabel="value", ylabel="share below")
 plt.show()
 
 # %%

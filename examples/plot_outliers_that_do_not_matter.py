@@ -54,5 +54,5 @@ axis.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: with clean responses all four are level, because the relation is nearly linear: take the simplest. With
-# two wrong responses in a hundred the methods of values have lost the relation, and those of order hardly notice.
+# What to see: with clean responses all four are nearly level, because the relation is nearly linear: take the simplest.
+# Wrong responses lead the methods of values astray, even if they are two in a hundred; those of order hardly notice.

@@ -26,9 +26,9 @@ def frechet_sdr():
     """Responses predicted by the mean of 15 neighbours in few features, against all columns, PCA and PLS."""
     section = Section("Few features that say what a matrix or a distribution will be", TEXT, (NAME, LINEAR), note=NOTE)
     X, S = half_digits()
-    section.rows += rows("half digits, 3 features", X, S, logarithms(S), 3, metric="spd_log")
+    section.rows += rows("half digits, 3 features", X, S, logarithms(S), 3, "spd_log", "wire")
     X_made, y, _ = make_frechet_regression(1000, response="location_scale", random_state=0)
-    section.rows += rows("distributions, 2 features", X_made, y, y / y.shape[1] ** 0.5, 2, metric="wasserstein")
+    section.rows += rows("distributions, 2 features", X_made, y, y / y.shape[1] ** 0.5, 2, "wasserstein", "second")
     section.pictures = [picture(X, S)]
     return section
 
@@ -50,21 +50,21 @@ def logarithms(S):
     return ((V * np.log(e)[:, None]) @ V.transpose(0, 2, 1)).reshape(len(S), -1)
 
 
-def rows(data, X, y, vectors, d, metric):
+def rows(data, X, y, vectors, d, metric, method):
     """Cross-validated predictions; `vectors` are responses whose Euclidean distances are those of the metric."""
     print(f"{data}: {X.shape[0]} rows, {X.shape[1]} columns, responses of shape {y.shape[1:]}", flush=True)
     methods = {
         "all columns": FunctionTransformer(),
         "PCA": PCA(d),
         "PLSRegression": PLSRegression(d),
-        LINEAR: LinearFrechetSDR(d, method="second", metric=metric),
+        LINEAR: LinearFrechetSDR(d, method=method, metric=metric),
         NAME: FrechetSDR(d, metric=metric, random_state=0),
     }
-    for name, method in methods.items():
+    for name, reduction in methods.items():
         start, wrong, around = time.perf_counter(), [], []
         for fit, new in FOLDS.split(X):
             target = y if name in (NAME, LINEAR) else vectors
-            features = clone(method).fit(X[fit], target[fit])
+            features = clone(reduction).fit(X[fit], target[fit])
             model = KNeighborsRegressor(15).fit(features.transform(X[fit]), vectors[fit])
             wrong.append(np.linalg.norm(model.predict(features.transform(X[new])) - vectors[new], axis=1))
             around.append(np.linalg.norm(vectors[fit].mean(0) - vectors[new], axis=1))
@@ -82,7 +82,7 @@ def picture(X, S):
     for z, matrix, colour in zip(Z, S_new, plt.cm.coolwarm(0.5 + slant)):
         e, V = np.linalg.eigh(matrix)
         angle = np.degrees(np.arctan2(V[1, 1], V[0, 1]))
-        axis.add_patch(Ellipse(z, *(0.035 * np.sqrt(e[::-1])), angle=angle, facecolor=colour, edgecolor="none"))
+        axis.add_patch(Ellipse(z, *(0.05 * np.sqrt(e[::-1])), angle=angle, facecolor=colour, edgecolor="none"))
     axis.set(xlabel="first feature", ylabel="second feature", aspect="equal")
     axis.autoscale_view()
     caption = (
@@ -98,8 +98,8 @@ NOTE = (
 )
 TEXT = """<p>A response can be more than a number: a covariance matrix, a distribution, a direction. Here the left half
 of a digit has to say how the ink of the whole spreads, a 2 × 2 matrix, and in the second table ten columns decide where
-a distribution lies and how wide it is. PCA does not know the response, PLS looks for linear relations; the networks find
-those that are neither, from the order of distances between responses alone. Where neighbours in all columns do as well,
-the features are for looking at, and for tables too wide for neighbours.</p>
+a distribution lies and how wide it is. PCA does not know the response, and PLS looks for linear relations; the networks
+need neither, and see the order of distances between responses alone. Where neighbours in all columns do as well, the
+features are for looking at, and for tables too wide for neighbours.</p>
 <pre>sdr = FrechetSDR(2, metric="spd_log").fit(X, S)    # S has the shape (n_samples, k, k)
 sdr.transform(X_new), sdr.score(X_new, S_new)</pre>"""

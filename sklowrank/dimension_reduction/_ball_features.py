@@ -47,9 +47,7 @@ class Features(NamedTuple):
     basis: torch.Tensor  # (m t, r) orthonormal columns: their axes
 
 
-def ball_features(
-    y, *, metric, n_landmarks, n_thresholds, device, sample_weight=None, dtype=torch.float64
-) -> Features:
+def ball_features(y, *, metric, n_landmarks, n_thresholds, device, sample_weight=None, dtype=torch.float64) -> Features:
     """Choose landmarks and radii among responses y, and return the features of all of them.
 
     Nothing is drawn: landmarks are spread evenly over the responses in lexicographic order, and radii are order

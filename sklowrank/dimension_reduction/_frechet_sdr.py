@@ -42,8 +42,8 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
     Only the order of distances counts, so responses far out do little harm. For relations that are not linear and some
     hundreds of rows and more, before a plot, a nearest-neighbour or a Fréchet regression. Where the relation is linear,
     :class:`LinearFrechetSDR` or :class:`~sklearn.cross_decomposition.PLSRegression` is as good and much faster. For
-    classes keep `n_classes - 1` components: of ten balanced classes all nine have nearly equal eigenvalues, so dropping
-    components drops classes, and with fewer the linear methods are better.
+    classes keep `n_classes - 1` components: those of balanced classes have nearly equal eigenvalues, so each that is
+    dropped blurs some classes.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         reference objects, or a function of two rows of y, which is called n_samples times `n_landmarks` times. "auto"
         is "discrete" for strings and booleans, else "euclidean".
     hidden_layer_sizes : sequence of ints, default=(64, 64)
-        Widths of the default networks' layers.
+        Widths of the default networks' layers. Beside them there is a linear map.
     module : class, callable, torch.nn.Module or None, default=None
         A network of one's own in place of the default one, from (n, n_features) to (n, width); a linear layer follows.
         A class or function is called with the ``module__`` entries of `net_params`, and with `n_features` if it has a

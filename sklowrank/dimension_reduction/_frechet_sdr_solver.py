@@ -61,25 +61,32 @@ class Average(NamedTuple):
 
 
 class SideBySide(nn.Module):
-    """K multilayer perceptrons of one shape, computed at once: (K, b, n_features) to (K, b, n_outputs)."""
+    """K multilayer perceptrons of one shape, computed at once: (K, b, n_features) to (K, b, n_outputs).
+
+    A linear map beside the layers leaves these what is not linear.
+    """
 
     def __init__(self, count: int, n_features: int, sizes, n_outputs: int, activation: str, dropout: float):
         super().__init__()
         place: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
         self.activation, self.dropout = ACTIVATIONS[activation], dropout
+
+        def drawn(n_in, *shape):
+            return nn.Parameter(torch.empty(count, *shape, **place).uniform_(-(n_in**-0.5), n_in**-0.5))
+
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for n_in, n_out in zip([n_features, *sizes], [*sizes, n_outputs]):
-            bound = n_in**-0.5
-            self.weights.append(nn.Parameter(torch.empty(count, n_in, n_out, **place).uniform_(-bound, bound)))
-            self.biases.append(nn.Parameter(torch.empty(count, 1, n_out, **place).uniform_(-bound, bound)))
+            self.weights.append(drawn(n_in, n_in, n_out))
+            self.biases.append(drawn(n_in, 1, n_out))
+        self.straight = drawn(n_features, n_features, n_outputs)
 
     def forward(self, x):
-        last = len(self.weights) - 1
+        last, linear = len(self.weights) - 1, torch.bmm(x, self.straight)
         for i, (W, b) in enumerate(zip(self.weights, self.biases)):
             x = torch.baddbmm(b, x, W)
             if i < last:
                 x = self._dropped_out(self.activation(x))
-        return x
+        return x + linear
 
     def _dropped_out(self, x):
         """Apply dropout whose numbers are drawn on the CPU, so that a seed means the same on every device."""

@@ -1,14 +1,12 @@
 """Fréchet sufficient dimension reduction by kernel ridge regression: nonlinear features of X in closed form."""
 
 from numbers import Integral, Real
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_consistent_length
 
-from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.linalg import signs_of_largest
 from .._core.standardize import standardization, standardized
@@ -23,6 +21,7 @@ from ._ball_features import (
     restored_balls,
     stored_balls,
 )
+from ._kernel_frechet_sdr_solver import exact_ridge, kernel_in_blocks, leave_one_out, median_distance, nystrom_ridge
 from ._metric_spaces import NAMES
 
 _GAMMAS = (0.25, 0.5, 1.0, 2.0, 4.0)  # over the median distance
@@ -30,7 +29,6 @@ _ALPHAS = tuple(float(alpha) for alpha in np.logspace(-4, 0, 9))
 _CHOICE_ROWS = 1000  # at most, on which gamma and alpha are chosen
 _MEDIAN_ROWS = 1000  # at most, for the median distance
 _BASIS_ROWS = 1000  # of X, where there are too many rows for the exact solution
-_RANK = 1e-12  # eigenvalues below this share of the largest are zero
 
 
 class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
@@ -296,7 +294,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         mean, scale = exact.load(self.mean_), exact.load(self.scale_)
         rows, centres = (standardized(ws.load(part), mean, scale, torch.float64) for part in (X, self.X_fit_))
         coef = exact.load(self.dual_coef_)
-        blocks = _kernel_in_blocks(rows, centres, self._kernel, self.gamma_)
+        blocks = kernel_in_blocks(rows, centres, self._kernel, self.gamma_)
         return ws, torch.cat([K @ coef for K in blocks]) + exact.load(self.intercept_)
 
     def _choice(self, rows, T, ws):
@@ -316,96 +314,6 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         if isinstance(self.n_components, Integral):
             return checked_components(self.n_components, {"distinct features of the responses": len(eigenvalues)})
         return number_of(eigenvalues, self.n_components)
-
-
-class Ridge(NamedTuple):
-    """A kernel ridge regression on m rows."""
-
-    coef: torch.Tensor  # (m, r)
-    mean: torch.Tensor  # (m,) of the kernels over the training rows
-    moment: torch.Tensor  # (r, r): mean squares and products of the fitted values
-
-
-def kernel_matrix(A: torch.Tensor, B: torch.Tensor, kernel: str, gamma: float) -> torch.Tensor:
-    """Return the kernels (a, b) of rows A with rows B."""
-    return (-gamma * _distances(A, B, kernel)).exp()
-
-
-def _distances(A, B, kernel):
-    if kernel == "laplacian":
-        return torch.cdist(A, B, p=1.0)
-    return (A.square().sum(1)[:, None] + B.square().sum(1) - 2 * A @ B.T).clamp(min=0)
-
-
-def median_distance(rows: torch.Tensor, kernel: str) -> float:
-    """Return the median of the distances, or of their squares, between different rows; 1 where all are equal."""
-    D = _distances(rows, rows, kernel)
-    rounding = 8 * torch.finfo(D.dtype).eps * D.amax()
-    others = D[rounding < D]
-    return float(others.median()) if others.numel() else 1.0
-
-
-def leave_one_out(rows, T, kernel: str, gamma: float, alphas) -> list[float]:
-    """Return the mean squared errors with which each row is predicted by the others, for each penalty."""
-    n = len(rows)
-    T = T - T.mean(0)
-    e, V = torch.linalg.eigh(_centred(kernel_matrix(rows, rows, kernel, gamma)))
-    e, P, squares, errors = e.clamp(min=0), V.T @ T, V.square(), []
-    for alpha in alphas:
-        share = e / (e + n * alpha)
-        leverage = squares @ share + 1 / n
-        wrong = (T - V @ (share[:, None] * P)) / (1 - leverage).clamp(min=torch.finfo(e.dtype).eps)[:, None]
-        errors.append(float(wrong.square().sum() / n))
-    return errors
-
-
-def exact_ridge(rows, T, kernel: str, gamma: float, alpha: float) -> Ridge:
-    """Return the regression of targets T on the kernels of all rows."""
-    K = kernel_matrix(rows, rows, kernel, gamma)
-    mean = K.mean(0)
-    K = _centred(K)
-    n, T = len(K), T - T.mean(0)
-    penalised = K.clone()
-    penalised.diagonal().add_(n * alpha)
-    coef = torch.cholesky_solve(T, torch.linalg.cholesky(penalised))
-    fitted = K @ coef
-    return Ridge(coef, mean, fitted.T @ fitted / n)
-
-
-def nystrom_ridge(rows, basis, T, kernel: str, gamma: float, alpha: float) -> Ridge:
-    """Return the regression of targets T on the kernels of `basis` rows alone, walking over all rows."""
-    e, V = torch.linalg.eigh(kernel_matrix(basis, basis, kernel, gamma))
-    kept = e > _RANK * e[-1]
-    W = V[:, kept] / e[kept].sqrt()
-    n, T = len(rows), T - T.mean(0)
-    place = {"dtype": W.dtype, "device": W.device}
-    G, A = torch.zeros(W.shape[1], W.shape[1], **place), torch.zeros(W.shape[1], T.shape[1], **place)
-    mean, start = torch.zeros(len(basis), **place), 0
-    for K in _kernel_in_blocks(rows, basis, kernel, gamma):
-        F = K @ W
-        G += F.T @ F
-        A += F.T @ T[start : start + len(F)]
-        mean += K.sum(0)
-        start += len(F)
-    mean /= n
-    centre = mean @ W
-    C, size = G / n - torch.outer(centre, centre), torch.eye(len(G), dtype=G.dtype, device=G.device)
-    solved = torch.linalg.solve(C + alpha * size, A / n)
-    return Ridge(W @ solved, mean, solved.T @ C @ solved)
-
-
-def _centred(K):
-    mean = K.mean(0)
-    return K - mean - mean[:, None] + mean.mean()
-
-
-def _kernel_in_blocks(rows, centres, kernel, gamma):
-    """Yield the kernels of consecutive blocks of rows with the centres."""
-    size = 8 * 3 * len(centres)
-    step = rows_per_block("auto", len(rows), size)
-    yield from in_blocks(
-        lambda part: kernel_matrix(rows[part], centres, kernel, gamma), len(rows), step, bytes_per_row=size
-    )
 
 
 def _some(n, most, ws):

@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 
 from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import KernelFrechetSDR
-from sklowrank.dimension_reduction._kernel_frechet_sdr import (
+from sklowrank.dimension_reduction._kernel_frechet_sdr_solver import (
     exact_ridge,
     kernel_matrix,
     leave_one_out,
@@ -87,7 +87,7 @@ def test_many_rows_on_a_basis(monkeypatch):
     few = KernelFrechetSDR(1, gamma=0.1, alpha=1e-3, max_exact=700, random_state=0).fit(X, y)
     assert few.dual_coef_.shape == (200, 1)
     assert abs(np.corrcoef(few.transform(X)[:, 0], exact.transform(X)[:, 0])[0, 1]) > 0.99
-    monkeypatch.setattr("sklowrank.dimension_reduction._kernel_frechet_sdr.rows_per_block", lambda *args: 37)
+    monkeypatch.setattr("sklowrank.dimension_reduction._kernel_frechet_sdr_solver.rows_per_block", lambda *args: 37)
     assert np.allclose(KernelFrechetSDR(**few.get_params()).fit(X, y).transform(X), few.transform(X))
 
 

@@ -191,7 +191,7 @@ def test_blocks_change_nothing(shifted, monkeypatch):
     X, y, _ = shifted
     sdr = LinearFrechetSDR(1, metric="wasserstein")
     whole = sdr.fit(X, y).transform(X)
-    monkeypatch.setattr("sklowrank.dimension_reduction._linear_frechet_sdr.rows_per_block", lambda *args: 33)
+    monkeypatch.setattr("sklowrank.dimension_reduction._linear_frechet_sdr_solver.rows_per_block", lambda *args: 33)
     assert np.allclose(sdr.fit(X, y).transform(X), whole, atol=1e-9)
 
 

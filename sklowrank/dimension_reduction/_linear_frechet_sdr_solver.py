@@ -1,0 +1,107 @@
+"""Directions of X along which responses change: eigenvectors of moments of whitened rows, or least squares."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import LinearOperator, lsqr
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.standardize import standardization
+from ._metric_spaces import distances
+
+_RANK = 1e-10  # eigenvalues below this share of the largest are zero
+_ACCURACY, _STEPS = 1e-10, 500  # of least squares with sparse rows
+
+
+class Directions(NamedTuple):
+    """Directions, the strongest first."""
+
+    directions: torch.Tensor  # (k, p), zero where there is none
+    eigenvalues: torch.Tensor  # (k,)
+    mean: torch.Tensor  # (p,)
+
+
+# Directions of dense rows
+
+
+def directions(X: torch.Tensor, share: torch.Tensor, moments, shrinkage: float) -> Directions:
+    """Return the eigenvectors of a function of the whitened rows, as directions of X."""
+    mean, scale = standardization(X, "columns", share)
+    Z = (X - mean) / scale
+    Z = torch.where(share @ Z.square() > 0.5, Z, 0.0)  # columns that vary have variance one
+    C = Z.T @ (share[:, None] * Z)
+    size = C.diagonal().mean()
+    C = (1 - shrinkage) * C + shrinkage * size * torch.eye(len(C), dtype=C.dtype, device=C.device)
+    e, Q = torch.linalg.eigh(C)
+    kept = e > _RANK * e[-1].clamp(min=torch.finfo(e.dtype).tiny)
+    if not bool(kept.any()):
+        return Directions(torch.zeros_like(X[:1]), torch.zeros_like(X[0, :1]), mean)
+    W = Q[:, kept] / e[kept].sqrt()
+    values, V = torch.linalg.eigh(moments(Z @ W))
+    order = values.abs().argsort(descending=True)
+    return Directions((W @ V[:, order]).T / scale, values[order], mean)
+
+
+def distance_moments(Z, share, points, metric) -> torch.Tensor:
+    """Return minus the mean of z z'^T d(y, y') over all pairs of rows."""
+    n, size = len(Z), 8 * len(Z)
+    weighted = share[:, None] * Z
+
+    def part(rows):
+        D = distances(points[rows], _centres(points, metric), metric).to(Z.device)
+        return weighted[rows].T @ (D @ weighted)
+
+    M = -sum(in_blocks(part, n, rows_per_block("auto", n, size), bytes_per_row=size))
+    return (M + M.T) / 2
+
+
+def _centres(points, metric):
+    return torch.arange(points.shape[1], device="cpu") if metric == "precomputed" else points
+
+
+def ball_moments(Z, share, targets) -> torch.Tensor:
+    """Return the sum of h h^T over the features of responses, h being the mean of z times the feature."""
+    H = Z.T @ (share[:, None] * targets)
+    return H @ H.T
+
+
+def second_moments(Z, share, targets) -> torch.Tensor:
+    """Return the same plus the sum of H², H being the mean of z z^T times the feature."""
+    M = ball_moments(Z, share, targets)
+    for target in (share[:, None] * targets).T:
+        H = Z.T @ (target[:, None] * Z)
+        M += H @ H
+    return M
+
+
+# Directions of sparse rows: least squares with products alone
+
+
+def sparse_directions(X, share, targets, shrinkage: float) -> Directions:
+    """Return what `directions` finds with `ball_moments`, by the regression of the features of responses on X."""
+    w, T = share.cpu().numpy(), targets.cpu().numpy()
+    n, p = X.shape
+    mean = X.T @ w
+    variance = X.multiply(X).T @ w - mean**2
+    varies = variance > 8 * n**0.5 * np.finfo(np.float64).eps * mean**2
+    scale, root = np.sqrt(np.where(varies, variance, 1.0)), np.sqrt(w)
+    size = shrinkage * max(varies.mean(), np.finfo(np.float64).tiny)  # times the mean variance of columns
+    A = LinearOperator(
+        (n, p),
+        matvec=lambda b: root * (X @ (b.ravel() / scale) - mean @ (b.ravel() / scale)),
+        rmatvec=lambda u: (X.T @ (root * u.ravel()) - mean * (root @ u.ravel())) / scale,
+        dtype=np.float64,
+    )
+    cross = (X.T @ (w[:, None] * T) - np.outer(mean, w @ T)) / scale[:, None]
+    if shrinkage < 1:
+        damp = (size / (1 - shrinkage)) ** 0.5
+        solved = [lsqr(A, root * t, damp=damp, atol=_ACCURACY, btol=_ACCURACY, iter_lim=_STEPS)[0] for t in T.T]
+        B = np.column_stack(solved) / (1 - shrinkage)
+    else:
+        B = cross / size
+    e, Q = np.linalg.eigh(cross.T @ B)
+    e, Q = e[::-1].clip(min=0), Q[:, ::-1]
+    length = np.sqrt(np.where(e > _RANK * e[0], e, np.inf))
+    found = (B @ Q / length / scale[:, None]).T
+    return Directions(*(torch.from_numpy(np.ascontiguousarray(part)).to(share.device) for part in (found, e, mean)))
