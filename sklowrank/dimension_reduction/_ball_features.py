@@ -124,7 +124,10 @@ def number_of(eigenvalues: torch.Tensor, n_components: int | float) -> int:
 
 
 def stored_balls(features: Features, y, ws) -> dict[str, Any]:
-    """Return the fitted attributes by which :func:`restored_balls` finds the balls again."""
+    """Return the fitted attributes by which :func:`restored_balls` finds the balls again.
+
+    With given distances there are no objects to store.
+    """
     balls = features.balls
     known = {
         "landmarks_": ws.store(torch.from_numpy(features.landmarks)),

@@ -316,7 +316,9 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
 
         steps = training(nets, rows.float(), features.targets, split, plan, randomness, ws.generator)
         run = drive(self, steps, attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state))
+        fitted = attributes(run.state)
+        vars(self).pop("landmark_objects_", None)  # of a former fit
+        vars(self).update(fitted)
         self.n_iter_, self.loss_curve_ = run.n_iter, run.loss_curve
         return self
 

@@ -247,7 +247,8 @@ def _scores(nets, X, T, split):
         U, V = (nets(X[part]).double() for part in (rows, held))
         B = _coefficients(*moments(U, T[rows].double()))
         wrong = T[held] - (V - U.mean(1, keepdim=True)) @ B
-        return (1 - wrong.square().sum((1, 2)) / T[held].double().square().sum((1, 2))).cpu()
+        total = T[held].double().square().sum((1, 2)).clamp(min=_TINY)
+        return (1 - wrong.square().sum((1, 2)) / total).cpu()
 
 
 # Average

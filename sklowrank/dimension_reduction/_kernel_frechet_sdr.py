@@ -208,6 +208,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         size = (strength[:n_components] if self.whiten else strength[0]) * signs_of_largest(coef.T)
         coef = coef / size
 
+        vars(self).pop("landmark_objects_", None)  # of a former fit
         vars(self).update(stored_balls(features, y, ws))
         self.components_dependence_ = ws.store(e[:n_components].to(ws.dtype))
         total = e.sum().clamp(min=torch.finfo(e.dtype).tiny)

@@ -181,6 +181,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         components = components * signs_of_largest(components)[:, None]
         design = _design(_products(X, components, exact) - components @ found.mean, self.method == "second")
 
+        vars(self).pop("landmark_objects_", None)  # of a former fit
         vars(self).update(stored_balls(features, y, ws))
         self.components_ = ws.store(components.to(ws.dtype))
         self.eigenvalues_ = ws.store(found.eigenvalues[:n_components].to(ws.dtype))

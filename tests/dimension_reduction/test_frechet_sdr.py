@@ -260,7 +260,9 @@ def test_given_distances_keep_their_columns_when_rows_are_split():
     scores = cross_val_score(FrechetSDR(1, metric="precomputed", **QUICK), X, D, cv=3, error_score="raise")
     assert np.isfinite(scores).all()
     sdr = FrechetSDR(1, metric="precomputed", n_landmarks=10, **QUICK).fit(X, D)
-    assert not hasattr(sdr, "landmark_objects_")
+    assert not hasattr(
+        sdr.set_params(metric="euclidean").fit(X, y).set_params(metric="precomputed").fit(X, D), "landmark_objects_"
+    )
     assert sdr.landmarks_.max() == 39
     with pytest.raises(ValueError, match="y has distances to 20 objects, but those to 40 at least are needed"):
         sdr.score(X, D[:, :20])
