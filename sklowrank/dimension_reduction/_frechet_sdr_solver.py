@@ -93,7 +93,7 @@ class SideBySide(nn.Module):
         if not self.training or not self.dropout:
             return x
         kept = torch.rand(x.shape, device="cpu", dtype=torch.float32) >= self.dropout
-        return x * (kept / (1 - self.dropout)).to(x)
+        return x * (kept.to(x) / (1 - self.dropout))
 
     @property
     def count(self) -> int:

@@ -115,7 +115,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
     >>> from sklowrank.dimension_reduction import KernelFrechetSDR
     >>> X, y, _ = make_frechet_regression(300, response="direction", random_state=0)
     >>> sdr = KernelFrechetSDR(1, metric="sphere").fit(X[:200], y[:200])
-    >>> sdr.score(X[200:], y[200:]) > 0.2  # of the variance of new responses
+    >>> sdr.score(X[200:], y[200:]) > 0.1  # of the variance of new responses
     True
     """
 
