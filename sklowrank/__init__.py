@@ -13,6 +13,7 @@ _SUBPACKAGES = (
     "inspection",
     "metrics",
     "mixture",
+    "privacy",
     "recommend",
 )
 

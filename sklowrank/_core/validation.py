@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn import get_config
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from .compat import check_same_namespace, get_namespace
+from .compat import check_same_namespace, get_namespace, move_to
 
 
 def check_fit_data(estimator, X, y="no_validation", **kwargs) -> Any:
@@ -25,6 +26,13 @@ def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwar
     if like is not None:
         check_same_namespace(X, estimator, attribute=like, method=method)
     return validate_data(estimator, X, reset=False, **{"dtype": _floats(X), **kwargs})
+
+
+def on_host(y):
+    """Return targets as they are, but tensors and arrays of other libraries as numpy's."""
+    if isinstance(y, torch.Tensor):
+        return y.detach().cpu().numpy()
+    return move_to(y, xp=np, device="cpu") if hasattr(y, "__array_namespace__") else y
 
 
 def _on_host(X):

@@ -14,8 +14,8 @@ from sklearn.exceptions import DataDimensionalityWarning
 from sklearn.utils import check_consistent_length
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.validation import check_fit_data
-from ._metric_spaces import distances, on_host, points_of, resolve_metric
+from .._core.validation import check_fit_data, on_host
+from ._metric_spaces import distances, points_of, resolve_metric
 
 _KEPT, _KEPT_AT_LEAST = 0.95, 64  # share of the features' variance that their principal components keep, and how many
 _RANK = 1e-10  # eigenvalues below this share of the largest are zero

@@ -8,8 +8,9 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import Interval, StrOptions, validate_params
+from .._core.validation import on_host
 from .._core.workspace import open_workspace
-from ._metric_spaces import NAMES, distances, on_host, points_of, resolve_metric
+from ._metric_spaces import NAMES, distances, points_of, resolve_metric
 
 _N_THRESHOLDS = 16  # radii of the balls around a landmark
 

@@ -10,7 +10,7 @@ from sklearn.utils import check_consistent_length
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context, check_sample_weight
 from .._core.linalg import signs_of_largest
-from .._core.validation import check_new_data
+from .._core.validation import check_new_data, on_host
 from .._core.workspace import open_workspace
 from ._ball_features import (
     ball_features,
@@ -23,7 +23,7 @@ from ._ball_features import (
     stored_balls,
 )
 from ._linear_frechet_sdr_solver import ball_moments, directions, distance_moments, second_moments, sparse_directions
-from ._metric_spaces import NAMES, on_host, points_of
+from ._metric_spaces import NAMES, points_of
 
 
 class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):

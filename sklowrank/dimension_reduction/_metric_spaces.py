@@ -10,8 +10,6 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.utils import check_array
 
-from .._core.compat import move_to
-
 _N_QUANTILES = 100  # of samples of unequal sizes
 _N_DIRECTIONS = 50  # along which distributions of vectors are compared
 _UNIT = 1e-6  # how far a row may be from the sphere
@@ -20,13 +18,6 @@ NAMES = (
     *("manhattan", "cityblock", "chebyshev", "canberra", "braycurtis", "cosine", "correlation", "sqeuclidean"),
     "precomputed",
 )
-
-
-def on_host(y):
-    """Return responses as they are, but arrays of other libraries as numpy's, where they are checked."""
-    if isinstance(y, torch.Tensor):
-        return y.detach().cpu().numpy()
-    return move_to(y, xp=np, device="cpu") if hasattr(y, "__array_namespace__") else y
 
 
 def resolve_metric(metric, y):

@@ -1,0 +1,162 @@
+"""Distances as sums of cosines along axes or directions, and squared distances as moments."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.fft import dct
+
+from .._core.blocks import in_blocks, rows_per_block
+from ._kernels import orthogonal
+from ._lattice import SHRINK, STEP, bin_counts, binned_sums, exact_products
+from ._release import Norms
+
+_POINTS = 1 << 16  # at which |u|^p is taken for its cosine series
+_FINE = 1 << 19  # steps of a coordinate in half the diagonal of the box, for projections
+_FINE_DIRECTION = 1 << 23  # steps of a direction
+_FEWEST_DIRECTIONS = 64
+_FAR_OUT = 3.0  # of projections, in half diagonals over the root of the number of columns
+
+
+class Box(NamedTuple):
+    """Where rows are: the middle, and half the side of each column."""
+
+    middle: np.ndarray
+    half: np.ndarray
+
+    def radius(self) -> float:
+        """Return half the diagonal."""
+        return float(np.linalg.norm(self.half))
+
+
+class Series(NamedTuple):
+    """Sums of |u|^p over coordinates u in [0, 1], as cosines of pi k u with weights."""
+
+    orders: np.ndarray  # (M,) the whole numbers k
+    weights: np.ndarray  # (J, M) of either sign
+    constant: float  # what each row adds without any cosine
+    unit: float  # of the distance
+    directions: np.ndarray  # (d, J) whole numbers, or (0, 0) for the columns themselves
+    reach: float  # largest projection, in units of X; 0 for the columns themselves
+
+
+def cosine_series(p: float, n_frequencies: int) -> tuple[float, np.ndarray, np.ndarray]:
+    """Return the constant, the orders and the weights of |u|^p on [-1, 1]; orders without weight are left out."""
+    k = np.arange(1, n_frequencies + 1)
+    if p == 1:
+        k = k[::2]
+        return 0.5, k, -4 / (np.pi * k) ** 2
+    values = dct(((np.arange(_POINTS) + 0.5) / _POINTS) ** p, type=2) / _POINTS
+    return 1 / (p + 1), k, values[k]
+
+
+def along_columns(box: Box, p: float, n_frequencies: int) -> Series:
+    """Return the series of the sum over columns of |x - y|^p."""
+    constant, orders, weights = cosine_series(p, n_frequencies)
+    size = (2 * box.half) ** p
+    unit = float(size.max())
+    share = size / unit
+    return Series(orders, np.outer(share, weights), constant * float(share.sum()), unit, np.zeros((0, 0)), 0.0)
+
+
+def along_directions(box: Box, n_directions, n_frequencies: int, generator) -> Series:
+    """Return the series of the Euclidean distance: the mean of |direction · (x - y)|, times a constant."""
+    d = len(box.half)
+    blocks = -(-(max(d, _FEWEST_DIRECTIONS) if n_directions == "auto" else n_directions) // d)
+    directions = np.hstack([orthogonal(d, generator) for _ in range(blocks)])
+    if n_directions != "auto":
+        directions = directions[:, :n_directions]
+    J = directions.shape[1]
+    constant, orders, weights = cosine_series(1.0, n_frequencies)
+    reach = box.radius() * min(1.0, _FAR_OUT / math.sqrt(d))
+    mean = math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2)) * math.sqrt(np.pi) / J
+    whole = np.rint(directions * _FINE_DIRECTION)
+    return Series(orders, np.tile(weights, (J, 1)), constant * J, 2 * reach * mean, whole, reach)
+
+
+def coordinates(X: torch.Tensor, box: Box, series: Series) -> torch.Tensor:
+    """Return rows as coordinates in [0, 1], (n, J), each a function of its row alone, bit for bit."""
+    middle, half = (torch.from_numpy(part).to(X.device) for part in box)
+    inside = (X - middle).clamp(-half, half)
+    if not series.directions.size:
+        return (inside / half + 1) / 2
+    radius = box.radius()
+    whole = (inside / radius * _FINE).round_()
+    steps = torch.from_numpy(series.directions).to(X.device)
+    projected = exact_products(whole, steps).double() * (radius / _FINE / _FINE_DIRECTION / series.reach)
+    return (projected.clamp_(-1, 1) + 1) / 2
+
+
+def series_norms(amplitudes: np.ndarray) -> Norms:
+    """Return how much a row adds: cosine and sine of one angle for each amplitude."""
+    return Norms(float(np.linalg.norm(amplitudes)), math.sqrt(2) * float(amplitudes.sum()), 2 * amplitudes.size)
+
+
+def series_amplitudes(series: Series, mechanism: str) -> tuple[np.ndarray, float]:
+    """Return the amplitudes (J, M), and that of the count, for which the noise in an answer is least.
+
+    Pairs of cosine and sine count √2 in the 1-norm, and the count 1.
+    """
+    weights = np.abs(series.weights)
+    if mechanism == "gaussian":
+        return np.sqrt(weights), math.sqrt(series.constant)
+    return np.cbrt(weights**2 / math.sqrt(2)), series.constant ** (2 / 3)
+
+
+def series_sums(X, box: Box, series: Series, amplitudes, n_bins: int, batch_size) -> np.ndarray:
+    """Return the sums of all features over the rows, (J, 2 M) whole numbers."""
+    n, J = len(X), len(amplitudes)
+    size = 64 * J
+    counts = 0
+
+    def part(rows):
+        return bin_counts(coordinates(X[rows].double(), box, series), n_bins)
+
+    for block in in_blocks(part, n, rows_per_block(batch_size, n, size), bytes_per_row=size):
+        counts = counts + block
+    return binned_sums(counts.cpu().numpy(), amplitudes, series.orders)
+
+
+def series_answers(Y, box: Box, series: Series, ratios, sketch) -> torch.Tensor:
+    """Return what cosines say about each query, without the constant, in units of the series."""
+    orders = torch.from_numpy(series.orders * np.pi).to(Y.device)
+    J, M = ratios.shape
+    weighted = (
+        sketch.view(J, 2, M) * (ratios * torch.from_numpy(np.sign(series.weights)).to(Y.device))[:, None] / SHRINK
+    )
+    size = 8 * 4 * J * M
+
+    def part(rows):
+        angle = coordinates(Y[rows], box, series)[:, :, None] * orders
+        cosines = torch.einsum("njm,jm->n", torch.cos(angle), weighted[:, 0])
+        return cosines + torch.einsum("njm,jm->n", torch.sin(angle), weighted[:, 1])
+
+    return torch.cat(list(in_blocks(part, len(Y), rows_per_block("auto", len(Y), size), bytes_per_row=size)))
+
+
+def moment_norms(d: int) -> Norms:
+    """Return how much a row adds to the moments: a vector of length one at most, and half."""
+    return Norms(math.sqrt(1.25), math.sqrt(d) + 0.5, d + 1)
+
+
+def moment_sums(X, box: Box, batch_size) -> np.ndarray:
+    """Return the sums of z and of |z|² - 1/2 over the rows, z = (x - middle) / half diagonal: (d + 1,) whole numbers.
+
+    Proof of the sensitivity: entries of z are truncated towards zero, so |z| is at most one, and |z|² is computed from
+    whole numbers and rounded down once.
+    """
+    n, d = X.shape
+    middle, half = (torch.from_numpy(part).to(X.device) for part in box)
+    size = 48 * d
+    sums = torch.zeros(d + 1, dtype=torch.int64, device=X.device)
+
+    def part(rows):
+        inside = (X[rows].double() - middle).clamp(-half, half)
+        whole = (inside / (box.radius() * STEP)).mul_(SHRINK).trunc_().to(torch.int64)
+        squares = (whole.square().sum(1) >> 20) - (1 << 19)
+        return torch.cat([whole.sum(0), squares.sum(0, keepdim=True)])
+
+    for block in in_blocks(part, n, rows_per_block(batch_size, n, size), bytes_per_row=size):
+        sums += block
+    return sums.cpu().numpy()

@@ -1,0 +1,202 @@
+"""Sums of bounded features over private rows, as exact whole numbers.
+
+Features live on a lattice of step 2^-20. What a row adds is a function of that row alone, bit for bit: coordinates are
+rounded to whole steps one by one, products of whole numbers below 2^53 are exact in float64 in any order, cosines come
+from a table, and sums are of integers. So neither the order of rows nor the size of batches nor the device changes a
+digit, and one row changes the sums by no more than the norm of its own features. That is what sensitivities rely on.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+
+from .._core.blocks import in_blocks, rows_per_block
+
+STEP = 2.0**-20  # of the lattice
+SHRINK = 1 - 2.0**-16  # of features, more than all rounding of floats: norms stay below those of real numbers
+TURN = 1 << 27  # whole steps of phase in a full turn
+_SHIFT = 11  # of a phase to its place in the table
+_TABLE = TURN >> _SHIFT
+PARTS = 1024  # of a row between the two ends of its bin
+_FAR = 2.0**22  # of an entry before rows are moved into the ball: squares of 2^18 columns add up in 63 bits
+_COLUMNS = 256  # whose products are summed at once, exactly
+
+
+class Waves(NamedTuple):
+    """Features a_k cos(w_k x), a_k sin(w_k x) for k = 1..M, whose frequencies are whole steps of phase.
+
+    The coordinate of a row is the whole number nearest to (x - origin) / unit, at most `limit`. With a box, x is moved
+    into it first.
+    """
+
+    origin: np.ndarray  # (d,)
+    unit: np.ndarray  # (d,)
+    limit: int
+    steps: np.ndarray  # (d, M) whole numbers of phase steps per unit
+    amplitudes: np.ndarray  # (M,) positive
+    box: tuple[np.ndarray, np.ndarray] | None = None  # lowest and highest of each column
+
+    def frequencies(self) -> np.ndarray:
+        """Return w, (M, d), in radians per unit of x."""
+        return (2 * np.pi / TURN * self.steps / self.unit[:, None]).T
+
+
+def wave_sums(X, waves: Waves, groups, n_groups: int, batch_size, device) -> np.ndarray:
+    """Return the sums of all features over the rows of each group, (n_groups, 2 M) whole numbers: cosines, then sines.
+
+    Proof of the sensitivity: the entries of a row are truncated towards zero, so their squares are at most those of
+    a_k cos(t_k) and a_k sin(t_k) times 2^20 (1 - 2^-16), t_k being the angle in the table. Hence the 2-norm is at most
+    2^20 |a|_2, and the 1-norm 2^20 √2 |a|_1.
+    """
+    n, M = X.shape[0], len(waves.amplitudes)
+    steps = torch.from_numpy(waves.steps.astype(np.float64)).to(device)
+    tables, amplitudes = _tables(waves.amplitudes, device)
+    sums = torch.zeros(n_groups, 2 * M, dtype=torch.float64, device=device)
+    size = 128 * M  # some buffers of float64, in blocks that stay in a cache
+
+    def part(rows):
+        place = _phases(_coordinates(X, rows, waves, device), steps)
+        found = [_entries(table, place, amplitudes) for table in tables]
+        if n_groups == 1:
+            return torch.cat([entries.sum(0, dtype=torch.float64) for entries in found])[None]
+        group = groups[rows]
+        zero = torch.zeros(n_groups, M, dtype=torch.float64, device=device)
+        return torch.cat([zero.index_add(0, group, entries.double()) for entries in found], 1)
+
+    for block in in_blocks(part, n, rows_per_block(batch_size, n, size), bytes_per_row=size):
+        sums += block  # whole numbers below 2^53: exact in any order
+    return sums.to(torch.int64).cpu().numpy()
+
+
+def _tables(amplitudes, device):
+    """Return the tables of cosines and sines, and amplitudes, None where the tables contain the only one."""
+    angle = torch.arange(_TABLE, dtype=torch.float64, device="cpu") * (2 * np.pi / _TABLE)
+    quarter = _TABLE // 4
+    cosine = torch.cos(angle)
+    cosine[[quarter, 3 * quarter]] = 0.0
+    tables = [cosine, cosine.roll(quarter)]  # the sine is the cosine of a quarter turn less
+    if (amplitudes == amplitudes[0]).all():
+        size = amplitudes[0] * SHRINK / STEP
+        exact = torch.float32 if size < 2**24 else torch.float64
+        return [(table * size).trunc().to(device, exact) for table in tables], None
+    return [(table * (SHRINK / STEP)).to(device) for table in tables], torch.from_numpy(amplitudes).to(device)
+
+
+def _entries(table, place, amplitudes):
+    """Return the entries of the features at these places of a table, whole numbers."""
+    entries = table.index_select(0, place.view(-1)).view(place.shape)
+    return entries if amplitudes is None else (entries * amplitudes).trunc_()
+
+
+def _coordinates(X, rows, waves, device):
+    """Return rows in whole units, in float64; sparse rows stay sparse."""
+    if issparse(X):
+        part = X[rows].astype(np.float64)
+        part.data = np.clip(np.rint(part.data / waves.unit[part.indices]), -waves.limit, waves.limit)
+        return part
+    part = X[rows].to(device, torch.float64)
+    if waves.box is not None:
+        part = part.clamp(*(torch.from_numpy(end).to(device) for end in waves.box))
+    origin, unit = (torch.from_numpy(value).to(device) for value in (waves.origin, waves.unit))
+    return ((part - origin) / unit).round_().clamp_(-waves.limit, waves.limit)
+
+
+def _phases(whole, steps):
+    """Return the places in the table, (rows, M)."""
+    phase = exact_products(whole, steps)
+    return ((phase + (1 << (_SHIFT - 1))) >> _SHIFT) & (_TABLE - 1)
+
+
+def exact_products(whole, steps: torch.Tensor) -> torch.Tensor:
+    """Return products of whole numbers, int64, where no single product is above 2^43 in magnitude.
+
+    256 of them stay below 2^52, so float64 adds them up exactly in any order; what is beyond is added as integers.
+    """
+    total = None
+    for start in range(0, len(steps), _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        if issparse(whole):
+            product = torch.from_numpy(whole[:, columns] @ steps[columns].cpu().numpy()).to(steps.device)
+        else:
+            product = whole[:, columns] @ steps[columns]
+        product = product.to(torch.int64)
+        total = product if total is None else total.add_(product)
+    return total
+
+
+def bin_counts(coordinate: torch.Tensor, n_bins: int) -> torch.Tensor:
+    """Return how rows in [0, 1] are shared between the ends of equal bins: (columns, n_bins + 1) numbers of 1024ths.
+
+    A row between two ends counts at both, by its distance from the other: 1024 parts in all.
+    """
+    columns = coordinate.shape[1]
+    place = coordinate * n_bins
+    low = place.floor().clamp_(0, n_bins - 1)
+    high = ((place - low) * PARTS).round_()
+    index = low.to(torch.int64) + (n_bins + 1) * torch.arange(columns, dtype=torch.int64, device=low.device)
+    counts = torch.zeros(columns * (n_bins + 1), dtype=torch.float64, device=low.device)
+    counts.index_add_(0, index.flatten(), (PARTS - high).flatten())
+    counts.index_add_(0, index.flatten() + 1, high.flatten())
+    return counts.view(columns, n_bins + 1)
+
+
+def binned_sums(counts: np.ndarray, amplitudes: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Return the sums of features a_jk cos(pi k u_j) and a_jk sin(pi k u_j), from counts of 1024ths at the ends of
+    bins.
+
+    `amplitudes` are (columns, M), `orders` the whole numbers k. The result is (columns, 2 M): cosines, then sines.
+
+    Proof of the sensitivity: a row adds a mean of the features at two ends, whose norms are at most those of a single
+    row; the division by 1024 rounds each sum once, by less than one step, and so adds at most one step per entry.
+    """
+    n_bins = counts.shape[1] - 1
+    angle = np.pi / n_bins * ((np.arange(n_bins + 1)[:, None] * orders) % (2 * n_bins))
+    tables = [np.cos(angle), np.sin(angle)]
+    counts = counts.astype(np.int64)
+    found = []
+    for table in tables:
+        for count, size in zip(counts, amplitudes):
+            entries = np.trunc(table * (size * (SHRINK / STEP))).astype(np.int64)
+            found.append(count @ entries // PARTS)
+    columns = len(counts)
+    return np.hstack([np.array(found[:columns]), np.array(found[columns:])])
+
+
+def ball_sums(X, centre, unit, groups, n_groups: int, batch_size, device) -> np.ndarray:
+    """Return the sums of rows (x - centre) / unit, moved into the unit ball, by group: (n_groups, d) whole numbers.
+
+    Proof of the sensitivity: entries are truncated towards zero after a division by a norm that is computed from whole
+    numbers, and shrunk by more than its rounding, so a row's 2-norm is at most 2^20.
+    """
+    n, d = X.shape
+    sums = np.zeros((n_groups, d), dtype=np.int64)
+    size = 32 * d
+
+    def dense(rows):
+        low, wide = (torch.from_numpy(value).to(device) for value in (centre, unit))
+        whole = ((X[rows].to(device, torch.float64) - low) / wide / STEP).clamp_(-_FAR, _FAR).trunc_()
+        length = whole.to(torch.int64).square().sum(1).double().sqrt()
+        scale = (SHRINK / STEP / length.clamp(min=1.0)).clamp(max=1.0)
+        entries = (whole * scale[:, None]).trunc_().to(torch.int64)
+        zero = torch.zeros(n_groups, d, dtype=torch.int64, device=device)
+        return zero.index_add(0, groups[rows], entries).cpu().numpy()
+
+    def sparse(rows):
+        part = X[rows].astype(np.float64)
+        whole = np.trunc(np.clip(part.data / unit[part.indices] / STEP, -_FAR, _FAR))
+        row_of = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+        squares = np.zeros(part.shape[0], dtype=np.int64)
+        np.add.at(squares, row_of, whole.astype(np.int64) ** 2)
+        scale = np.minimum(SHRINK / STEP / np.maximum(np.sqrt(squares.astype(np.float64)), 1.0), 1.0)
+        found = np.zeros((n_groups, d), dtype=np.int64)
+        np.add.at(
+            found, (groups[rows].cpu().numpy()[row_of], part.indices), np.trunc(whole * scale[row_of]).astype(int)
+        )
+        return found
+
+    step = rows_per_block(batch_size, n, size)
+    for block in in_blocks(sparse if issparse(X) else dense, n, step, bytes_per_row=size):
+        sums += block
+    return sums

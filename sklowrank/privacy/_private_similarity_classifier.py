@@ -1,0 +1,491 @@
+"""Differentially private classification by the mean similarity to the rows of each class."""
+
+import math
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+
+from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.validation import check_fit_data, check_new_data, on_host
+from .._core.workspace import open_workspace
+from ._accountant import PrivacyLeakWarning
+from ._kernels import KERNELS
+from ._lattice import STEP, ball_sums
+from ._release import (
+    CONSTRAINTS,
+    STACKLEVEL,
+    Norms,
+    calibrate,
+    choose,
+    count_amplitude,
+    open_terms,
+    read_bounds,
+    release,
+    spent,
+    with_count,
+)
+from ._wave_sketch import (
+    check_bandwidth,
+    former_plan,
+    make_plan,
+    merge_sketches,
+    release_waves,
+    spent_of,
+    store_release,
+    wave_answers,
+)
+
+_WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
+_RADIUS_IN_BOX = 0.25  # of the ball of linear similarity, times the same
+_LEAST = 1e-12  # probability of a class
+
+
+class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
+    """Classify by the mean similarity to the private rows of each class, from one release.
+
+    One pass over the rows, no gradient steps, and so no accounting of steps: a row is in one class only, so each class
+    spends the whole budget. For some hundred rows per class and more. Without privacy
+    :class:`~sklearn.neighbors.KNeighborsClassifier` is better. The promise is that of
+    :class:`PrivateKernelDensity`, and covers the label with the row.
+
+    Parameters
+    ----------
+    epsilon : float, default=1.0
+        The budget of one fit. Lowering it makes the promise stronger and the noise larger.
+    delta : float, default=1e-6
+        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+    similarity : str, default="gaussian"
+        A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
+        good for embeddings, and under pure differential privacy in many columns.
+    bandwidth : float or "auto", default="auto"
+        Width of the kernel in units of X, chosen without the data. "auto" is 0.7 times the root of the number of
+        columns, for standardised columns; with `bounds` 0.15 times it, columns scaled to 0 to 1.
+    bounds : (lowest, highest) or None, default=None
+        Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
+    classes : array-like or None, default=None
+        The classes, known without looking. None reads them from y, which reveals classes of a single row.
+    class_weighting : {"average", "sum"} or array-like of shape (n_classes,), default="average"
+        "average" compares mean similarities, "sum" weights them by the noisy sizes of the classes, numbers by
+        themselves, in the order of `classes_`. Not with `similarity="linear"`.
+    count_weight : float, default=0.5
+        Share of the noisy counts in a release with Gaussian noise.
+    clip_norm : float or None, default=None
+        Radius of the ball of `similarity="linear"`. None is a quarter of the root of the number of columns with
+        `bounds`, columns scaled to 0 to 1, and 1 without.
+    center : array-like of shape (n_features,) or None, default=None
+        Its centre. None is the middle of the bounds, or zero.
+    n_components : int or "auto", default="auto"
+        Number of random frequencies: "auto" is 1024, or 256 under Laplace noise.
+    mechanism, neighbors, accountant, noise_backend, feature_random_state, random_state, device, batch_size
+        As in :class:`PrivateKernelDensity`.
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+        The classes, sorted.
+    sketch_ : array of shape (n_classes, 2 * n_frequencies), or (n_classes, n_features) with `similarity="linear"`
+        The release: whole multiples of 2^-20.
+    class_counts_ : array of shape (n_classes,)
+        Noisy numbers of rows, or exact ones with `neighbors="substitute"`.
+    n_samples_ : float
+        Their sum, at least 1.
+    frequencies_, amplitudes_, noise_scale_, noise_std_, sensitivity_, mechanism_, noise_backend_, noise_secure_
+        As in :class:`PrivateKernelDensity`; no frequencies with `similarity="linear"`.
+    neighbors_, bounds_, privacy_spent_
+        As in :class:`PrivateKernelDensity`.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Their names, where X had any.
+
+    See Also
+    --------
+    PrivateKernelDensity : The density of all rows.
+
+    Notes
+    -----
+    Fitting takes O(n_samples n_features n_frequencies) time, predicting as much for each query, whatever the number of
+    private rows. Scores of a cross-validation on private rows are not private.
+
+    References
+    ----------
+    .. [1] A. Backurs, Z. Lin, S. Mahabadi, S. Silwal, J. Tarnawski, "Efficiently computing similarities to private
+       datasets", ICLR 2024.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklowrank.privacy import PrivateSimilarityClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = PrivateSimilarityClassifier(bounds=(0, 16), classes=range(10)).fit(X[:1200], y[:1200])
+    >>> model.score(X[1200:], y[1200:]) > 0.5
+    True
+    """
+
+    _parameter_constraints = {
+        **CONSTRAINTS,
+        "similarity": [StrOptions({*KERNELS, "linear"})],
+        "bandwidth": [Interval(Real, 0, None, closed="neither"), str],
+        "classes": ["array-like", range, None],
+        "class_weighting": [StrOptions({"average", "sum"}), "array-like"],
+        "count_weight": [Interval(Real, 0, None, closed="neither")],
+        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "center": ["array-like", None],
+        "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
+    }
+
+    def __init__(
+        self,
+        *,
+        epsilon=1.0,
+        delta=1e-6,
+        similarity="gaussian",
+        bandwidth="auto",
+        bounds=None,
+        classes=None,
+        class_weighting="average",
+        count_weight=0.5,
+        clip_norm=None,
+        center=None,
+        n_components="auto",
+        mechanism="auto",
+        neighbors="add_remove",
+        accountant=None,
+        noise_backend="auto",
+        feature_random_state=None,
+        random_state=None,
+        device="auto",
+        batch_size="auto",
+    ):
+        self.epsilon = epsilon
+        self.delta = delta
+        self.similarity = similarity
+        self.bandwidth = bandwidth
+        self.bounds = bounds
+        self.classes = classes
+        self.class_weighting = class_weighting
+        self.count_weight = count_weight
+        self.clip_norm = clip_norm
+        self.center = center
+        self.n_components = n_components
+        self.mechanism = mechanism
+        self.neighbors = neighbors
+        self.accountant = accountant
+        self.noise_backend = noise_backend
+        self.feature_random_state = feature_random_state
+        self.random_state = random_state
+        self.device = device
+        self.batch_size = batch_size
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        """Release a sketch of the rows of each class.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_samples, n_features)
+            The private rows; sparse without `bounds` only.
+        y : array-like of shape (n_samples,)
+            Their classes.
+
+        Returns
+        -------
+        self : PrivateSimilarityClassifier
+
+        Raises
+        ------
+        BudgetError
+            If the accountant has too little left; nothing is released.
+        """
+        return self._release(X, y, self.classes, first=True)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, classes=None):
+        """Release a sketch of further rows and add it: no more is spent, because no row was seen before.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_samples, n_features)
+            Private rows, none of them in an earlier call.
+        y : array-like of shape (n_samples,)
+            Their classes.
+        classes : array-like or None, default=None
+            In the first call: all classes, where the parameter does not name them.
+
+        Returns
+        -------
+        self : PrivateSimilarityClassifier
+        """
+        first = not hasattr(self, "sketch_")
+        return self._release(X, y, self.classes if classes is None else classes, first)
+
+    def merge(self, other):
+        """Add the sketches of another holder of rows, none of which are here; equal frequencies are needed.
+
+        Parameters
+        ----------
+        other : PrivateSimilarityClassifier
+            Fitted with the same parameters, classes and `feature_random_state`.
+
+        Returns
+        -------
+        self : PrivateSimilarityClassifier
+        """
+        if not np.array_equal(on_host(self.classes_), on_host(other.classes_)):
+            raise ValueError("Only classifiers of the same classes can be merged. Fit both with equal classes.")
+        merge_sketches(self, other)
+        self.class_counts_ = self.class_counts_ + other.class_counts_
+        self.n_samples_ = float(self.n_samples_ + other.n_samples_)
+        return self
+
+    def class_similarities(self, X):
+        """Return the mean similarity of each row to the private rows of each class.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows.
+
+        Returns
+        -------
+        similarities : array of shape (n_queries, n_classes)
+            With `similarity="linear"` twice the product with the mean of the class, less its squared length.
+        """
+        ws, similarities, _ = self._similarities(X, "class_similarities")
+        return ws.store(similarities.to(ws.dtype))
+
+    def decision_function(self, X):
+        """Return the score of each class.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows.
+
+        Returns
+        -------
+        scores : array of shape (n_queries, n_classes), or (n_queries,) for two classes
+            For two classes the logarithm of the ratio of probabilities.
+        """
+        ws, scores, probabilities = self._scores(X, "decision_function")
+        if scores.shape[1] == 2:
+            scores = probabilities[:, 1].log() - probabilities[:, 0].log()
+        return ws.store(scores.to(ws.dtype))
+
+    def predict(self, X):
+        """Return the class with the highest score.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : array of shape (n_queries,)
+        """
+        ws, scores, _ = self._scores(X, "predict")
+        index = scores.argmax(1)
+        if isinstance(self.classes_, np.ndarray):
+            return self.classes_[index.cpu().numpy()]
+        return ws.store(ws.load(self.classes_)[index])
+
+    def predict_proba(self, X):
+        """Return the shares of the classes in the score: a Parzen posterior where a score is above zero.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows.
+
+        Returns
+        -------
+        probabilities : array of shape (n_queries, n_classes)
+        """
+        ws, _, probabilities = self._scores(X, "predict_proba")
+        return ws.store(probabilities.to(ws.dtype))
+
+    def predict_log_proba(self, X):
+        """Return the logarithms of the same.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_probabilities : array of shape (n_queries, n_classes)
+        """
+        ws, _, probabilities = self._scores(X, "predict_log_proba")
+        return ws.store(probabilities.log().to(ws.dtype))
+
+    @property
+    def privacy_spent_(self):
+        """What was promised to each row."""
+        return spent_of(self)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        tags.input_tags.sparse = True
+        tags.non_deterministic = True
+        return tags
+
+    def _release(self, X, y, classes, first):
+        check_bandwidth(self.bandwidth, auto=True)
+        terms = open_terms(self)
+        X, y = check_fit_data(self, X, y, accept_sparse="csr", reset=first)
+        check_classification_targets(y)
+        ws = open_workspace(X, device=self.device)
+        known, codes = _encoded(y, classes if first else on_host(self.classes_))
+        groups, C = torch.from_numpy(codes).to(ws.device), len(known)
+        label, rows = f"{type(self).__name__}, {self.similarity} similarity", X if issparse(X) else ws.load(X)
+        if self.similarity == "linear":
+            sums, counts = self._release_linear(rows, groups, C, terms, ws, label, first)
+        else:
+            plan = make_plan(self, X, terms, self._bandwidth(X), C) if first else former_plan(self, terms)
+            sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label, first)
+            store_release(self, terms, plan, sums, ws, first)
+        if counts is None:
+            counts = np.bincount(codes, minlength=C).astype(float)
+        counts = torch.from_numpy(counts)
+        if first:
+            own = isinstance(y, np.ndarray)
+            self.classes_ = known if own else ws.store(torch.from_numpy(known).to(ws.device))
+            self.class_counts_ = ws.store(counts)
+            self._similarity = self.similarity
+        else:
+            self.class_counts_ = ws.store(ws.exact().load(self.class_counts_).cpu() + counts)
+        self.n_samples_ = max(1.0, float(ws.exact().load(self.class_counts_).sum()))
+        return self
+
+    def _release_linear(self, rows, groups, C, terms, ws, label, first):
+        """Release the sums of rows in the ball, and what it is."""
+        if first:
+            origin, unit, bounds = self._ball(rows)
+            norms = Norms(1.0, rows.shape[1] ** 0.5, C * (rows.shape[1] + 1))
+
+            def calibrated(mechanism):
+                count = count_amplitude(mechanism, norms, self.count_weight) * (terms.neighbors == "add_remove")
+                return calibrate(terms, mechanism, with_count(norms, count)), count
+
+            noise, count = calibrated(choose(terms.allowed, lambda mechanism: calibrated(mechanism)[0].deviation()))
+        else:
+            plan = former_plan(self, terms)
+            origin, unit, bounds, noise, count = plan.waves.origin, plan.waves.unit, plan.bounds, plan.noise, plan.count
+        if bounds is not None:
+            rows = rows.to(torch.float64).clamp(*(torch.from_numpy(end).to(rows.device) for end in bounds))
+        sums = ball_sums(rows, origin, unit, groups, C, self.batch_size, ws.device)
+        counts, entries = None, sums
+        if count:
+            each = int(count / STEP)
+            sizes = torch.bincount(groups, minlength=C).cpu().numpy()
+            entries = np.hstack([sums, each * sizes[:, None]])
+        released = release(terms, noise, entries, label, first)
+        if count:
+            released, counts = released[:, :-1], released[:, -1] / (each * STEP)
+        variance = 1.0
+        if first:
+            self.sketch_ = ws.store(torch.from_numpy(released.copy()))
+            self.mechanism_, self.sensitivity_, self.bounds_ = noise.mechanism, noise.sensitivity, bounds
+            self.noise_backend_, self.noise_secure_, self.neighbors_ = terms.backend, terms.secure, terms.neighbors
+            self._spent = list(spent(terms, noise.mechanism, 1))
+            self._plan = [origin, unit, 0, np.zeros(0), np.zeros(0), np.zeros(0), noise.scale, count, None]
+        else:
+            self.sketch_ = ws.store(ws.exact().load(self.sketch_) + torch.from_numpy(released).to(ws.device))
+            self._spent = [*self._spent[:4], self._spent[4] + 1]
+            self.noise_secure_ = self.noise_secure_ and terms.secure
+            variance = float(self._spent[4])
+        self.noise_scale_ = noise.scale * STEP * variance**0.5
+        self.noise_std_ = noise.deviation() * variance**0.5
+        return released, counts
+
+    def _ball(self, X):
+        """Return the centre and the radius of the ball in each column, and the bounds."""
+        if not isinstance(self.class_weighting, str) or self.class_weighting != "average":
+            raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
+        d = X.shape[1]
+        bounds = read_bounds(self.bounds, X, False, "similarity='linear'")
+        if issparse(X) and (bounds is not None or self.center is not None):
+            raise ValueError("bounds and center cannot be had with sparse X, whose zeros stay zeros. Pass None.")
+        low, high = (np.zeros(d), np.ones(d)) if bounds is None else bounds
+        centre = np.zeros(d) if bounds is None else (low + high) / 2
+        if self.center is not None:
+            centre = np.array(np.broadcast_to(np.asarray(self.center, dtype=float), (d,)))
+        radius = 1.0 if bounds is None else _RADIUS_IN_BOX * math.sqrt(d)
+        return centre, (high - low) * (radius if self.clip_norm is None else self.clip_norm), bounds
+
+    def _bandwidth(self, X):
+        """Return the bandwidth of each column."""
+        d = X.shape[1]
+        if self.bandwidth != "auto":
+            return np.full(d, float(self.bandwidth))
+        if self.bounds is None:
+            return np.full(d, _WIDTH * math.sqrt(d))
+        low, high = read_bounds(self.bounds, X, False, "")
+        return _WIDTH_IN_BOX * math.sqrt(d) * (high - low)
+
+    def _similarities(self, X, method):
+        """Return the workspace of rows, their similarities, and the sizes of the classes, in float64."""
+        X = check_new_data(self, X, like="sketch_", method=method, accept_sparse="csr")
+        ws = open_workspace(X, device=self.device)
+        exact = ws.exact()
+        counts, sketch = exact.load(self.class_counts_).clamp(min=1.0), exact.load(self.sketch_)
+        if self._similarity != "linear":
+            rows = X if issparse(X) else exact.load(X)
+            parts = (exact.load(part) for part in (self.frequencies_, self._plan[0]))
+            sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[5]))
+            return ws, sums / counts, counts
+        means = sketch / counts[:, None]
+        origin, unit = (exact.load(part) for part in self._plan[:2])
+        if issparse(X):
+            products = torch.from_numpy(X @ (means / unit).cpu().numpy().T).to(ws.device)
+        else:
+            products = ((exact.load(X) - origin) / unit) @ means.T
+        return ws, 2 * products - means.square().sum(1), counts
+
+    def _scores(self, X, method):
+        """Return the workspace of rows, their scores, and the probabilities that follow from these."""
+        ws, scores, counts = self._similarities(X, method)
+        if self._similarity == "linear":
+            shares = (2 * scores).softmax(1)
+        else:
+            weights = self._weights(counts)
+            scores, noise = scores * weights, self.noise_std_ * weights / counts
+            positive = scores.clamp(min=0)
+            total = positive.sum(1, keepdim=True)
+            shares = torch.where(total > 0, positive / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+            shares = torch.where(total > 0, shares, (scores / noise.amax()).softmax(1))
+        return ws, scores, (1 - scores.shape[1] * _LEAST) * shares + _LEAST
+
+    def _weights(self, counts):
+        """Return what the mean similarity to each class is multiplied by."""
+        if isinstance(self.class_weighting, str):
+            return counts if self.class_weighting == "sum" else torch.ones_like(counts)
+        weights = np.asarray(self.class_weighting, dtype=float)
+        if weights.shape != counts.shape or not (weights > 0).all():
+            raise ValueError(f"class_weighting has to hold {len(counts)} numbers above 0, one for each of classes_.")
+        return torch.from_numpy(weights).to(counts)
+
+
+def _encoded(y, classes):
+    """Return the classes, sorted, and the place of each label; messages never name a label."""
+    y = np.asarray(on_host(y))
+    if classes is None:
+        warnings.warn(
+            "classes are read from y, which reveals a class even if it has a single row. Pass classes that you know "
+            "without looking.",
+            PrivacyLeakWarning,
+            stacklevel=STACKLEVEL,
+        )
+        return np.unique(y, return_inverse=True)
+    known = np.unique(np.asarray(classes))
+    if not np.isin(y, known).all():
+        raise ValueError("y has labels that are not among classes. Name all of them, or leave their rows out.")
+    return known, np.searchsorted(known, y.astype(known.dtype, copy=False))
