@@ -29,7 +29,7 @@ def system_words(count: int) -> np.ndarray:
     return np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
 
 
-def seeded_words(seed: int) -> Words:
+def seeded_words(*seed: int) -> Words:
     """Return a source of reproducible numbers of 64 bits: for tests, because who knows the seed can undo the noise."""
     generator = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     return lambda count: generator.integers(0, _WORD, size=count, dtype=np.uint64)

@@ -279,7 +279,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return tags
 
     def _release(self, X, first):
-        terms = open_terms(self)
+        terms = open_terms(self, first)
         X = check_fit_data(self, X, reset=first)
         ws = open_workspace(X, device=self.device)
         if first:

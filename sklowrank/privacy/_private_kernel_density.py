@@ -353,7 +353,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     def _release(self, X, first):
         check_bandwidth(self.bandwidth)
-        terms = open_terms(self)
+        terms = open_terms(self, first)
         X = check_fit_data(self, X, accept_sparse="csr", reset=first)
         ws = open_workspace(X, device=self.device)
         plan = (

@@ -91,9 +91,9 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     sketch_ : array of shape (n_classes, 2 * n_frequencies), or (n_classes, n_features) with `similarity="linear"`
         The release: whole multiples of 2^-20.
     class_counts_ : array of shape (n_classes,)
-        Noisy numbers of rows, or exact ones with `neighbors="substitute"`.
+        Noisy numbers of rows: labels are protected, so they are never exact.
     n_samples_ : float
-        Their sum, at least 1.
+        Number of rows: noisy and at least 1, or exact with `neighbors="substitute"`.
     frequencies_, amplitudes_, noise_scale_, noise_std_, sensitivity_, mechanism_, noise_backend_, noise_secure_
         As in :class:`PrivateKernelDensity`; no frequencies with `similarity="linear"`.
     neighbors_, bounds_, privacy_spent_
@@ -339,7 +339,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
 
     def _release(self, X, y, classes, first):
         check_bandwidth(self.bandwidth, auto=True)
-        terms = open_terms(self)
+        terms = open_terms(self, first)
         X, y = check_fit_data(self, X, y, accept_sparse="csr", reset=first)
         check_classification_targets(y)
         ws = open_workspace(X, device=self.device)
@@ -352,9 +352,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             plan = make_plan(self, X, terms, self._bandwidth(X), C) if first else former_plan(self, terms)
             sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label, first)
             store_release(self, terms, plan, sums, ws, first)
-        if counts is None:
-            counts = np.bincount(codes, minlength=C).astype(float)
-        counts = torch.from_numpy(counts)
+        counts, n_samples = torch.from_numpy(counts), float(X.shape[0])
         if first:
             own = isinstance(y, np.ndarray)
             self.classes_ = known if own else ws.store(torch.from_numpy(known).to(ws.device))
@@ -362,7 +360,10 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             self._similarity = self.similarity
         else:
             self.class_counts_ = ws.store(ws.exact().load(self.class_counts_).cpu() + counts)
-        self.n_samples_ = max(1.0, float(ws.exact().load(self.class_counts_).sum()))
+        if terms.neighbors == "add_remove":
+            self.n_samples_ = max(1.0, float(ws.exact().load(self.class_counts_).sum()))
+        else:
+            self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         return self
 
     def _release_linear(self, rows, groups, C, terms, ws, label, first):
@@ -372,7 +373,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             norms = Norms(1.0, rows.shape[1] ** 0.5, C * (rows.shape[1] + 1))
 
             def calibrated(mechanism):
-                count = count_amplitude(mechanism, norms, self.count_weight) * (terms.neighbors == "add_remove")
+                count = count_amplitude(mechanism, norms, self.count_weight)
                 return calibrate(terms, mechanism, with_count(norms, count)), count
 
             noise, count = calibrated(choose(terms.allowed, lambda mechanism: calibrated(mechanism)[0].deviation()))
@@ -382,14 +383,10 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         if bounds is not None:
             rows = rows.to(torch.float64).clamp(*(torch.from_numpy(end).to(rows.device) for end in bounds))
         sums = ball_sums(rows, origin, unit, groups, C, self.batch_size, ws.device)
-        counts, entries = None, sums
-        if count:
-            each = int(count / STEP)
-            sizes = torch.bincount(groups, minlength=C).cpu().numpy()
-            entries = np.hstack([sums, each * sizes[:, None]])
-        released = release(terms, noise, entries, label, first)
-        if count:
-            released, counts = released[:, :-1], released[:, -1] / (each * STEP)
+        each = int(count / STEP)
+        sizes = torch.bincount(groups, minlength=C).cpu().numpy()
+        released = release(terms, noise, np.hstack([sums, each * sizes[:, None]]), label, first)
+        released, counts = released[:, :-1], released[:, -1] / (each * STEP)
         variance = 1.0
         if first:
             self.sketch_ = ws.store(torch.from_numpy(released.copy()))

@@ -75,8 +75,10 @@ class Noise(NamedTuple):
         return self.scale * STEP * (math.sqrt(2) if self.mechanism == "laplace" else 1)
 
 
-def open_terms(estimator) -> Terms:
+def open_terms(estimator, first: bool = True) -> Terms:
     """Read and check the parameters that all private estimators share, before any data are touched.
+
+    Only the first of several releases is paid for: the others are about other rows.
 
     Raises
     ------
@@ -97,7 +99,7 @@ def open_terms(estimator) -> Terms:
             stacklevel=STACKLEVEL,
         )
     seeded = estimator.random_state is not None
-    words, generator = _sources(estimator)
+    words, generator = _sources(estimator, 0 if first else estimator._spent[4])
     if seeded:
         warnings.warn(
             "random_state makes the noise reproducible: whoever knows the seed can subtract it. For a release pass "
@@ -110,17 +112,20 @@ def open_terms(estimator) -> Terms:
     backend = resolve_backend(estimator.noise_backend, seeded)
     accountant = estimator.accountant
     terms = Terms(epsilon, delta, estimator.neighbors, allowed, backend, words, not seeded, generator, accountant)
-    if accountant is not None:
+    if accountant is not None and first:
         terms = terms._replace(allowed=_affordable(terms))
     return terms
 
 
-def _sources(estimator):
-    """Return the words of the noise and the generator of the features: two streams, even of one seed."""
+def _sources(estimator, n_before):
+    """Return the words of the noise and the generator of the features: streams of their own, even of one seed.
+
+    The noise of each of several releases is another, too.
+    """
     words, generator = system_words, np.random.default_rng()
     if estimator.random_state is not None:
         seeds = check_random_state(estimator.random_state).randint(np.iinfo(np.int32).max, size=2)
-        words, generator = seeded_words(int(seeds[0])), np.random.default_rng(int(seeds[1]))
+        words, generator = seeded_words(int(seeds[0]), n_before), np.random.default_rng(int(seeds[1]))
     if estimator.feature_random_state is not None:
         seed = check_random_state(estimator.feature_random_state).randint(np.iinfo(np.int32).max)
         generator = np.random.default_rng(int(seed))

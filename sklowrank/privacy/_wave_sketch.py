@@ -39,8 +39,12 @@ class Plan(NamedTuple):
         return self.noise.deviation() * float(np.linalg.norm(self.ratios)) / SHRINK
 
 
-def make_plan(estimator, X, terms: Terms, bandwidth: np.ndarray, n_groups: int = 1) -> Plan:
-    """Choose waves, mechanism and noise for a kernel with these bandwidths (d,)."""
+def make_plan(estimator, X, terms: Terms, bandwidth: np.ndarray, n_groups: int | None = None) -> Plan:
+    """Choose waves, mechanism and noise for a kernel with these bandwidths (d,), and for classes, where there are.
+
+    The number of rows is public if one row takes the place of another, but the sizes of classes are not: the label may
+    be what differs.
+    """
     needed = estimator_map(estimator) == "fourier"
     bounds = read_bounds(estimator.bounds, X, needed, "feature_map='fourier'")
     if bounds is not None and issparse(X):
@@ -64,12 +68,12 @@ def make_plan(estimator, X, terms: Terms, bandwidth: np.ndarray, n_groups: int =
     def planned(mechanism):
         weights = weights_of(mechanism)
         amplitudes = amplitudes_of(weights, mechanism)
-        norms = norms_of(amplitudes, n_groups)
+        norms = norms_of(amplitudes)
         count = 0.0
-        if terms.neighbors == "add_remove":
+        if terms.neighbors == "add_remove" or n_groups is not None:
             count = count_amplitude(mechanism, norms, estimator.count_weight)
             norms = with_count(norms, count)
-        noise = calibrate(terms, mechanism, norms._replace(entries=n_groups * (2 * len(weights) + 1)))
+        noise = calibrate(terms, mechanism, norms._replace(entries=(n_groups or 1) * (2 * len(weights) + 1)))
         return Plan(None, weights / amplitudes, noise, count, bounds, margin), amplitudes
 
     def predicted(mechanism):
@@ -135,11 +139,9 @@ def amplitudes_of(weights: np.ndarray, mechanism: str) -> np.ndarray:
     return amplitudes * np.sqrt(weights.sum() / np.square(amplitudes).sum())
 
 
-def norms_of(amplitudes: np.ndarray, n_groups: int = 1) -> Norms:
+def norms_of(amplitudes: np.ndarray) -> Norms:
     """Return how much a row adds: cosine and sine of one angle, squared, sum to one; as they are, to √2 at most."""
-    return Norms(
-        float(np.linalg.norm(amplitudes)), float(np.sqrt(2) * amplitudes.sum()), n_groups * 2 * len(amplitudes)
-    )
+    return Norms(float(np.linalg.norm(amplitudes)), float(np.sqrt(2) * amplitudes.sum()), 2 * len(amplitudes))
 
 
 def release_waves(terms, plan: Plan, X, groups, n_groups, batch_size, device, label, charge):
@@ -216,6 +218,11 @@ def former_plan(estimator, terms: Terms) -> Plan:
 def check_same_promise(estimator, terms: Terms) -> None:
     """Refuse a further release under another promise."""
     before = spent_of(estimator)
+    if estimator.noise_backend_ != terms.backend:
+        raise ValueError(
+            f"The first release had its noise from {estimator.noise_backend_!r}, this one would have it from "
+            f"{terms.backend!r}. Keep noise_backend and random_state, or call fit."
+        )
     if (terms.epsilon, terms.neighbors) != (before.epsilon, before.neighbors) or before.delta not in (0.0, terms.delta):
         raise ValueError(
             "epsilon, delta or neighbors have changed since the first release. Set them back, or call fit."
