@@ -191,6 +191,10 @@ def test_scale_of_the_data(estimator, scale, dtype):
     X, y = small_data(estimator, dtype)
     unit = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
     penalty = {"C": estimator.C / scale**2} if hasattr(estimator, "C") else {}  # C has the units of X squared, inverted
+    if hasattr(estimator, "bandwidth"):  # it has the units of X; "auto" is for standardised columns
+        penalty["bandwidth"] = scale * (
+            0.7 * X.shape[1] ** 0.5 if estimator.bandwidth == "auto" else estimator.bandwidth
+        )
     scaled = answers(fit(seeded(estimator, **penalty), X * dtype(scale), y), new_data(estimator, X * dtype(scale)))
     for name, answer in unit.items():
         there, size = scaled[name].astype(np.float64), np.abs(answer).max()

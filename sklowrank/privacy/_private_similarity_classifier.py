@@ -376,7 +376,11 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
                 count = count_amplitude(mechanism, norms, self.count_weight)
                 return calibrate(terms, mechanism, with_count(norms, count)), count
 
-            noise, count = calibrated(choose(terms.allowed, lambda mechanism: calibrated(mechanism)[0].deviation()))
+            def predicted(mechanism):
+                noise, count = calibrated(mechanism)
+                return noise.deviation() * math.hypot(1, 1 / count)  # of a sum, and of the number it is divided by
+
+            noise, count = calibrated(choose(terms.allowed, predicted))
         else:
             plan = former_plan(self, terms)
             origin, unit, bounds, noise, count = plan.waves.origin, plan.waves.unit, plan.bounds, plan.noise, plan.count

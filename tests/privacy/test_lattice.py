@@ -1,0 +1,137 @@
+"""What a row adds is its own, is a whole number, and is no larger than promised."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.sparse import csr_matrix
+
+from sklowrank.privacy._distances import (
+    Box,
+    along_columns,
+    along_directions,
+    moment_norms,
+    moment_sums,
+    series_amplitudes,
+    series_norms,
+    series_sums,
+)
+from sklowrank.privacy._kernels import grid_waves, random_waves
+from sklowrank.privacy._lattice import SHRINK, STEP, TURN, ball_sums, exact_products, wave_sums
+from sklowrank.privacy._wave_sketch import amplitudes_of, norms_of
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+ROWS = RNG.uniform(-1, 2, size=(60, 3))
+BOX = Box(np.full(3, 0.5), np.full(3, 1.5))
+
+
+def waves_of(kind, mechanism="gaussian"):
+    if kind == "random":
+        return random_waves("gaussian", 50, np.zeros(3), np.full(3, 0.7), np.random.default_rng(1))
+    waves, weights = grid_waves(np.full(3, -1.0), np.full(3, 3.0), np.full(3, 1.0), 1e-3)
+    return waves._replace(amplitudes=amplitudes_of(weights, mechanism))
+
+
+def sums_of(kind, X, batch_size=16):
+    """Exact sums of every kind of feature, one row of whole numbers."""
+    X = torch.from_numpy(np.ascontiguousarray(X))
+    if kind in ("random", "grid"):
+        return wave_sums(X, waves_of(kind), None, 1, batch_size, CPU).ravel()
+    if kind == "ball":
+        groups = torch.zeros(len(X), dtype=torch.int64)
+        return ball_sums(X, np.zeros(3), np.full(3, 0.8), groups, 1, batch_size, CPU).ravel()
+    if kind == "moments":
+        return moment_sums(X, BOX, batch_size)
+    series = series_of(kind)
+    return series_sums(X, BOX, series, series_amplitudes(series, "gaussian")[0], 64, batch_size).ravel()
+
+
+def series_of(kind):
+    if kind == "columns":
+        return along_columns(BOX, 1.0, 16)
+    return along_directions(BOX, 6, 16, np.random.default_rng(2))
+
+
+def norms(kind):
+    if kind in ("random", "grid"):
+        return norms_of(waves_of(kind).amplitudes)
+    if kind == "ball":
+        return norms_of(np.ones(1))._replace(euclidean=1.0, absolute=3**0.5)
+    return moment_norms(3) if kind == "moments" else series_norms(series_amplitudes(series_of(kind), "gaussian")[0])
+
+
+KINDS = ["random", "grid", "ball", "moments", "columns", "directions"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_order_and_batches_change_no_digit(kind):
+    whole = sums_of(kind, ROWS, 60)
+    assert whole.dtype == np.int64
+    for rows in (ROWS, ROWS[::-1], ROWS[RNG.permutation(60)]):
+        for batch_size in (1, 7, 60):
+            assert np.array_equal(sums_of(kind, rows, batch_size), whole)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_row_adds_no_more_than_promised(kind):
+    """For rows anywhere, the change of the sums stays below the norms, and comes near them for some kinds."""
+    found = norms(kind)
+    rounding = 1 if kind in ("columns", "directions", "moments") else 0
+    before, largest = sums_of(kind, ROWS), np.zeros(2)
+    far = np.array([[1e300, -1e300, 0.0], [1e9, 1e-9, -3.0]])
+    for row in np.vstack([RNG.normal(size=(40, 3)) * 3, far, np.zeros((1, 3)), np.full((1, 3), 2.0)]):
+        change = sums_of(kind, np.vstack([ROWS, row])) - before
+        largest = np.maximum(largest, [np.linalg.norm(change), np.abs(change).sum()])
+    euclidean = found.euclidean / STEP + rounding * found.entries**0.5
+    absolute = found.absolute / STEP + rounding * found.entries
+    assert largest[0] <= euclidean
+    assert largest[1] <= absolute
+    if kind in ("random", "grid"):
+        assert largest[0] > 0.99 * euclidean
+        assert largest[1] > 0.8 * absolute
+
+
+def test_entries_are_those_of_the_formula():
+    waves = waves_of("random")
+    angle = ROWS @ waves.frequencies().T
+    expected = np.hstack([np.cos(angle), np.sin(angle)]).sum(0) * waves.amplitudes[0]
+    assert np.allclose(sums_of("random", ROWS) * STEP, expected, atol=60 * 2e-3 * waves.amplitudes[0])
+    zero = sums_of("random", np.zeros((1, 3)))
+    assert not zero[50:].any()  # sines of zero are exactly zero
+    assert np.all(zero[:50] == int(waves.amplitudes[0] * SHRINK / STEP))
+
+
+def test_groups_are_sums_of_their_rows():
+    X, groups = torch.from_numpy(ROWS), torch.arange(60) % 3
+    waves = waves_of("random")
+    together = wave_sums(X, waves, groups, 3, 16, CPU)
+    for k in range(3):
+        assert np.array_equal(together[k], wave_sums(X[groups == k], waves, None, 1, 16, CPU)[0])
+
+
+def test_sparse_rows_add_what_dense_rows_do():
+    X = np.where(RNG.random((40, 300)) < 0.1, RNG.normal(size=(40, 300)), 0)
+    waves = random_waves("gaussian", 20, np.zeros(300), np.full(300, 2.0), np.random.default_rng(3))
+    dense = wave_sums(torch.from_numpy(X), waves, None, 1, 8, CPU)
+    assert np.array_equal(wave_sums(csr_matrix(X), waves, None, 1, 8, CPU), dense)
+    groups = torch.arange(40) % 2
+    ball = ball_sums(torch.from_numpy(X), np.zeros(300), np.full(300, 0.5), groups, 2, 8, CPU)
+    assert np.array_equal(ball_sums(csr_matrix(X), np.zeros(300), np.full(300, 0.5), groups, 2, 8, CPU), ball)
+
+
+def test_products_are_exact_in_any_order():
+    rows = RNG.integers(-(2**19), 2**19, size=(5, 700))
+    steps = RNG.integers(-(2**24), 2**24, size=(700, 9))
+    exact = rows.astype(object) @ steps.astype(object)
+    found = exact_products(torch.from_numpy(rows).double(), torch.from_numpy(steps).double())
+    assert (found.numpy() == exact).all()
+    mixed = RNG.permutation(700)
+    again = exact_products(torch.from_numpy(rows[:, mixed]).double(), torch.from_numpy(steps[mixed]).double())
+    assert torch.equal(found, again)
+
+
+def test_frequencies_are_whole_steps():
+    for kind in ("random", "grid"):
+        waves = waves_of(kind)
+        assert np.array_equal(waves.steps, np.rint(waves.steps))
+        assert np.abs(waves.steps).max() * waves.limit <= 2**43 if kind == "random" else waves.limit == TURN
