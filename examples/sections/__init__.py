@@ -4,6 +4,7 @@ from .frechet_sdr import frechet_sdr
 from .manifold_linearizing_clustering import manifold_linearizing_clustering
 from .matrix_completion import real_tables
 from .mixed_table import mixed_table
+from .private_kernel_density import private_kernel_density
 from .subspace_clustering import subspace_clustering
 from .supervised_dictionary_learning import supervised_dictionary_learning
 
@@ -14,4 +15,5 @@ SECTIONS = [
     manifold_linearizing_clustering,
     supervised_dictionary_learning,
     frechet_sdr,
+    private_kernel_density,
 ]
