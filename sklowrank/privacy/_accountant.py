@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from scipy.optimize import minimize_scalar
 
+SAMPLER_SHARE = 0.01  # of delta, at most, for what the built-in sampler of Gaussian noise may do wrong
+
 
 class BudgetError(RuntimeError):
     """A release would cost more than the budget has left; nothing was released."""
@@ -175,7 +177,8 @@ def compose(spends, slack: float = 0.0) -> tuple[float, float]:
     if not spends:
         return 0.0, 0.0
     if delta > 0 and all(spend.rho is not None for spend in spends):
-        epsilon = min(epsilon, epsilon_of(math.fsum(spend.rho for spend in spends), delta))
+        rho = math.fsum(spend.rho for spend in spends)
+        epsilon = min(epsilon, epsilon_of(rho, delta * (1 - SAMPLER_SHARE)))
     if slack > 0:
         spread = math.sqrt(2 * math.log(1 / slack) * math.fsum(e * e for e in epsilons))
         tighter = spread + math.fsum(e * math.tanh(e / 2) for e in epsilons)

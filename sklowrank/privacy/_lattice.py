@@ -54,7 +54,7 @@ def wave_sums(X, waves: Waves, groups, n_groups: int, batch_size, device) -> np.
     steps = torch.from_numpy(waves.steps.astype(np.float64)).to(device)
     tables, amplitudes = _tables(waves.amplitudes, device)
     sums = torch.zeros(n_groups, 2 * M, dtype=torch.float64, device=device)
-    size = 128 * M  # some buffers of float64, in blocks that stay in a cache
+    size = 256 * M  # some buffers of float64, in blocks that stay in a cache
 
     def part(rows):
         place = _phases(_coordinates(X, rows, waves, device), steps)
@@ -105,8 +105,8 @@ def _coordinates(X, rows, waves, device):
 
 def _phases(whole, steps):
     """Return the places in the table, (rows, M)."""
-    phase = exact_products(whole, steps)
-    return ((phase + (1 << (_SHIFT - 1))) >> _SHIFT) & (_TABLE - 1)
+    phase = exact_products(whole, steps).add_(1 << (_SHIFT - 1))
+    return phase.bitwise_right_shift_(_SHIFT).bitwise_and_(_TABLE - 1)
 
 
 def exact_products(whole, steps: torch.Tensor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from ._distances import (
 )
 from ._lattice import SHRINK, STEP
 from ._release import CONSTRAINTS, Noise, calibrate, choose, open_terms, read_bounds, release, spent, with_count
-from ._wave_sketch import check_same_promise, spent_of, warn_outside
+from ._wave_sketch import check_same_promise, merge_sketches, spent_of, warn_outside
 
 
 class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -186,6 +186,22 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self : PrivateDistanceSum
         """
         return self._release(X, first=not hasattr(self, "sketch_"))
+
+    def merge(self, other):
+        """Add the sums of another holder of rows, none of which are here.
+
+        Parameters
+        ----------
+        other : PrivateDistanceSum
+            Fitted with the same parameters and `feature_random_state`.
+
+        Returns
+        -------
+        self : PrivateDistanceSum
+        """
+        merge_sketches(self, other)
+        self.n_samples_ = float(self.n_samples_ + other.n_samples_)
+        return self
 
     def distance_sums(self, Y):
         """Return the sums of distances from queries to all private rows.

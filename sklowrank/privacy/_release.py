@@ -11,6 +11,7 @@ from sklearn.utils import check_random_state
 from .._core.compat import Interval, StrOptions
 from .._core.validation import on_host
 from ._accountant import (
+    SAMPLER_SHARE,
     BudgetError,
     PrivacyAccountant,
     PrivacyLeakWarning,
@@ -209,7 +210,7 @@ def calibrate(terms: Terms, mechanism: str, norms: Norms, rounding: int = 0) -> 
     delta = terms.delta
     if terms.backend == "builtin":
         wrong = norms.entries * FLOAT_ERROR
-        if wrong > delta / 100:
+        if wrong > delta * SAMPLER_SHARE:
             raise ValueError(
                 f"delta={delta:g} is too small for {norms.entries} draws of the built-in sampler. Raise delta, lower "
                 "n_components, use mechanism='laplace', or install opendp."

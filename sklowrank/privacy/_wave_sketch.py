@@ -240,22 +240,27 @@ def merge_sketches(estimator, other) -> None:
     Raises
     ------
     ValueError
-        If the sketches do not have the same frequencies and amplitudes.
+        If the sketches were not made in the same way.
     """
     check_is_fitted(estimator)
     check_is_fitted(other)
-    alike = all(np.array_equal(a, b) for a, b in zip(estimator._plan[:5], other._plan[:5]))
-    if not alike or estimator.mechanism_ != other.mechanism_ or estimator.neighbors_ != other.neighbors_:
+    if not alike(estimator._plan, other._plan) or estimator.neighbors_ != other.neighbors_:
         raise ValueError(
-            "Only sketches of the same frequencies, mechanism and neighbors can be added. Fit both with equal "
-            "parameters and the same feature_random_state."
+            "Only sketches of the same frequencies, mechanism and budget can be added. Fit both with equal parameters "
+            "and the same feature_random_state."
         )
     estimator.sketch_ = estimator.sketch_ + other.sketch_
     for name in ("noise_scale_", "noise_std_"):
         setattr(estimator, name, float(np.hypot(getattr(estimator, name), getattr(other, name))))
     estimator.noise_secure_ = estimator.noise_secure_ and other.noise_secure_
-    a, b = estimator._spent, other._spent
-    estimator._spent = [max(a[0], b[0]), max(a[1], b[1]), a[2], a[3], a[4] + b[4]]
+    estimator._spent = [*estimator._spent[:4], estimator._spent[4] + other._spent[4]]
+
+
+def alike(a, b) -> bool:
+    """Return whether two plans, lists of arrays and numbers, are equal."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(alike(*pair) for pair in zip(a, b))
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
 
 
 def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:

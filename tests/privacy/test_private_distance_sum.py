@@ -112,6 +112,12 @@ def test_pieces_of_disjoint_rows():
     assert np.allclose(pieces.distance_sums(Y), whole.distance_sums(Y), atol=8 * pieces.noise_std_)
     assert pieces.privacy_spent_.n_releases == 4
     assert pieces.privacy_spent_.epsilon == 50.0
+    here, there = (PrivateDistanceSum(**params).fit(part) for part in (X[:200], X[200:]))
+    total = here.distance_sums(Y) + there.distance_sums(Y)
+    assert np.allclose(here.merge(there).distance_sums(Y), total)
+    assert here.noise_std_ == pytest.approx(math.sqrt(2) * whole.noise_std_)
+    with pytest.raises(ValueError, match="Only sketches of the same frequencies"):
+        here.merge(PrivateDistanceSum(**{**params, "feature_random_state": 1}).fit(X))
     with pytest.raises(ValueError, match="have changed"):
         pieces.set_params(neighbors="substitute").partial_fit(X)
 
