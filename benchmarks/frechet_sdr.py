@@ -42,17 +42,17 @@ NEEDS = {"E1": 0.95, "E2": 0.91, "W1": 0.93, "W2": 0.90, "S2": 0.87, "SP": 0.93,
 # Data
 
 
-def model(name, seed, n_samples=1000):
+def model(name, seed, n_samples=1000, n_features=10):
     """Fitted and new rows: X, y, S."""
     from sklowrank.datasets import make_frechet_regression
 
     response, _, share = MODELS[name]
-    X, y, S = make_frechet_regression(n_samples, response=response, random_state=seed)
+    X, y, S = make_frechet_regression(n_samples, n_features, response=response, random_state=seed)
     if share:
         rng = np.random.default_rng(seed + 7)
         hit = rng.random(n_samples) < share
         y[hit] += (30 * rng.standard_t(1, size=hit.sum())).reshape(-1, *[1] * (y.ndim - 1))
-    return (X, y, S), make_frechet_regression(1000, response=response, random_state=100 + seed)
+    return (X, y, S), make_frechet_regression(1000, n_features, response=response, random_state=100 + seed)
 
 
 def logarithms(y):
@@ -184,14 +184,14 @@ def warmed_up():
         ours("FrechetSDR", 1, "euclidean", max_iter=1).fit(rng.normal(size=(60, 2)), rng.normal(size=60))
 
 
-def generated(name, method, settings, seeds=2):
+def generated(name, method, settings, seeds=2, n_samples=1000, n_features=10):
     """Error of a method on a generated model."""
     from sklowrank.metrics import distance_correlation
 
     warmed_up()
     metric, found, times = MODELS[name][1], [], []
     for seed in range(seeds):
-        (X, y, S), (X_new, _, S_new) = model(name, seed)
+        (X, y, S), (X_new, _, S_new) = model(name, seed, n_samples, n_features)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             start = time.perf_counter()
@@ -421,6 +421,16 @@ def models(bench):
             bench.claim("W1c: above the distance-covariance network", found.right - rival.right, at_least=0.25)
 
 
+def other_sizes(bench):
+    """Other sizes: fewer rows, fewer and more columns, of which two matter; three seeds, no claim is made"""
+    for name in ("E1", "SP"):
+        for n, p in ((1000, 4), (1000, 40), (80, 10)):
+            methods = {"LinearFrechetSDR, second": {"method": "second"}, "KernelFrechetSDR": {}, "FrechetSDR": {}}
+            for label, settings in methods.items():
+                row = f"{name}, {n:,} rows, {p} columns, {label}"
+                bench.measure(row, generated, name, label.split(",")[0], settings, 3, n, p)
+
+
 def penalty(bench):
     """Penalty: the constraint of the paper, constraint='frobenius', with its default and with ten times as much"""
     for name in ("E1", "S2", "SP"):
@@ -505,4 +515,4 @@ def speed(bench):
         bench.claim(f"five networks at once, {n:,} rows: times faster", together.seconds, after.seconds, at_least=1)
 
 
-CASES = [models, penalty, digits, half_digits, tables, measure, linear, speed]
+CASES = [models, other_sizes, penalty, digits, half_digits, tables, measure, linear, speed]

@@ -174,6 +174,16 @@ def explained(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor,
     return np.array(gains) / max(total, np.finfo(np.float64).tiny)
 
 
+def explained_by(estimator, y, predictors: torch.Tensor, ends, ws) -> np.ndarray:
+    """Return what each component of a fitted estimator adds to the share explained on responses y.
+
+    Component j ends with predictor ``ends[j]``; `ws` computes in float64.
+    """
+    check_consistent_length(predictors, y)
+    shares = explained(restored_balls(estimator, ws), y, predictors, ws.load(estimator._loadings), ends)
+    return np.diff(shares, prepend=0.0)
+
+
 def loadings_of(features: Features, predictors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the loadings (k, m t) of the weighted least squares prediction of the features."""
     weighted = (weight[:, None] * predictors).T

@@ -4,11 +4,9 @@ import copy
 import warnings
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_consistent_length
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.iterate import drive
@@ -16,7 +14,7 @@ from .._core.nets import Randomness, as_numpy, build_trunk, split_params, width_
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
-from ._ball_features import ball_features, check_pairs, checked_components, explained, restored_balls, stored_balls
+from ._ball_features import ball_features, check_pairs, checked_components, explained_by, stored_balls
 from ._frechet_sdr_solver import (
     ACTIVATIONS,
     OneByOne,
@@ -372,9 +370,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             They sum to the score.
         """
         ws, Z = self._features(X, "score")
-        check_consistent_length(Z, y)
-        loadings, ends = ws.exact().load(self._loadings), range(1, Z.shape[1] + 1)
-        return np.diff(explained(restored_balls(self, ws.exact()), y, Z, loadings, ends), prepend=0.0)
+        return explained_by(self, y, Z, range(1, Z.shape[1] + 1), ws.exact())
 
     @property
     def _n_features_out(self):

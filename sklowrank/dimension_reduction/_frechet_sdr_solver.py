@@ -89,7 +89,10 @@ class SideBySide(nn.Module):
         return x + linear
 
     def _dropped_out(self, x):
-        """Apply dropout whose numbers are drawn on the CPU, so that a seed means the same on every device."""
+        """Apply dropout. Its numbers are drawn on the CPU, so that a seed means the same on every device.
+
+        They come from the generator that :class:`Randomness` lends, as those of any layer do.
+        """
         if not self.training or not self.dropout:
             return x
         kept = torch.rand(x.shape, device="cpu", dtype=torch.float32) >= self.dropout

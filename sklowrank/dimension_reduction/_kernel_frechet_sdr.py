@@ -5,7 +5,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_consistent_length
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.linalg import signs_of_largest
@@ -16,9 +15,8 @@ from ._ball_features import (
     ball_features,
     check_pairs,
     checked_components,
-    explained,
+    explained_by,
     number_of,
-    restored_balls,
     stored_balls,
 )
 from ._kernel_frechet_sdr_solver import exact_ridge, kernel_in_blocks, leave_one_out, median_distance, nystrom_ridge
@@ -34,8 +32,8 @@ _BASIS_ROWS = 1000  # of X, where there are too many rows for the exact solution
 class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Compress X to a few nonlinear features that keep what it says about y, by kernel ridge regression.
 
-    The aim of :class:`FrechetSDR` in closed form: nothing is trained, and up to 1000 rows nothing is random. For smooth
-    relations of few columns it is as good or better; where many columns do not matter the networks are.
+    The aim of :class:`FrechetSDR` in closed form: nothing is trained, and up to 1000 rows nothing is random. In few
+    columns both are nearly level; where many columns do not matter the networks are far better.
 
     Parameters
     ----------
@@ -271,9 +269,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
             They sum to the score.
         """
         ws, Z = self._features(X, "score")
-        check_consistent_length(Z, y)
-        loadings, ends = ws.exact().load(self._loadings), range(1, Z.shape[1] + 1)
-        return np.diff(explained(restored_balls(self, ws.exact()), y, Z, loadings, ends), prepend=0.0)
+        return explained_by(self, y, Z, range(1, Z.shape[1] + 1), ws.exact())
 
     @property
     def _n_features_out(self):

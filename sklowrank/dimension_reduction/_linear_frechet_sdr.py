@@ -2,11 +2,9 @@
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils import check_consistent_length
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context, check_sample_weight
 from .._core.linalg import signs_of_largest
@@ -16,10 +14,9 @@ from ._ball_features import (
     ball_features,
     check_pairs,
     checked_components,
-    explained,
+    explained_by,
     loadings_of,
     number_of,
-    restored_balls,
     stored_balls,
 )
 from ._linear_frechet_sdr_solver import ball_moments, directions, distance_moments, second_moments, sparse_directions
@@ -29,8 +26,7 @@ from ._metric_spaces import NAMES, points_of
 class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Find the directions of X along which responses change, whatever these are made of.
 
-    A closed form, fast and easy to read: for a first look, for tables too small for :class:`FrechetSDR`, and where
-    relations are monotone, which are the ones that "wire" and "fccov" see; "second" sees symmetric ones too. Where y is
+    A closed form, fast and easy to read: for a first look, for sparse tables, and where relations are monotone, which are the ones that "wire" and "fccov" see; "second" sees symmetric ones too. Where y is
     a number and the relation linear, :class:`~sklearn.linear_model.LinearRegression` gives the same direction.
 
     Parameters
@@ -242,12 +238,9 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
             They sum to the score.
         """
         ws, Z = self._features(X, "score")
-        check_consistent_length(Z, y)
-        exact = ws.exact()
-        loadings = exact.load(self._loadings)
-        quadratic = len(loadings) > _width(Z.shape[1], quadratic=False)
+        quadratic = self._loadings.shape[0] > _width(Z.shape[1], quadratic=False)
         ends = [_width(d, quadratic) for d in range(1, Z.shape[1] + 1)]
-        return np.diff(explained(restored_balls(self, exact), y, _design(Z, quadratic), loadings, ends), prepend=0.0)
+        return explained_by(self, y, _design(Z, quadratic), ends, ws.exact())
 
     @property
     def _n_features_out(self):

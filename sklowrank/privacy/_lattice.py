@@ -110,9 +110,10 @@ def _phases(whole, steps):
 
 
 def exact_products(whole, steps: torch.Tensor) -> torch.Tensor:
-    """Return products of whole numbers, int64, where no single product is above 2^43 in magnitude.
+    """Return products of whole numbers, int64, where 256 columns cannot give more than 2^52 in magnitude.
 
-    256 of them stay below 2^52, so float64 adds them up exactly in any order; what is beyond is added as integers.
+    Then float64 adds them up exactly in any order; what more columns give is added as integers. Random waves have at
+    most 2^19 times 2^24 in a column; those of a grid at most 2^27 times 2^20 in all columns together.
     """
     total = None
     for start in range(0, len(steps), _COLUMNS):
@@ -124,6 +125,11 @@ def exact_products(whole, steps: torch.Tensor) -> torch.Tensor:
         product = product.to(torch.int64)
         total = product if total is None else total.add_(product)
     return total
+
+
+def sizes(groups: torch.Tensor, n_groups: int) -> np.ndarray:
+    """Return the numbers of rows of all groups."""
+    return torch.bincount(groups, minlength=n_groups).cpu().numpy()
 
 
 def bin_counts(coordinate: torch.Tensor, n_bins: int) -> torch.Tensor:

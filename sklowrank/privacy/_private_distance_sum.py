@@ -21,9 +21,22 @@ from ._distances import (
     series_norms,
     series_sums,
 )
-from ._lattice import SHRINK, STEP
-from ._release import CONSTRAINTS, Noise, calibrate, choose, open_terms, read_bounds, release, spent, with_count
-from ._wave_sketch import check_same_promise, merge_sketches, spent_of, warn_outside
+from ._lattice import SHRINK
+from ._release import (
+    CONSTRAINTS,
+    Noise,
+    calibrate,
+    check_same_promise,
+    choose,
+    merge_sketches,
+    open_terms,
+    read_bounds,
+    release,
+    remember,
+    spent_of,
+    warn_outside,
+    with_count,
+)
 
 
 class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -312,14 +325,12 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         else:
             amplitudes = series_amplitudes(series, noise.mechanism)[0]
             sums = series_sums(rows, box, series, amplitudes, self.n_bins, self.batch_size).ravel()
-        n_samples = float(X.shape[0])
-        if count:
-            each = int(count / STEP)
-            released = release(terms, noise, np.append(sums, each * X.shape[0]), label, first)
-            released, n_samples = released[:-1], max(1.0, float(released[-1] / (each * STEP)))
-        else:
-            released = release(terms, noise, sums, label, first)
-        self._keep(terms, bounds, box, series, count, noise, released, n_samples, ws, first)
+        sums, n_samples = release(terms, noise, sums[None], label, first, count, np.array([X.shape[0]]))
+        n_samples = float(X.shape[0]) if n_samples is None else max(1.0, float(n_samples[0]))
+        gain = 1.25**0.5 * box.radius() ** 2 if series is None else series.unit * _gain(series, noise.mechanism, count)
+        kept = [list(box), None if series is None else list(series), count, noise.scale]
+        remember(self, terms, noise, sums[0], kept, bounds=bounds, gain=gain, ws=ws, first=first)
+        self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         return self
 
     def _series(self, box, terms):
@@ -346,23 +357,6 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             return noise.deviation() * (1 if series is None else _gain(series, mechanism, count))
 
         return calibrated(choose(terms.allowed, predicted))
-
-    def _keep(self, terms, bounds, box, series, count, noise, released, n_samples, ws, first):
-        """Set the fitted attributes, or add a release to those before."""
-        if first:
-            self.sketch_, self.n_samples_ = ws.store(torch.from_numpy(released.copy())), n_samples
-            self.mechanism_, self.sensitivity_, self.bounds_ = noise.mechanism, noise.sensitivity, bounds
-            self.noise_backend_, self.noise_secure_, self.neighbors_ = terms.backend, terms.secure, terms.neighbors
-            self._spent = list(spent(terms, noise.mechanism, 1))
-            self._plan = [list(box), None if series is None else list(series), count, noise.scale]
-        else:
-            self.sketch_ = ws.store(ws.exact().load(self.sketch_) + torch.from_numpy(released).to(ws.device))
-            self.n_samples_ += n_samples
-            self._spent = [*self._spent[:4], self._spent[4] + 1]
-            self.noise_secure_ = self.noise_secure_ and terms.secure
-        root = self._spent[4] ** 0.5
-        gain = 1.25**0.5 * box.radius() ** 2 if series is None else series.unit * _gain(series, noise.mechanism, count)
-        self.noise_scale_, self.noise_std_ = noise.scale * STEP * root, noise.deviation() * gain * root
 
     def _former(self):
         box, series, count, scale = self._plan

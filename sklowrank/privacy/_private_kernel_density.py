@@ -11,16 +11,14 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ._kernels import KERNELS, log_normalizer
-from ._release import CONSTRAINTS, open_terms
+from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
 from ._wave_sketch import (
     check_bandwidth,
     former_plan,
     make_plan,
-    merge_sketches,
     queries_in_box,
     release_waves,
-    spent_of,
-    store_release,
+    store_waves,
     wave_answers,
 )
 
@@ -356,19 +354,31 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         terms = open_terms(self, first)
         X = check_fit_data(self, X, accept_sparse="csr", reset=first)
         ws = open_workspace(X, device=self.device)
-        plan = (
-            make_plan(self, X, terms, np.full(X.shape[1], float(self.bandwidth))) if first else former_plan(self, terms)
-        )
+        plan = self._planned(X, terms) if first else former_plan(self, terms)
         label = f"{type(self).__name__}, {self.kernel} kernel"
         rows = X if issparse(X) else ws.load(X)
         sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label, first)
         n_samples = float(X.shape[0]) if count is None else max(1.0, float(count[0]))
         if first:
             self._kernel = [self.kernel, float(self.bandwidth)]
-        store_release(self, terms, plan, sums[0], ws, first)
+        store_waves(self, terms, plan, sums[0], ws, first)
         self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
         return self
+
+    def _planned(self, X, terms):
+        return make_plan(
+            X,
+            terms,
+            kernel=self.kernel,
+            bandwidth=np.full(X.shape[1], float(self.bandwidth)),
+            bounds=self.bounds,
+            n_components=self.n_components,
+            count_weight=self.count_weight,
+            feature_map=self.feature_map,
+            n_samples=self.n_samples_hint,
+            margin=self.query_margin,
+        )
 
     def _log_density(self, Y, method):
         ws, sums = self._sums(Y, method)

@@ -14,34 +14,12 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.validation import check_fit_data, check_new_data, on_host
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyLeakWarning
+from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
 from ._kernels import KERNELS
-from ._lattice import STEP, ball_sums
-from ._release import (
-    CONSTRAINTS,
-    STACKLEVEL,
-    Norms,
-    calibrate,
-    choose,
-    count_amplitude,
-    open_terms,
-    read_bounds,
-    release,
-    spent,
-    with_count,
-)
-from ._wave_sketch import (
-    check_bandwidth,
-    former_plan,
-    make_plan,
-    merge_sketches,
-    release_waves,
-    spent_of,
-    store_release,
-    wave_answers,
-)
+from ._release import CONSTRAINTS, STACKLEVEL, merge_sketches, open_terms, read_bounds, spent_of
+from ._wave_sketch import check_bandwidth, former_plan, make_plan, release_waves, store_waves, wave_answers
 
 _WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
-_RADIUS_IN_BOX = 0.25  # of the ball of linear similarity, times the same
 _LEAST = 1e-12  # probability of a class
 
 
@@ -346,12 +324,19 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         known, codes = _encoded(y, classes if first else on_host(self.classes_))
         groups, C = torch.from_numpy(codes).to(ws.device), len(known)
         label, rows = f"{type(self).__name__}, {self.similarity} similarity", X if issparse(X) else ws.load(X)
-        if self.similarity == "linear":
-            sums, counts = self._release_linear(rows, groups, C, terms, ws, label, first)
+        linear = (self.similarity if first else self._similarity) == "linear"
+        if linear:
+            ball = self._ball(X, terms, C) if first else former_ball(self, terms)
+            sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, ws.device, label, first)
         else:
-            plan = make_plan(self, X, terms, self._bandwidth(X), C) if first else former_plan(self, terms)
+            plan = self._planned(X, terms, C) if first else former_plan(self, terms)
             sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label, first)
-            store_release(self, terms, plan, sums, ws, first)
+        for name in ("frequencies_", "amplitudes_") if first else ():  # of a former fit
+            vars(self).pop(name, None)
+        if linear:
+            store_ball(self, terms, ball, sums, ws, first)
+        else:
+            store_waves(self, terms, plan, sums, ws, first)
         counts, n_samples = torch.from_numpy(counts), float(X.shape[0])
         if first:
             own = isinstance(y, np.ndarray)
@@ -366,61 +351,30 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         return self
 
-    def _release_linear(self, rows, groups, C, terms, ws, label, first):
-        """Release the sums of rows in the ball, and what it is."""
-        if first:
-            origin, unit, bounds = self._ball(rows)
-            norms = Norms(1.0, rows.shape[1] ** 0.5, C * (rows.shape[1] + 1))
+    def _planned(self, X, terms, C):
+        return make_plan(
+            X,
+            terms,
+            kernel=self.similarity,
+            bandwidth=self._bandwidth(X),
+            bounds=self.bounds,
+            n_components=self.n_components,
+            count_weight=self.count_weight,
+            n_groups=C,
+        )
 
-            def calibrated(mechanism):
-                count = count_amplitude(mechanism, norms, self.count_weight)
-                return calibrate(terms, mechanism, with_count(norms, count)), count
-
-            def predicted(mechanism):
-                noise, count = calibrated(mechanism)
-                return noise.deviation() * math.hypot(1, 1 / count)  # of a sum, and of the number it is divided by
-
-            noise, count = calibrated(choose(terms.allowed, predicted))
-        else:
-            plan = former_plan(self, terms)
-            origin, unit, bounds, noise, count = plan.waves.origin, plan.waves.unit, plan.bounds, plan.noise, plan.count
-        if bounds is not None:
-            rows = rows.to(torch.float64).clamp(*(torch.from_numpy(end).to(rows.device) for end in bounds))
-        sums = ball_sums(rows, origin, unit, groups, C, self.batch_size, ws.device)
-        each = int(count / STEP)
-        sizes = torch.bincount(groups, minlength=C).cpu().numpy()
-        released = release(terms, noise, np.hstack([sums, each * sizes[:, None]]), label, first)
-        released, counts = released[:, :-1], released[:, -1] / (each * STEP)
-        variance = 1.0
-        if first:
-            self.sketch_ = ws.store(torch.from_numpy(released.copy()))
-            self.mechanism_, self.sensitivity_, self.bounds_ = noise.mechanism, noise.sensitivity, bounds
-            self.noise_backend_, self.noise_secure_, self.neighbors_ = terms.backend, terms.secure, terms.neighbors
-            self._spent = list(spent(terms, noise.mechanism, 1))
-            self._plan = [origin, unit, 0, np.zeros(0), np.zeros(0), np.zeros(0), noise.scale, count, None]
-        else:
-            self.sketch_ = ws.store(ws.exact().load(self.sketch_) + torch.from_numpy(released).to(ws.device))
-            self._spent = [*self._spent[:4], self._spent[4] + 1]
-            self.noise_secure_ = self.noise_secure_ and terms.secure
-            variance = float(self._spent[4])
-        self.noise_scale_ = noise.scale * STEP * variance**0.5
-        self.noise_std_ = noise.deviation() * variance**0.5
-        return released, counts
-
-    def _ball(self, X):
-        """Return the centre and the radius of the ball in each column, and the bounds."""
+    def _ball(self, X, terms, C):
         if not isinstance(self.class_weighting, str) or self.class_weighting != "average":
             raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
-        d = X.shape[1]
-        bounds = read_bounds(self.bounds, X, False, "similarity='linear'")
-        if issparse(X) and (bounds is not None or self.center is not None):
-            raise ValueError("bounds and center cannot be had with sparse X, whose zeros stay zeros. Pass None.")
-        low, high = (np.zeros(d), np.ones(d)) if bounds is None else bounds
-        centre = np.zeros(d) if bounds is None else (low + high) / 2
-        if self.center is not None:
-            centre = np.array(np.broadcast_to(np.asarray(self.center, dtype=float), (d,)))
-        radius = 1.0 if bounds is None else _RADIUS_IN_BOX * math.sqrt(d)
-        return centre, (high - low) * (radius if self.clip_norm is None else self.clip_norm), bounds
+        return make_ball(
+            X,
+            terms,
+            bounds=self.bounds,
+            center=self.center,
+            clip_norm=self.clip_norm,
+            count_weight=self.count_weight,
+            n_groups=C,
+        )
 
     def _bandwidth(self, X):
         """Return the bandwidth of each column."""
@@ -443,13 +397,9 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             parts = (exact.load(part) for part in (self.frequencies_, self._plan[0]))
             sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[5]))
             return ws, sums / counts, counts
-        means = sketch / counts[:, None]
+        rows = X if issparse(X) else exact.load(X)
         origin, unit = (exact.load(part) for part in self._plan[:2])
-        if issparse(X):
-            products = torch.from_numpy(X @ (means / unit).cpu().numpy().T).to(ws.device)
-        else:
-            products = ((exact.load(X) - origin) / unit) @ means.T
-        return ws, 2 * products - means.square().sum(1), counts
+        return ws, ball_answers(rows, origin, unit, sketch / counts[:, None]), counts
 
     def _scores(self, X, method):
         """Return the workspace of rows, their scores, and the probabilities that follow from these."""

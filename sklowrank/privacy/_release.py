@@ -6,7 +6,9 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import Interval, StrOptions
 from .._core.validation import on_host
@@ -154,7 +156,7 @@ def _affordable(terms):
     return tuple(found)
 
 
-def read_bounds(bounds, X, needed: bool, what: str):
+def read_bounds(bounds, X, needed: bool, what: str, stacklevel: int = STACKLEVEL):
     """Return (lowest, highest) of each column, public or read from X with a warning; None where not needed."""
     if bounds is None and not needed:
         return None
@@ -164,7 +166,7 @@ def read_bounds(bounds, X, needed: bool, what: str):
             f"{what} needs bounds, and none were given: they are read from the private rows, which reveals the rows at "
             "the ends. Pass bounds=(lowest, highest) that you know without looking.",
             PrivacyLeakWarning,
-            stacklevel=STACKLEVEL + 1,
+            stacklevel=stacklevel,
         )
         values = np.asarray(on_host(X), dtype=np.float64)
         low, high = values.min(axis=0), values.max(axis=0)
@@ -224,19 +226,97 @@ def choose(allowed, predicted) -> str:
     return min(allowed, key=predicted) if len(allowed) > 1 else allowed[0]
 
 
-def release(terms: Terms, noise: Noise, sums: np.ndarray, label: str, charge: bool = True) -> np.ndarray:
-    """Pay, add noise to exact sums of lattice steps, and return them in units of the sketch.
+def release(terms: Terms, noise: Noise, sums: np.ndarray, label: str, charge: bool, count: float, rows: np.ndarray):
+    """Pay, add noise to exact sums of lattice steps (groups, entries), and return them in units of the sketch.
 
-    Everything an estimator stores or answers about the rows is a function of what this returns.
+    Where each row adds `count`, the numbers of rows (groups,) are released beside them, and returned. Everything an
+    estimator stores or answers about the rows is a function of what this returns.
     """
     if charge and terms.accountant is not None:
         price = cost(terms, noise.mechanism)
         terms.accountant.spend(price["epsilon"], price["delta"], label, rho=price["rho"])
-    noised = add_noise(sums, noise.mechanism, noise.scale, terms.backend, terms.words)
-    return noised * STEP
+    each = int(count / STEP)
+    entries = np.hstack([sums, each * rows[:, None]]) if each else sums
+    noised = add_noise(entries, noise.mechanism, noise.scale, terms.backend, terms.words) * STEP
+    return (noised[:, :-1].copy(), noised[:, -1] / (each * STEP)) if each else (noised, None)
 
 
-def spent(terms: Terms, mechanism: str, n_releases: int) -> PrivacySpent:
-    """Return the record of what was promised."""
-    delta = terms.delta if mechanism == "gaussian" else 0.0
-    return PrivacySpent(float(terms.epsilon), float(delta), mechanism, terms.neighbors, n_releases)
+def remember(
+    estimator, terms: Terms, noise: Noise, released: np.ndarray, plan: list, *, bounds, gain, ws, first
+) -> None:
+    """Set the fitted attributes that all private estimators share, or add a release to those before.
+
+    `plan` is what later releases and answers need, arrays and numbers that do not depend on the rows; `gain` is the
+    norm of what an answer multiplies the entries of the sketch with.
+    """
+    if first:
+        estimator.sketch_ = ws.store(torch.from_numpy(released))
+        estimator.mechanism_, estimator.sensitivity_, estimator.bounds_ = noise.mechanism, noise.sensitivity, bounds
+        estimator.noise_backend_, estimator.noise_secure_ = terms.backend, terms.secure
+        estimator.neighbors_, estimator._plan = terms.neighbors, plan
+        delta = terms.delta if noise.mechanism == "gaussian" else 0.0
+        estimator._spent = [float(terms.epsilon), float(delta), noise.mechanism, terms.neighbors, 1]
+    else:
+        estimator.sketch_ = ws.store(ws.exact().load(estimator.sketch_) + torch.from_numpy(released).to(ws.device))
+        estimator._spent = [*estimator._spent[:4], estimator._spent[4] + 1]
+        estimator.noise_secure_ = estimator.noise_secure_ and terms.secure
+    root = estimator._spent[4] ** 0.5
+    estimator.noise_scale_, estimator.noise_std_ = noise.scale * STEP * root, noise.deviation() * gain * root
+
+
+def spent_of(estimator) -> PrivacySpent:
+    """Return the record of what a fitted estimator has promised."""
+    return PrivacySpent(*estimator._spent)
+
+
+def check_same_promise(estimator, terms: Terms) -> None:
+    """Refuse a further release under another promise."""
+    before = spent_of(estimator)
+    if estimator.noise_backend_ != terms.backend:
+        raise ValueError(
+            f"The first release had its noise from {estimator.noise_backend_!r}, this one would have it from "
+            f"{terms.backend!r}. Keep noise_backend and random_state, or call fit."
+        )
+    if (terms.epsilon, terms.neighbors) != (before.epsilon, before.neighbors) or before.delta not in (0.0, terms.delta):
+        raise ValueError(
+            "epsilon, delta or neighbors have changed since the first release. Set them back, or call fit."
+        )
+
+
+def merge_sketches(estimator, other) -> None:
+    """Add the sketch of `other` to that of `estimator`; their rows are not the same.
+
+    Raises
+    ------
+    ValueError
+        If the sketches were not made in the same way.
+    """
+    check_is_fitted(estimator)
+    check_is_fitted(other)
+    if not alike(estimator._plan, other._plan) or estimator.neighbors_ != other.neighbors_:
+        raise ValueError(
+            "Only sketches of the same frequencies, mechanism and budget can be added. Fit both with equal parameters "
+            "and the same feature_random_state."
+        )
+    estimator.sketch_ = estimator.sketch_ + other.sketch_
+    for name in ("noise_scale_", "noise_std_"):
+        setattr(estimator, name, float(np.hypot(getattr(estimator, name), getattr(other, name))))
+    estimator.noise_secure_ = estimator.noise_secure_ and other.noise_secure_
+    estimator._spent = [*estimator._spent[:4], estimator._spent[4] + other._spent[4]]
+
+
+def alike(a, b) -> bool:
+    """Return whether two plans, lists of arrays and numbers, are equal."""
+    if isinstance(a, list) and isinstance(b, list):
+        return len(a) == len(b) and all(alike(*pair) for pair in zip(a, b))
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+
+
+def warn_outside(stacklevel: int) -> None:
+    """Say that queries were moved."""
+    warnings.warn(
+        "Some queries lie outside the bounds and were moved to their edge. Widen bounds before the fit, or raise "
+        "query_margin where there is one.",
+        UserWarning,
+        stacklevel=stacklevel,  # the user's own line
+    )

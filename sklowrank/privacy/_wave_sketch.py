@@ -1,19 +1,30 @@
 """The sketch behind kernel densities and similarities: which waves, how much noise, and what it answers."""
 
 import math
-import warnings
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import in_blocks, rows_per_block
-from ._accountant import PrivacySpent
 from ._kernels import grid_size, grid_waves, random_waves
-from ._lattice import SHRINK, STEP, Waves, wave_sums
-from ._release import Noise, Norms, Terms, calibrate, choose, count_amplitude, read_bounds, release, spent, with_count
+from ._lattice import SHRINK, Waves, sizes, wave_sums
+from ._release import (
+    STACKLEVEL,
+    Noise,
+    Norms,
+    Terms,
+    calibrate,
+    check_same_promise,
+    choose,
+    count_amplitude,
+    read_bounds,
+    release,
+    remember,
+    warn_outside,
+    with_count,
+)
 
 _TOLERANCE = {"gaussian": 1e-4, "laplace": 1e-2}  # of a grid: fewer waves mean less Laplace noise
 _MOST_ON_GRID = 4096  # waves, where the grid is chosen by itself
@@ -34,96 +45,90 @@ class Plan(NamedTuple):
     bounds: tuple[np.ndarray, np.ndarray] | None
     margin: float | None  # how far outside of the bounds queries of a grid may lie, in units of X; None elsewhere
 
-    def deviation(self) -> float:
-        """Return the standard deviation of the noise in one answer."""
-        return self.noise.deviation() * float(np.linalg.norm(self.ratios)) / SHRINK
+    def gain(self) -> float:
+        """Return the norm of what an answer multiplies the entries of the sketch with."""
+        return float(np.linalg.norm(self.ratios)) / SHRINK
 
 
-def make_plan(estimator, X, terms: Terms, bandwidth: np.ndarray, n_groups: int | None = None) -> Plan:
+def make_plan(
+    X,
+    terms: Terms,
+    *,
+    kernel: str,
+    bandwidth: np.ndarray,
+    bounds,
+    n_components,
+    count_weight: float,
+    feature_map: str = "rff",
+    n_samples: int | None = None,
+    margin: float = 0.0,
+    n_groups: int | None = None,
+) -> Plan:
     """Choose waves, mechanism and noise for a kernel with these bandwidths (d,), and for classes, where there are.
 
-    The number of rows is public if one row takes the place of another, but the sizes of classes are not: the label may
-    be what differs.
+    `n_samples` is a public guess, and `margin` how far outside of the bounds queries may lie, in bandwidths. The number
+    of rows is public if one row takes the place of another, but the sizes of classes are not: the label may be what
+    differs.
     """
-    needed = estimator_map(estimator) == "fourier"
-    bounds = read_bounds(estimator.bounds, X, needed, "feature_map='fourier'")
+    bounds = read_bounds(bounds, X, feature_map == "fourier", "feature_map='fourier'", STACKLEVEL + 2)
     if bounds is not None and issparse(X):
         raise ValueError(
             "bounds cannot be had with sparse X, whose zeros stay zeros. Pass bounds=None, or X.toarray()."
         )
     grids = {}
-    if bounds is not None and estimator_map(estimator) != "rff":
-        grids = {mechanism: _grid(estimator, mechanism, bounds, bandwidth) for mechanism in terms.allowed}
-        if any(grid is None for grid in grids.values()):
-            grids = {}
+    if bounds is not None and feature_map != "rff":
+        grids = _grids(terms, kernel, bounds, bandwidth, margin, asked=feature_map == "fourier")
+    counted = terms.neighbors == "add_remove" or n_groups is not None
 
-    margin = estimator.query_margin * float(bandwidth[0]) if grids else None
-
-    def weights_of(mechanism):
-        if grids:
-            return grids[mechanism][1]
-        n_waves = _n_waves(estimator, mechanism)
-        return np.full(n_waves, 1 / n_waves)
-
-    def planned(mechanism):
-        weights = weights_of(mechanism)
+    def calibrated(mechanism):
+        n_waves = _n_waves(n_components, mechanism, terms.epsilon, n_samples)
+        weights = grids[mechanism][1] if grids else np.full(n_waves, 1 / n_waves)
         amplitudes = amplitudes_of(weights, mechanism)
         norms = norms_of(amplitudes)
-        count = 0.0
-        if terms.neighbors == "add_remove" or n_groups is not None:
-            count = count_amplitude(mechanism, norms, estimator.count_weight)
-            norms = with_count(norms, count)
-        noise = calibrate(terms, mechanism, norms._replace(entries=(n_groups or 1) * (2 * len(weights) + 1)))
-        return Plan(None, weights / amplitudes, noise, count, bounds, margin), amplitudes
+        count = count_amplitude(mechanism, norms, count_weight) if counted else 0.0
+        norms = with_count(norms, count)._replace(entries=(n_groups or 1) * (2 * len(weights) + 1))
+        return amplitudes, weights / amplitudes, calibrate(terms, mechanism, norms), count
 
     def predicted(mechanism):
-        found, n_rows = planned(mechanism)[0], getattr(estimator, "n_samples_hint", None) or _ROWS
-        missed = _TOLERANCE[mechanism] if grids else (2 * len(found.ratios)) ** -0.5
-        return math.hypot(found.deviation(), n_rows * missed)
+        _, ratios, noise, _ = calibrated(mechanism)
+        missed = _TOLERANCE[mechanism] if grids else (2 * len(ratios)) ** -0.5
+        return math.hypot(noise.deviation() * np.linalg.norm(ratios), (n_samples or _ROWS) * missed)
 
-    plan, amplitudes = planned(choose(terms.allowed, predicted))
+    amplitudes, ratios, noise, count = calibrated(choose(terms.allowed, predicted))
     if grids:
-        waves = grids[plan.noise.mechanism][0]
+        waves, room = grids[noise.mechanism][0], margin * float(bandwidth[0])
     else:
         origin = np.zeros(X.shape[1]) if bounds is None else (bounds[0] + bounds[1]) / 2
-        waves = random_waves(estimator_kernel(estimator), len(amplitudes), origin, bandwidth, terms.generator)
-    return plan._replace(waves=waves._replace(amplitudes=amplitudes, box=bounds))
+        waves, room = random_waves(kernel, len(ratios), origin, bandwidth, terms.generator), None
+    return Plan(waves._replace(amplitudes=amplitudes, box=bounds), ratios, noise, count, bounds, room)
 
 
-def estimator_map(estimator) -> str:
-    """Return how features are made; classifiers always draw them."""
-    return getattr(estimator, "feature_map", "rff")
-
-
-def estimator_kernel(estimator) -> str:
-    """Return the name of the kernel, which classifiers call similarity."""
-    return getattr(estimator, "kernel", None) or estimator.similarity
-
-
-def _grid(estimator, mechanism, bounds, bandwidth):
-    """Return the grid of a Gaussian kernel on a box; None where random waves are better."""
-    asked, length, tolerance = estimator.feature_map == "fourier", bounds[1] - bounds[0], _TOLERANCE[mechanism]
-    if estimator.kernel != "gaussian":
+def _grids(terms, kernel, bounds, bandwidth, margin, asked):
+    """Return the grid of a Gaussian kernel on a box for each mechanism; nothing where random waves are better."""
+    if kernel != "gaussian":
         if asked:
-            raise ValueError(f"feature_map='fourier' needs kernel='gaussian', not {estimator.kernel!r}. Use 'rff'.")
-        return None
-    size = grid_size(bandwidth, length, tolerance, estimator.query_margin)
-    if size > (_LARGEST_GRID if asked else 8 * _MOST_ON_GRID):
-        if asked:
+            raise ValueError(f"feature_map='fourier' needs kernel='gaussian', not {kernel!r}. Use 'rff'.")
+        return {}
+    length, found = bounds[1] - bounds[0], {}
+    for mechanism in terms.allowed:
+        size = grid_size(bandwidth, length, _TOLERANCE[mechanism], margin)
+        if asked and size > _LARGEST_GRID:
             raise ValueError(
                 f"feature_map='fourier' needs {size} waves here. Raise bandwidth, or use feature_map='rff'."
             )
-        return None
-    waves, weights = grid_waves(bounds[0], length, bandwidth, tolerance, estimator.query_margin)
-    return (waves, weights) if asked or len(weights) <= _MOST_ON_GRID else None
+        if not asked and size > 8 * _MOST_ON_GRID:
+            return {}
+        found[mechanism] = grid_waves(bounds[0], length, bandwidth, _TOLERANCE[mechanism], margin)
+        if not asked and len(found[mechanism][1]) > _MOST_ON_GRID:
+            return {}
+    return found
 
 
-def _n_waves(estimator, mechanism):
-    if estimator.n_components != "auto":
-        return estimator.n_components
-    hint = getattr(estimator, "n_samples_hint", None)
-    if mechanism == "laplace" and hint is not None:
-        return int(np.clip(round(_WAVES_PER_ROW * estimator.epsilon * hint), _FEWEST, _MOST))
+def _n_waves(n_components, mechanism, epsilon, n_samples):
+    if n_components != "auto":
+        return n_components
+    if mechanism == "laplace" and n_samples is not None:
+        return int(np.clip(round(_WAVES_PER_ROW * epsilon * n_samples), _FEWEST, _MOST))
     return _WAVES[mechanism]
 
 
@@ -147,13 +152,8 @@ def norms_of(amplitudes: np.ndarray) -> Norms:
 def release_waves(terms, plan: Plan, X, groups, n_groups, batch_size, device, label, charge):
     """Return the released sums (n_groups, 2 M), and the released numbers of rows (n_groups,), None where public."""
     sums = wave_sums(X, plan.waves, groups, n_groups, batch_size, device)
-    if not plan.count:
-        return release(terms, plan.noise, sums, label, charge), None
-    each = int(plan.count / STEP)
-    rows = [X.shape[0]] if groups is None else torch.bincount(groups, minlength=n_groups).cpu().numpy()
-    entries = np.hstack([sums, each * np.array(rows, dtype=np.int64)[:, None]])
-    released = release(terms, plan.noise, entries, label, charge)
-    return released[:, :-1], released[:, -1] / (each * STEP)
+    rows = np.array([X.shape[0]]) if groups is None else sizes(groups, n_groups)
+    return release(terms, plan.noise, sums, label, charge, plan.count, rows)
 
 
 def wave_answers(Y, frequencies, origin, sketch, ratios) -> torch.Tensor:
@@ -175,28 +175,15 @@ def wave_answers(Y, frequencies, origin, sketch, ratios) -> torch.Tensor:
 # What estimators keep: `_plan` holds origin, unit, limit, steps, amplitudes, ratios, noise's scale, count, margin
 
 
-def store_release(estimator, terms: Terms, plan: Plan, sums, ws, first: bool) -> None:
+def store_waves(estimator, terms: Terms, plan: Plan, sums, ws, first: bool) -> None:
     """Set the fitted attributes after a release, or add it to those before."""
+    waves = plan.waves
     if first:
-        waves = plan.waves
-        estimator.sketch_ = ws.store(torch.from_numpy(sums))
         estimator.frequencies_ = ws.store(torch.from_numpy(waves.frequencies()))
         estimator.amplitudes_ = ws.store(torch.from_numpy(waves.amplitudes))
-        estimator.mechanism_, estimator.sensitivity_ = plan.noise.mechanism, plan.noise.sensitivity
-        estimator.noise_backend_, estimator.noise_secure_ = terms.backend, terms.secure
-        estimator.neighbors_, estimator.bounds_ = terms.neighbors, plan.bounds
-        estimator._spent = list(spent(terms, plan.noise.mechanism, 1))
-        estimator._plan = [waves.origin, waves.unit, waves.limit, waves.steps, waves.amplitudes]
-        estimator._plan += [plan.ratios, plan.noise.scale, plan.count, plan.margin]
-        variance = 1.0
-    else:
-        exact = ws.exact()
-        estimator.sketch_ = ws.store(exact.load(estimator.sketch_) + torch.from_numpy(sums).to(ws.device))
-        estimator._spent = [*estimator._spent[:4], estimator._spent[4] + 1]
-        estimator.noise_secure_ = estimator.noise_secure_ and terms.secure
-        variance = float(estimator._spent[4])
-    estimator.noise_scale_ = plan.noise.scale * STEP * variance**0.5
-    estimator.noise_std_ = plan.deviation() * variance**0.5
+    kept = [waves.origin, waves.unit, waves.limit, waves.steps, waves.amplitudes]
+    kept += [plan.ratios, plan.noise.scale, plan.count, plan.margin]
+    remember(estimator, terms, plan.noise, sums, kept, bounds=plan.bounds, gain=plan.gain(), ws=ws, first=first)
 
 
 def former_plan(estimator, terms: Terms) -> Plan:
@@ -215,54 +202,6 @@ def former_plan(estimator, terms: Terms) -> Plan:
     )
 
 
-def check_same_promise(estimator, terms: Terms) -> None:
-    """Refuse a further release under another promise."""
-    before = spent_of(estimator)
-    if estimator.noise_backend_ != terms.backend:
-        raise ValueError(
-            f"The first release had its noise from {estimator.noise_backend_!r}, this one would have it from "
-            f"{terms.backend!r}. Keep noise_backend and random_state, or call fit."
-        )
-    if (terms.epsilon, terms.neighbors) != (before.epsilon, before.neighbors) or before.delta not in (0.0, terms.delta):
-        raise ValueError(
-            "epsilon, delta or neighbors have changed since the first release. Set them back, or call fit."
-        )
-
-
-def spent_of(estimator) -> PrivacySpent:
-    """Return the record of what a fitted estimator has promised."""
-    return PrivacySpent(*estimator._spent)
-
-
-def merge_sketches(estimator, other) -> None:
-    """Add the sketch of `other` to that of `estimator`; their rows are not the same.
-
-    Raises
-    ------
-    ValueError
-        If the sketches were not made in the same way.
-    """
-    check_is_fitted(estimator)
-    check_is_fitted(other)
-    if not alike(estimator._plan, other._plan) or estimator.neighbors_ != other.neighbors_:
-        raise ValueError(
-            "Only sketches of the same frequencies, mechanism and budget can be added. Fit both with equal parameters "
-            "and the same feature_random_state."
-        )
-    estimator.sketch_ = estimator.sketch_ + other.sketch_
-    for name in ("noise_scale_", "noise_std_"):
-        setattr(estimator, name, float(np.hypot(getattr(estimator, name), getattr(other, name))))
-    estimator.noise_secure_ = estimator.noise_secure_ and other.noise_secure_
-    estimator._spent = [*estimator._spent[:4], estimator._spent[4] + other._spent[4]]
-
-
-def alike(a, b) -> bool:
-    """Return whether two plans, lists of arrays and numbers, are equal."""
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(alike(*pair) for pair in zip(a, b))
-    return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
-
-
 def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:
     """Return queries, those of a grid moved to where its kernel holds, with a warning."""
     margin = estimator._plan[8]
@@ -273,16 +212,6 @@ def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:
     if bool((inside != Y).any()):
         warn_outside(stacklevel=5)
     return inside
-
-
-def warn_outside(stacklevel: int) -> None:
-    """Say that queries were moved."""
-    warnings.warn(
-        "Some queries lie outside the bounds and were moved to their edge. Widen bounds before the fit, or raise "
-        "query_margin where there is one.",
-        UserWarning,
-        stacklevel=stacklevel,  # the user's own line
-    )
 
 
 def check_bandwidth(bandwidth, *, auto: bool = False) -> None:

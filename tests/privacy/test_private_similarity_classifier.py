@@ -155,6 +155,17 @@ def test_pieces_and_other_holders(similarity):
         here.merge(PrivateSimilarityClassifier(**{**known, "classes": [0, 1, 2, 3]}).fit(X, y))
 
 
+def test_later_releases_are_of_the_kind_of_the_first():
+    model = PrivateSimilarityClassifier(classes=[0, 1, 2], bandwidth=2.0, epsilon=30.0).fit(X[:300], y[:300])
+    shape = model.sketch_.shape
+    model.set_params(similarity="linear", bandwidth=9.0).partial_fit(X[300:], y[300:])
+    assert model.sketch_.shape == shape
+    assert model.score(X, y) > 0.85
+    model.fit(X, y)
+    assert not hasattr(model, "frequencies_")
+    assert model.sketch_.shape == (3, 4)
+
+
 def test_bandwidth_follows_the_bounds():
     scaled = PrivateSimilarityClassifier(bounds=(0, 16), classes=range(10), random_state=0).fit(DIGITS, LABELS)
     plain = PrivateSimilarityClassifier(bounds=(0, 16), bandwidth=0.15 * 8 * 16, classes=range(10), random_state=0).fit(
