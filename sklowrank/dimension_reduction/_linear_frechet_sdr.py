@@ -26,8 +26,9 @@ from ._metric_spaces import NAMES, points_of
 class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Find the directions of X along which responses change, whatever these are made of.
 
-    A closed form, fast and easy to read: for a first look, for sparse tables, and where relations are monotone, which are the ones that "wire" and "fccov" see; "second" sees symmetric ones too. Where y is
-    a number and the relation linear, :class:`~sklearn.linear_model.LinearRegression` gives the same direction.
+    A closed form, fast and easy to read: for a first look, for sparse tables, and where relations are monotone, which
+    are the ones that "wire" and "fccov" see; "second" sees symmetric ones too. Where y is a number and the relation
+    linear, :class:`~sklearn.linear_model.LinearRegression` gives the same direction.
 
     Parameters
     ----------
