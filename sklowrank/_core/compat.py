@@ -8,6 +8,7 @@ from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions, validate_params
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import _check_y as check_y
 
 __all__ = [
     "Interval",
@@ -19,6 +20,7 @@ __all__ = [
     "check_matplotlib_support",
     "check_same_namespace",
     "check_sample_weight",
+    "check_y",
     "cluster_qr",
     "get_column_indices",
     "get_namespace",

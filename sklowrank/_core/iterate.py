@@ -1,11 +1,12 @@
 """The one loop behind every iterative solver: stopping, callbacks, progress lines, the convergence warning."""
 
-import warnings
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
 from sklearn.exceptions import ConvergenceWarning
+
+from .warn import warn
 
 
 class Step(NamedTuple):
@@ -64,11 +65,10 @@ def drive(
     else:
         if n_iter == max_iter:
             converged = False
-            warnings.warn(
+            warn(
                 f"{name} stopped at max_iter={max_iter} with a relative gap of {gap:.1e}, above tol={tol:.1e}. "
                 "Raise max_iter or tol, or scale the features.",
                 ConvergenceWarning,
-                stacklevel=4,  # past drive, fit and the wrapper of _fit_context: the user's own line
             )
     end = _later(attributes, state) if watched else None
     task.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=end)

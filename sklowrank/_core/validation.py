@@ -5,14 +5,38 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn import get_config
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from .compat import check_same_namespace, get_namespace, move_to
+from .compat import check_same_namespace, check_y, get_namespace, move_to
+from .rows import SlicedArray, is_sliced
+from .workspace import is_remote
+
+_FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form is checked
 
 
 def check_fit_data(estimator, X, y="no_validation", **kwargs) -> Any:
     """Validate what `fit` was given; float32 and float64 are kept, everything else becomes float64."""
     return validate_data(estimator, _on_host(X), y, **{"dtype": _floats(X), **kwargs})
+
+
+def check_fit_rows(estimator, X, y="no_validation", **kwargs) -> Any:
+    """Validate what `fit` was given, for estimators that read blocks of rows: what lies elsewhere stays there.
+
+    Data sets that are known by slices, and memmaps of integers, come back as a :class:`~.rows.SlicedArray`, the rows of
+    a cluster as they are; of both only the first rows are looked at.
+    """
+    remote = is_remote(X)
+    if not (remote or is_sliced(X)):
+        return check_fit_data(estimator, X, y, **kwargs)
+    X = X if remote else SlicedArray(X)
+    head = X.head if remote else X[:_FIRST_ROWS]
+    if isinstance(y, str):
+        check_fit_data(estimator, head, **kwargs)
+        return X
+    check_consistent_length(X, y)
+    kept = {name: kwargs.pop(name) for name in ("multi_output", "y_numeric") if name in kwargs}
+    check_fit_data(estimator, head, **kwargs)
+    return X, check_y(y, estimator=estimator, **kept)
 
 
 def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwargs) -> Any:

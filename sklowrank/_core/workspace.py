@@ -61,19 +61,27 @@ class Workspace:
 def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
     """Decide where and in which precision to compute on `X`, an array that has been validated.
 
+    Rows of a cluster are computed on where they lie; what is made of them is small, and stays on the CPU.
+
     Raises
     ------
     ValueError
         If a CUDA device is asked for and torch sees none, or `device` names no device of torch.
     """
-    namespace, _, home = get_namespace_and_device(X)
+    known = isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__")
+    namespace, _, home = get_namespace_and_device(*[X] * known)  # what is no array counts as numpy's
     return Workspace(
-        device=_choose_device(device, home),
+        device=torch.device("cpu") if is_remote(X) else _choose_device(device, home),
         dtype=torch.float32 if str(X.dtype).endswith("float32") else torch.float64,
         random_state=random_state,
         namespace=namespace,
         home=home,
     )
+
+
+def is_remote(X) -> bool:
+    """True for rows of a cluster."""
+    return getattr(X, "remote", None) is True
 
 
 def _choose_device(device: str, home: Any) -> torch.device:

@@ -6,12 +6,13 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 
-from .._core.compat import Interval, StrOptions, _fit_context, check_sample_weight
+from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import pack, packed_attribute
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
+from .._core.rows import largest_magnitude, row_weights, rows_of
 from .._core.subspaces import dims_by_threshold
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._k_subspaces_solver import descend, last
 from ._k_subspaces_starts import (
@@ -24,7 +25,7 @@ from ._k_subspaces_starts import (
     spread,
     starting_labels,
 )
-from ._k_subspaces_stream import Data, absorb, distances, nearest, power_of_two, stream
+from ._k_subspaces_stream import Data, absorb, distances, nearest, power_of_two, stream, sweep
 
 
 class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
@@ -154,6 +155,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         "verbose": ["verbose"],
     }
 
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
+
     affinity_matrix_ = packed_attribute("_affinity")
 
     def __init__(
@@ -206,14 +209,15 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         -------
         self : KSubspaces
         """
-        X = check_fit_data(self, X, ensure_min_features=2)
+        X = check_fit_rows(self, X, ensure_min_features=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        data, steps, n_dims, graph = self._descent(X, sample_weight, ws)
+        rows = rows_of(X, ws)
+        data, steps, n_dims, graph = self._descent(rows, sample_weight, ws)
 
         def attributes(flats):
             return self._attributes(flats, n_dims, data, ws)
 
-        run = drive(self, steps, attributes=attributes, X=X, y=y)
+        run = drive(self, steps, attributes=attributes, X=rows.source, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter)
         vars(self).pop("_affinity", None)
         if graph is not None:
@@ -241,13 +245,12 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         if not hasattr(self, "means_"):
             X = check_fit_data(self, X, ensure_min_features=2)
             ws = open_workspace(X, device=self.device, random_state=self.random_state)
-            data, steps, n_dims, _ = self._descent(X, sample_weight, ws)
+            data, steps, n_dims, _ = self._descent(rows_of(X, ws), sample_weight, ws)
             vars(self).update(self._attributes(last(steps, self.max_iter), n_dims, data, ws), n_iter_=1)
             return self
         X = check_new_data(self, X, like="means_", method="partial_fit")
         ws = open_workspace(X, device=self.device)
-        X, weights = ws.load(X), self._weights(X, sample_weight, ws)
-        vars(self).update(self._absorb(X, weights, ws), n_iter_=self.n_iter_ + 1)
+        vars(self).update(self._absorb(rows_of(X, ws), sample_weight, ws), n_iter_=self.n_iter_ + 1)
         return self
 
     def predict(self, X):
@@ -262,8 +265,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         -------
         labels : array of shape (n_samples,)
         """
-        X, ws = self._open(X, "predict")
-        return ws.store(nearest(X, *self._flats(ws), self.batch_size)[0])
+        rows, ws = self._open(X, "predict")
+        return ws.store(nearest(rows, *self._flats(ws), self.batch_size)[0])
 
     def transform(self, X):
         """Return the squared distance of each row from each flat.
@@ -278,8 +281,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         distances : array of shape (n_samples, n_clusters)
             In squared units of X, so that values of float32 rows above 1e19 may become infinite.
         """
-        X, ws = self._open(X, "transform")
-        blocks, unit = distances(X, *self._flats(ws), self.batch_size)
+        rows, ws = self._open(X, "transform")
+        blocks, unit = distances(rows, *self._flats(ws), self.batch_size)
         return ws.store(torch.cat([(R * unit * unit).to(ws.dtype) for R in blocks]))
 
     def score(self, X, y=None, sample_weight=None):
@@ -300,7 +303,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
             At most 0.
         """
         rows, ws = self._open(X, "score")
-        weights = self._weights(rows, sample_weight, ws)
+        weights = _weights(rows, sample_weight, ws)
         _, distance, unit = nearest(rows, *self._flats(ws), self.batch_size)
         return -float(distance @ weights) * unit * unit
 
@@ -314,18 +317,13 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _weights(self, X, sample_weight, ws):
-        if sample_weight is None:
-            return torch.ones(X.shape[0], dtype=torch.float64, device=ws.device)
-        return ws.load(check_sample_weight(sample_weight, X, ensure_non_negative=True)).double()
-
-    def _descent(self, X, sample_weight, ws):
+    def _descent(self, rows, sample_weight, ws):
         """Return the rows, the steps of the fit, the dimension of each flat, and the graph of an ensemble."""
-        n_dims = check_dims(self.n_dims, self.n_clusters, X.shape[1])
-        weights = self._weights(X, sample_weight, ws)
-        check_enough(weights, self.n_clusters)
-        generator, X = ws.generator, ws.load(X)
-        data = Data(X, weights, power_of_two(X), torch.zeros(X.shape[1], dtype=torch.float64, device=ws.device))
+        n_dims = check_dims(self.n_dims, self.n_clusters, rows.shape[1])
+        weights, generator = _weights(rows, sample_weight, ws), ws.generator
+        check_enough(int((weights > 0).sum()), len(rows), self.n_clusters)
+        origin = torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device)
+        data = Data(rows, weights, power_of_two(largest_magnitude(rows)), origin)
         chosen = slice(None) if self.ensemble else draw_rows(weights, generator)
         rows, weights, place = distinct(data.load(chosen), weights[chosen])
         if self.affine:
@@ -356,7 +354,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         signs = torch.stack([signs_of_largest(U.mT) for U in flats.bases])[:, None]
         bases = (flats.bases * signs).to(ws.dtype)
         sketch = (flats.strengths.sqrt()[:, :, None] * flats.bases.mT * data.unit).to(ws.dtype)
-        labels, distance, unit = nearest(data.X, means, bases, self.batch_size)
+        labels, distance, unit = nearest(data.rows, means, bases, self.batch_size)
         return {
             "means_": ws.store(means),
             "bases_": [ws.store(U[:, :d]) for U, d in zip(bases, n_dims)],
@@ -367,27 +365,30 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
             "_weight": ws.store(flats.counts),
         }
 
-    def _absorb(self, X, weights, ws):
+    def _absorb(self, rows, sample_weight, ws):
         """Return the fitted attributes after a batch of rows, each given to the nearest flat."""
-        means, bases = self._flats(ws)
-        sketch, total = [ws.load(rows) for rows in self._sketch], ws.load(self._weight).double().clone()
-        labels = nearest(X, means, bases, self.batch_size)[0]
-        dims = [U.shape[1] for U in self.bases_]
-        absorb(X, weights, labels, means, bases, sketch, total, dims, centred=self.affine)
-        labels, distance, unit = nearest(X, means, bases, self.batch_size)
+        (means, bases), weights = self._flats(ws), _weights(rows, sample_weight, ws)
+        unit, dims = power_of_two(largest_magnitude(rows), means.abs().amax()), [U.shape[1] for U in self.bases_]
+        data = Data(rows, weights, unit, torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device))
+        means, bases, nobody = means.double() / unit, bases.double(), torch.zeros(len(rows), dtype=torch.long)
+        *_, moments = sweep(data, means, bases, nobody.to(ws.device), self.batch_size)
+        sketches, total = [ws.load(known).double() / unit for known in self._sketch], ws.load(self._weight).clone()
+        absorb(moments, means, bases, sketches, total, dims, centred=self.affine)
+        means, bases = (means * unit).to(ws.dtype), bases.to(ws.dtype)
+        labels, distance, unit = nearest(rows, means, bases, self.batch_size)
         return {
             "means_": ws.store(means),
             "bases_": [ws.store(U[:, :d]) for U, d in zip(bases, dims)],
             "labels_": ws.store(labels),
             "inertia_": float(distance @ weights) * unit * unit,
-            "_sketch": [ws.store(rows) for rows in sketch],
+            "_sketch": [ws.store((known * data.unit).to(ws.dtype)) for known in sketches],
             "_weight": ws.store(total),
         }
 
     def _open(self, X, method):
         X = check_new_data(self, X, like="means_", method=method)
         ws = open_workspace(X, device=self.device)
-        return ws.load(X), ws
+        return rows_of(X, ws), ws
 
     def _flats(self, ws):
         """Return means (K, D) and bases (K, D, d) in memory of their own, narrower bases filled up with zeros."""
@@ -396,3 +397,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         for k, U in enumerate(self.bases_):
             bases[k, :, : U.shape[1]] = ws.load(U)
         return means, bases
+
+
+def _weights(rows, sample_weight, ws):
+    weights = row_weights(sample_weight, rows, ws)
+    return torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights

@@ -86,7 +86,7 @@ def descend(
     share of its inertia that a start still gains by giving rows to nearer flats.
     """
     if len(set(n_dims)) > 1:
-        labels = torch.stack([dims_matched(X, weights, start, n_dims, centred=centred) for start in labels])
+        labels = torch.stack([matching_dims(X, weights, start, n_dims, centred=centred)[start] for start in labels])
     labels = labels.clone()
     T, K, D, d = len(labels), len(n_dims), X.shape[1], max(n_dims)
     means, bases, strengths = X.new_zeros(T, K, D), X.new_zeros(T, K, D, d), X.new_zeros(T, K, d)
@@ -231,10 +231,10 @@ def shortened(bases, n_dims: Sequence[int]):
     return bases * kept[:, None, :]
 
 
-def dims_matched(X, weights, labels, n_dims: Sequence[int], *, centred: bool) -> torch.Tensor:
-    """Return the labels (n,) renumbered so that the given dimensions leave least of the clusters unexplained."""
+def matching_dims(X, weights, labels, n_dims: Sequence[int], *, centred: bool) -> torch.Tensor:
+    """Return new numbers (K,) for the labels, with which the given dimensions leave least of them unexplained."""
     K, d = len(n_dims), max(n_dims)
     strengths = fit_starts(X, weights, labels[None], [d] * K, centred=centred)[2][0]
     explained = strengths.cumsum(1)[:, [d - 1 for d in n_dims]].cpu().numpy()
     new = linear_sum_assignment(explained, maximize=True)[1]  # the first part is 0, 1, ..., K - 1
-    return torch.from_numpy(new).to(labels.device)[labels]
+    return torch.from_numpy(new).to(labels.device)

@@ -35,11 +35,10 @@ def check_dims(n_dims, n_clusters, n_features, *, name="n_clusters"):
     return [int(d) for d in dims]
 
 
-def check_enough(weights, n_clusters, *, name="n_clusters"):
-    """Refuse fewer rows than clusters."""
-    n_samples = int((weights > 0).sum())
+def check_enough(n_samples, n_given, n_clusters, *, name="n_clusters"):
+    """Refuse fewer rows than clusters; `n_samples` of those given have a positive weight."""
     if n_samples < n_clusters:
-        kind = "" if n_samples == len(weights) else " of positive weight"
+        kind = "" if n_samples == n_given else " of positive weight"
         raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")
 
 

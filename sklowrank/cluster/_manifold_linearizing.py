@@ -1,7 +1,6 @@
 """Manifold linearizing and clustering: clusters that are curved sheets, straightened by a small network."""
 
 import copy
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -15,6 +14,7 @@ from .._core.iterate import drive
 from .._core.nets import Randomness, as_numpy, build_trunk, load_weights, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._manifold_linearizing_solver import (
     STAGES,
@@ -494,11 +494,10 @@ class ManifoldLinearizingClustering(
         fitted = attributes(run.state) | {"loss_curve_": run.loss_curve, "n_iter_": len(run.loss_curve)}
         found = fitted["cluster_centers_"].shape[0]
         if found < min(candidates):
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} found {found} clusters, fewer than n_clusters={min(candidates)}: the codes of "
                 "the rows are too alike. Lower n_clusters, or train for more epochs.",
                 ConvergenceWarning,
-                stacklevel=4,  # past this method, fit and the wrapper of _fit_context: the user's own line
             )
         return fitted
 

@@ -4,7 +4,6 @@ Each method codes every row as a combination of the other rows. The codes make a
 the clusters make subspaces, by which new rows are assigned. Methods differ in how they code and in nothing else.
 """
 
-import warnings
 from numbers import Integral
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, unpa
 from .._core.linalg import signs_of_largest
 from .._core.subspaces import median_dimension, rank_by_threshold, squared_distances, top_eigenpairs
 from .._core.validation import check_fit_data, check_new_data
+from .._core.warn import warn
 from .._core.workspace import Workspace, open_workspace
 from ._k_subspaces_solver import alternate
 
@@ -65,11 +65,10 @@ def make_ready(estimator, X) -> Ready:
     rows = _scaled(_projected(rows, axes), estimator.normalize)
     n_zeros = int((_lengths(rows) == 0).sum())
     if n_zeros:
-        warnings.warn(
+        warn(
             f"{n_zeros} of {rows.shape[0]} rows are all zeros and say nothing about a subspace; they join the largest "
             "cluster. Leave them out, or pass center=True.",
             UserWarning,
-            stacklevel=4,  # past make_ready, fit and the wrapper of _fit_context: the user's own line
         )
     return Ready(rows, centre, axes, ws)
 

@@ -1,6 +1,5 @@
 """What classifier and regressor of supervised dictionary learning share: data in, solver, canonical form, codes."""
 
-import warnings
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from .._core.compat import Interval, StrOptions, check_same_namespace, check_sam
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.sparse import csr_tensor
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
 from ._eliminated_codes import descend, polish, rebuilt
@@ -115,11 +115,10 @@ def count_components(estimator, shape):
     """Return `n_components`, cut to what rows and columns allow with a warning."""
     n_components, most = estimator.n_components, min(shape)
     if n_components > most:
-        warnings.warn(
+        warn(
             f"n_components={n_components} is too large for n_samples={shape[0]} and n_features={shape[1]} without "
             f"covariates; {most} were used.",
             DataDimensionalityWarning,
-            stacklevel=5,
         )
     return min(n_components, most)
 

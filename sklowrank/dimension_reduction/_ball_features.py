@@ -4,7 +4,6 @@ Only the order of the distances from each landmark counts. The features are many
 their principal components, :attr:`Features.targets`.
 """
 
-import warnings
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from sklearn.utils import check_consistent_length
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.validation import check_fit_data, on_host
+from .._core.warn import warn
 from ._metric_spaces import distances, points_of, resolve_metric
 
 _KEPT, _KEPT_AT_LEAST = 0.95, 64  # share of the features' variance that their principal components keep, and how many
@@ -107,10 +107,9 @@ def checked_components(n_components, limits: dict[str, int]) -> int:
     what, most = min(limits.items(), key=lambda limit: limit[1])
     if n_components <= most:
         return n_components
-    warnings.warn(
+    warn(
         f"n_components={n_components} is more than the {most} {what}; {max(1, most)} is used.",
         DataDimensionalityWarning,
-        stacklevel=5,  # past this function, its caller, fit and the wrapper of _fit_context: the user's own line
     )
     return max(1, most)
 

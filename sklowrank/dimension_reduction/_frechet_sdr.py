@@ -1,7 +1,6 @@
 """Fréchet sufficient dimension reduction by networks: features of X that keep what it says about random objects."""
 
 import copy
-import warnings
 from numbers import Integral, Real
 
 import torch
@@ -13,6 +12,7 @@ from .._core.iterate import drive
 from .._core.nets import Randomness, as_numpy, build_trunk, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._ball_features import ball_features, check_pairs, checked_components, explained_by, stored_balls
 from ._frechet_sdr_solver import (
@@ -442,12 +442,11 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         if n >= _LEAST_ROWS and n >= 2 * n_folds and n - n // n_folds > 4 * n_outputs:
             return split_rows(n, self.n_estimators, n_folds, ws.generator, ws.device), self.max_iter
         n_epochs = max(1, self.max_iter // 4)
-        warnings.warn(
+        warn(
             f"n_samples={n} is too few to leave rows out: the networks are trained on all of them, for "
             f"max_iter // 4 = {n_epochs} passes, and are likely to overfit. Add data, or lower n_components or "
             "n_estimators.",
             UserWarning,
-            stacklevel=4,  # past this method, fit and the wrapper of _fit_context: the user's own line
         )
         return split_rows(n, self.n_estimators, None, ws.generator, ws.device), n_epochs
 

@@ -1,6 +1,5 @@
 """The one engine of the two matrix completion estimators: from their options to the sweeps of a solver."""
 
-import warnings
 from numbers import Integral, Real
 
 import torch
@@ -8,6 +7,7 @@ from sklearn.exceptions import DataDimensionalityWarning
 
 from .._core.compat import Interval, StrOptions
 from .._core.iterate import Step
+from .._core.warn import warn
 from ._alternating_least_squares import penalised, penalised_start
 from ._row_equations import Model, factors_of, widened
 from ._variational_solver import variational
@@ -56,11 +56,10 @@ def count_components(estimator, shape):
     if n_components == "auto":
         return automatic_components(shape)
     if n_components > most:
-        warnings.warn(
+        warn(
             f"n_components={n_components} is too large for X with n_samples={shape[0]}, n_features={shape[1]}; "
             f"{most} were used.",
             DataDimensionalityWarning,
-            stacklevel=4,
         )
     return min(n_components, most)
 

@@ -8,8 +8,8 @@ import torch
 
 from .._core.iterate import Step
 from .._core.subspaces import orthonormal
-from ._expectation_maximization import Fit, Form, Rows
-from ._low_rank_gaussian import Model, conditional_mean, log_joint
+from ._expectation_maximization import Data, Fit, Form, weigh
+from ._low_rank_gaussian import Model, conditional_mean
 
 
 class Schedule(NamedTuple):
@@ -22,7 +22,7 @@ class Schedule(NamedTuple):
     log_std: float
 
 
-def denoising_descent(data: Rows, start: Model, form: Form, schedule: Schedule, generator) -> Iterator[Step]:
+def denoising_descent(data: Data, start: Model, form: Form, schedule: Schedule, generator) -> Iterator[Step]:
     """Yield the model after each step of Adam on the denoising loss; the last step has gap 0.
 
     Rows x are disturbed by sigma e and -sigma e, and the loss is the mean of
@@ -31,7 +31,7 @@ def denoising_descent(data: Rows, start: Model, form: Form, schedule: Schedule, 
     """
     parameters = _parameters(start, form, generator)
     optimizer = torch.optim.Adam(list(parameters.values()), lr=schedule.learning_rate)
-    rms = math.sqrt(float(sum(data.map(lambda Z, at: data.weigh(Z.square(), at).sum()))) / data.total / len(data.shift))
+    rms = math.sqrt(float(data.gather(_squares)[0]) / data.total / len(data.shift))
     rms = rms or 1.0  # rows that are all equal have no scale
 
     for t in range(schedule.max_steps):
@@ -52,9 +52,8 @@ def denoising_descent(data: Rows, start: Model, form: Form, schedule: Schedule, 
         yield Step(Fit(_sorted(model), [], gap=gap), gap, float(loss.detach()))
 
 
-def mean_log_likelihood(data: Rows, model: Model) -> float:
-    """Return the mean log density of the rows."""
-    return float(sum(data.map(lambda Z, at: data.weigh(log_joint(Z, model).logsumexp(1), at).sum()))) / data.total
+def _squares(Z, w):
+    return (weigh(Z.square(), w).sum(),)
 
 
 def _denoising_loss(x, e, sigma, rms, model):
@@ -104,13 +103,13 @@ def _sorted(model):
 
 def _draw_rows(data, count, generator):
     """Draw rows with replacement, in proportion to their weights."""
-    u = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu").to(data.X.device)
+    u = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu").to(data.shift.device)
     if data.weights is None:
         at = (u * len(data)).long()
     else:
         ladder = data.weights.cumsum(0)
         at = torch.searchsorted(ladder, u * ladder[-1], right=True).clamp(max=len(data) - 1)
-    return data.X[at].to(data.shift) - data.shift
+    return data.take(at)
 
 
 def _normal(generator, like):

@@ -1,14 +1,15 @@
 """Expectation maximisation of a mixture of low-rank Gaussians, over rows that stream in blocks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
 from .._core.iterate import Step
+from .._core.rows import Rows, added
 from .._core.subspaces import leading_directions
 from ._low_rank_gaussian import Model, log_joint, responsibilities
 
@@ -31,36 +32,31 @@ class Form(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rows:
+class Data:
     """The data: float64 blocks of rows, moved by `shift` so that their middle is near the origin."""
 
-    X: torch.Tensor
+    rows: Any  # of `_core.rows`, or of a cluster
     weights: torch.Tensor | None
     shift: torch.Tensor
-    block: int
+    size: int  # bytes of a row at work
     randn: Callable[..., torch.Tensor]
 
     def __len__(self):
-        return len(self.X)
+        return len(self.rows)
 
     @property
     def in_memory(self) -> bool:
         """True where one block holds all rows."""
-        return self.block >= len(self)
+        return self.rows.fit_in_one_block(self.size)
 
-    def map(self, compute: Callable):
-        """Yield ``compute(block of rows, their slice)``, block by block."""
+    def gather(self, compute: Callable, *beside, merge: Callable = added):
+        """Return the merged results of ``compute(block, weights, *parts of beside)``."""
+        moved = partial(_on_moved, compute, self.shift)
+        return self.rows.gather(moved, self.weights, *beside, size=self.size, merge=merge)
 
-        def moved(rows):
-            return compute(self.X[rows].to(self.shift) - self.shift, rows)
-
-        return in_blocks(moved, len(self), self.block, bytes_per_row=32 * self.X.shape[1])
-
-    def weigh(self, R: torch.Tensor, rows: slice) -> torch.Tensor:
-        """Return responsibilities R (or other values by row) times the weights of their rows."""
-        if self.weights is None:
-            return R
-        return self.weights[rows].view(-1, *[1] * (R.ndim - 1)) * R
+    def take(self, at) -> torch.Tensor:
+        """Return some rows, moved."""
+        return self.rows.take(at).to(self.shift) - self.shift
 
     @property
     def total(self) -> float:
@@ -68,21 +64,45 @@ class Rows:
         return float(len(self) if self.weights is None else self.weights.sum())
 
 
-def rows_of(X: torch.Tensor, weights, *, centred: bool, width: int, randn) -> Rows:
-    """Return the data as `Rows`; `width` is the number of coordinates that a row has in all components together."""
-    block = rows_per_block("auto", len(X), 32 * (X.shape[1] + width))
-    shift = torch.zeros(X.shape[1], dtype=torch.float64, device=X.device)
-    rows = Rows(X, weights, shift, block, randn)
-    if centred:
-        rows = Rows(X, weights, sum(rows.map(lambda Z, at: rows.weigh(Z, at).sum(0))) / rows.total, block, randn)
-    return rows
+def _on_moved(compute, shift, X, w, *beside):
+    return compute(X.to(shift) - shift, w, *beside)
 
 
-def mean_variance(data: Rows, *, centred: bool) -> float:
+def weigh(R: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
+    """Return responsibilities R (or other values by row) times the weights of their rows."""
+    return R if w is None else w.view(-1, *[1] * (R.ndim - 1)) * R
+
+
+def data_of(rows, weights, *, centred: bool, width: int, randn, device) -> Data:
+    """Return rows as `Data`; `width` is the number of coordinates that a row has in all components together."""
+    D = rows.shape[1]
+    data = Data(rows, weights, torch.zeros(D, dtype=torch.float64, device=device), 32 * (D + width), randn)
+    if not centred:
+        return data
+    return replace(data, shift=data.gather(_first_sum)[0] / data.total)
+
+
+def _first_sum(Z, w):
+    return (weigh(Z, w).sum(0),)
+
+
+def mean_variance(data: Data, *, centred: bool) -> float:
     """Return the mean over features of their variances (of their mean squares, where nothing is centred)."""
-    first = sum(data.map(lambda Z, at: data.weigh(Z, at).sum(0))) / data.total
-    second = sum(data.map(lambda Z, at: data.weigh(Z.square(), at).sum(0))) / data.total
+    first, second = (part / data.total for part in data.gather(_first_and_second_sum))
     return float((second - first.square() if centred else second).mean())
+
+
+def _first_and_second_sum(Z, w):
+    return weigh(Z, w).sum(0), weigh(Z.square(), w).sum(0)
+
+
+def mean_log_likelihood(data: Data, model: Model) -> float:
+    """Return the mean log density of the rows."""
+    return float(data.gather(partial(_log_likelihood, model))[0]) / data.total
+
+
+def _log_likelihood(model, Z, w):
+    return (weigh(log_joint(Z, model).logsumexp(1), w).sum(),)
 
 
 # M-step: the best model for given responsibilities
@@ -125,20 +145,39 @@ def maximise(moments: Moments, form: Form) -> Model:
     return Model(weights / weights.sum(), means, bases, (e - s[:, None]).clamp(min=0) * real, s)
 
 
-# The moments, in one of three ways
+# The moments, in one of three ways. Responsibilities come from assign(Z, w, *beside) -> R (rows, K), weights included,
+# and the log-likelihood of the rows.
 
 
-def moments_by(data: Rows, assign: Callable, about: torch.Tensor, form: Form, frames=None) -> Moments:
-    """Return the moments under the responsibilities ``assign(block, slice)`` of shape (rows, K), weights included.
+def by_posterior(model: Model, Z, w):
+    """Assign rows by the model."""
+    R, total = responsibilities(log_joint(Z, model))
+    return weigh(R, w), weigh(total, w).sum()
+
+
+def by_label(K: int, Z, w, labels):
+    """Assign rows to their labels."""
+    return weigh(torch.nn.functional.one_hot(labels, K).to(Z), w), Z.new_zeros(())
+
+
+def moments_by(data: Data, assign: Callable, about: torch.Tensor, form: Form, frames=None, beside=()):
+    """Return the moments under the responsibilities, and the log-likelihood of all rows.
 
     Exact where one block holds all rows, or D is at most 512; otherwise one step of block power iteration from the
     former bases `frames`, in which the likelihood does not fall either. Sums are taken `about` (K, D).
     """
     if data.in_memory:
-        return next(data.map(lambda Z, at: _moments_of_block(Z, assign(Z, at), form)))
-    if data.X.shape[1] <= _WIDE:
-        return _moments_by_scatter(data, assign, about, form)
-    return _moments_by_sketch(data, assign, about, form, frames)
+        found = data.gather(partial(_moments_of_block, assign, form), *beside, merge=_not_merged)
+        if found is not None:
+            return found
+    if about.shape[1] <= _WIDE:
+        return _moments_by_scatter(data, assign, about, form, beside)
+    return _moments_by_sketch(data, assign, about, form, frames, beside)
+
+
+def _not_merged(a, b):
+    """Stand for moments of two blocks, where one was expected to hold all rows and the device ran out of memory."""
+    return None
 
 
 def _members(Z, R, k):
@@ -147,7 +186,13 @@ def _members(Z, R, k):
     return (Z, R[:, k]) if len(rows) == len(Z) else (Z[rows], R[rows, k])
 
 
-def _moments_of_block(Z, R, form):
+def _moments_of_block(assign, form, Z, w, *beside):
+    R, bound = assign(Z, w, *beside)
+    return moments_of(Z, R, form), bound
+
+
+def moments_of(Z: torch.Tensor, R: torch.Tensor, form: Form) -> Moments:
+    """Return the moments of rows Z (n, D) that are at hand under responsibilities R (n, K)."""
     K, D, width = R.shape[1], Z.shape[1], max(form.n_dims)
     means, bases = Z.new_zeros(K, D), Z.new_zeros(K, D, width)
     e, traces = Z.new_zeros(K, width), Z.new_zeros(K)
@@ -163,62 +208,69 @@ def _moments_of_block(Z, R, form):
     return Moments(mass, means, bases, e, traces)
 
 
-def _moments_by_scatter(data, assign, about, form):
-    def sums(Z, at):
-        R = assign(Z, at)
-        first, second = torch.zeros_like(about), Z.new_zeros(*about.shape, about.shape[1])
-        for k in range(len(about)):
-            Y, w = _members(Z, R, k)
-            Y = Y - about[k]
-            first[k] = w @ Y
-            second[k] = Y.T @ (w[:, None] * Y)
-        return R.sum(0), first, second
-
-    mass, first, second = (sum(parts) for parts in zip(*data.map(sums)))
+def _moments_by_scatter(data, assign, about, form, beside):
+    mass, first, second, bound = data.gather(partial(_scatter, assign, about), *beside)
     means, second = _central(mass, first, second, about, form)
     e, V = torch.linalg.eigh(second)
     width = max(form.n_dims)
     e, V = e[:, -width:].flip(1).clamp(min=0), V[:, :, -width:].flip(2)
-    return _cut(Moments(mass, means, V, e, second.diagonal(dim1=1, dim2=2).sum(1)), form)
+    return _cut(Moments(mass, means, V, e, second.diagonal(dim1=1, dim2=2).sum(1)), form), bound
 
 
-def _moments_by_sketch(data, assign, about, form, frames):
+def _scatter(assign, about, Z, w, *beside):
+    """Sums of a block: of responsibilities, and of rows and their outer products about one point for each component."""
+    R, bound = assign(Z, w, *beside)
+    first, second = torch.zeros_like(about), Z.new_zeros(*about.shape, about.shape[1])
+    for k in range(len(about)):
+        Y, r = _members(Z, R, k)
+        Y = Y - about[k]
+        first[k] = r @ Y
+        second[k] = Y.T @ (r[:, None] * Y)
+    return R.sum(0), first, second, bound
+
+
+def _moments_by_sketch(data, assign, about, form, frames, beside):
     K, D = about.shape
     Q = data.randn(K, D, min(D, max(form.n_dims) + _SURPLUS)).to(about)
     if frames is not None:
         Q[:, :, : frames.shape[2]] = frames
     Q = torch.linalg.qr(Q).Q
 
-    def products(Z, at):
-        R = assign(Z, at)
-        first, images, traces = torch.zeros_like(about), torch.zeros_like(Q), about.new_zeros(K)
-        for k in range(K):
-            Y, w = _members(Z, R, k)
-            Y = Y - about[k]
-            first[k], images[k] = w @ Y, Y.T @ (w[:, None] * (Y @ Q[k]))
-            traces[k] = w @ Y.square().sum(1)
-        return R.sum(0), first, images, traces
-
-    mass, first, images, traces = (sum(parts) for parts in zip(*data.map(products)))
+    mass, first, images, traces, bound = data.gather(partial(_images, assign, about, Q), *beside)
     inverse = 1 / _positive(mass)
     m = first * inverse[:, None] if form.centred else torch.zeros_like(first)
     images = images * inverse[:, None, None] - m[:, :, None] * torch.einsum("kd,kdq->kq", m, Q)[:, None]
     Q = torch.linalg.qr(images).Q
 
-    def squares(Z, at):
-        R = assign(Z, at)
-        inner = about.new_zeros(K, Q.shape[2], Q.shape[2])
-        for k in range(K):
-            Y, w = _members(Z, R, k)
-            C = (Y - about[k] - m[k]) @ Q[k]
-            inner[k] = C.T @ (w[:, None] * C)
-        return inner
-
-    e, V = torch.linalg.eigh(sum(data.map(squares)) * inverse[:, None, None])
+    inner = data.gather(partial(_squares_within, assign, about + m, Q), *beside)[0]
+    e, V = torch.linalg.eigh(inner * inverse[:, None, None])
     width = max(form.n_dims)
     e, V = e[:, -width:].flip(1).clamp(min=0), (Q @ V)[:, :, -width:].flip(2)
     traces = traces * inverse - m.square().sum(1)
-    return _cut(Moments(mass, about + m if form.centred else about, V, e, traces), form)
+    return _cut(Moments(mass, about + m if form.centred else about, V, e, traces), form), bound
+
+
+def _images(assign, about, Q, Z, w, *beside):
+    """Sums of a block: of responsibilities and rows, of scatter matrices times frames Q (K, D, q), of squares."""
+    R, bound = assign(Z, w, *beside)
+    first, images, traces = torch.zeros_like(about), torch.zeros_like(Q), about.new_zeros(len(Q))
+    for k in range(len(about)):
+        Y, r = _members(Z, R, k)
+        Y = Y - about[k]
+        first[k], images[k] = r @ Y, Y.T @ (r[:, None] * (Y @ Q[k]))
+        traces[k] = r @ Y.square().sum(1)
+    return R.sum(0), first, images, traces, bound
+
+
+def _squares_within(assign, about, Q, Z, w, *beside):
+    """Sums of a block: the scatter matrices within the frames Q."""
+    R, _ = assign(Z, w, *beside)
+    inner = about.new_zeros(len(Q), Q.shape[2], Q.shape[2])
+    for k in range(len(Q)):
+        Y, r = _members(Z, R, k)
+        C = (Y - about[k]) @ Q[k]
+        inner[k] = C.T @ (r[:, None] * C)
+    return (inner,)
 
 
 def _central(mass, first, second, about, form):
@@ -255,17 +307,14 @@ class Fit(NamedTuple):
     place: int = 0  # of the model that this run started from
 
 
-def model_of_labels(data: Rows, labels: torch.Tensor, form: Form) -> Model:
+def model_of_labels(data: Data, labels: torch.Tensor, form: Form) -> Model:
     """Return the best model for rows with known components."""
     K = len(form.n_dims)
-
-    def assign(Z, at):
-        return data.weigh(torch.nn.functional.one_hot(labels[at], K).to(Z), at)
-
-    return maximise(moments_by(data, assign, data.shift.new_zeros(K, len(data.shift)), form), form)
+    about = data.shift.new_zeros(K, len(data.shift))
+    return maximise(moments_by(data, partial(by_label, K), about, form, beside=(labels,))[0], form)
 
 
-def expectation_maximization(data: Rows, model: Model, form: Form) -> Iterator[Fit]:
+def expectation_maximization(data: Data, model: Model, form: Form) -> Iterator[Fit]:
     """Yield the fit, iteration by iteration."""
     moments, bound = _expect(data, model, form)
     bounds: list[float] = []
@@ -282,7 +331,7 @@ def expectation_maximization(data: Rows, model: Model, form: Form) -> Iterator[F
         yield Fit(model, bounds, bool(starved), float("inf") if rescue else bound - before)
 
 
-def race(data: Rows, models: Sequence[Model], form: Form) -> Iterator[Step]:
+def race(data: Data, models: Sequence[Model], form: Form) -> Iterator[Step]:
     """Run EM from several models side by side; the state is the fit with the best likelihood."""
     for steps in zip(*(expectation_maximization(data, model, form) for model in models)):
         place = max(range(len(steps)), key=lambda run: steps[run].bounds[-1])
@@ -291,7 +340,7 @@ def race(data: Rows, models: Sequence[Model], form: Form) -> Iterator[Step]:
         yield Step(best, gap, -best.bounds[-1])
 
 
-def leaders(data: Rows, models: Sequence[Model], form: Form, *, n_iter: int, keep: int) -> list[tuple[int, Model]]:
+def leaders(data: Data, models: Sequence[Model], form: Form, *, n_iter: int, keep: int) -> list[tuple[int, Model]]:
     """Return the places and the models of the runs that lead after `n_iter` iterations, the best first."""
     after = []
     for place, model in enumerate(models):
@@ -309,17 +358,8 @@ def leaders(data: Rows, models: Sequence[Model], form: Form, *, n_iter: int, kee
 
 def _expect(data, model, form):
     """E-step: return the moments under the model's responsibilities, and its mean log-likelihood."""
-    bounds = {}  # by first row: a block that was tried again in halves counts once
-
-    def assign(Z, at):
-        if at.start == 0:
-            bounds.clear()
-        R, total = responsibilities(log_joint(Z, model))
-        bounds[at.start] = data.weigh(total, at).sum()
-        return data.weigh(R, at)
-
-    moments = moments_by(data, assign, model.means, form, model.bases)
-    return moments, float(sum(bounds.values())) / data.total
+    moments, bound = moments_by(data, partial(by_posterior, model), model.means, form, model.bases)
+    return moments, float(bound) / data.total
 
 
 def _starved(mass, form):
@@ -338,7 +378,7 @@ def _reseed(data, model, moments, starved, form):
         Z = worst[place * share : (place + 1) * share]
         if len(Z):
             alone = form._replace(n_dims=form.n_dims[k : k + 1])
-            for part, new in zip(parts, _moments_of_block(Z, Z.new_ones(len(Z), 1), alone)):
+            for part, new in zip(parts, moments_of(Z, Z.new_ones(len(Z), 1), alone)):
                 part[k] = 0
                 part[k][tuple(slice(size) for size in new[0].shape)] = new[0]
     return Moments(*parts)
@@ -346,14 +386,16 @@ def _reseed(data, model, moments, starved, form):
 
 def _strays(data, model, count):
     """Return the rows of lowest density."""
-
-    def lowest(Z, at):
-        total = log_joint(Z, model).logsumexp(1)
-        best = total.topk(min(count, len(Z)), largest=False)
-        return best.values, Z[best.indices]
-
-    values, rows = (torch.cat(parts) for parts in zip(*data.map(lowest)))
+    values, rows = (torch.cat(parts) for parts in data.gather(partial(_lowest, model, count)))
     return rows[values.argsort()[:count]]
+
+
+def _lowest(model, count, Z, w):
+    if w is not None:
+        Z = Z[w > 0]
+    total = log_joint(Z, model).logsumexp(1)
+    best = total.topk(min(count, len(Z)), largest=False)
+    return [best.values], [Z[best.indices]]
 
 
 def refine(X: torch.Tensor, labels: torch.Tensor, n_dims: Sequence[int], *, randn) -> Model:
@@ -362,7 +404,7 @@ def refine(X: torch.Tensor, labels: torch.Tensor, n_dims: Sequence[int], *, rand
     The defaults of the estimator: at most 200 iterations, until a row gains 1e-4 nats, noise above 1e-6 of the
     variance.
     """
-    data = rows_of(X, None, centred=False, width=len(n_dims) * max(n_dims), randn=randn)
+    data = data_of(Rows(X), None, centred=False, width=len(n_dims) * max(n_dims), randn=randn, device=X.device)
     floor = max(1e-6 * mean_variance(data, centred=False), torch.finfo(X.dtype).tiny ** 0.5)
     form = Form(tuple(n_dims), centred=False, isotropic=False, shared=True, uniform=False, floor=floor)
     model = model_of_labels(data, labels, form)

@@ -1,7 +1,7 @@
 """Mixture of low-rank Gaussians: a density whose clusters are flat pieces, for many features and few rows."""
 
 import math
-import warnings
+from functools import partial
 from numbers import Integral, Real
 
 import torch
@@ -11,16 +11,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import Interval, StrOptions, _fit_context, check_sample_weight
+from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
+from .._core.rows import answers, row_weights, rows_of
 from .._core.subspaces import coordinates
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_fit_data, check_fit_rows, check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ..cluster._k_subspaces_starts import check_dims, check_enough
-from ._diffusion import Schedule, denoising_descent, mean_log_likelihood
-from ._expectation_maximization import Fit, leaders, race
+from ._diffusion import Schedule, denoising_descent
+from ._expectation_maximization import Fit, leaders, mean_log_likelihood, race
 from ._low_rank_gaussian import (
     Model,
     conditional_mean,
@@ -217,6 +218,8 @@ class LowRankGaussianMixture(
         "verbose": ["verbose"],
     }
 
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
+
     def __init__(
         self,
         n_components=8,
@@ -281,22 +284,21 @@ class LowRankGaussianMixture(
         -------
         self : LowRankGaussianMixture
         """
-        X = check_fit_data(self, X, ensure_min_features=2, ensure_min_samples=2)
+        X = check_fit_rows(self, X, ensure_min_features=2, ensure_min_samples=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        rows = ws.load(X)
+        rows = rows_of(X, ws)
         data, form, models, names = self._begin(rows, sample_weight, ws)
         steps, limits = self._steps(data, form, models, ws)
 
         def attributes(fit):
             return self._attributes(fit, form, data, names, rows, ws)
 
-        run = drive(self, steps, attributes=attributes, X=X, y=y, **limits)
+        run = drive(self, steps, attributes=attributes, X=rows.source, y=y, **limits)
         if run.state.starved:
-            warnings.warn(
+            warn(
                 f"Some of n_components={self.n_components} keep fewer rows than determine a flat of n_dims dimensions, "
                 "also after being re-seeded. Lower n_components or n_dims, or add data.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
         vars(self).update(attributes(run.state), n_iter_=run.n_iter)
         for name in ("_statistics", "loss_curve_"):
@@ -331,7 +333,7 @@ class LowRankGaussianMixture(
         else:
             X = check_new_data(self, X, method="partial_fit", like="means_")
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        rows = ws.load(X)
+        rows = rows_of(X, ws)
         data, form, models, names = self._begin(rows, sample_weight, ws, warm=not first)
         if first:
             (place, model), *_ = leaders(data, models, form, n_iter=self.max_iter, keep=1)
@@ -357,7 +359,7 @@ class LowRankGaussianMixture(
         -------
         labels : array of shape (n_samples,)
         """
-        return self._by_blocks(X, "predict", lambda Z, model: log_joint(Z, model).argmax(1))
+        return self._by_blocks(X, "predict", _most_probable)
 
     def predict_proba(self, X):
         """Return the posterior probability of each component.
@@ -540,22 +542,21 @@ class LowRankGaussianMixture(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _begin(self, X, sample_weight, ws, *, warm=False):
+    def _begin(self, rows, sample_weight, ws, *, warm=False):
         """Return the rows to iterate on, what the model may learn, the models to start from and their names."""
         K = self.n_components
-        n_dims = check_dims(self.n_dims, K, X.shape[1], name="n_components")
-        weights = None
-        if sample_weight is not None:
-            weights = ws.exact().load(check_sample_weight(sample_weight, X, ensure_non_negative=True))
-        check_enough(X.new_ones(len(X)) if weights is None else weights, 1 if warm else K, name="n_components")
+        n_dims = check_dims(self.n_dims, K, rows.shape[1], name="n_components")
+        weights = row_weights(sample_weight, rows, ws)
+        n_samples = len(rows) if weights is None else int((weights > 0).sum())
+        check_enough(n_samples, len(rows), 1 if warm else K, name="n_components")
         if not (warm or (self.warm_start and hasattr(self, "means_"))):
-            return data_and_models(self, X, weights, n_dims, ws)
+            return data_and_models(self, rows, weights, n_dims, ws)
         if len(self.means_) != K:
             raise ValueError(
                 f"n_components={K}, but the fit so far has {len(self.means_)} components. Set it back, or fit anew "
                 "with warm_start=False."
             )
-        return data_and_models(self, X, weights, [U.shape[1] for U in self.bases_], ws, warm=self._model(ws))
+        return data_and_models(self, rows, weights, [U.shape[1] for U in self.bases_], ws, warm=self._model(ws))
 
     def _steps(self, data, form, models, ws):
         """Return the solver, and the limits that it has of its own."""
@@ -566,14 +567,14 @@ class LowRankGaussianMixture(
         steps = denoising_descent(data, models[0], form, schedule, ws.generator)
         return steps, {"max_iter": self.max_steps, "tol": 0.0}
 
-    def _attributes(self, fit, form, data, names, X, ws):
+    def _attributes(self, fit, form, data, names, rows, ws):
         """Return the fitted attributes of a state of either solver; labels are those of the attributes as stored."""
         model = fit.model.moved(data.shift)
         signs = torch.stack([signs_of_largest(U.mT) for U in model.bases])[:, None]
         model = model._replace(bases=model.bases * signs)
         bounds = fit.bounds or [mean_log_likelihood(data, fit.model)]
         rounded = Model(*(part.to(ws.dtype).double() for part in model[:3]), *model[3:])
-        labels = _map_blocks(lambda Z, model: log_joint(Z, model).argmax(1), X, rounded)
+        labels = _of_all_rows(_most_probable, rows, rounded)
         return {
             "weights_": ws.store(model.weights.to(ws.dtype)),
             "means_": ws.store(model.means.to(ws.dtype)),
@@ -618,29 +619,31 @@ class LowRankGaussianMixture(
         """Return ``compute(rows, model)`` for all rows; with `moved` it returns points of the rows' space."""
         X = check_new_data(self, X, method=method, like="means_")
         ws = open_workspace(X, device=self.device)
-        answer = _map_blocks(compute, ws.load(X), self._model(ws), moved=moved)
+        answer = _of_all_rows(compute, rows_of(X, ws), self._model(ws), moved=moved)
         return ws.store(answer.to(ws.dtype) if answer.is_floating_point() else answer)
 
     def _log_densities(self, X, method):
         """Return the log densities of the rows as a float64 tensor."""
         X = check_new_data(self, X, method=method, like="means_")
         ws = open_workspace(X, device=self.device)
-        return _map_blocks(_log_density, ws.load(X), self._model(ws))
+        return _of_all_rows(_log_density, rows_of(X, ws), self._model(ws))
 
 
 def _log_density(Z, model):
     return log_joint(Z, model).logsumexp(1)
 
 
-def _map_blocks(compute, X, model, *, moved=False):
+def _most_probable(Z, model):
+    return log_joint(Z, model).argmax(1)
+
+
+def _of_all_rows(compute, rows, model, *, moved=False):
     """Return ``compute(rows, model)`` of all rows, with the origin amid the model: far from it digits are lost."""
     middle = model.weights @ model.means
-    model = model.moved(-middle)
-    bytes_per_row = 32 * (X.shape[1] + model.variances.numel())
+    near = partial(_near_the_origin, compute, model.moved(-middle), middle, moved)
+    return answers(rows, near, size=32 * (rows.shape[1] + model.variances.numel()))
 
-    def block(rows):
-        answer = compute(X[rows].double() - middle, model)
-        return answer + middle if moved else answer
 
-    size = rows_per_block("auto", len(X), bytes_per_row)
-    return torch.cat(list(in_blocks(block, len(X), size, bytes_per_row=bytes_per_row)))
+def _near_the_origin(compute, model, middle, moved, X):
+    answer = compute(X.double() - middle, model)
+    return answer + middle if moved else answer

@@ -1,26 +1,28 @@
 """Where the mixture starts: several clusterings of the rows, each good at what others miss; likelihood chooses."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
 from .._core.graphs import affinity, csr_from, spectral_labels
+from .._core.rows import Rows, largest_magnitude
 from .._core.subspaces import dims_by_threshold
-from ..cluster._k_subspaces_solver import dims_matched, random_starts
+from ..cluster._k_subspaces_solver import matching_dims, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
 from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
-from ._expectation_maximization import Form, leaders, mean_variance, model_of_labels, rows_of
+from ._expectation_maximization import Form, data_of, leaders, mean_variance, model_of_labels
 
 _ITERATIONS = 10  # of EM, after which starts are compared
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
 _RESTARTS = 20  # of K-subspaces, which finds large subspaces that overlap and misses small ones
 
 
-def data_and_models(estimator, X, weights, n_dims, ws, warm=None):
+def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
     """Return the rows to iterate on, what the model may learn, the models to start from and their names.
 
     Up to 5000 rows are reduced to the distinct ones in a fixed order, so that a row of weight 2 is two rows. More rows
@@ -28,48 +30,56 @@ def data_and_models(estimator, X, weights, n_dims, ws, warm=None):
     start from, `n_dims` None or a list.
     """
     K, centred = estimator.n_components, estimator.mean == "free"
-    labels = given_labels(estimator, X, ws) if warm is None else None
-    if weights is not None and not bool((weights > 0).all()):
-        kept = (weights > 0).nonzero()[:, 0]
-        X, weights, labels = X[kept], weights[kept], None if labels is None else labels[kept]
     if warm is not None:
-        data = _rows(X, weights, estimator, n_dims, ws)
+        data = _data(rows, weights, estimator, n_dims, ws)
         return data, _form(data, estimator, n_dims), [warm.moved(-data.shift)], ["warm start"]
-    if labels is not None:
-        n_dims = n_dims or [dims_by_threshold(X.double(), labels, K, centred=centred)] * K
-        data = _rows(X, weights, estimator, n_dims, ws)
-        form = _form(data, estimator, n_dims)
-        return data, form, [_start(data, labels, form)], ["callable" if callable(estimator.init) else "array"]
-
-    known = X.new_ones(len(X), dtype=torch.float64) if weights is None else weights
+    known = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights
     chosen = draw_rows(known, ws.generator)
-    few, few_weights, _ = distinct(X[chosen].double(), known[chosen])
+    few, few_weights = rows.take(chosen).double(), known[chosen]
+    labels = given_labels(estimator, rows, ws)
+    if labels is not None:
+        there = few_weights > 0
+        few, few_weights, few_labels = few[there], few_weights[there], labels[chosen][there]
+        n_dims = n_dims or [dims_by_threshold(few, few_labels, K, centred=centred)] * K
+        if len(set(n_dims)) > 1:
+            labels = matching_dims(few, few_weights, few_labels, n_dims, centred=centred)[labels]
+        data = _data(rows, weights, estimator, n_dims, ws)
+        form = _form(data, estimator, n_dims)
+        return data, form, [model_of_labels(data, labels, form)], ["callable" if callable(estimator.init) else "array"]
+
+    few, few_weights, _ = distinct(few, few_weights)
     options = {"centred": centred, "n_init": estimator.n_init, "generator": ws.generator}
     starts, n_dims = starting_labels(few, few_weights, estimator.init, K, n_dims, **options)
-    sample = _rows(few, few_weights, estimator, n_dims, ws)
+    sample = _data(Rows(few), few_weights, estimator, n_dims, ws)
     form = _form(sample, estimator, n_dims)
-    models = [_start(sample, labels, form) for _, labels in starts]
+    if len(set(n_dims)) > 1:
+        match = partial(matching_dims, few - sample.shift, few_weights, n_dims=n_dims, centred=centred)
+        starts = [(name, match(labels=labels)[labels]) for name, labels in starts]
+    models = [model_of_labels(sample, labels, form) for _, labels in starts]
     if len(models) > 1:
-        best = leaders(sample, models, form, n_iter=_ITERATIONS, keep=2 if len(X) <= MOST_ROWS else 1)
+        best = leaders(sample, models, form, n_iter=_ITERATIONS, keep=2 if len(rows) <= MOST_ROWS else 1)
         models, starts = [model for _, model in best], [starts[place] for place, _ in best]
     names = [name for name, _ in starts]
-    if len(X) <= MOST_ROWS:
+    if len(rows) <= MOST_ROWS:
         return sample, form, models, names
-    data = _rows(X, weights, estimator, n_dims, ws)
+    data = _data(rows, weights, estimator, n_dims, ws)
     return data, _form(data, estimator, n_dims), [model.moved(sample.shift - data.shift) for model in models], names
 
 
-def _rows(X, weights, estimator, n_dims, ws):
-    def normal(*shape):
-        return torch.randn(*shape, generator=ws.generator, dtype=torch.float64, device="cpu").to(X.device)
+def _data(rows, weights, estimator, n_dims, ws):
+    normal = partial(_normal, ws.generator, ws.device)
+    width = len(n_dims) * max(n_dims)
+    return data_of(rows, weights, centred=estimator.mean == "free", width=width, randn=normal, device=ws.device)
 
-    return rows_of(X, weights, centred=estimator.mean == "free", width=len(n_dims) * max(n_dims), randn=normal)
+
+def _normal(generator, device, *shape):
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(device)
 
 
 def _form(data, estimator, n_dims):
     """Return what the model may learn; the noise has a floor that is not below the rounding of the largest entry."""
     centred, limits = estimator.mean == "free", torch.finfo(torch.float64)
-    rounding = limits.eps * float(torch.stack(data.X.aminmax()).abs().max())
+    rounding = limits.eps * largest_magnitude(data.rows, data.weights)
     floor = max(estimator.reg * mean_variance(data, centred=centred), rounding**2, limits.tiny**0.5)
     return Form(
         tuple(n_dims),
@@ -81,27 +91,20 @@ def _form(data, estimator, n_dims):
     )
 
 
-def _start(data, labels, form):
-    """Return the best model for labels, whose numbers follow where components of given dimensions fit best."""
-    if len(set(form.n_dims)) > 1:
-        X = data.X.double() - data.shift
-        weights = X.new_ones(len(X)) if data.weights is None else data.weights
-        labels = dims_matched(X, weights, labels, form.n_dims, centred=form.centred)
-    return model_of_labels(data, labels, form)
-
-
-def given_labels(estimator, X, ws):
+def given_labels(estimator, rows, ws):
     """Return the labels (n,) of an array or a callable, as 0, 1, ...; None where `init` is a name."""
     init, K = estimator.init, estimator.n_components
     if isinstance(init, str):
         return None
-    labels = np.asarray(init(ws.store(X), K, ws.random_state) if callable(init) else init)
-    if labels.shape != (len(X),):
-        raise ValueError(f"init has shape {labels.shape}, but X has n_samples={len(X)}. Pass one label for each row.")
+    labels = np.asarray(init(ws.store(rows.take(slice(None))), K, ws.random_state) if callable(init) else init)
+    if labels.shape != (len(rows),):
+        raise ValueError(
+            f"init has shape {labels.shape}, but X has n_samples={len(rows)}. Pass one label for each row."
+        )
     values, labels = np.unique(labels, return_inverse=True)
     if len(values) > K:
         raise ValueError(f"init has {len(values)} different labels for n_components={K}. Pass at most {K}.")
-    return torch.from_numpy(labels).to(X.device)
+    return torch.from_numpy(labels).to(ws.device)
 
 
 def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred: bool, n_init: int, generator):

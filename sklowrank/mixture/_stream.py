@@ -1,11 +1,12 @@
 """Stepwise expectation maximisation: statistics that forget, kept as a thin factor of each scatter matrix."""
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from ._expectation_maximization import Form, Moments, Rows, maximise, moments_by
-from ._low_rank_gaussian import Model, log_joint, responsibilities
+from ._expectation_maximization import Data, Form, Moments, by_posterior, maximise, moments_by
+from ._low_rank_gaussian import Model
 
 _SURPLUS = 8  # columns of a factor beyond the dimension
 
@@ -27,15 +28,11 @@ def statistics_of(model: Model) -> Statistics:
     return Statistics(model.weights, model.means, factors, along.sum(1) + n_noise * model.noise)
 
 
-def batch_statistics(data: Rows, model: Model, form: Form) -> Statistics:
+def batch_statistics(data: Data, model: Model, form: Form) -> Statistics:
     """Return the statistics of one batch under the model's responsibilities."""
     width = min(len(data.shift), max(form.n_dims) + _SURPLUS)
     wide = form._replace(n_dims=(width,) * len(form.n_dims))
-
-    def assign(Z, at):
-        return data.weigh(responsibilities(log_joint(Z, model))[0], at)
-
-    mass, means, bases, e, traces = moments_by(data, assign, model.means, wide)
+    mass, means, bases, e, traces = moments_by(data, partial(by_posterior, model), model.means, wide)[0]
     return Statistics(mass / mass.sum(), means + data.shift * form.centred, bases * e.sqrt()[:, None], traces)
 
 

@@ -35,11 +35,11 @@ class Ball(NamedTuple):
     bounds: tuple[np.ndarray, np.ndarray] | None
 
 
-def make_ball(X, terms: Terms, *, bounds, center, clip_norm, count_weight: float, n_groups: int) -> Ball:
+def make_ball(rows, terms: Terms, *, bounds, center, clip_norm, count_weight: float, n_groups: int) -> Ball:
     """Choose the ball, mechanism and noise."""
-    d = X.shape[1]
-    bounds = read_bounds(bounds, X, False, "similarity='linear'")
-    if issparse(X) and (bounds is not None or center is not None):
+    d = rows.shape[1]
+    bounds = read_bounds(bounds, rows, False, "similarity='linear'")
+    if rows.sparse and (bounds is not None or center is not None):
         raise ValueError("bounds and center cannot be had with sparse X, whose zeros stay zeros. Pass None.")
     low, high = (np.zeros(d), np.ones(d)) if bounds is None else bounds
     centre = np.zeros(d) if bounds is None else (low + high) / 2
@@ -61,11 +61,9 @@ def make_ball(X, terms: Terms, *, bounds, center, clip_norm, count_weight: float
     return Ball(centre, (high - low) * clip_norm, noise, count, bounds)
 
 
-def release_ball(terms, ball: Ball, X, groups, n_groups, batch_size, device, label, charge):
+def release_ball(terms, ball: Ball, rows, groups, n_groups, batch_size, label, charge):
     """Return the released sums (n_groups, d), and the released numbers of rows (n_groups,)."""
-    if ball.bounds is not None:
-        X = X.to(torch.float64).clamp(*(torch.from_numpy(end).to(X.device) for end in ball.bounds))
-    sums = ball_sums(X, ball.centre, ball.unit, groups, n_groups, batch_size, device)
+    sums = ball_sums(rows, ball.centre, ball.unit, groups, n_groups, batch_size, ball.bounds)
     return release(terms, ball.noise, sums, label, charge, ball.count, sizes(groups, n_groups))
 
 

@@ -1,6 +1,7 @@
 """Distances as sums of cosines along axes or directions, and squared distances as moments."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -104,18 +105,15 @@ def series_amplitudes(series: Series, mechanism: str) -> tuple[np.ndarray, float
     return np.cbrt(weights**2 / math.sqrt(2)), series.constant ** (2 / 3)
 
 
-def series_sums(X, box: Box, series: Series, amplitudes, n_bins: int, batch_size) -> np.ndarray:
+def series_sums(rows, box: Box, series: Series, amplitudes, n_bins: int, batch_size) -> np.ndarray:
     """Return the sums of all features over the rows, (J, 2 M) whole numbers."""
-    n, J = len(X), len(amplitudes)
-    size = 64 * J
-    counts = 0
-
-    def part(rows):
-        return bin_counts(coordinates(X[rows].double(), box, series), n_bins)
-
-    for block in in_blocks(part, n, rows_per_block(batch_size, n, size), bytes_per_row=size):
-        counts = counts + block
+    collect = partial(_bin_counts, box, series, n_bins)
+    (counts,) = rows.gather(collect, size=64 * len(amplitudes), batch_size=batch_size)
     return binned_sums(counts.cpu().numpy(), amplitudes, series.orders)
+
+
+def _bin_counts(box, series, n_bins, X):
+    return (bin_counts(coordinates(X.double(), box, series), n_bins),)
 
 
 def series_answers(Y, box: Box, series: Series, ratios, sketch) -> torch.Tensor:
@@ -140,23 +138,20 @@ def moment_norms(d: int) -> Norms:
     return Norms(math.sqrt(1.25), math.sqrt(d) + 0.5, d + 1)
 
 
-def moment_sums(X, box: Box, batch_size) -> np.ndarray:
+def moment_sums(rows, box: Box, batch_size) -> np.ndarray:
     """Return the sums of z and of |z|² - 1/2 over the rows, z = (x - middle) / half diagonal: (d + 1,) whole numbers.
 
     Proof of the sensitivity: entries of z are truncated towards zero, so |z| is at most one, and |z|² is computed from
     whole numbers and rounded down once.
     """
-    n, d = X.shape
-    middle, half = (torch.from_numpy(part).to(X.device) for part in box)
-    size = 48 * d
-    sums = torch.zeros(d + 1, dtype=torch.int64, device=X.device)
-
-    def part(rows):
-        inside = (X[rows].double() - middle).clamp(-half, half)
-        whole = (inside / (box.radius() * STEP)).mul_(SHRINK).trunc_().to(torch.int64)
-        squares = (whole.square().sum(1) >> 20) - (1 << 19)
-        return torch.cat([whole.sum(0), squares.sum(0, keepdim=True)])
-
-    for block in in_blocks(part, n, rows_per_block(batch_size, n, size), bytes_per_row=size):
-        sums += block
+    (sums,) = rows.gather(partial(_moment_sums, box), size=48 * rows.shape[1], batch_size=batch_size)
     return sums.cpu().numpy()
+
+
+def _moment_sums(box, X):
+    """What :func:`moment_sums` returns, of a block."""
+    middle, half = (torch.from_numpy(part).to(X.device) for part in box)
+    inside = (X.double() - middle).clamp(-half, half)
+    whole = (inside / (box.radius() * STEP)).mul_(SHRINK).trunc_().to(torch.int64)
+    squares = (whole.square().sum(1) >> 20) - (1 << 19)
+    return (torch.cat([whole.sum(0), squares.sum(0, keepdim=True)]),)

@@ -6,13 +6,12 @@ from a table, and sums are of integers. So neither the order of rows nor the siz
 digit, and one row changes the sums by no more than the norm of its own features. That is what sensitivities rely on.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
-
-from .._core.blocks import in_blocks, rows_per_block
 
 STEP = 2.0**-20  # of the lattice
 SHRINK = 1 - 2.0**-16  # of features, more than all rounding of floats: norms stay below those of real numbers
@@ -43,31 +42,30 @@ class Waves(NamedTuple):
         return (2 * np.pi / TURN * self.steps / self.unit[:, None]).T
 
 
-def wave_sums(X, waves: Waves, groups, n_groups: int, batch_size, device) -> np.ndarray:
+def wave_sums(rows, waves: Waves, groups, n_groups: int, batch_size, device) -> np.ndarray:
     """Return the sums of all features over the rows of each group, (n_groups, 2 M) whole numbers: cosines, then sines.
+
+    `groups` (n,) may be None where there is one group.
 
     Proof of the sensitivity: the entries of a row are truncated towards zero, so their squares are at most those of
     a_k cos(t_k) and a_k sin(t_k) times 2^20 (1 - 2^-16), t_k being the angle in the table. Hence the 2-norm is at most
     2^20 |a|_2, and the 1-norm 2^20 √2 |a|_1.
     """
-    n, M = X.shape[0], len(waves.amplitudes)
     steps = torch.from_numpy(waves.steps.astype(np.float64)).to(device)
-    tables, amplitudes = _tables(waves.amplitudes, device)
-    sums = torch.zeros(n_groups, 2 * M, dtype=torch.float64, device=device)
-    size = 256 * M  # some buffers of float64, in blocks that stay in a cache
+    collect = partial(_wave_sums, waves, steps, *_tables(waves.amplitudes, device), n_groups)
+    size = 256 * len(waves.amplitudes)  # some buffers of float64, in blocks that stay in a cache
+    (sums,) = rows.gather(collect, groups, size=size, batch_size=batch_size)
+    return sums.to(torch.int64).cpu().numpy()  # whole numbers below 2^53: exact in any order
 
-    def part(rows):
-        place = _phases(_coordinates(X, rows, waves, device), steps)
-        found = [_entries(table, place, amplitudes) for table in tables]
-        if n_groups == 1:
-            return torch.cat([entries.sum(0, dtype=torch.float64) for entries in found])[None]
-        group = groups[rows]
-        zero = torch.zeros(n_groups, M, dtype=torch.float64, device=device)
-        return torch.cat([zero.index_add(0, group, entries.double()) for entries in found], 1)
 
-    for block in in_blocks(part, n, rows_per_block(batch_size, n, size), bytes_per_row=size):
-        sums += block  # whole numbers below 2^53: exact in any order
-    return sums.to(torch.int64).cpu().numpy()
+def _wave_sums(waves, steps, tables, amplitudes, n_groups, X, groups):
+    """What :func:`wave_sums` returns, of a block, in float64."""
+    place = _phases(_coordinates(X, waves, steps.device), steps)
+    found = [_entries(table, place, amplitudes) for table in tables]
+    if n_groups == 1:
+        return (torch.cat([entries.sum(0, dtype=torch.float64) for entries in found])[None],)
+    zero = torch.zeros(n_groups, steps.shape[1], dtype=torch.float64, device=steps.device)
+    return (torch.cat([zero.index_add(0, groups, entries.double()) for entries in found], 1),)
 
 
 def _tables(amplitudes, device):
@@ -90,13 +88,13 @@ def _entries(table, place, amplitudes):
     return entries if amplitudes is None else (entries * amplitudes).trunc_()
 
 
-def _coordinates(X, rows, waves, device):
+def _coordinates(X, waves, device):
     """Return rows in whole units, in float64; sparse rows stay sparse."""
     if issparse(X):
-        part = X[rows].astype(np.float64)
+        part = X.astype(np.float64)
         part.data = np.clip(np.rint(part.data / waves.unit[part.indices]), -waves.limit, waves.limit)
         return part
-    part = X[rows].to(device, torch.float64)
+    part = X.to(device, torch.float64)
     if waves.box is not None:
         part = part.clamp(*(torch.from_numpy(end).to(device) for end in waves.box))
     origin, unit = (torch.from_numpy(value).to(device) for value in (waves.origin, waves.unit))
@@ -170,39 +168,41 @@ def binned_sums(counts: np.ndarray, amplitudes: np.ndarray, orders: np.ndarray) 
     return np.hstack([np.array(found[:columns]), np.array(found[columns:])])
 
 
-def ball_sums(X, centre, unit, groups, n_groups: int, batch_size, device) -> np.ndarray:
+def ball_sums(rows, centre, unit, groups, n_groups: int, batch_size, box=None) -> np.ndarray:
     """Return the sums of rows (x - centre) / unit, moved into the unit ball, by group: (n_groups, d) whole numbers.
+
+    With a box, the lowest and highest of each column, rows are moved into it first.
 
     Proof of the sensitivity: entries are truncated towards zero after a division by a norm that is computed from whole
     numbers, and shrunk by more than its rounding, so a row's 2-norm is at most 2^20.
     """
-    n, d = X.shape
-    sums = np.zeros((n_groups, d), dtype=np.int64)
-    size = 32 * d
+    collect = partial(_sparse_ball_sums if rows.sparse else _ball_sums, centre, unit, box, n_groups)
+    (sums,) = rows.gather(collect, groups, size=32 * rows.shape[1], batch_size=batch_size)
+    return sums.cpu().numpy()
 
-    def dense(rows):
-        low, wide = (torch.from_numpy(value).to(device) for value in (centre, unit))
-        whole = ((X[rows].to(device, torch.float64) - low) / wide / STEP).clamp_(-_FAR, _FAR).trunc_()
-        length = whole.to(torch.int64).square().sum(1).double().sqrt()
-        scale = (SHRINK / STEP / length.clamp(min=1.0)).clamp(max=1.0)
-        entries = (whole * scale[:, None]).trunc_().to(torch.int64)
-        zero = torch.zeros(n_groups, d, dtype=torch.int64, device=device)
-        return zero.index_add(0, groups[rows], entries).cpu().numpy()
 
-    def sparse(rows):
-        part = X[rows].astype(np.float64)
-        whole = np.trunc(np.clip(part.data / unit[part.indices] / STEP, -_FAR, _FAR))
-        row_of = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
-        squares = np.zeros(part.shape[0], dtype=np.int64)
-        np.add.at(squares, row_of, whole.astype(np.int64) ** 2)
-        scale = np.minimum(SHRINK / STEP / np.maximum(np.sqrt(squares.astype(np.float64)), 1.0), 1.0)
-        found = np.zeros((n_groups, d), dtype=np.int64)
-        np.add.at(
-            found, (groups[rows].cpu().numpy()[row_of], part.indices), np.trunc(whole * scale[row_of]).astype(int)
-        )
-        return found
+def _ball_sums(centre, unit, box, n_groups, X, groups):
+    """What :func:`ball_sums` returns, of a block."""
+    X = X.double()
+    low, wide = (torch.from_numpy(value).to(X.device) for value in (centre, unit))
+    if box is not None:
+        X = X.clamp(*(torch.from_numpy(end).to(X.device) for end in box))
+    whole = ((X - low) / wide / STEP).clamp_(-_FAR, _FAR).trunc_()
+    length = whole.to(torch.int64).square().sum(1).double().sqrt()
+    scale = (SHRINK / STEP / length.clamp(min=1.0)).clamp(max=1.0)
+    entries = (whole * scale[:, None]).trunc_().to(torch.int64)
+    zero = torch.zeros(n_groups, X.shape[1], dtype=torch.int64, device=X.device)
+    return (zero.index_add(0, groups, entries),)
 
-    step = rows_per_block(batch_size, n, size)
-    for block in in_blocks(sparse if issparse(X) else dense, n, step, bytes_per_row=size):
-        sums += block
-    return sums
+
+def _sparse_ball_sums(centre, unit, box, n_groups, X, groups):
+    """The same of a block of a CSR matrix, whose zeros stay zeros: there is neither a centre nor a box."""
+    part = X.astype(np.float64)
+    whole = np.trunc(np.clip(part.data / unit[part.indices] / STEP, -_FAR, _FAR))
+    row_of = np.repeat(np.arange(part.shape[0]), np.diff(part.indptr))
+    squares = np.zeros(part.shape[0], dtype=np.int64)
+    np.add.at(squares, row_of, whole.astype(np.int64) ** 2)
+    scale = np.minimum(SHRINK / STEP / np.maximum(np.sqrt(squares.astype(np.float64)), 1.0), 1.0)
+    found = np.zeros((n_groups, part.shape[1]), dtype=np.int64)
+    np.add.at(found, (groups.cpu().numpy()[row_of], part.indices), np.trunc(whole * scale[row_of]).astype(int))
+    return (torch.from_numpy(found),)

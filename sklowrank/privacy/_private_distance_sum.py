@@ -7,7 +7,8 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.validation import check_fit_data, check_new_data
+from .._core.rows import rows_of
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._distances import (
     Box,
@@ -123,6 +124,8 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         "n_bins": [Interval(Integral, 2, 65536, closed="both")],
         "n_directions": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
+
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     def __init__(
         self,
@@ -309,24 +312,24 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _release(self, X, first):
         terms = open_terms(self, first)
-        X = check_fit_data(self, X, reset=first)
+        X = check_fit_rows(self, X, reset=first)
         ws = open_workspace(X, device=self.device)
+        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.metric}"
         if first:
-            bounds = read_bounds(self.bounds, X, True, type(self).__name__)
+            bounds = read_bounds(self.bounds, rows, True, type(self).__name__)
             box = Box((bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2)
             series = self._series(box, terms)
-            count, noise = self._noise(series, X.shape[1], terms)
+            count, noise = self._noise(series, rows.shape[1], terms)
         else:
             check_same_promise(self, terms)
             bounds, box, series, count, noise = self._former()
-        rows, label = ws.load(X), f"{type(self).__name__}, {self.metric}"
         if series is None:
             sums = moment_sums(rows, box, self.batch_size)
         else:
             amplitudes = series_amplitudes(series, noise.mechanism)[0]
             sums = series_sums(rows, box, series, amplitudes, self.n_bins, self.batch_size).ravel()
-        sums, n_samples = release(terms, noise, sums[None], label, first, count, np.array([X.shape[0]]))
-        n_samples = float(X.shape[0]) if n_samples is None else max(1.0, float(n_samples[0]))
+        sums, n_samples = release(terms, noise, sums[None], label, first, count, np.array([len(rows)]))
+        n_samples = float(len(rows)) if n_samples is None else max(1.0, float(n_samples[0]))
         gain = 1.25**0.5 * box.radius() ** 2 if series is None else series.unit * _gain(series, noise.mechanism, count)
         kept = [list(box), None if series is None else list(series), count, noise.scale]
         remember(self, terms, noise, sums[0], kept, bounds=bounds, gain=gain, ws=ws, first=first)
@@ -373,7 +376,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         middle, half = (torch.from_numpy(part).to(ws.device) for part in box)
         inside = Y.clamp(middle - half, middle + half)
         if bool((inside != Y).any()):
-            warn_outside(stacklevel=4)
+            warn_outside()
         if series is None:
             z, radius = (inside - middle) / box.radius(), box.radius()
             length, n = z.square().sum(1), self.n_samples_

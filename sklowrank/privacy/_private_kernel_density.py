@@ -8,7 +8,8 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.validation import check_fit_data, check_new_data
+from .._core.rows import rows_of
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._kernels import KERNELS, log_normalizer
 from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
@@ -159,6 +160,8 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         "n_samples_hint": [Interval(Integral, 1, None, closed="left"), None],
         "query_margin": [Interval(Real, 0, None, closed="left")],
     }
+
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     def __init__(
         self,
@@ -352,13 +355,13 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     def _release(self, X, first):
         check_bandwidth(self.bandwidth)
         terms = open_terms(self, first)
-        X = check_fit_data(self, X, accept_sparse="csr", reset=first)
+        X = check_fit_rows(self, X, accept_sparse="csr", reset=first)
         ws = open_workspace(X, device=self.device)
-        plan = self._planned(X, terms) if first else former_plan(self, terms)
+        rows = rows_of(X, ws)
+        plan = self._planned(rows, terms) if first else former_plan(self, terms)
         label = f"{type(self).__name__}, {self.kernel} kernel"
-        rows = X if issparse(X) else ws.load(X)
         sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label, first)
-        n_samples = float(X.shape[0]) if count is None else max(1.0, float(count[0]))
+        n_samples = float(len(rows)) if count is None else max(1.0, float(count[0]))
         if first:
             self._kernel = [self.kernel, float(self.bandwidth)]
         store_waves(self, terms, plan, sums[0], ws, first)
@@ -366,12 +369,12 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
         return self
 
-    def _planned(self, X, terms):
+    def _planned(self, rows, terms):
         return make_plan(
-            X,
+            rows,
             terms,
             kernel=self.kernel,
-            bandwidth=np.full(X.shape[1], float(self.bandwidth)),
+            bandwidth=np.full(rows.shape[1], float(self.bandwidth)),
             bounds=self.bounds,
             n_components=self.n_components,
             count_weight=self.count_weight,

@@ -1,7 +1,6 @@
 """Differentially private classification by the mean similarity to the rows of each class."""
 
 import math
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,12 +10,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.validation import check_fit_data, check_new_data, on_host
+from .._core.rows import rows_of
+from .._core.validation import check_fit_rows, check_new_data, on_host
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyLeakWarning
 from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
 from ._kernels import KERNELS
-from ._release import CONSTRAINTS, STACKLEVEL, merge_sketches, open_terms, read_bounds, spent_of
+from ._release import CONSTRAINTS, merge_sketches, open_terms, read_bounds, spent_of
 from ._wave_sketch import check_bandwidth, former_plan, make_plan, release_waves, store_waves, wave_answers
 
 _WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
@@ -116,6 +117,8 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         "center": ["array-like", None],
         "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
+
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     def __init__(
         self,
@@ -318,18 +321,18 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     def _release(self, X, y, classes, first):
         check_bandwidth(self.bandwidth, auto=True)
         terms = open_terms(self, first)
-        X, y = check_fit_data(self, X, y, accept_sparse="csr", reset=first)
+        X, y = check_fit_rows(self, X, y, accept_sparse="csr", reset=first)
         check_classification_targets(y)
         ws = open_workspace(X, device=self.device)
+        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.similarity} similarity"
         known, codes = _encoded(y, classes if first else on_host(self.classes_))
         groups, C = torch.from_numpy(codes).to(ws.device), len(known)
-        label, rows = f"{type(self).__name__}, {self.similarity} similarity", X if issparse(X) else ws.load(X)
         linear = (self.similarity if first else self._similarity) == "linear"
         if linear:
-            ball = self._ball(X, terms, C) if first else former_ball(self, terms)
-            sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, ws.device, label, first)
+            ball = self._ball(rows, terms, C) if first else former_ball(self, terms)
+            sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, label, first)
         else:
-            plan = self._planned(X, terms, C) if first else former_plan(self, terms)
+            plan = self._planned(rows, terms, C) if first else former_plan(self, terms)
             sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label, first)
         for name in ("frequencies_", "amplitudes_") if first else ():  # of a former fit
             vars(self).pop(name, None)
@@ -337,7 +340,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             store_ball(self, terms, ball, sums, ws, first)
         else:
             store_waves(self, terms, plan, sums, ws, first)
-        counts, n_samples = torch.from_numpy(counts), float(X.shape[0])
+        counts, n_samples = torch.from_numpy(counts), float(len(rows))
         if first:
             own = isinstance(y, np.ndarray)
             self.classes_ = known if own else ws.store(torch.from_numpy(known).to(ws.device))
@@ -351,23 +354,23 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         return self
 
-    def _planned(self, X, terms, C):
+    def _planned(self, rows, terms, C):
         return make_plan(
-            X,
+            rows,
             terms,
             kernel=self.similarity,
-            bandwidth=self._bandwidth(X),
+            bandwidth=self._bandwidth(rows),
             bounds=self.bounds,
             n_components=self.n_components,
             count_weight=self.count_weight,
             n_groups=C,
         )
 
-    def _ball(self, X, terms, C):
+    def _ball(self, rows, terms, C):
         if not isinstance(self.class_weighting, str) or self.class_weighting != "average":
             raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
         return make_ball(
-            X,
+            rows,
             terms,
             bounds=self.bounds,
             center=self.center,
@@ -376,14 +379,14 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             n_groups=C,
         )
 
-    def _bandwidth(self, X):
+    def _bandwidth(self, rows):
         """Return the bandwidth of each column."""
-        d = X.shape[1]
+        d = rows.shape[1]
         if self.bandwidth != "auto":
             return np.full(d, float(self.bandwidth))
         if self.bounds is None:
             return np.full(d, _WIDTH * math.sqrt(d))
-        low, high = read_bounds(self.bounds, X, False, "")
+        low, high = read_bounds(self.bounds, rows, False, "")
         return _WIDTH_IN_BOX * math.sqrt(d) * (high - low)
 
     def _similarities(self, X, method):
@@ -429,11 +432,10 @@ def _encoded(y, classes):
     """Return the classes, sorted, and the place of each label; messages never name a label."""
     y = np.asarray(on_host(y))
     if classes is None:
-        warnings.warn(
+        warn(
             "classes are read from y, which reveals a class even if it has a single row. Pass classes that you know "
             "without looking.",
             PrivacyLeakWarning,
-            stacklevel=STACKLEVEL,
         )
         return np.unique(y, return_inverse=True)
     known = np.unique(np.asarray(classes))

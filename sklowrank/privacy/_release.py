@@ -1,7 +1,6 @@
 """One release: exact sums of features of private rows, integer noise on top, and the record of what it promises."""
 
 import math
-import warnings
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -11,7 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import Interval, StrOptions
-from .._core.validation import on_host
+from .._core.warn import warn
 from ._accountant import (
     SAMPLER_SHARE,
     BudgetError,
@@ -27,7 +26,6 @@ from ._noise import FLOAT_ERROR, Words, add_noise, resolve_backend, seeded_words
 
 _LARGE_DELTA = 1e-3
 _COUNT_SHARE = 0.1  # of the sensitivity, for the count under Laplace noise
-STACKLEVEL = 5  # of warnings: past the helper, _release, fit and the wrapper of _fit_context, to the user's line
 
 CONSTRAINTS = {  # of the parameters that all private estimators share
     "epsilon": [Interval(Real, 0, None, closed="neither")],
@@ -96,19 +94,17 @@ def open_terms(estimator, first: bool = True) -> Terms:
     if estimator.mechanism == "gaussian" and delta == 0:
         raise ValueError("mechanism='gaussian' needs delta > 0. Pass a delta far below 1 / n_samples, or 'laplace'.")
     if delta >= _LARGE_DELTA:
-        warnings.warn(
+        warn(
             f"delta={delta:g} is large: with that chance the promise does not hold. Keep it far below 1 / n_samples.",
             PrivacyWarning,
-            stacklevel=STACKLEVEL,
         )
     seeded = estimator.random_state is not None
     words, generator = _sources(estimator, 0 if first else estimator._spent[4])
     if seeded:
-        warnings.warn(
+        warn(
             "random_state makes the noise reproducible: whoever knows the seed can subtract it. For a release pass "
             "None, and feature_random_state where frequencies have to be the same.",
             PrivacyLeakWarning,
-            stacklevel=STACKLEVEL,
         )
     mechanisms = ("gaussian", "laplace") if estimator.mechanism == "auto" else (estimator.mechanism,)
     allowed = tuple(name for name in mechanisms if delta > 0 or name == "laplace")
@@ -156,20 +152,18 @@ def _affordable(terms):
     return tuple(found)
 
 
-def read_bounds(bounds, X, needed: bool, what: str, stacklevel: int = STACKLEVEL):
-    """Return (lowest, highest) of each column, public or read from X with a warning; None where not needed."""
+def read_bounds(bounds, rows, needed: bool, what: str):
+    """Return (lowest, highest) of each column, public or read from rows with a warning; None where not needed."""
     if bounds is None and not needed:
         return None
-    d = X.shape[1]
+    d = rows.shape[1]
     if bounds is None:
-        warnings.warn(
+        warn(
             f"{what} needs bounds, and none were given: they are read from the private rows, which reveals the rows at "
             "the ends. Pass bounds=(lowest, highest) that you know without looking.",
             PrivacyLeakWarning,
-            stacklevel=stacklevel,
         )
-        values = np.asarray(on_host(X), dtype=np.float64)
-        low, high = values.min(axis=0), values.max(axis=0)
+        low, high = (end.cpu().numpy() for end in rows.gather(_ends, size=24 * d, merge=_outer_ends))
         return low, np.where(high > low, high, low + 1)
     try:
         low, high = (np.array(np.broadcast_to(np.asarray(end, dtype=np.float64), (d,))) for end in bounds)
@@ -180,6 +174,15 @@ def read_bounds(bounds, X, needed: bool, what: str, stacklevel: int = STACKLEVEL
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError("bounds has to be (lowest, highest), finite, with lowest < highest in every column.")
     return low, high
+
+
+def _ends(X):
+    """Return the lowest and the highest of each column of a block."""
+    return X.amin(0).double(), X.amax(0).double()
+
+
+def _outer_ends(a, b):
+    return torch.minimum(a[0], b[0]), torch.maximum(a[1], b[1])
 
 
 def count_amplitude(mechanism: str, norms: Norms, weight: float) -> float:
@@ -312,11 +315,10 @@ def alike(a, b) -> bool:
     return np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
 
 
-def warn_outside(stacklevel: int) -> None:
+def warn_outside() -> None:
     """Say that queries were moved."""
-    warnings.warn(
+    warn(
         "Some queries lie outside the bounds and were moved to their edge. Widen bounds before the fit, or raise "
         "query_margin where there is one.",
         UserWarning,
-        stacklevel=stacklevel,  # the user's own line
     )

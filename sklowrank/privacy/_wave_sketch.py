@@ -11,7 +11,6 @@ from .._core.blocks import in_blocks, rows_per_block
 from ._kernels import grid_size, grid_waves, random_waves
 from ._lattice import SHRINK, Waves, sizes, wave_sums
 from ._release import (
-    STACKLEVEL,
     Noise,
     Norms,
     Terms,
@@ -51,7 +50,7 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    X,
+    rows,
     terms: Terms,
     *,
     kernel: str,
@@ -70,8 +69,8 @@ def make_plan(
     of rows is public if one row takes the place of another, but the sizes of classes are not: the label may be what
     differs.
     """
-    bounds = read_bounds(bounds, X, feature_map == "fourier", "feature_map='fourier'", STACKLEVEL + 2)
-    if bounds is not None and issparse(X):
+    bounds = read_bounds(bounds, rows, feature_map == "fourier", "feature_map='fourier'")
+    if bounds is not None and rows.sparse:
         raise ValueError(
             "bounds cannot be had with sparse X, whose zeros stay zeros. Pass bounds=None, or X.toarray()."
         )
@@ -98,7 +97,7 @@ def make_plan(
     if grids:
         waves, room = grids[noise.mechanism][0], margin * float(bandwidth[0])
     else:
-        origin = np.zeros(X.shape[1]) if bounds is None else (bounds[0] + bounds[1]) / 2
+        origin = np.zeros(rows.shape[1]) if bounds is None else (bounds[0] + bounds[1]) / 2
         waves, room = random_waves(kernel, len(ratios), origin, bandwidth, terms.generator), None
     return Plan(waves._replace(amplitudes=amplitudes, box=bounds), ratios, noise, count, bounds, room)
 
@@ -149,11 +148,11 @@ def norms_of(amplitudes: np.ndarray) -> Norms:
     return Norms(float(np.linalg.norm(amplitudes)), float(np.sqrt(2) * amplitudes.sum()), 2 * len(amplitudes))
 
 
-def release_waves(terms, plan: Plan, X, groups, n_groups, batch_size, device, label, charge):
+def release_waves(terms, plan: Plan, rows, groups, n_groups, batch_size, device, label, charge):
     """Return the released sums (n_groups, 2 M), and the released numbers of rows (n_groups,), None where public."""
-    sums = wave_sums(X, plan.waves, groups, n_groups, batch_size, device)
-    rows = np.array([X.shape[0]]) if groups is None else sizes(groups, n_groups)
-    return release(terms, plan.noise, sums, label, charge, plan.count, rows)
+    sums = wave_sums(rows, plan.waves, groups, n_groups, batch_size, device)
+    counts = np.array([len(rows)]) if groups is None else sizes(groups, n_groups)
+    return release(terms, plan.noise, sums, label, charge, plan.count, counts)
 
 
 def wave_answers(Y, frequencies, origin, sketch, ratios) -> torch.Tensor:
@@ -210,7 +209,7 @@ def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:
     low, high = (torch.from_numpy(end).to(Y.device) for end in estimator.bounds_)
     inside = Y.clamp(low - margin, high + margin)
     if bool((inside != Y).any()):
-        warn_outside(stacklevel=5)
+        warn_outside()
     return inside
 
 

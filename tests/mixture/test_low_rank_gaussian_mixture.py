@@ -11,6 +11,8 @@ from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
+from sklowrank._core import blocks
+from sklowrank._core.rows import Rows
 from sklowrank._core.workspace import open_workspace
 from sklowrank.cluster import KSubspaces, _k_subspaces_starts
 from sklowrank.datasets import make_union_of_subspaces
@@ -204,7 +206,7 @@ def test_the_m_step_is_the_maximiser():
         model = LowRankGaussianMixture(3, init=y, max_iter=1, tol=1e9, **options).fit(X)
         labels = model.labels_
         start = LowRankGaussianMixture(3, init=labels, max_iter=1, tol=1e9, **options)
-        data, _, (best,), _ = start._begin(torch.from_numpy(X), None, open_workspace(X))
+        data, _, (best,), _ = start._begin(Rows(X, open_workspace(X)), None, open_workspace(X))
         rows = torch.from_numpy(X) - data.shift
         own = torch.from_numpy(labels)[:, None]
 
@@ -223,13 +225,7 @@ def test_blocks_and_sketches_agree_with_one_block(monkeypatch):
     X, y, _ = pieces(300)
     fit = LowRankGaussianMixture(3, n_dims=2, init=y, tol=1e-10).fit
     whole = fit(X)
-    rows_of = em.rows_of
-
-    def in_blocks(*args, **options):
-        data = rows_of(*args, **options)
-        return em.Rows(data.X, data.weights, data.shift, 37, data.randn)
-
-    monkeypatch.setattr(_starts, "rows_of", in_blocks)
+    monkeypatch.setattr(blocks, "_AUTO_BYTES", 37 * 32 * (12 + 3 * 2))  # 37 rows and their coordinates
     streamed = fit(X)
     np.testing.assert_allclose(streamed.score_samples(X), whole.score_samples(X), atol=1e-8)
     monkeypatch.setattr(em, "_WIDE", 4)

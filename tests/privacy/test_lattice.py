@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.sparse import csr_matrix
 
+from sklowrank._core.rows import Rows
 from sklowrank.privacy._distances import (
     Box,
     along_columns,
@@ -34,12 +35,12 @@ def waves_of(kind, mechanism="gaussian"):
 
 def sums_of(kind, X, batch_size=16):
     """Exact sums of every kind of feature, one row of whole numbers."""
-    X = torch.from_numpy(np.ascontiguousarray(X))
+    X = Rows(torch.from_numpy(np.ascontiguousarray(X)))
     if kind in ("random", "grid"):
         return wave_sums(X, waves_of(kind), None, 1, batch_size, CPU).ravel()
     if kind == "ball":
         groups = torch.zeros(len(X), dtype=torch.int64)
-        return ball_sums(X, np.zeros(3), np.full(3, 0.8), groups, 1, batch_size, CPU).ravel()
+        return ball_sums(X, np.zeros(3), np.full(3, 0.8), groups, 1, batch_size).ravel()
     if kind == "moments":
         return moment_sums(X, BOX, batch_size)
     series = series_of(kind)
@@ -104,19 +105,19 @@ def test_entries_are_those_of_the_formula():
 def test_groups_are_sums_of_their_rows():
     X, groups = torch.from_numpy(ROWS), torch.arange(60) % 3
     waves = waves_of("random")
-    together = wave_sums(X, waves, groups, 3, 16, CPU)
+    together = wave_sums(Rows(X), waves, groups, 3, 16, CPU)
     for k in range(3):
-        assert np.array_equal(together[k], wave_sums(X[groups == k], waves, None, 1, 16, CPU)[0])
+        assert np.array_equal(together[k], wave_sums(Rows(X[groups == k]), waves, None, 1, 16, CPU)[0])
 
 
 def test_sparse_rows_add_what_dense_rows_do():
     X = np.where(RNG.random((40, 300)) < 0.1, RNG.normal(size=(40, 300)), 0)
     waves = random_waves("gaussian", 20, np.zeros(300), np.full(300, 2.0), np.random.default_rng(3))
-    dense = wave_sums(torch.from_numpy(X), waves, None, 1, 8, CPU)
-    assert np.array_equal(wave_sums(csr_matrix(X), waves, None, 1, 8, CPU), dense)
+    dense = wave_sums(Rows(torch.from_numpy(X)), waves, None, 1, 8, CPU)
+    assert np.array_equal(wave_sums(Rows(csr_matrix(X)), waves, None, 1, 8, CPU), dense)
     groups = torch.arange(40) % 2
-    ball = ball_sums(torch.from_numpy(X), np.zeros(300), np.full(300, 0.5), groups, 2, 8, CPU)
-    assert np.array_equal(ball_sums(csr_matrix(X), np.zeros(300), np.full(300, 0.5), groups, 2, 8, CPU), ball)
+    ball = ball_sums(Rows(torch.from_numpy(X)), np.zeros(300), np.full(300, 0.5), groups, 2, 8)
+    assert np.array_equal(ball_sums(Rows(csr_matrix(X)), np.zeros(300), np.full(300, 0.5), groups, 2, 8), ball)
 
 
 def test_products_are_exact_in_any_order():

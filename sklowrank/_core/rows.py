@@ -1,0 +1,144 @@
+"""Tables whose rows are read in blocks: arrays of this process, on disk or in memory. Sums over rows are made here.
+
+A statistic of a method is three pure functions: one of a block of rows and of what belongs to them (labels, weights),
+one that merges two results, one that finishes. What :meth:`Rows.gather` is given runs alike on blocks of an array and
+on the partitions of a cluster (:mod:`sklowrank.distributed`), so it is a function of a module, or a partial of one.
+"""
+
+from collections.abc import Callable
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+
+from .blocks import in_blocks, rows_per_block
+from .compat import check_sample_weight
+from .workspace import Workspace, is_remote
+
+_SHARE_OF_DEVICE = 0.25  # of a device's free memory that a table may take; a larger one stays with the host
+
+
+def added(a: tuple, b: tuple) -> tuple:
+    """Merge two results: tensors and numbers are added, lists (of what belongs to rows) are put in a row."""
+    return tuple(x + y for x, y in zip(a, b))
+
+
+class Rows:
+    """The rows of an array.
+
+    Parameters
+    ----------
+    X : tensor, CSR matrix, or anything that slices into arrays, of shape (n, D)
+        Floating values. What cannot be shared with torch (a memmap opened for reading, a data set on disk) is copied
+        block by block. Blocks of a CSR matrix are CSR matrices.
+    ws : Workspace or None
+        Where to compute; not needed for a tensor that lies there.
+    """
+
+    def __init__(self, X: Any, ws: Workspace | None = None):
+        self.source = self.outline = X  # what the user gave, and what has its shape and library
+        self.shape, self.sparse = tuple(X.shape), issparse(X)
+        self._ws = ws
+        self._X = ws.load(X) if ws is not None and _can_lie_there(X, ws) else X
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, at) -> torch.Tensor:
+        """Return some rows, a slice or positions (m,), in the working precision."""
+        if self.sparse or isinstance(self._X, torch.Tensor):
+            return self._X[at]
+        return self._ws.load(self._X[at.cpu().numpy() if isinstance(at, torch.Tensor) else at])  # type: ignore[union-attr]
+
+    def gather(self, compute: Callable, *beside, size: int, batch_size: int | str = "auto", merge: Callable = added):
+        """Return the merged results of ``compute(block, *parts)`` over blocks of rows.
+
+        `beside` are tensors (n, ...) of which each block gets its part, or None. `size` is what a row takes in bytes
+        while `compute` runs; it must change nothing.
+        """
+
+        def part(rows):
+            return compute(self.take(rows), *(b if b is None else b[rows] for b in beside))
+
+        block = rows_per_block(batch_size, len(self), size)
+        return reduce(merge, in_blocks(part, len(self), block, bytes_per_row=size))
+
+    def fit_in_one_block(self, size: int) -> bool:
+        """True where the rows are at hand and `gather` would take them all at once."""
+        return rows_per_block("auto", len(self), size) >= len(self)
+
+
+def rows_of(X: Any, ws: Workspace | None = None) -> Any:
+    """Return the rows of validated X; the partitions of a cluster are rows already."""
+    return X if is_remote(X) else Rows(X, ws)
+
+
+def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:
+    """Return weights of rows (n,) in float64, or None where there are none."""
+    if sample_weight is None:
+        return None
+    return ws.exact().load(check_sample_weight(sample_weight, rows.outline, ensure_non_negative=True)).double()
+
+
+def largest_magnitude(rows, weights: torch.Tensor | None = None) -> float:
+    """Return the largest magnitude of an entry in rows of positive weight."""
+    size = 3 * 8 * rows.shape[1]
+    return float(rows.gather(_largest, weights, size=size, merge=torch.maximum))
+
+
+def _largest(X, w):
+    X = X if w is None else X[w > 0]
+    return torch.stack(X.aminmax()).abs().amax().double() if X.numel() else X.new_zeros((), dtype=torch.float64)
+
+
+def answers(rows, compute: Callable, *, size: int, batch_size: int | str = "auto") -> torch.Tensor:
+    """Return ``compute(block)`` of all rows, in their order."""
+    return torch.cat(rows.gather(partial(_listed, compute), size=size, batch_size=batch_size)[0])
+
+
+def _listed(compute, X):
+    return ([compute(X)],)
+
+
+def _can_lie_there(X, ws) -> bool:
+    """True where a whole array may be shared with torch, or be copied to the device."""
+    if not isinstance(X, np.ndarray):
+        return not (issparse(X) or isinstance(X, SlicedArray))
+    if ws.device.type == "cuda":
+        return X.nbytes <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(ws.device)[0]
+    return X.flags.writeable and X.flags.c_contiguous
+
+
+class SlicedArray:
+    """An array that is known by its slices alone: each comes as finite floats.
+
+    Parameters
+    ----------
+    source : object with `shape`, `dtype` and slices that are arrays
+        A memmap of integers, a data set of HDF5 or Zarr.
+    """
+
+    def __init__(self, source):
+        self._source = source
+        self.shape = tuple(source.shape)
+        self.dtype = np.dtype(np.float32 if source.dtype == np.float32 else np.float64)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, at) -> np.ndarray:
+        rows = np.asarray(self._source[at], dtype=self.dtype)
+        if not np.isfinite(rows).all():
+            raise ValueError("Input X contains NaN or infinity. Fill or drop the rows that have them.")
+        return rows
+
+
+def is_sliced(X) -> bool:
+    """True for what has shape, dtype and slices but is no array: a data set on disk. And for memmaps of other types."""
+    if isinstance(X, np.ndarray):
+        return isinstance(X, np.memmap) and X.ndim == 2 and X.dtype.kind in "iub"
+    known = any(hasattr(X, name) for name in ("__array_namespace__", "iloc", "columns", "nnz", "toarray"))
+    sliced = all(hasattr(X, name) for name in ("shape", "dtype", "__getitem__"))
+    return sliced and not known and not isinstance(X, torch.Tensor) and len(X.shape) == 2 and X.dtype.kind in "fiub"
