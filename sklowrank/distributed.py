@@ -176,7 +176,7 @@ class PartitionedRows:
         task, compute = dask.delayed(walk, pure=False), dask.delayed(compute, pure=False, traverse=False)
         results = []
         for part, start, stop in zip(self._parts, self._starts, self._starts[1:]):
-            pieces = [b if b is None else b[start:stop].numpy() for b in beside]
+            pieces = [_own(b, slice(start, stop)) for b in beside]
             results.append(task(part, pieces, compute, merge))
         join = dask.delayed(merge, pure=False)
         while len(results) > 1:  # neighbours are merged, so that what belongs to rows stays in their order
@@ -199,11 +199,16 @@ def _picked(part, at, dtype):
     return np.asarray(part)[at].astype(dtype, copy=False)
 
 
+def _own(values, rows):
+    """Return some rows of what lies beside X, in memory of their own: a slice of a tensor is sent as a whole."""
+    part = values if values is None else values[rows]
+    return part.clone() if isinstance(part, torch.Tensor) else part
+
+
 def _over_blocks(part, pieces, compute, merge, *, dtype, device, size, batch_size):
     """Run on a worker: gather from the blocks of one partition, on the worker's device."""
     X = np.require(np.asarray(part), dtype=dtype, requirements=["C", "W"])
     ws = open_workspace(X, device=device)
-    pieces = [piece if piece is None else torch.from_numpy(np.require(piece, requirements="W")) for piece in pieces]
     compute, pieces = _moved(compute, ws.device), _moved(pieces, ws.device)
     result = Rows(X, ws).gather(compute, *pieces, size=size, batch_size=batch_size, merge=merge)
     return _moved(result, torch.device("cpu"))

@@ -55,7 +55,7 @@ class Rows:
     def gather(self, compute: Callable, *beside, size: int, batch_size: int | str = "auto", merge: Callable = added):
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows.
 
-        `beside` are tensors (n, ...) of which each block gets its part, or None. `size` is what a row takes in bytes
+        `beside` are tensors or arrays (n, ...) of which each block gets its part, or None. `size` is what a row takes in bytes
         while `compute` runs; it must change nothing.
         """
 
@@ -71,8 +71,8 @@ class Rows:
 
 
 def rows_of(X: Any, ws: Workspace | None = None) -> Any:
-    """Return the rows of validated X; the partitions of a cluster are rows already."""
-    return X if is_remote(X) else Rows(X, ws)
+    """Return the rows of validated X, which may be rows already: those of a cluster are."""
+    return X if isinstance(X, Rows) or is_remote(X) else Rows(X, ws)
 
 
 def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:

@@ -1,41 +1,51 @@
 """Columns centred and scaled, in float64 and in blocks, whatever precision goes on with them."""
 
+from functools import partial
+from typing import Any
+
 import torch
 
 from .blocks import in_blocks, rows_per_block
+from .rows import largest_magnitude, rows_of
 
 
-def standardization(
-    X: torch.Tensor, how: str | bool, share: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
+def standardization(X: Any, how: str | bool, share: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean and the scale of the columns, in float64: one scale for all, one for each, or neither.
 
-    Where a scale is zero, or no more than the rounding of what is subtracted, it is one. `share` (n,) are weights of
-    rows that sum to one.
+    X is a tensor, or rows that are read in blocks. Where a scale is zero, or no more than the rounding of what is
+    subtracted, it is one. `share` (n,) are weights of rows that sum to one.
     """
-    n, D = X.shape
-    mean = torch.zeros(D, dtype=torch.float64, device=X.device)
+    rows = rows_of(X)
+    (n, D), device = rows.shape, X.device if share is None else share.device
+    mean = torch.zeros(D, dtype=torch.float64, device=device)
     if not how:
         return mean, torch.ones_like(mean)
-    largest = X.abs().amax().double() if n else mean.amax()
-    size = torch.ldexp(torch.ones_like(largest), torch.frexp(largest).exponent)  # a power of two: nothing is rounded
-    step = max(1, rows_per_block("auto", n, 8 * D))
-    share = torch.full((n,), 1 / max(n, 1), dtype=torch.float64, device=X.device) if share is None else share
-    blocks = [slice(start, start + step) for start in range(0, n, step)]
-    for rows in blocks:
-        mean += share[rows] @ (X[rows].double() / size)
-    variance, rest = torch.zeros_like(mean), torch.zeros_like(mean)
-    for rows in blocks:
-        centred = X[rows].double() / size - mean
-        variance += share[rows] @ centred.square()
-        rest += share[rows] @ centred
-    mean += rest  # the rounding of the first sum: afterwards a constant column is zero to the last digit
+    size = largest_magnitude(rows) if n else 0.0
+    unit = torch.ldexp(torch.ones_like(mean[0]), torch.frexp(mean.new_tensor(size)).exponent)  # rounds nothing off
+
+    def mean_of(collect):
+        sums = rows.gather(collect, share, size=16 * D)
+        return sums if share is not None else tuple(part / n for part in sums)
+
+    (mean,) = mean_of(partial(_first_sum, unit))
+    variance, rest = mean_of(partial(_central_sums, unit, mean))
+    mean = mean + rest  # the rounding of the first sum: afterwards a constant column is zero to the last digit
     if how == "global":
         variance = variance.mean().expand(D)
     scale, rounding = variance.sqrt(), 8 * n**0.5 * torch.finfo(torch.float64).eps * mean.abs()
     if how == "global":
         rounding = rounding.amax()
-    return mean * size, torch.where(scale > rounding, scale * size, 1.0)
+    return mean * unit, torch.where(scale > rounding, scale * unit, 1.0)
+
+
+def _first_sum(unit, X, share):
+    Z = X.double() / unit
+    return (Z.sum(0) if share is None else share @ Z,)
+
+
+def _central_sums(unit, mean, X, share):
+    Z = X.double() / unit - mean
+    return (Z.square().sum(0), Z.sum(0)) if share is None else (share @ Z.square(), share @ Z)
 
 
 def standardized(

@@ -42,7 +42,8 @@ class Workspace:
         if not isinstance(array, torch.Tensor):
             if self.home is not None and not isinstance(array, np.ndarray):
                 array = move_to(array, xp=np, device="cpu")
-            array = torch.from_numpy(np.require(array, requirements=["C", "W"]))
+            array = np.require(array, requirements=["C", "W"])
+            array = torch.from_numpy(array.copy() if min(array.strides, default=0) < 0 else array)  # of a single row
         return array.detach().to(self.device, self.dtype if array.is_floating_point() else None)
 
     def store(self, tensor: torch.Tensor) -> Any:

@@ -4,6 +4,7 @@ Only the order of the distances from each landmark counts. The features are many
 their principal components, :attr:`Features.targets`.
 """
 
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from sklearn.exceptions import DataDimensionalityWarning
 from sklearn.utils import check_consistent_length
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.validation import check_fit_data, on_host
+from .._core.validation import check_fit_data, check_fit_rows, on_host
 from .._core.warn import warn
 from ._metric_spaces import distances, points_of, resolve_metric
 
@@ -21,6 +22,7 @@ _KEPT, _KEPT_AT_LEAST = 0.95, 64  # share of the features' variance that their p
 _RANK = 1e-10  # eigenvalues below this share of the largest are zero
 _RADII_ROWS = 50_000  # at most, for the radii of balls
 _PRINCIPAL_ROWS = 4000  # at most, for the principal components
+_KEPT_BYTES = 1 << 28  # of targets
 _SORTED_COLUMNS = 8  # by which points are put in order
 
 
@@ -43,16 +45,37 @@ class Features(NamedTuple):
 
     balls: Balls
     landmarks: np.ndarray  # (m,) rows of the landmarks, or columns
-    targets: torch.Tensor  # (n, r) principal components of the centred features times the root of their weights
-    basis: torch.Tensor  # (m t, r) orthonormal columns: their axes
+    points: Any  # (n, ...) the responses as points of their space
+    basis: torch.Tensor  # (m t, r) orthonormal columns: axes of the centred features times the root of their weights
+    targets: torch.Tensor | None  # (n, r) principal components along them; None where they take too much memory
+
+    def beside(self) -> Any:
+        """Return what has to be at hand, row by row, for :meth:`reader`."""
+        return self.points if self.targets is None else self.targets
+
+    def reader(self):
+        """Return the function from parts of :meth:`beside` to targets."""
+        return _as_they_are if self.targets is not None else partial(_targets_of, self.balls, self.basis)
 
 
-def ball_features(y, *, metric, n_landmarks, n_thresholds, device, sample_weight=None, dtype=torch.float64) -> Features:
+def _as_they_are(targets):
+    return targets
+
+
+def _targets_of(balls, basis, points):
+    D = distances(points, balls.centres, balls.metric).to(basis.device)
+    return _centred(balls, _bins(D, balls.radii)) @ basis
+
+
+def ball_features(
+    y, *, metric, n_landmarks, n_thresholds, device, sample_weight=None, dtype=torch.float64, whole=True
+) -> Features:
     """Choose landmarks and radii among responses y, and return the features of all of them.
 
     Nothing is drawn: landmarks are spread evenly over the responses in lexicographic order, and radii are order
     statistics of the distances, so a row of weight two is as good as two rows. Labels are the exception: each class,
-    up to `n_landmarks`, is one ball, and all weigh the same. Targets are kept in `dtype`.
+    up to `n_landmarks`, is one ball, and all weigh the same. Targets are kept in `dtype`; unless `whole`, only where
+    they take 256 MB at most.
 
     Raises
     ------
@@ -67,8 +90,7 @@ def ball_features(y, *, metric, n_landmarks, n_thresholds, device, sample_weight
     order = _in_order(points, metric)
     landmarks, shares = _landmarks(points, metric, order, weight, n_landmarks)
     centres = torch.from_numpy(landmarks) if metric == "precomputed" else points[landmarks]
-    everything = np.arange(n)
-    blocks = _distances_in_blocks(points, everything, centres, metric, device)
+    known = None
     if metric == "discrete":
         radii, shares_of_radii = torch.zeros(2, len(landmarks), 1, dtype=torch.float64, device=device)
         shares_of_radii += 1
@@ -76,25 +98,39 @@ def ball_features(y, *, metric, n_landmarks, n_thresholds, device, sample_weight
         rows, row_weight = _spread(order, weight, _RADII_ROWS)
         D = torch.cat(list(_distances_in_blocks(points, rows, centres, metric, device)))
         radii, shares_of_radii = _order_statistics(D.T.contiguous(), row_weight.to(device), n_thresholds)
-        if len(rows) == n:  # then they are known already
-            blocks = [D[np.argsort(rows)]]
+        if len(rows) == n:
+            known = D[np.argsort(rows)]
     weights = torch.from_numpy(shares).to(device)[:, None] * shares_of_radii
     balls = Balls(metric, centres, radii, weights.flatten(), torch.empty(0, dtype=torch.float64, device=device))
-    bins = torch.cat([_bins(D, radii) for D in blocks])
-    if bool((bins == bins[0]).all()):
-        raise ValueError("y is constant: all responses are equally far from one another. There is nothing to explain.")
-    share = torch.from_numpy(weight / weight.sum()).to(device)
-    balls = balls._replace(means=_means(bins, share, radii.shape[1]))
-    basis = _principal_axes(balls, bins, *_spread(order, weight, _PRINCIPAL_ROWS))
-    size = 16 * len(balls.means)
-    step = rows_per_block("auto", n, size)
-    targets = in_blocks(lambda part: (_centred(balls, bins[part]) @ basis).to(dtype), n, step, bytes_per_row=size)
-    return Features(balls, landmarks, torch.cat(list(targets)), basis)
+    blocks = _distances_in_blocks(points, np.arange(n), centres, metric, device) if known is None else [known]
+    balls = balls._replace(means=_means((_bins(D, radii) for D in blocks), weight / weight.sum(), radii.shape[1]))
+    few, few_weights = _spread(order, weight, _PRINCIPAL_ROWS)
+    D = torch.cat(list(_distances_in_blocks(points, few, centres, metric, device))) if known is None else known[few]
+    basis = _principal_axes(balls, _bins(D, radii), few_weights)
+    targets = None
+    if whole or n * basis.shape[1] * dtype.itemsize <= _KEPT_BYTES:
+        blocks = _distances_in_blocks(points, np.arange(n), centres, metric, device) if known is None else [known]
+        size = 16 * len(balls.means)
+        targets = torch.cat(
+            [
+                part
+                for D in blocks
+                for part in in_blocks(
+                    lambda rows, D=D: (_centred(balls, _bins(D[rows], radii)) @ basis).to(dtype),
+                    len(D),
+                    rows_per_block("auto", len(D), size),
+                    bytes_per_row=size,
+                )
+            ]
+        )
+    return Features(balls, landmarks, points, basis, targets)
 
 
 def check_pairs(estimator, X, y, **kwargs):
     """Validate features X, and that there are as many responses y; these are checked where their metric is known."""
-    X = check_fit_data(estimator, X, None if y is None else "no_validation", ensure_min_samples=2, **kwargs)
+    if y is None:
+        check_fit_data(estimator, X, None, ensure_min_samples=2, **kwargs)  # which raises
+    X = check_fit_rows(estimator, X, ensure_min_samples=2, **kwargs)
     check_consistent_length(X, y)
     return X
 
@@ -185,9 +221,18 @@ def explained_by(estimator, y, predictors: torch.Tensor, ends, ws) -> np.ndarray
 
 def loadings_of(features: Features, predictors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Return the loadings (k, m t) of the weighted least squares prediction of the features."""
+    return loadings_from(*loading_sums(predictors, weight, features.targets), features.basis)
+
+
+def loading_sums(predictors, weight, targets) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums over rows that :func:`loadings_from` needs."""
     weighted = (weight[:, None] * predictors).T
-    inverse = torch.linalg.pinv(weighted @ predictors, rtol=_RANK, hermitian=True)  # predictors may be zero
-    return inverse @ (weighted @ features.targets) @ features.basis.T
+    return weighted @ predictors, weighted @ targets
+
+
+def loadings_from(gram, products, basis) -> torch.Tensor:
+    """Return loadings (k, m t) from the products of predictors with one another and with targets."""
+    return torch.linalg.pinv(gram, rtol=_RANK, hermitian=True) @ products @ basis.T  # predictors may be zero
 
 
 # Landmarks and radii
@@ -291,10 +336,23 @@ def _bins(D, radii):
     return torch.searchsorted(radii, D.T.contiguous()).T.to(torch.uint8)
 
 
-def _means(bins, share, count):
-    """Return the mean of each feature, rows weighted."""
-    found = [torch.bincount(column, share, minlength=count + 1)[:count].cumsum(0) for column in bins.long().T]
-    return torch.stack(found).flatten().clamp(max=1)
+def _means(blocks, share, count):
+    """Return the mean of each feature, rows weighted, from blocks of bins (b, m).
+
+    Raises
+    ------
+    ValueError
+        If all rows lie in the same bins.
+    """
+    total, first, varies, start = 0.0, None, False, 0
+    for bins in blocks:
+        part = torch.from_numpy(share[start : start + len(bins)]).to(bins.device)
+        total = total + torch.stack([torch.bincount(c, part, minlength=count + 1)[:count] for c in bins.long().T])
+        first = bins[0] if first is None else first
+        varies, start = varies or bool((bins != first).any()), start + len(bins)
+    if not varies:
+        raise ValueError("y is constant: all responses are equally far from one another. There is nothing to explain.")
+    return total.cumsum(1).flatten().clamp(max=1)
 
 
 def _centred(balls, bins):
@@ -304,9 +362,9 @@ def _centred(balls, bins):
     return (inside.flatten(1).double() - balls.means) * balls.weights.sqrt()
 
 
-def _principal_axes(balls, bins, rows, weight):
-    """Return the axes (m t, r) that hold nearly all of the variance of the features."""
-    F = _centred(balls, bins[rows]) * (weight / weight.sum()).sqrt().to(bins.device)[:, None]
+def _principal_axes(balls, bins, weight):
+    """Return the axes (m t, r) that hold nearly all of the variance of the features of some rows."""
+    F = _centred(balls, bins) * (weight / weight.sum()).sqrt().to(bins.device)[:, None]
     wide = F.shape[1] > F.shape[0]
     e, V = torch.linalg.eigh(F @ F.T if wide else F.T @ F)
     e, V = e.flip(0).clamp(min=0), V.flip(1)

@@ -1,26 +1,29 @@
 """Linear Fréchet sufficient dimension reduction: directions of X along which random objects change."""
 
+from functools import partial
 from numbers import Integral, Real
 
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context, check_sample_weight
+from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.linalg import signs_of_largest
-from .._core.validation import check_new_data, on_host
-from .._core.workspace import open_workspace
+from .._core.rows import answers, row_weights, rows_of
+from .._core.validation import check_new_data
+from .._core.workspace import is_remote, open_workspace
 from ._ball_features import (
     ball_features,
     check_pairs,
     checked_components,
     explained_by,
-    loadings_of,
+    loading_sums,
+    loadings_from,
     number_of,
     stored_balls,
 )
 from ._linear_frechet_sdr_solver import ball_moments, directions, distance_moments, second_moments, sparse_directions
-from ._metric_spaces import NAMES, points_of
+from ._metric_spaces import NAMES
 
 
 class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
@@ -115,6 +118,8 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         "device": [str],
     }
 
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
+
     def __init__(
         self,
         n_components=2,
@@ -158,8 +163,9 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         """
         X = check_pairs(self, X, y, accept_sparse=self._sparse_formats())
         ws = open_workspace(X, device=self.device)
-        exact = ws.exact()
-        weight = exact.load(check_sample_weight(sample_weight, X, ensure_non_negative=True))
+        rows = rows_of(X, ws)
+        weight = row_weights(sample_weight, rows, ws)
+        weight = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weight is None else weight
         features = ball_features(
             y,
             metric=self.metric,
@@ -167,16 +173,23 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
             n_thresholds=self.n_thresholds,
             device=ws.device,
             sample_weight=weight.cpu().numpy(),
+            whole=rows.sparse,
         )
         share = weight / weight.sum()
-        if issparse(X):
+        if rows.sparse:
             found = sparse_directions(X, share, features.targets, self.shrinkage)
         else:
-            found = directions(exact.load(X), share, self._moments(y, share, features), self.shrinkage)
+            found = directions(rows, share, self._moments(rows, share, features), self.shrinkage)
         n_components = self._width(found, features)
         components = found.directions[:n_components]
         components = components * signs_of_largest(components)[:, None]
-        design = _design(_products(X, components, exact) - components @ found.mean, self.method == "second")
+        design = partial(_design_of_rows, components, components @ found.mean, self.method == "second")
+        sums = rows.gather(
+            partial(_loading_sums, design, features.reader()),
+            share,
+            features.beside(),
+            size=8 * (4 * rows.shape[1] + len(features.basis)),
+        )
 
         vars(self).pop("landmark_objects_", None)  # of a former fit
         vars(self).update(stored_balls(features, y, ws))
@@ -185,7 +198,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         self.mean_ = ws.store(found.mean.to(ws.dtype))
         self.n_components_ = n_components
         self._directions, self._offset = ws.store(components), ws.store(components @ found.mean)
-        self._loadings = ws.store(loadings_of(features, design, share))
+        self._loadings = ws.store(loadings_from(*sums, features.basis))
         return self
 
     def transform(self, X):
@@ -261,44 +274,51 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         X = check_new_data(self, X, like="components_", method=method, accept_sparse=self._sparse_formats())
         ws = open_workspace(X, device=self.device)
         exact = ws.exact()
-        return ws, _products(X, exact.load(self._directions), exact) - exact.load(self._offset)
+        products = partial(_products, exact.load(self._directions), exact.load(self._offset))
+        return ws, answers(rows_of(X, ws), products, size=24 * X.shape[1])
 
     def _sparse_formats(self):
         return ("csr", "csc") if self.method == "fccov" else False
 
-    def _moments(self, y, share, features):
-        """Return the function of whitened rows whose eigenvectors are wanted."""
-        if self.method == "fccov":
-            return lambda Z: ball_moments(Z, share, features.targets)
-        if self.method == "second":
-            return lambda Z: second_moments(Z, share, features.targets)
-        metric = features.balls.metric
-        points = points_of(on_host(y), metric)
+    def _moments(self, rows, share, features):
+        """Return the function whose value at a whitening is the matrix whose eigenvectors are wanted."""
+        if self.method != "wire":
+            return partial(ball_moments if self.method == "fccov" else second_moments, rows, share, features)
+        if is_remote(rows):
+            raise ValueError("method='wire' looks at all pairs of rows, which partitions do not hold. Use 'fccov'.")
+        metric, points = features.balls.metric, features.points
         if metric == "precomputed" and points.shape[0] != points.shape[1]:
             raise ValueError(
                 f"method='wire' needs the distances between all rows, but y has shape {tuple(points.shape)}. Use "
                 "method='fccov'."
             )
-        points = points.to(share.device) if isinstance(points, torch.Tensor) else points
-        return lambda Z: distance_moments(Z, share, points, metric)
+        return partial(distance_moments, rows, share, points, metric)
 
     def _width(self, found, features):
         if not isinstance(self.n_components, Integral):
             return number_of(found.eigenvalues.abs(), self.n_components)
         limits = {"directions in which X varies": int((found.directions != 0).any(1).sum())}
         if self.method == "fccov":
-            limits["distinct features of the responses"] = features.targets.shape[1]
+            limits["distinct features of the responses"] = features.basis.shape[1]
         return checked_components(self.n_components, limits)
 
 
 # Components
 
 
-def _products(X, components, ws):
-    """Return X times directions, in float64."""
+def _products(components, offset, X):
+    """Return X times directions, less an offset, in float64."""
     if issparse(X):
-        return torch.from_numpy(X @ components.cpu().numpy().T).to(components.device)
-    return ws.load(X) @ components.T
+        return torch.from_numpy(X @ components.cpu().numpy().T).to(components.device) - offset
+    return X.double() @ components.T - offset
+
+
+def _design_of_rows(components, offset, quadratic, X):
+    return _design(_products(components, offset, X), quadratic)
+
+
+def _loading_sums(design, read, X, share, beside):
+    return loading_sums(design(X), share, read(beside))
 
 
 def _design(Z, quadratic):

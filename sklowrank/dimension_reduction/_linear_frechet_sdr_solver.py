@@ -1,5 +1,6 @@
 """Directions of X along which responses change: eigenvectors of moments of whitened rows, or least squares."""
 
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -7,10 +8,13 @@ import torch
 from scipy.sparse.linalg import LinearOperator, lsqr
 
 from .._core.blocks import in_blocks, rows_per_block
+from .._core.rows import answers
 from .._core.standardize import standardization
+from ._ball_features import Features
 from ._metric_spaces import distances
 
 _RANK = 1e-10  # eigenvalues below this share of the largest are zero
+_MOMENT_BYTES = 1 << 28  # of matrices of moments that are summed at once
 _ACCURACY, _STEPS = 1e-10, 500  # of least squares with sparse rows
 
 
@@ -22,29 +26,42 @@ class Directions(NamedTuple):
     mean: torch.Tensor  # (p,)
 
 
-# Directions of dense rows
+# Directions of dense rows. Moments are sums over whitened rows z = W'(x - mean) / scale, collected from blocks.
 
 
-def directions(X: torch.Tensor, share: torch.Tensor, moments, shrinkage: float) -> Directions:
-    """Return the eigenvectors of a function of the whitened rows, as directions of X."""
-    mean, scale = standardization(X, "columns", share)
-    Z = (X - mean) / scale
-    Z = torch.where(share @ Z.square() > 0.5, Z, 0.0)  # columns that vary have variance one
-    C = Z.T @ (share[:, None] * Z)
+def directions(rows, share: torch.Tensor, moments, shrinkage: float) -> Directions:
+    """Return the eigenvectors of a matrix as directions of X.
+
+    ``moments(whiten)`` returns that matrix of the whitened rows; `whiten` maps blocks of X to blocks of these.
+    """
+    mean, scale = standardization(rows, "columns", share)
+    (C,) = rows.gather(partial(_second_moments, mean, scale), share, size=32 * len(mean))
+    varies = C.diagonal() > 0.5  # such columns have variance one, the others are constant
+    C = torch.where(varies & varies[:, None], C, 0.0)
     size = C.diagonal().mean()
     C = (1 - shrinkage) * C + shrinkage * size * torch.eye(len(C), dtype=C.dtype, device=C.device)
     e, Q = torch.linalg.eigh(C)
     kept = e > _RANK * e[-1].clamp(min=torch.finfo(e.dtype).tiny)
     if not bool(kept.any()):
-        return Directions(torch.zeros_like(X[:1]), torch.zeros_like(X[0, :1]), mean)
+        return Directions(torch.zeros_like(mean)[None], torch.zeros_like(mean[:1]), mean)
     W = Q[:, kept] / e[kept].sqrt()
-    values, V = torch.linalg.eigh(moments(Z @ W))
+    values, V = torch.linalg.eigh(moments(partial(_whitened, mean, scale, W * varies[:, None])))
     order = values.abs().argsort(descending=True)
     return Directions((W @ V[:, order]).T / scale, values[order], mean)
 
 
-def distance_moments(Z, share, points, metric) -> torch.Tensor:
+def _second_moments(mean, scale, X, share):
+    Z = (X.double() - mean) / scale
+    return (Z.T @ (share[:, None] * Z),)
+
+
+def _whitened(mean, scale, W, X):
+    return ((X.double() - mean) / scale) @ W
+
+
+def distance_moments(rows, share, points, metric, whiten) -> torch.Tensor:
     """Return minus the mean of z z'^T d(y, y') over all pairs of rows."""
+    Z = answers(rows, whiten, size=32 * rows.shape[1])
     n, size = len(Z), 8 * len(Z)
     weighted = share[:, None] * Z
 
@@ -60,19 +77,33 @@ def _centres(points, metric):
     return torch.arange(points.shape[1], device="cpu") if metric == "precomputed" else points
 
 
-def ball_moments(Z, share, targets) -> torch.Tensor:
+def ball_moments(rows, share, features: Features, whiten) -> torch.Tensor:
     """Return the sum of h h^T over the features of responses, h being the mean of z times the feature."""
-    H = Z.T @ (share[:, None] * targets)
+    collect, size = partial(_ball_means, whiten, features.reader()), 8 * (4 * rows.shape[1] + len(features.basis))
+    (H,) = rows.gather(collect, share, features.beside(), size=size)
     return H @ H.T
 
 
-def second_moments(Z, share, targets) -> torch.Tensor:
+def _ball_means(whiten, read, X, share, beside):
+    return (whiten(X).T @ (share[:, None] * read(beside)),)
+
+
+def second_moments(rows, share, features: Features, whiten) -> torch.Tensor:
     """Return the same plus the sum of H², H being the mean of z z^T times the feature."""
-    M = ball_moments(Z, share, targets)
-    for target in (share[:, None] * targets).T:
-        H = Z.T @ (target[:, None] * Z)
-        M += H @ H
+    M = ball_moments(rows, share, features, whiten)
+    n_features, at_once = features.basis.shape[1], max(1, _MOMENT_BYTES // (8 * M.numel()))
+    size = 8 * (5 * rows.shape[1] + len(features.basis))
+    for first in range(0, n_features, at_once):
+        some = slice(first, min(first + at_once, n_features))
+        collect = partial(_matrix_means, whiten, features.reader(), some)
+        (H,) = rows.gather(collect, share, features.beside(), size=size)
+        M += (H @ H).sum(0)
     return M
+
+
+def _matrix_means(whiten, read, some, X, share, beside):
+    Z = whiten(X)
+    return (torch.stack([Z.T @ (target[:, None] * Z) for target in (share[:, None] * read(beside)[:, some]).T]),)
 
 
 # Directions of sparse rows: least squares with products alone
