@@ -21,7 +21,7 @@ _SHARE_OF_DEVICE = 0.25  # of a device's free memory that a table may take; a la
 
 
 def added(a: tuple, b: tuple) -> tuple:
-    """Merge two results: tensors and numbers are added, lists (of what belongs to rows) are put in a row."""
+    """Merge two results: tensors and numbers are added, lists of what belongs to rows are put one behind the other."""
     return tuple(x + y for x, y in zip(a, b))
 
 
@@ -50,7 +50,8 @@ class Rows:
         """Return some rows, a slice or positions (m,), in the working precision."""
         if self.sparse or isinstance(self._X, torch.Tensor):
             return self._X[at]
-        return self._ws.load(self._X[at.cpu().numpy() if isinstance(at, torch.Tensor) else at])  # type: ignore[union-attr]
+        part = self._X[at.cpu().numpy() if isinstance(at, torch.Tensor) else at]
+        return self._ws.load(part)  # type: ignore
 
     def gather(self, compute: Callable, *beside, size: int, batch_size: int | str = "auto", merge: Callable = added):
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows.
@@ -65,9 +66,48 @@ class Rows:
         block = rows_per_block(batch_size, len(self), size)
         return reduce(merge, in_blocks(part, len(self), block, bytes_per_row=size))
 
+    @property
+    def at_hand(self) -> bool:
+        """True where all rows lie in memory, on the device."""
+        return isinstance(self._X, torch.Tensor)
+
     def fit_in_one_block(self, size: int) -> bool:
         """True where the rows are at hand and `gather` would take them all at once."""
         return rows_per_block("auto", len(self), size) >= len(self)
+
+
+class MappedRows:
+    """What a function makes of the blocks of other rows, of this process or of a cluster; nothing is stored.
+
+    Parameters
+    ----------
+    rows : Rows, or rows of a cluster
+        The rows.
+    function : callable
+        From blocks of rows to what is computed with.
+    n_columns : int
+        How many columns that has.
+    """
+
+    sparse = at_hand = False
+
+    def __init__(self, rows, function: Callable, n_columns: int):
+        self._rows, self._function, self.shape = rows, function, (len(rows), n_columns)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, at):
+        """Return what the function makes of some rows."""
+        return self._function(self._rows.take(at))
+
+    def gather(self, compute: Callable, *beside, **options):
+        """Return the merged results of ``compute(function(block), *parts)``, as :meth:`Rows.gather` does."""
+        return self._rows.gather(partial(_after, self._function, compute), *beside, **options)
+
+
+def _after(function, compute, X, *beside):
+    return compute(function(X), *beside)
 
 
 def rows_of(X: Any, ws: Workspace | None = None) -> Any:
@@ -91,6 +131,20 @@ def largest_magnitude(rows, weights: torch.Tensor | None = None) -> float:
 def _largest(X, w):
     X = X if w is None else X[w > 0]
     return torch.stack(X.aminmax()).abs().amax().double() if X.numel() else X.new_zeros((), dtype=torch.float64)
+
+
+def column_ends(rows) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the lowest and the highest entry of each column, in float64."""
+    return rows.gather(_ends, size=24 * rows.shape[1], merge=_outer_ends)
+
+
+def _ends(X):
+    low, high = X.aminmax(dim=0)
+    return low.double(), high.double()
+
+
+def _outer_ends(a, b):
+    return torch.minimum(a[0], b[0]), torch.maximum(a[1], b[1])
 
 
 def answers(rows, compute: Callable, *, size: int, batch_size: int | str = "auto") -> torch.Tensor:

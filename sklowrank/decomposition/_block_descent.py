@@ -10,7 +10,7 @@ import torch
 
 from .._core.iterate import Step
 from ._eliminated_codes import relative_decrease
-from ._supervised_dictionary_objective import Table, fit_hessian
+from ._supervised_dictionary_objective import Sparse, SparseRows, Table, dense_rows, fit_hessian, loss_share
 
 _TINY = torch.finfo(torch.float64).tiny
 _TRIES = 30  # stiffnesses of the dictionary's bound in one cycle, at most
@@ -90,8 +90,8 @@ class _FilterCycle:
         """
         task, (W, B, gamma, H, F) = self.task, blocks
         width, v = B.shape[1], task.table.weights.double()[:, None]
-        both = torch.cat([reading.slopes, v * H], 1).to(task.table.X.dtype)
-        by_A, products = _by_column(task.table.turned_times(both)).split([width, len(B)], 1)
+        both = torch.cat([reading.slopes, v * H], 1).to(task.table.weights.dtype)
+        by_A, products = _by_column(task.table.whole().turned_times(both)).split([width, len(B)], 1)
         pull = _mixed(by_A + task.ridge * (W @ B), B.T)
         moments, bent = H.T @ (v * H), B @ B.T
         spread = self._spread(F, B, gamma)
@@ -116,7 +116,7 @@ class _FilterCycle:
         task = self.task
         steepness = task.loss.steepness(task.loss.link(F @ B + task.Z.double() @ gamma))
         steepness = steepness.clamp(min=0.1 * float(steepness.amax()))  # a row that is sure may become less so
-        return self.magnitudes.turned_times((task.weights * steepness)[:, None] * self.across)
+        return self.magnitudes.whole().turned_times((task.weights * steepness)[:, None] * self.across)
 
 
 class _FeatureCycle:
@@ -125,7 +125,7 @@ class _FeatureCycle:
     def __init__(self, task, signs):
         self.task, self.signs = task, signs
         self.newton = Newton(task, _REUSED)
-        self.share = float((task.weights / task.table.weights).amax())  # the loss counts up to so much for a row
+        self.share = float(loss_share(task))  # the loss counts up to so much for a row
 
     def __call__(self, blocks):
         """Return the blocks after each was bettered once, and their objective."""
@@ -147,7 +147,7 @@ class _FeatureCycle:
 
 
 def _products(task, W):
-    return _by_column(task.table.times(W).double())
+    return _by_column(task.table.whole().times(W).double())
 
 
 def _by_column(M):
@@ -217,7 +217,7 @@ class Newton:
 
     def _factor(self, F, B, gamma, metric):
         """Return the Cholesky factor of the Hessian by B and gamma."""
-        columns = self.task._replace(table=Table(F, self.task.weights), ridge=0.0)
+        columns = self.task._replace(table=Table(dense_rows(F), self.task.weights), ridge=0.0)
         hessian, unknowns = fit_hessian(columns, B, gamma), B.numel()
         eye = torch.eye(B.shape[1], dtype=B.dtype, device=B.device)
         hessian[:unknowns, :unknowns] += self.task.ridge * torch.kron(metric, eye)
@@ -279,7 +279,7 @@ def codes(products, W, nonnegative):
 def _dictionary_of_codes(task, W, H, signs):
     """Return the best dictionary of unit columns for the codes, one by one where sign matters."""
     v = task.table.weights.double()[:, None]
-    products = task.table.turned_times((v * H).to(task.table.X.dtype))
+    products = task.table.whole().turned_times((v * H).to(task.table.weights.dtype))
     if not any(signs):
         U, _, Vh = torch.linalg.svd(products, full_matrices=False)
         return _by_column(U @ Vh)
@@ -297,12 +297,16 @@ def _dictionary_of_codes(task, W, H, signs):
 
 def _magnitudes(table):
     """Return a table of the magnitudes of X, and its row sums (n, 1)."""
-    lowest = (table.X if table.turned is None else table.X.values()).amin()
-    if lowest < 0:
-        table = Table(abs(table.X), table.weights, None if table.turned is None else abs(table.turned))
-    elif table.shift is not None:
-        table = Table(table.X, table.weights, table.turned)
-    return table, table.times(torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.X.device))
+    block = table.whole()
+    values = block.X.values() if table.rows.sparse else block.X
+    if values.amin() < 0:
+        rows = (
+            SparseRows(Sparse(abs(block.X), abs(block.turned), None)) if table.rows.sparse else dense_rows(abs(block.X))
+        )
+        table = Table(rows, table.weights)
+    elif table.rows.sparse:
+        table = Table(SparseRows(block._replace(shift=None)), table.weights)
+    return table, table.whole().times(torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.weights.device))
 
 
 # Start
@@ -312,7 +316,7 @@ def nonnegative_start(table, V):
     """Return a non-negative dictionary of unit columns from the leading directions V: NNDSVD, zeros filled."""
     W = torch.empty_like(V)
     for k in range(V.shape[1]):
-        scores = table.times(V[:, k : k + 1]).double()
+        scores = table.whole().times(V[:, k : k + 1]).double()
         sides = [(s * V[:, k]).clamp(min=0) for s in (1, -1)]
         sizes = [side.norm() * (s * scores).clamp(min=0).norm() for side, s in zip(sides, (1, -1))]
         W[:, k] = sides[0] if sizes[0] >= sizes[1] else sides[1]

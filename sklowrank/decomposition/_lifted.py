@@ -11,7 +11,7 @@ from .._core.iterate import Step
 from .._core.linalg import randomized_svd
 from .._core.subspaces import top_eigenpairs
 from ._eliminated_codes import relative_decrease
-from ._supervised_dictionary_objective import DENSE_EIGEN, Weights, fit_term, objective
+from ._supervised_dictionary_objective import DENSE_EIGEN, Weights, fit_term, loss_share, objective
 
 
 def project_and_descend(task, start, generator):
@@ -53,13 +53,17 @@ def _projected(task, A, gamma, curvature, rank, former, generator):
     return Weights(U, U.T @ A, gamma)
 
 
+def _across(block, Z, targets, weights):
+    return (block.turned_times(weights[:, None] * Z),)
+
+
 def _curvatures(task, start):
     """Return a bound on the curvature of the fit term by A, and one by gamma, that hold together."""
     largest = float((start.W[:, :1] * task.table.gram_times(start.W[:, :1])).sum())
     weights = task.weights.double()
-    largest *= float((weights / task.table.weights).amax())
+    largest *= float(loss_share(task))
     Z = task.Z.double()
-    across = sum(task.table.turned_times(task.weights[i, None] * task.Z[i], i) for i in task.table.parts)
+    (across,) = task.gather(_across)
     tiny = torch.finfo(torch.float64).tiny
     wide = float(torch.linalg.matrix_norm(Z.T @ (weights[:, None] * Z), 2)) if Z.shape[1] else 0.0
     both = 1 + (float(torch.linalg.matrix_norm(across, 2)) / max(largest * wide, tiny) ** 0.5 if Z.shape[1] else 0.0)

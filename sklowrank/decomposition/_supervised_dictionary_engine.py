@@ -1,5 +1,6 @@
 """What classifier and regressor of supervised dictionary learning share: data in, solver, canonical form, codes."""
 
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -7,19 +8,20 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import DataDimensionalityWarning
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.compat import Interval, StrOptions, check_same_namespace, check_sample_weight, get_column_indices
+from .._core.compat import Interval, StrOptions, check_same_namespace, get_column_indices
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
+from .._core.rows import MappedRows, Rows, answers, column_ends, rows_of
 from .._core.sparse import csr_tensor
 from .._core.warn import warn
-from .._core.workspace import open_workspace
+from .._core.workspace import is_remote, open_workspace
 from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
 from ._eliminated_codes import descend, polish, rebuilt
 from ._lifted import project_and_descend
-from ._supervised_dictionary_objective import Table, Task, Weights, leading
+from ._supervised_dictionary_objective import Dense, Sparse, SparseRows, Table, Task, Weights, leading
 
 CONSTRAINTS = {
     "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -38,6 +40,7 @@ CONSTRAINTS = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
+_COPIED_BYTES = 1 << 29  # of rows that are scaled once, and kept; more of them are scaled each time they are read
 _COVARIATE_RIDGE = 0.01  # of covariates, as a share of that of features
 
 
@@ -80,6 +83,8 @@ def resolve(estimator, X):
     if bound and solver != "bcd":
         what = f"nonnegative={estimator.nonnegative!r}" if any(signs) else "model='feature'"
         raise ValueError(f"solver={solver!r} does not serve {what}. Use solver='bcd' or 'auto'.")
+    if solver == "bcd" and is_remote(X):
+        raise ValueError("solver='bcd' keeps codes of all rows, which partitions do not. Use 'lbfgs' or 'lpgd'.")
     center = not any(signs) and not sp.issparse(X) if isinstance(estimator.center, str) else bool(estimator.center)
     if all(signs) and (center or X.min() < 0):
         raise ValueError(
@@ -98,6 +103,7 @@ def covariate_indices(columns, X):
     """Return the positions (q,) of the columns of X that `covariate_columns` names; X as the user gave it."""
     if columns is None:
         return np.zeros(0, dtype=np.int64)
+    X = X.head if is_remote(X) else X
     if callable(columns):
         columns = columns(X)
     if not isinstance(columns, slice):
@@ -123,6 +129,25 @@ def count_components(estimator, shape):
     return min(n_components, most)
 
 
+def rows_and_covariates(X, indices, covariates, ws):
+    """Return the features of training rows X, as rows that are read in blocks or a CSR matrix, and covariates (n, q).
+
+    Raises
+    ------
+    ValueError
+        As :func:`load_covariates`.
+    """
+    rows = X if sp.issparse(X) else rows_of(X, ws)
+    if sp.issparse(X) or rows.at_hand or not len(indices):
+        if not sp.issparse(X) and not len(indices):
+            return rows, _beside(rows.shape[0], covariates, ws)
+        features, beside = load_covariates(X, indices, covariates, ws)
+        return features if sp.issparse(X) else Rows(features), beside
+    others = _other_columns(X, indices, covariates)
+    beside = answers(rows, partial(_columns, torch.from_numpy(indices)), size=16 * X.shape[1])
+    return MappedRows(rows, partial(_columns, torch.from_numpy(others)), len(others)), beside
+
+
 def load_covariates(X, indices, covariates, ws, expected=None):
     """Return the features and the covariates (n, q) of rows X, as a tensor or CSR matrix and a tensor.
 
@@ -134,25 +159,40 @@ def load_covariates(X, indices, covariates, ws, expected=None):
         If covariates are given twice, are missing, or have another shape than in fit.
     """
     if len(indices):
-        if covariates is not None:
-            raise ValueError("Covariates are columns of X (covariate_columns): covariates= cannot be given as well.")
-        others = np.setdiff1d(np.arange(X.shape[1]), indices)
-        if not len(others):
-            raise ValueError("covariate_columns names all columns of X, which leaves no feature for the dictionary.")
+        others = _other_columns(X, indices, covariates)
         if sp.issparse(X):
             return X[:, others], ws.load(X[:, indices].toarray())
         X = ws.load(X)
         return X[:, ws.load(others)], X[:, ws.load(indices)]
     X = X if sp.issparse(X) else ws.load(X)
+    return X, _beside(X.shape[0], covariates, ws, expected)
+
+
+def _other_columns(X, indices, covariates):
+    """Return the positions of the columns of X that are no covariates."""
+    if covariates is not None:
+        raise ValueError("Covariates are columns of X (covariate_columns): covariates= cannot be given as well.")
+    others = np.setdiff1d(np.arange(X.shape[1]), indices)
+    if not len(others):
+        raise ValueError("covariate_columns names all columns of X, which leaves no feature for the dictionary.")
+    return others
+
+
+def _columns(places, X):
+    return X[:, places.to(X.device)]
+
+
+def _beside(n_samples, covariates, ws, expected=None):
+    """Return covariates that are no columns of X, (n, q)."""
     if covariates is None:
         if expected:
             raise ValueError(f"This model was fitted with {expected} covariates: pass covariates= here, too.")
-        return X, torch.zeros(X.shape[0], 0, dtype=ws.dtype, device=ws.device)
+        return torch.zeros(n_samples, 0, dtype=ws.dtype, device=ws.device)
     Z = check_array(covariates, dtype="numeric", input_name="covariates")
-    check_consistent_length(X, Z)
+    check_consistent_length(range(n_samples), Z)
     if expected is not None and Z.shape[1] != expected:
         raise ValueError(f"covariates has {Z.shape[1]} columns, but fit was given {expected}.")
-    return X, ws.load(Z).to(ws.dtype)
+    return ws.load(Z).to(ws.dtype)
 
 
 # Data as the solvers see them
@@ -175,20 +215,37 @@ def scaled(X, covariates, sample_weight, *, center, fit_intercept, ws):
     return Scaled(table, Z.to(ws.dtype), mean, unit, z_mean, scale, squares, total)
 
 
-def _dense_table(X, v, center, ws):
-    low, high = X.aminmax(dim=0)
+def _dense_table(rows, v, center, ws):
+    D = rows.shape[1]
+    low, high = column_ends(rows)
     size = float(torch.maximum(low.abs(), high.abs()).amax()) or 1.0
-    X = X / size
-    mean = torch.zeros(X.shape[1], dtype=torch.float64, device=ws.device)
+    mean = torch.zeros(D, dtype=torch.float64, device=ws.device)
     if center:
-        for rows, weights in zip(X.split(8192), v.split(8192)):
-            mean += weights @ rows.double()
-        mean = torch.where(low == high, low.double() / size, mean)
-        X -= mean.to(X.dtype)
-    squares = sum(float(w @ rows.double().square().sum(1)) for rows, w in zip(X.split(8192), v.split(8192)))
+        (mean,) = rows.gather(partial(_mean_sum, size), v, size=24 * D)
+        mean = torch.where(low == high, low / size, mean)
+    squares = float(rows.gather(partial(_sum_of_squares, size, mean), v, size=24 * D)[0])
     unit = squares**0.5 or 1.0
-    X /= unit
-    return Table(X, v.to(ws.dtype)), mean * size, unit * size, float(squares > 0)
+    scale, bytes_of_rows = partial(_scaled_block, size, mean.to(ws.dtype), unit), ws.dtype.itemsize * D * len(rows)
+    if bytes_of_rows <= _COPIED_BYTES and not is_remote(rows):
+        rows, scale = Rows(answers(rows, scale, size=4 * ws.dtype.itemsize * D)), None
+    blocks = MappedRows(rows, Dense if scale is None else partial(_dense_block, scale), D)
+    return Table(blocks, v.to(ws.dtype)), mean * size, unit * size, float(squares > 0)
+
+
+def _mean_sum(size, X, v):
+    return (v @ (X.double() / size),)
+
+
+def _sum_of_squares(size, mean, X, v):
+    return (v @ (X.double() / size - mean).square().sum(1),)
+
+
+def _scaled_block(size, mean, unit, X):
+    return (X / size).sub_(mean).div_(unit)
+
+
+def _dense_block(scale, X):
+    return Dense(scale(X))
 
 
 def _sparse_table(X, v, center, ws):
@@ -200,8 +257,8 @@ def _sparse_table(X, v, center, ws):
     unit = max(squares, 0.0) ** 0.5 or 1.0
     X.data /= X.dtype.type(unit)
     shift = ws.load((mean / unit).astype(X.dtype)) if center else None
-    table = Table(csr(X, ws), v.to(ws.dtype), csr(X.T.tocsr(), ws), shift)
-    return table, torch.from_numpy(mean * size).to(ws.device), unit * size, float(squares > 0)
+    rows = SparseRows(Sparse(csr(X, ws), csr(X.T.tocsr(), ws), shift))
+    return Table(rows, v.to(ws.dtype)), torch.from_numpy(mean * size).to(ws.device), unit * size, float(squares > 0)
 
 
 def csr(X, ws):
@@ -223,8 +280,8 @@ def learn(
     if sample_weight is None:
         sample_weight = torch.ones(X.shape[0], dtype=torch.float64, device=ws.device)
     kept = sample_weight > 0
-    if not kept.all():
-        X = X[kept.cpu().numpy()] if sp.issparse(X) else X[kept]
+    if not kept.all() and (sp.issparse(X) or X.at_hand):  # elsewhere they stay, without weight
+        X = X[kept.cpu().numpy()] if sp.issparse(X) else Rows(X.take(kept))
         covariates, targets, sample_weight = covariates[kept], targets[kept], sample_weight[kept]
         class_factor = None if class_factor is None else class_factor[kept]
     n_components = count_components(estimator, X.shape)
@@ -239,7 +296,7 @@ def learn(
     W = _start(task, n_components, options, ws)
 
     def attributes(state):
-        W, B, gamma, H, F = canonical(task, state, estimator.model, options.signs, ws.generator)
+        (W, B, gamma, *_), error = canonical(task, state, estimator.model, options.signs, ws.generator)
         names = ["components_", "coef_", "covariate_coef_", "intercept_", "mean_"]
         units = y_unit / data.unit
         by_covariate = y_unit * gamma[int(estimator.fit_intercept) :].T / data.covariate_scale
@@ -247,7 +304,7 @@ def learn(
         constant = constant - by_covariate @ data.covariate_mean + y_mean
         values = [W.T, units * B.T, by_covariate, constant, data.mean]
         found = {name: ws.store(value.to(ws.dtype)) for name, value in zip(names, values)}
-        error = lost_share(task, W, H, F) / data.squares if data.squares else 0.0
+        error = error / data.squares if data.squares else 0.0
         return {
             **found,
             "feature_coef_": ws.store((units * (W @ B).T).to(ws.dtype)),
@@ -293,7 +350,7 @@ def _fitting(W, options):
 
 
 def canonical(task, state, model, signs, generator):
-    """Return dictionary, weights, and codes of the training rows found without looking at the targets.
+    """Return the unknowns in a fixed form, and the squared error of rows rebuilt from codes that do not see targets.
 
     Without signs the dictionary is orthonormal and its columns are the principal axes of its span; else its columns
     have length one. Columns descend by the sum of squares of their codes.
@@ -303,9 +360,12 @@ def canonical(task, state, model, signs, generator):
     if free:
         if model == "filter":
             W, B, gamma = rebuilt(task, Weights(W, B, gamma), generator)
-        T = torch.linalg.eigh(W.T @ task.table.gram_times(W))[1].flip(1)
-        W, B = W @ T, T.T @ B
-    F = task.table.times(W).double()
+        kept, T = torch.linalg.eigh(W.T @ task.table.gram_times(W))
+        W, B = W @ T.flip(1), T.flip(1).T @ B
+        if model == "filter":
+            flip = signs_of_largest(W.T)
+            return Blocks(W * flip, B * flip[:, None], gamma, None, None), task.squares - kept.sum()
+    F = task.table.whole().times(W).double()
     H = F if free else codes(F, W, signs.H)
     if not free:
         order = (task.table.weights.double() @ H.square()).argsort(descending=True, stable=True)
@@ -315,7 +375,7 @@ def canonical(task, state, model, signs, generator):
         W, B, H, F = W * flip, B * flip[:, None], H * flip, F * flip
     if model == "feature":
         B, gamma = fit_weights(task, H, B, gamma)
-    return Blocks(W, B, gamma, H, F)
+    return Blocks(W, B, gamma, H, F), lost_share(task, W, H, F)
 
 
 # Answers for new rows
@@ -366,10 +426,3 @@ def scores_of(model, X, covariates, ws):
 
 def _places(model, ws):
     return ws.load(model.covariate_indices_).cpu().numpy()
-
-
-def check_weights(sample_weight, X, ws):
-    """Return weights of rows in float64, or None."""
-    if sample_weight is None:
-        return None
-    return ws.load(check_sample_weight(sample_weight, X, ensure_non_negative=True)).double()

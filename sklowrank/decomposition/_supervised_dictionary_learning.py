@@ -9,20 +9,20 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.compat import StrOptions, _fit_context, move_to
-from .._core.validation import check_fit_data, check_new_data
+from .._core.rows import row_weights, rows_of
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import logistic, softmax
 from ._supervised_dictionary_engine import (
     CONSTRAINTS,
-    check_weights,
     codes_of,
     covariate_indices,
     features_of,
     finish,
     learn,
-    load_covariates,
     rebuild,
     resolve,
+    rows_and_covariates,
     scores_of,
 )
 
@@ -157,6 +157,8 @@ class SupervisedDictionaryLearning(
 
     _parameter_constraints = {**CONSTRAINTS, "class_weight": [dict, StrOptions({"balanced"}), None]}
 
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
+
     def __init__(
         self,
         n_components=5,
@@ -214,13 +216,13 @@ class SupervisedDictionaryLearning(
         self : SupervisedDictionaryLearning
         """
         indices = covariate_indices(self.covariate_columns, X)
-        X, y = check_fit_data(self, X, y, accept_sparse="csr")
+        X, y = check_fit_rows(self, X, y, accept_sparse="csr")
         check_classification_targets(y)
         options = resolve(self, X)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        rows, beside = load_covariates(X, indices, covariates, ws)
+        rows, beside = rows_and_covariates(X, indices, covariates, ws)
         classes, codes = _encode(y)
-        weight = check_weights(sample_weight, X, ws)
+        weight = row_weights(sample_weight, rows_of(X, ws), ws)
 
         task, steps, attributes = learn(
             self,

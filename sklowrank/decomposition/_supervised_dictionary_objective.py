@@ -4,11 +4,13 @@ Throughout: X (n, p) rows of mean square length one, W (p, r) dictionary, B (r, 
 A (p, width) weights on the features, Z (n, q) intercept and covariates with weights gamma (q, width).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from .._core.linalg import randomized_svd
+from .._core.rows import MappedRows, Rows
 from ._losses import Loss
 
 _STORED_GRAM = 4000  # columns: up to here X'X is stored, above it is multiplied through X
@@ -16,50 +18,106 @@ DENSE_EIGEN = 500  # columns: up to here eigenvectors come from a full decomposi
 _CPU_BLOCK = 1 << 20  # bytes of rows that are read once for both products of an evaluation, from a cache
 
 
+class Dense(NamedTuple):
+    """A block of dense rows to multiply with."""
+
+    X: torch.Tensor  # (b, p)
+
+    def times(self, A):
+        """Return X @ A, in the precision of X."""
+        return (A.to(self.X.dtype).T @ self.X.T).T  # much faster for few columns
+
+    def turned_times(self, G):
+        """Return X.T @ G, in float64."""
+        return (G.T @ self.X).T.double()
+
+
+class Sparse(NamedTuple):
+    """All rows of a sparse table, less a shift, to multiply with."""
+
+    X: torch.Tensor  # (n, p), CSR
+    turned: torch.Tensor  # (p, n), the transpose in CSR
+    shift: torch.Tensor | None  # (p,), what is subtracted from each row
+
+    def times(self, A):
+        """Return (X - shift) @ A, in the precision of X."""
+        A = A.to(self.X.dtype)
+        scores = self.X @ A
+        return scores if self.shift is None else scores - self.shift @ A
+
+    def turned_times(self, G):
+        """Return (X - shift).T @ G, in float64."""
+        sums = (self.turned @ G).double()
+        return sums if self.shift is None else sums - torch.outer(self.shift.double(), G.double().sum(0))
+
+
+class SparseRows:
+    """Sparse rows, which are a single block."""
+
+    sparse = True
+
+    def __init__(self, block: Sparse):
+        self.block, self.shape = block, tuple(block.X.shape)
+
+    def take(self, at):
+        """Return the block."""
+        return self.block
+
+    def gather(self, compute, *beside, **options):
+        """Return ``compute(block, *beside)``."""
+        return compute(self.block, *beside)
+
+
+def dense_rows(X: torch.Tensor) -> MappedRows:
+    """Return the rows of a tensor as blocks to multiply with."""
+    return MappedRows(Rows(X), Dense, X.shape[1])
+
+
 class Table:
-    """Rows to multiply with: dense and centred, or sparse and centred in the products.
+    """Rows to multiply with, in blocks that have the methods of :class:`Dense`.
 
     Parameters
     ----------
-    X : tensor of shape (n, p)
-        Dense, or sparse CSR.
+    rows : MappedRows or SparseRows
+        The rows.
     weights : tensor of shape (n,)
-        Weights of the rows, of sum one.
-    turned : tensor of shape (p, n) or None
-        The transpose of a sparse X, in CSR.
-    shift : tensor of shape (p,) or None
-        What is subtracted from each row of a sparse X.
+        Weights of the rows, of sum one, in the precision of the rows.
     """
 
-    def __init__(self, X, weights, turned=None, shift=None):
-        self.X, self.weights, self.turned, self.shift = X, weights, turned, shift
-        n, p = self.shape = tuple(X.shape)
-        block = n
-        if turned is None and X.device.type == "cpu":
-            block = max(64, _CPU_BLOCK // (p * X.element_size()))
-        self.parts = [slice(i, min(i + block, n)) for i in range(0, n, block)]
-        self.gram = None
-        if turned is None and p <= min(2 * n, _STORED_GRAM):
-            self.gram = sum((self.X[i].T @ (weights[i, None] * self.X[i])).double() for i in self.parts)
+    def __init__(self, rows, weights):
+        self.rows, self.weights, self.shape = rows, weights, rows.shape
+        self._gram = None
 
-    def times(self, A, rows=slice(None)):
-        """Return X @ A for a slice of rows, in the precision of X."""
-        A = A.to(self.X.dtype)
-        scores = self.X @ A if self.turned is not None else (A.T @ self.X[rows].T).T  # much faster for few columns
-        return scores if self.shift is None else scores - self.shift @ A
+    def gather(self, compute, *beside):
+        """Return the sums over blocks of ``compute(block, weights, *parts of beside)``."""
+        size = self.shape[1] * self.weights.element_size()
+        block = max(64, _CPU_BLOCK // size) if self.weights.device.type == "cpu" else "auto"
+        return self.rows.gather(compute, self.weights, *beside, size=2 * size, batch_size=block)
 
-    def turned_times(self, G, rows=slice(None)):
-        """Return X.T @ G for a slice of rows, in float64."""
-        if self.turned is None:
-            return (G.T @ self.X[rows]).T.double()
-        sums = (self.turned @ G).double()
-        return sums if self.shift is None else sums - torch.outer(self.shift.double(), G.double().sum(0))
+    @property
+    def gram(self):
+        """The second moments X' diag(weights) X, in float64; None where they are too large, or X is sparse."""
+        if self._gram is None and not self.rows.sparse and self.shape[1] <= min(2 * self.shape[0], _STORED_GRAM):
+            (self._gram,) = self.gather(_gram)
+        return self._gram
+
+    def whole(self):
+        """Return all rows as one block."""
+        return self.rows.take(slice(None))
 
     def gram_times(self, W):
         """Return X' diag(weights) X @ W in float64."""
         if self.gram is not None:
             return (W.T @ self.gram).T
-        return sum(self.turned_times(self.weights[i, None] * self.times(W, i), i) for i in self.parts)
+        return self.gather(partial(_gram_times, W))[0]
+
+
+def _gram(block, w):
+    return ((block.X.T @ (w[:, None] * block.X)).double(),)
+
+
+def _gram_times(W, block, w):
+    return (block.turned_times(w[:, None] * block.times(W)),)
 
 
 class Task(NamedTuple):
@@ -75,6 +133,20 @@ class Task(NamedTuple):
     ridges: torch.Tensor  # (q,): the same for each row of gamma
     squares: float = 1.0  # weighted mean of the squared lengths of the rows of X
 
+    def gather(self, compute):
+        """Return the sums over blocks of ``compute(block, Z, targets, weights)``."""
+        return self.table.gather(partial(_without_table_weights, compute), self.Z, self.targets, self.weights)
+
+
+def _without_table_weights(compute, block, w, *beside):
+    return compute(block, *beside)
+
+
+def loss_share(task):
+    """Return by how much more a row counts in the loss than in the reconstruction, at most."""
+    counted = task.table.weights > 0
+    return (task.weights.double()[counted] / task.table.weights.double()[counted]).amax()
+
 
 class Weights(NamedTuple):
     """The unknowns, in float64."""
@@ -86,18 +158,16 @@ class Weights(NamedTuple):
 
 def fit_term(task, A, gamma):
     """Return loss and ridges of the weights A on the features, and the gradients by A and gamma."""
-    value = (task.ridge * A.square().sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
-    by_A, by_gamma = task.ridge * A, task.ridges[:, None] * gamma
-    narrow = gamma.to(task.Z.dtype)
-    for rows in task.table.parts:
-        scores = task.table.times(A, rows) + task.Z[rows] @ narrow
-        values, slopes = task.loss.value_and_slope(scores, task.targets[rows])
-        weights = task.weights[rows]
-        slopes = weights[:, None] * slopes
-        value = value + (weights @ values).double()
-        by_A = by_A + task.table.turned_times(slopes, rows)
-        by_gamma = by_gamma + (task.Z[rows].T @ slopes).double()
-    return value, by_A, by_gamma
+    value, by_A, by_gamma = task.gather(partial(_fit_sums, task.loss, A, gamma))
+    ridges = (task.ridge * A.square().sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
+    return value + ridges, by_A + task.ridge * A, by_gamma + task.ridges[:, None] * gamma
+
+
+def _fit_sums(loss, A, gamma, block, Z, targets, weights):
+    scores = block.times(A) + Z @ gamma.to(Z.dtype)
+    values, slopes = loss.value_and_slope(scores, targets)
+    slopes = weights[:, None] * slopes
+    return (weights @ values).double(), block.turned_times(slopes), (Z.T @ slopes).double()
 
 
 def fit_term_through_codes(task, weights):
@@ -106,34 +176,33 @@ def fit_term_through_codes(task, weights):
     The same as :func:`fit_term`, at a cost that grows with the columns of W and not with those of B.
     """
     W, B, gamma = weights
+    value, by_W, by_B, by_gamma = task.gather(partial(_fit_sums_through_codes, task.loss, weights))
     across, bent = W.T @ W, B @ B.T
-    value = (task.ridge * (across * bent).sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
-    by_W, by_B, by_gamma = task.ridge * W @ bent, task.ridge * across @ B, task.ridges[:, None] * gamma
-    narrow, narrow_B = gamma.to(task.Z.dtype), B.to(task.Z.dtype)
-    for rows in task.table.parts:
-        F = task.table.times(W, rows)
-        values, slopes = task.loss.value_and_slope(F @ narrow_B + task.Z[rows] @ narrow, task.targets[rows])
-        row_weights = task.weights[rows]
-        slopes = row_weights[:, None] * slopes
-        value = value + (row_weights @ values).double()
-        by_W = by_W + task.table.turned_times(slopes @ narrow_B.T, rows)
-        by_B = by_B + (F.T @ slopes).double()
-        by_gamma = by_gamma + (task.Z[rows].T @ slopes).double()
-    return value, Weights(by_W, by_B, by_gamma)
+    ridges = (task.ridge * (across * bent).sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
+    by_W, by_B = by_W + task.ridge * W @ bent, by_B + task.ridge * across @ B
+    return value + ridges, Weights(by_W, by_B, by_gamma + task.ridges[:, None] * gamma)
+
+
+def _fit_sums_through_codes(loss, unknowns, block, Z, targets, weights):
+    W, B, gamma = unknowns.W, unknowns.B.to(Z.dtype), unknowns.gamma.to(Z.dtype)
+    F = block.times(W)
+    values, slopes = loss.value_and_slope(F @ B + Z @ gamma, targets)
+    slopes = weights[:, None] * slopes
+    by_B, by_gamma = (F.T @ slopes).double(), (Z.T @ slopes).double()
+    return (weights @ values).double(), block.turned_times(slopes @ B.T), by_B, by_gamma
 
 
 def curve_term(task, A, gamma, dA, dgamma):
     """Return the Hessian of :func:`fit_term` times the direction (dA, dgamma)."""
-    by_A, by_gamma = task.ridge * dA, task.ridges[:, None] * dgamma
-    narrow, dnarrow = gamma.to(task.Z.dtype), dgamma.to(task.Z.dtype)
-    for rows in task.table.parts:
-        Z = task.Z[rows]
-        both = task.table.times(torch.cat([A, dA], 1), rows) + Z @ torch.cat([narrow, dnarrow], 1)
-        scores, directions = both.chunk(2, 1)
-        curved = task.weights[rows, None] * task.loss.curve(task.loss.link(scores), directions)
-        by_A = by_A + task.table.turned_times(curved, rows)
-        by_gamma = by_gamma + (Z.T @ curved).double()
-    return by_A, by_gamma
+    both, beside = torch.cat([A, dA], 1), torch.cat([gamma, dgamma], 1)
+    by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, both, beside))
+    return by_A + task.ridge * dA, by_gamma + task.ridges[:, None] * dgamma
+
+
+def _curve_sums(loss, both, beside, block, Z, targets, weights):
+    scores, directions = (block.times(both) + Z @ beside.to(Z.dtype)).chunk(2, 1)
+    curved = weights[:, None] * loss.curve(loss.link(scores), directions)
+    return block.turned_times(curved), (Z.T @ curved).double()
 
 
 def explained(W, SW):
@@ -161,21 +230,25 @@ def objective(task, weights):
 
 def fit_hessian(task, A, gamma):
     """Return the Hessian of :func:`fit_term` by (A, gamma) above one another, a matrix of ((p + q) * width) rows."""
-    width, n_weights = A.shape[1], len(A) + len(gamma)
+    width = A.shape[1]
     ridges = torch.cat([A.new_full((len(A),), task.ridge), task.ridges])
-    H = torch.diag(ridges.repeat_interleave(width)).view(n_weights, width, n_weights, width)
-    narrow = gamma.to(task.Z.dtype)
-    for rows in task.table.parts:
-        F = torch.cat([task.table.X[rows], task.Z[rows]], 1)
-        predictions = task.loss.link(task.table.times(A, rows) + task.Z[rows] @ narrow)
-        for k, unit in enumerate(torch.eye(width, dtype=F.dtype, device=F.device)):
-            curved = task.weights[rows, None] * task.loss.curve(predictions, unit)
-            for m in range(k, width):
-                H[:, m, :, k] += (F.T @ (curved[:, m : m + 1] * F)).double()
-    for k in range(width):
-        for m in range(k + 1, width):
-            H[:, k, :, m] = H[:, m, :, k]
-    return H.flatten(0, 1).flatten(1)
+    (H,) = task.gather(partial(_hessian_sums, task.loss, A, gamma))
+    H = H.permute(2, 0, 3, 1)
+    return H.flatten(0, 1).flatten(1) + torch.diag(ridges.repeat_interleave(width))
+
+
+def _hessian_sums(loss, A, gamma, block, Z, targets, weights):
+    """Return the Hessian of a block without ridges, (width, width, p + q, p + q)."""
+    F = torch.cat([block.X, Z], 1)
+    predictions = loss.link(block.times(A) + Z @ gamma.to(Z.dtype))
+    width = A.shape[1]
+    H = A.new_zeros(width, width, F.shape[1], F.shape[1])
+    for k, unit in enumerate(torch.eye(width, dtype=F.dtype, device=F.device)):
+        curved = weights[:, None] * loss.curve(predictions, unit)
+        for m in range(k, width):
+            H[m, k] = (F.T @ (curved[:, m : m + 1] * F)).double()
+            H[k, m] = H[m, k]
+    return (H,)
 
 
 def curve(task, weights, by_A, curve_fit, direction):
@@ -203,7 +276,7 @@ def leading(table, count, generator, without=None):
     """Return the `count` leading orthonormal directions (p, count) of X, of those at right angles to `without`."""
     p = table.shape[1]
     if count == 0:
-        return torch.zeros(p, 0, dtype=torch.float64, device=table.X.device)
+        return torch.zeros(p, 0, dtype=torch.float64, device=table.weights.device)
 
     def aside(V):
         return V if without is None else V - without @ (without.T @ V)
@@ -217,7 +290,7 @@ def leading(table, count, generator, without=None):
             S = S - S.diagonal().sum() * without @ without.T
         return torch.linalg.eigh(S)[1][:, -count:].flip(1)
     start = torch.randn(p, min(p, count + 10), generator=generator, dtype=torch.float64, device="cpu")
-    return randomized_svd(multiply, multiply, aside(start.to(table.X.device)), n_components=count, n_iter=8)[0]
+    return randomized_svd(multiply, multiply, aside(start.to(table.weights.device)), n_components=count, n_iter=8)[0]
 
 
 def dictionary_for(table, A, n_components, generator):

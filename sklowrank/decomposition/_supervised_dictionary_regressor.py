@@ -6,20 +6,20 @@ from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import r2_score
 
 from .._core.compat import _fit_context
-from .._core.validation import check_fit_data, check_new_data
+from .._core.rows import row_weights, rows_of
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import squared
 from ._supervised_dictionary_engine import (
     CONSTRAINTS,
-    check_weights,
     codes_of,
     covariate_indices,
     features_of,
     finish,
     learn,
-    load_covariates,
     rebuild,
     resolve,
+    rows_and_covariates,
     scores_of,
 )
 
@@ -126,6 +126,8 @@ class SupervisedDictionaryRegressor(
 
     _parameter_constraints = CONSTRAINTS
 
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
+
     def __init__(
         self,
         n_components=5,
@@ -181,11 +183,11 @@ class SupervisedDictionaryRegressor(
         self : SupervisedDictionaryRegressor
         """
         indices = covariate_indices(self.covariate_columns, X)
-        X, y = check_fit_data(self, X, y, accept_sparse="csr", y_numeric=True, ensure_min_samples=2)
+        X, y = check_fit_rows(self, X, y, accept_sparse="csr", y_numeric=True, ensure_min_samples=2)
         options = resolve(self, X)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        rows, beside = load_covariates(X, indices, covariates, ws)
-        weight = check_weights(sample_weight, X, ws)
+        rows, beside = rows_and_covariates(X, indices, covariates, ws)
+        weight = row_weights(sample_weight, rows_of(X, ws), ws)
         targets, mean, unit = _standardised(ws.load(y).double(), weight, centred=self.fit_intercept)
 
         scales = {"y_mean": mean, "y_unit": unit}

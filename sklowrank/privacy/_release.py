@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import Interval, StrOptions
+from .._core.rows import column_ends
 from .._core.warn import warn
 from ._accountant import (
     SAMPLER_SHARE,
@@ -163,7 +164,7 @@ def read_bounds(bounds, rows, needed: bool, what: str):
             "the ends. Pass bounds=(lowest, highest) that you know without looking.",
             PrivacyLeakWarning,
         )
-        low, high = (end.cpu().numpy() for end in rows.gather(_ends, size=24 * d, merge=_outer_ends))
+        low, high = (end.cpu().numpy() for end in column_ends(rows))
         return low, np.where(high > low, high, low + 1)
     try:
         low, high = (np.array(np.broadcast_to(np.asarray(end, dtype=np.float64), (d,))) for end in bounds)
@@ -174,15 +175,6 @@ def read_bounds(bounds, rows, needed: bool, what: str):
     if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
         raise ValueError("bounds has to be (lowest, highest), finite, with lowest < highest in every column.")
     return low, high
-
-
-def _ends(X):
-    """Return the lowest and the highest of each column of a block."""
-    return X.amin(0).double(), X.amax(0).double()
-
-
-def _outer_ends(a, b):
-    return torch.minimum(a[0], b[0]), torch.maximum(a[1], b[1])
 
 
 def count_amplitude(mechanism: str, norms: Norms, weight: float) -> float:
