@@ -56,8 +56,8 @@ class Rows:
     def gather(self, compute: Callable, *beside, size: int, batch_size: int | str = "auto", merge: Callable = added):
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows.
 
-        `beside` are tensors or arrays (n, ...) of which each block gets its part, or None. `size` is what a row takes in bytes
-        while `compute` runs; it must change nothing.
+        `beside` are tensors or arrays (n, ...) of which each block gets its part, or None. `size` is what a row takes
+        in bytes while `compute` runs; it must change nothing.
         """
 
         def part(rows):

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import DataDimensionalityWarning
-from sklearn.utils import check_array
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import Interval, StrOptions, check_same_namespace, get_column_indices

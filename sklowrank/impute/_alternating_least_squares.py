@@ -1,6 +1,7 @@
 """Penalised alternating least squares for matrix completion: the 'map' solvers beside the variational one."""
 
 import math
+from functools import partial
 
 import torch
 
@@ -56,12 +57,17 @@ def penalised_start(cells, n_components, *, alpha, by_count, offsets, nonnegativ
     """
     n, k = cells.shape[1], n_components
     if init == "svd":
-        everything = slice(0, cells.shape[0])
-        by_row, by_column = cells.by_row(everything).values, cells.by_column(everything).values
         width = min(k + 5, *cells.shape)
-        _, s, Vh = randomized_svd(
-            lambda Y: by_row @ Y, lambda Y: by_column @ Y, ws.randn(n, width), n_components=min(k, width)
-        )
+        options = {"size": 2 * width * ws.dtype.itemsize}
+
+        def multiply(Y):
+            return torch.cat(cells.gather(partial(_times, Y), **options)[0])
+
+        def multiply_transposed(Y):
+            return cells.gather(_turned_times, Y, **options)[0]
+
+        start = ws.randn(n, width)
+        _, s, Vh = randomized_svd(multiply, multiply_transposed, start, n_components=min(k, width))
         density = cells.column_counts.sum() / math.prod(cells.shape)
         factors = 0.1 * ws.randn(n, k)  # what the table has no singular vectors for
         factors[:, : len(s)] = _bounded_rows(Vh.mT * (s / density).sqrt())
@@ -74,6 +80,14 @@ def penalised_start(cells, n_components, *, alpha, by_count, offsets, nonnegativ
         ridge[-1] = alpha[1]
     ones = torch.ones_like(mean[:, 0])
     return Model(mean, None, ones, ridge, ridge, bool(offsets), by_count, nonnegative, iterative)
+
+
+def _times(Y, block):
+    return ([block.by_row().values @ Y],)
+
+
+def _turned_times(block, Y):
+    return (block.by_column().values @ Y,)
 
 
 def _bounded_rows(V):
@@ -110,25 +124,20 @@ def _inexact_sweep(cells, rows, model, cg_steps):
 
 def _exact_sweep(cells, rows, model, batch_size):
     """Solve all rows exactly, block by block, then all columns."""
-    seen = seen_by_rows(model)
-
-    def one_block(part):
-        mean = solve_rows(cells.by_row(part), model, seen, start=rows[part]).mean
-        F, f = expectations(mean, None, model.offsets)
-        face = cells.by_column(part)
-        return mean, face.pattern @ F, face.values @ f
-
-    parts = in_row_blocks(one_block, cells, model, batch_size)
-    mean, sums, moments = next(parts)
-    means = [mean]
-    for mean, more_sums, more_moments in parts:
-        means.append(mean)
-        sums, moments = sums + more_sums, moments + more_moments
+    collect = partial(_row_sums, model, seen_by_rows(model))
+    means, sums, moments = in_row_blocks(collect, cells, model, batch_size, rows)
     A, rhs = equations(sums, moments, model)
     A = with_ridge(A, scaled_ridge(model.column_ridge, cells.column_counts, model))
     if model.nonnegative:
         return torch.cat(means), solve_nonnegative(A, rhs, model.mean)
     return torch.cat(means), posterior(A, rhs, covariances=False).mean
+
+
+def _row_sums(model, seen, block, start):
+    mean = solve_rows(block.by_row(), model, seen, start=start).mean
+    F, f = expectations(mean, None, model.offsets)
+    face = block.by_column()
+    return [mean], face.pattern @ F, face.values @ f
 
 
 def _penalty(x, ridge, counts, model):

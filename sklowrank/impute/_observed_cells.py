@@ -1,11 +1,14 @@
 """The observed cells of a matrix, by rows and by columns, as matrices to multiply with: dense for tables, CSR else."""
 
+from functools import partial, reduce
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.rows import added
 from .._core.sparse import csr_tensor
 
 
@@ -77,7 +80,37 @@ class Face:
         return self._room
 
 
-class TableCells:
+class Block(NamedTuple):
+    """The cells of some rows, as a slice of all of them."""
+
+    cells: "Cells"
+    rows: slice
+
+    def by_row(self) -> Face:
+        """Return the rows' face."""
+        return self.cells.by_row(self.rows)
+
+    def by_column(self) -> Face:
+        """Return the columns' face."""
+        return self.cells.by_column(self.rows)
+
+
+class Cells:
+    """What is common to cells of a table and of a list."""
+
+    remote = False
+
+    def gather(self, compute, *beside, size, batch_size="auto", merge=added):
+        """Return the merged results of ``compute(block, *parts)`` over blocks of rows, as `Rows.gather` does."""
+
+        def part(rows):
+            return compute(Block(self, rows), *(b[rows] for b in beside))
+
+        n_rows = self.shape[0]
+        return reduce(merge, in_blocks(part, n_rows, rows_per_block(batch_size, n_rows, size), bytes_per_row=size))
+
+
+class TableCells(Cells):
     """Cells of a table, a tensor of shape (rows, columns) in which NaN is missing."""
 
     def __init__(self, X):
@@ -102,7 +135,7 @@ class TableCells:
         return 0.0
 
 
-class ListedCells:
+class ListedCells(Cells):
     """Cells of a list of observations (row, column, value), a cell observed several times included.
 
     Parameters
@@ -177,10 +210,19 @@ class ListedCells:
         """Sum of squared deviations of the observations from the means of their cells."""
         return 0.0 if self._counts is None else self.column_squares.sum() - (self._sums**2 / self._counts).sum()
 
-    def refit_covariates(self, fit):
-        """Refit the linear term to what `fit`, the low-rank part of each cell (n_cells,), leaves, and take it off."""
-        self.weights = self.covariates.solve(fit)
-        self._sums, self.column_squares = self.covariates.without(self.weights, self.shape[1])
+    def linear_sums(self, P, F, **options):
+        """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
+        fit = torch.cat(self.gather(partial(_mean_fit, F), P, **options)[0])
+        return self.covariates.Z.mT @ self.covariates.Z, self.covariates.Z.mT @ self.covariates.left(fit)
+
+    def refit_covariates(self, P, F, **options):
+        """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
+        self.take_off(linear_weights(*self.linear_sums(P, F, **options)))
+
+    def take_off(self, weights):
+        """Take a linear term off the values."""
+        self.weights = weights
+        self._sums, self.column_squares = self.covariates.without(weights, self.shape[1])
         self._faces.clear()
 
 
@@ -193,17 +235,26 @@ class Covariates(NamedTuple):
     column: torch.Tensor  # (n_observations,)
     n_cells: int
 
-    def solve(self, fit):
-        """Ridge regression, of strength 1 on standardised covariates, of what the low-rank part leaves."""
-        A = self.Z.mT @ self.Z
-        A.diagonal().add_(1.0)
-        return torch.linalg.solve(A, self.Z.mT @ (self.y - fit[self.cell]))
+    def left(self, fit):
+        """Return what the low-rank part of each cell (n_cells,) leaves of the observations."""
+        return self.y - fit[self.cell]
 
     def without(self, weights, n_columns):
         """Return the cells' sums and the columns' sums of squares without the linear term."""
         rest = self.y - self.Z @ weights
         sums = rest.new_zeros(self.n_cells).index_add_(0, self.cell, rest)
         return sums, rest.new_zeros(n_columns).index_add_(0, self.column, rest**2)
+
+
+def _mean_fit(F, block, P):
+    return ([block.by_row().mean_fit(P, F)],)
+
+
+def linear_weights(gram, products):
+    """Ridge regression, of strength 1 on standardised covariates."""
+    gram = gram.clone()
+    gram.diagonal().add_(1.0)
+    return torch.linalg.solve(gram, products)
 
 
 def face_of(structure, ws):

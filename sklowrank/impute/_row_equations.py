@@ -6,6 +6,7 @@ linear regression of x_ij - c_j on f_j; the same holds with the roles of rows an
 """
 
 import functools
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -165,21 +166,23 @@ def bytes_per_row(model):
     return (8 * d if model.iterative else 4 * d * d + 3 * d + 2) * model.mean.dtype.itemsize
 
 
-def in_row_blocks(compute, cells, model, batch_size):
-    """Yield `compute(rows)` for slices of rows, so many at once that the equations of a block fit the memory."""
-    need = bytes_per_row(model)
-    n_rows = cells.shape[0]
-    return in_blocks(compute, n_rows, rows_per_block(batch_size, n_rows, need), bytes_per_row=need)
+def in_row_blocks(compute, cells, model, batch_size, *beside):
+    """Return the merged results of ``compute(block, *parts)``, so many rows at once that their equations fit."""
+    return cells.gather(compute, *beside, size=bytes_per_row(model), batch_size=batch_size)
+
+
+def means_of_rows(cells, model, batch_size):
+    """Return the means of all rows, the columns being given."""
+    return torch.cat(in_row_blocks(partial(_means, model, seen_by_rows(model)), cells, model, batch_size)[0])
+
+
+def _means(model, seen, block):
+    return ([solve_rows(block.by_row(), model, seen).mean],)
 
 
 def refit_linear_term(cells, rows, model, batch_size):
     """Refit the covariates of listed cells to what the low-rank part leaves, the means of all rows being given."""
-    P, F = augmented(rows, model)
-
-    def one_block(part):
-        return cells.by_row(part).mean_fit(P[part], F)
-
-    cells.refit_covariates(torch.cat(list(in_row_blocks(one_block, cells, model, batch_size))))
+    cells.refit_covariates(*augmented(rows, model), size=bytes_per_row(model), batch_size=batch_size)
 
 
 def augmented(rows, model):
@@ -196,11 +199,11 @@ def augmented(rows, model):
 def squared_error(cells, rows, model, batch_size):
     """Return the sum of squared residuals of all observations, the means of all rows being given."""
     P, F = augmented(rows, model)
+    return in_row_blocks(partial(_squared_error, F), cells, model, batch_size, P)[0] + cells.scatter()
 
-    def one_block(part):
-        return cells.by_row(part).squared_error(P[part], F)
 
-    return sum(in_row_blocks(one_block, cells, model, batch_size)) + cells.scatter()
+def _squared_error(F, block, P):
+    return (block.by_row().squared_error(P, F),)
 
 
 def canonical(model):

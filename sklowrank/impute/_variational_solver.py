@@ -1,7 +1,7 @@
 """Variational Bayes for matrix completion: noise, priors and the number of components are learnt with the factors."""
 
-import functools
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -81,18 +81,16 @@ def _first_guess(cells, k, offsets, ws):
 
 def _row_half(cells, model, batch_size):
     """Solve all rows, block by block, and sum over each column's cells what the column's equations need."""
-    seen = seen_by_rows(model)
-
-    def one_block(rows):
-        part = solve_rows(cells.by_row(rows), model, seen)
-        F, f = expectations(part.mean, part.cov, model.offsets)
-        kept = [part.mean] if cells.covariates is not None else []
-        face = cells.by_column(rows)
-        return face.pattern @ F, face.values @ f, *_side_sums(part), kept
-
-    parts = in_row_blocks(one_block, cells, model, batch_size)
-    sums, moments, *side, means = functools.reduce(lambda a, b: [x + y for x, y in zip(a, b)], parts)
+    collect = partial(_row_sums, model, seen_by_rows(model), cells.covariates is not None)
+    sums, moments, *side, means = in_row_blocks(collect, cells, model, batch_size)
     return sums, moments, _side(cells.shape[0], *side), means
+
+
+def _row_sums(model, seen, keep_means, block):
+    part = solve_rows(block.by_row(), model, seen)
+    F, f = expectations(part.mean, part.cov, model.offsets)
+    face = block.by_column()
+    return face.pattern @ F, face.values @ f, *_side_sums(part), [part.mean] if keep_means else []
 
 
 def _side_sums(part):

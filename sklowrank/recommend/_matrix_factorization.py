@@ -28,10 +28,8 @@ from ..impute._observed_cells import ListedCells, face_of
 from ..impute._row_equations import (
     canonical,
     factors_of,
-    in_row_blocks,
+    means_of_rows,
     pairs_of,
-    seen_by_rows,
-    solve_rows,
     squared_error,
     update_rows,
 )
@@ -367,10 +365,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     def _attributes(self, model, cells, unit, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, the columns being final."""
-        seen = seen_by_rows(model)
-        rows = torch.cat(
-            list(in_row_blocks(lambda r: solve_rows(cells.by_row(r), model, seen).mean, cells, model, self.batch_size))
-        )
+        rows = means_of_rows(cells, model, self.batch_size)
         if model.cov is None:
             noise = float(squared_error(cells, rows, model, self.batch_size) / cells.column_counts.sum())
         else:
