@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sklearn.exceptions import ConvergenceWarning
 
 from .warn import warn
+from .workspace import is_remote
 
 
 class Step(NamedTuple):
@@ -43,6 +44,7 @@ def drive(
     ScoringMonitor ask for an estimator that is fitted as far as the fit has come. The contexts of steps are kept until
     the fit ends, so they are opened only where the user has set callbacks.
     """
+    X = X.source if is_remote(X) else X
     max_iter = estimator.max_iter if max_iter is None else max_iter
     tol, name = estimator.tol if tol is None else tol, type(estimator).__name__
     watched = bool(getattr(estimator, "_skl_callbacks", None))

@@ -38,7 +38,7 @@ class Rows:
     """
 
     def __init__(self, X: Any, ws: Workspace | None = None):
-        self.source = self.outline = X  # what the user gave, and what has its shape and library
+        self.outline = X  # has the shape and the library of what the user gave
         self.shape, self.sparse = tuple(X.shape), issparse(X)
         self._ws = ws
         self._X = ws.load(X) if ws is not None and _can_lie_there(X, ws) else X
@@ -105,6 +105,14 @@ class MappedRows:
         """Return the merged results of ``compute(function(block), *parts)``, as :meth:`Rows.gather` does."""
         return self._rows.gather(partial(_after, self._function, compute), *beside, **options)
 
+    def rebuilt(self, make: Callable):
+        """Return what a function makes of the rows of each partition; for rows of a cluster."""
+        return self._rows.rebuilt(partial(_made_of_mapped, make, self._function, self.shape[1]))
+
+
+def _made_of_mapped(make, function, n_columns, rows):
+    return make(MappedRows(rows, function, n_columns))
+
 
 def _after(function, compute, X, *beside):
     return compute(function(X), *beside)
@@ -112,7 +120,7 @@ def _after(function, compute, X, *beside):
 
 def rows_of(X: Any, ws: Workspace | None = None) -> Any:
     """Return the rows of validated X, which may be rows already: those of a cluster are."""
-    return X if isinstance(X, Rows) or is_remote(X) else Rows(X, ws)
+    return X if isinstance(X, Rows | MappedRows) or is_remote(X) else Rows(X, ws)
 
 
 def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:

@@ -217,7 +217,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         def attributes(flats):
             return self._attributes(flats, n_dims, data, ws)
 
-        run = drive(self, steps, attributes=attributes, X=rows.source, y=y)
+        run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter)
         vars(self).pop("_affinity", None)
         if graph is not None:

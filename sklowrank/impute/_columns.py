@@ -1,13 +1,15 @@
 """The columns of a table with holes: what was observed in each, how they are scaled, and how fills get their units."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
-from ._observed_cells import ListedCells, TableCells
+from .._core.rows import MappedRows, rows_of
+from .._core.workspace import is_remote
+from ._observed_cells import ListedCells, RemoteCells, TableCells
 from ._row_equations import augmented, bytes_per_row, factors_of, pairs_of, seen_by_rows, solve_rows
 
 
@@ -43,10 +45,15 @@ class Entries(NamedTuple):
 
 
 def load_table(X, ws, missing_values):
-    """Return X as a tensor in which NaN is missing, or as a CSR matrix of the observed values alone."""
+    """Return X as a tensor in which NaN is missing, or as a CSR matrix of the observed values alone.
+
+    Rows of a cluster stay there.
+    """
+    if is_remote(X):
+        return X if np.isnan(missing_values) else MappedRows(X, partial(_with_nan, missing_values), X.shape[1])
     if not sp.issparse(X):
         X = ws.load(X)
-        return X if np.isnan(missing_values) else torch.where(missing_values == X, torch.nan, X)
+        return X if np.isnan(missing_values) else _with_nan(missing_values, X)
     if not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
@@ -57,6 +64,10 @@ def load_table(X, ws, missing_values):
     return sp.csr_matrix((X.data[~missing], (rows, X.indices[~missing])), shape=X.shape)
 
 
+def _with_nan(missing_values, X):
+    return torch.where(missing_values == X, torch.nan, X)
+
+
 def rows_with_values(X):
     """Return the rows of a loaded table in which something was observed."""
     there = np.diff(X.indptr) > 0 if sp.issparse(X) else (~X.isnan()).any(1)
@@ -65,20 +76,35 @@ def rows_with_values(X):
 
 def observe(X, ws):
     """Return the :class:`Columns` of a loaded table."""
-    return _observe_listed(X, ws) if sp.issparse(X) else _observe_table(X)
+    return _observe_listed(X, ws) if sp.issparse(X) else _observe_rows(rows_of(X))
 
 
-def _observe_table(X):
-    there = ~X.isnan()
-    count = there.sum(0).double()
-    low = torch.where(there, X, torch.inf).amin(0).double()
-    high = torch.where(there, X, -torch.inf).amax(0).double()
+def _observe_rows(rows):
+    width = 32 * rows.shape[1]
+    count, low, high = rows.gather(_counts_and_ends, size=width, merge=_merged_ends)
     size = torch.maximum(low.abs(), high.abs())
     size = torch.where((count > 0) & (size > 0), size, 1.0)  # before anything is squared: 1e25 must survive float32
-    scaled = X / size.to(X.dtype)
-    mean = _divide(scaled.nansum(0, dtype=torch.float64), count)
-    std = _divide(((scaled - mean.to(X.dtype)) ** 2).nansum(0, dtype=torch.float64), count).sqrt()
+    mean = _divide(rows.gather(partial(_sums, size), size=width)[0], count)
+    std = _divide(rows.gather(partial(_squares, size, mean), size=width)[0], count).sqrt()
     return Columns(count, mean * size, std * size, low, high)
+
+
+def _counts_and_ends(X):
+    there = ~X.isnan()
+    low = torch.where(there, X, torch.inf).amin(0).double()
+    return there.sum(0).double(), low, torch.where(there, X, -torch.inf).amax(0).double()
+
+
+def _merged_ends(a, b):
+    return a[0] + b[0], torch.minimum(a[1], b[1]), torch.maximum(a[2], b[2])
+
+
+def _sums(size, X):
+    return ((X / size.to(X.dtype)).nansum(0, dtype=torch.float64),)
+
+
+def _squares(size, mean, X):
+    return (((X / size.to(X.dtype) - mean.to(X.dtype)) ** 2).nansum(0, dtype=torch.float64),)
 
 
 def _observe_listed(X, ws):
@@ -129,7 +155,18 @@ def _bounds(columns, clip):
     return torch.full_like(columns.low, low), torch.full_like(columns.high, high)
 
 
-def cells_in(X, layout, ws):
+def observed_cells(table, layout, ws):
+    """Return the cells of the modelled columns of the rows in which something was observed."""
+    if sp.issparse(table) or isinstance(table, torch.Tensor):
+        return cells_in(rows_with_values(table), layout, ws)
+    return RemoteCells(table.rebuilt(partial(_cells_of_partition, layout)), int(layout.modelled.sum()))
+
+
+def _cells_of_partition(layout, rows):
+    return cells_in(rows_with_values(rows.take(slice(None))), layout)
+
+
+def cells_in(X, layout, ws=None):
     """Return the cells of the modelled columns of a loaded table, centred and scaled to mean square 1."""
     centre, scale = layout.mean[layout.modelled], layout.scale[layout.modelled]
     if not sp.issparse(X):
@@ -174,22 +211,26 @@ def in_units(fit, layout):
 
 
 def fold_in(table, layout, model, ws, compute, *, batch_size, dense=False):
-    """Yield ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed.
+    """Return ``compute(part of the table, Rows)`` for blocks of rows, solved with the columns held fixed.
 
     `dense` says that the answer of a block is as wide as the table.
     """
-    seen = seen_by_rows(model)
+    rows = rows_of(table)
+    collect = partial(_fold_in, layout, model, seen_by_rows(model), ws if rows.sparse else None, compute)
+    size = bytes_per_row(model)
+    if dense or not rows.sparse:
+        size += 6 * table.shape[1] * ws.dtype.itemsize
+    return rows.gather(collect, size=size, batch_size=batch_size)[0]
 
-    def one_block(rows):
-        part = table[rows]
-        cells = cells_in(part, layout, ws)
-        return compute(part, solve_rows(cells.by_row(slice(0, cells.shape[0])), model, seen))
 
-    need = bytes_per_row(model)
-    if dense or not sp.issparse(table):
-        need += 6 * table.shape[1] * ws.dtype.itemsize
-    n_rows = table.shape[0]
-    return in_blocks(one_block, n_rows, rows_per_block(batch_size, n_rows, need), bytes_per_row=need)
+def _fold_in(layout, model, seen, ws, compute, part):
+    cells = cells_in(part, layout, ws)
+    return ([compute(part, solve_rows(cells.by_row(slice(0, cells.shape[0])), model, seen))],)
+
+
+def means_in(part, rows):
+    """Return the means of rows that were folded in."""
+    return rows.mean
 
 
 def fit_at(entries, rows, model, layout):
@@ -199,14 +240,6 @@ def fit_at(entries, rows, model, layout):
         return P.new_zeros(len(entries.rows))
     place = (layout.modelled.cumsum(0) - 1).clamp_min(0)  # of a column among the modelled ones
     return torch.where(layout.modelled[entries.columns], pairs_of(P, F, entries.rows, place[entries.columns]), 0.0)
-
-
-def mean_square_left(table, rows, model, layout, ws):
-    """Return the mean squared residual of the observed cells of the modelled columns, in squared units of the model."""
-    entries = observed_entries(table, ws.device)
-    error = fit_at(entries, rows, model, layout)
-    error = error - (entries.values - layout.mean[entries.columns]) / layout.scale[entries.columns]
-    return float((error[layout.modelled[entries.columns]] ** 2).mean().nan_to_num(nan=0.0))
 
 
 def entries_in_units(fit, columns, layout):

@@ -12,11 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import _fit_context, check_feature_names_in
 from .._core.iterate import drive
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._columns import (
     Layout,
-    cells_in,
     check_positions,
     cov_over_all,
     entries_in_units,
@@ -26,10 +25,10 @@ from ._columns import (
     in_units,
     lay_out,
     load_table,
-    mean_square_left,
+    means_in,
+    observed_cells,
     over_all,
     put_observed,
-    rows_with_values,
 )
 from ._matrix_completion_solver import (
     CONSTRAINTS,
@@ -41,7 +40,18 @@ from ._matrix_completion_solver import (
     load_model,
     sweeps,
 )
-from ._row_equations import Rows, canonical, cells_of, draws_of, factors_of, pairs_of, variances_of, widened
+from ._row_equations import (
+    Rows,
+    canonical,
+    cells_of,
+    draws_of,
+    factors_of,
+    means_of_rows,
+    pairs_of,
+    squared_error,
+    variances_of,
+    widened,
+)
 
 _MOST_DENSE_CELLS = 2**27  # 1 GiB of float64: above it a sparse X is not answered with a dense table
 
@@ -202,6 +212,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         "keep_empty_features": ["boolean"],
     }
 
+    _sums_over_rows = True  # so that partitions of a cluster can be added up
+
     def __init__(
         self,
         n_components="auto",
@@ -262,7 +274,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         self : MatrixCompletionImputer
         """
-        X = check_fit_data(self, X, **self._reading())
+        X = check_fit_rows(self, X, **self._reading())
         check_options(self)
         n_components = count_components(self, X.shape)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
@@ -270,11 +282,11 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         options = {"scaled": self.scale, "clip": self.clip, "keep_empty": self.keep_empty_features}
         layout, unit = lay_out(table, ws, centred=learns_offsets(self), **options)
 
-        cells = cells_in(rows_with_values(table), layout, ws)
+        cells = observed_cells(table, layout, ws)
         steps = sweeps(self, cells, n_components, unit=unit, ws=ws)
 
         def attributes(model):
-            return self._attributes(canonical(model), table, layout, unit, n_components, ws)
+            return self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
@@ -308,7 +320,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             missing = put_observed(full.new_ones(part.shape), part, value=0.0)
             return torch.cat([full, missing[:, layout.holes]], 1)
 
-        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, fill, dense=True))))
+        return ws.store(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
 
     @available_if(_is_variational)
     def transform_std(self, X):
@@ -332,7 +344,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             full[:, layout.modelled] = variances_of(rows, model).sqrt() * layout.scale[layout.modelled]
             return put_observed(full, part, value=0.0)[:, layout.kept]
 
-        return ws.store(torch.cat(list(self._fold_in(table, layout, model, ws, spread, dense=True))))
+        return ws.store(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True)))
 
     @available_if(_is_variational)
     def sample(self, X, n_draws=1, random_state=None):
@@ -361,7 +373,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     def embed(self, X):
         """Return the row factors of X, an array of shape (n_samples, n_components); new rows are folded in."""
         table, layout, model, ws = self._open(X, "embed", dense_answer=False)
-        rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
+        rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
         return ws.store(widened(factors_of(rows, model), self.components_.shape[0]))
 
     def predict_entries(self, rows, cols):
@@ -409,7 +421,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         if not 0 < mask_fraction < 1:
             raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
         hidden, rest = hide(table, mask_fraction, layout.modelled)
-        rows = torch.cat(list(self._fold_in(rest, layout, model, ws, lambda _, rows: rows.mean)))
+        rows = torch.cat(self._fold_in(rest, layout, model, ws, means_in))
         fill = entries_in_units(fit_at(hidden, rows, model, layout), hidden.columns, layout)
         error = (fill - hidden.values) / layout.std[hidden.columns]
         return -float((error**2).mean().nan_to_num(nan=0.0).sqrt())
@@ -446,13 +458,15 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """How X is to be validated, in `fit` and later."""
         return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(self.missing_values) else True}
 
-    def _attributes(self, model, table, layout, unit, n_components, ws):
+    def _attributes(self, model, table, cells, layout, unit, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
-        rows = torch.cat(list(self._fold_in(table, layout, model, ws, lambda _, rows: rows.mean)))
+        rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
         attributes = describe(model, rows, unit, n_components, ws)
         columns = {"intercept_": column_offsets(model, unit), "feature_noise_variance_": model.noise * unit**2}
         if model.cov is None:
-            noise = mean_square_left(table, rows, model, layout, ws)
+            means = means_of_rows(cells, model, self.batch_size)
+            squares = squared_error(cells, means, model, self.batch_size)
+            noise = float((squares / cells.column_counts.sum()).nan_to_num(nan=0.0))
             columns["feature_noise_variance_"] = torch.full_like(model.noise, noise * unit**2)
         else:
             noise = float(model.noise.mean()) if len(model.noise) else 0.0

@@ -78,7 +78,10 @@ def sweeps(estimator, cells, n_components, *, unit, ws):
         return variational(cells, n_components, offsets=offsets, batch_size=estimator.batch_size, ws=ws)
     solver = estimator.solver
     if solver == "auto":
-        solver = "cholesky" if n_components <= _MOST_CHOLESKY_COMPONENTS or estimator.nonnegative else "cg"
+        few = n_components <= _MOST_CHOLESKY_COMPONENTS
+        solver = "cholesky" if few or estimator.nonnegative or cells.remote else "cg"
+    elif solver == "cg" and cells.remote:
+        raise ValueError("solver='cg' multiplies with all cells at once. Use 'cholesky' or 'auto' with partitions.")
     alpha = max(estimator.alpha, 1e-10)  # at 0 a row with too few cells takes the solution of least norm
     start = penalised_start(
         cells,

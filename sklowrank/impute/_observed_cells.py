@@ -1,5 +1,6 @@
 """The observed cells of a matrix, by rows and by columns, as matrices to multiply with: dense for tables, CSR else."""
 
+import copy
 from functools import partial, reduce
 from typing import NamedTuple
 
@@ -224,6 +225,69 @@ class ListedCells(Cells):
         self.weights = weights
         self._sums, self.column_squares = self.covariates.without(weights, self.shape[1])
         self._faces.clear()
+
+
+class RemoteCells:
+    """Cells whose rows lie on a cluster, whole rows in each partition.
+
+    Parameters
+    ----------
+    parts : partitions of `sklowrank.distributed`
+        What is built of each partition is a :class:`TableCells` or :class:`ListedCells`.
+    n_columns : int
+        Number of columns.
+    """
+
+    remote = True
+
+    def __init__(self, parts, n_columns):
+        self._parts = self._bare = parts
+        rows, self.column_counts, *squares, with_covariates = parts.reduce(_totals)
+        self.row_counts = torch.cat(rows)
+        self.shape = (len(self.row_counts), n_columns)
+        self.column_squares, self._scatter = squares
+        self.covariates = True if with_covariates else None
+        self.weights = self.column_counts.new_zeros(0)
+
+    def gather(self, compute, *beside, **options):
+        """Return the merged results of ``compute(block, *parts)`` over blocks of rows."""
+        return self._parts.gather(compute, *beside, **options)
+
+    def scatter(self):
+        """Sum of squared deviations of the observations from the means of their cells."""
+        return self._scatter
+
+    def structure(self):
+        """Return the numbers of observations of all cells, a CSR matrix."""
+        return sp.vstack(self._parts.reduce(_structure)[0], format="csr")
+
+    def refit_covariates(self, P, F, **options):
+        """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
+        self.weights = linear_weights(*self._bare.reduce(partial(_linear_sums, F, options), P))
+        self._parts = self._bare.rebuilt(partial(_without, self.weights))
+        _, _, self.column_squares, self._scatter, _ = self._parts.reduce(_totals)
+
+
+def _totals(cells):
+    scatter = torch.as_tensor(cells.scatter(), dtype=cells.column_squares.dtype, device=cells.column_squares.device)
+    counts = [cells.row_counts], cells.column_counts
+    return *counts, cells.column_squares, scatter, int(cells.covariates is not None)
+
+
+def _structure(cells):
+    return ([cells.structure],)
+
+
+def _linear_sums(F, options, cells, P):
+    return cells.linear_sums(P, F, **options)
+
+
+def _without(weights, cells):
+    """Return a copy of listed cells without a linear term; the indices are shared."""
+    cells = copy.copy(cells)
+    cells._faces = {}
+    cells.take_off(weights)
+    return cells
 
 
 class Covariates(NamedTuple):

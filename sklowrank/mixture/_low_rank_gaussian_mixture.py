@@ -293,7 +293,7 @@ class LowRankGaussianMixture(
         def attributes(fit):
             return self._attributes(fit, form, data, names, rows, ws)
 
-        run = drive(self, steps, attributes=attributes, X=rows.source, y=y, **limits)
+        run = drive(self, steps, attributes=attributes, X=X, y=y, **limits)
         if run.state.starved:
             warn(
                 f"Some of n_components={self.n_components} keep fewer rows than determine a flat of n_dims dimensions, "

@@ -12,7 +12,7 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import _fit_context
 from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
-from .._core.workspace import open_workspace
+from .._core.workspace import is_remote, open_workspace
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
     automatic_components,
@@ -34,6 +34,7 @@ from ..impute._row_equations import (
     update_rows,
 )
 from ._identifiers import encode, find, readable
+from ._listing import column_ids, further_columns, listed, listed_on_cluster
 from ._pairs import at_rows, pack, sides_with_unknown, standard_errors, unpack, with_unknown_row
 
 
@@ -151,6 +152,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     _parameter_constraints = CONSTRAINTS
 
+    _sums_over_rows = "pairs"  # so that partitions of a cluster can be added up
+
     def __init__(
         self,
         n_components=10,
@@ -204,34 +207,31 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         -------
         self : MatrixFactorizationRegressor
         """
-        X, y = check_fit_data(self, readable(X), y, dtype=None, y_numeric=True)
+        if is_remote(X):
+            check_fit_data(self, readable(X.head[0]), X.head[1], dtype=None, y_numeric=True)
+        else:
+            X, y = check_fit_data(self, readable(X), y, dtype=None, y_numeric=True)
         check_options(self)
-        y = y.astype(np.float32 if y.dtype == np.float32 else np.float64, copy=False)
-        ws = open_workspace(y, device=self.device, random_state=self.random_state)
-
-        row_ids, rows = encode(X[:, 0], "row")
-        col_ids, cols = encode(_column_ids(X), "column")
-        mean, unit = _centre_and_unit(y, centred=learns_offsets(self))
-        Z, centre, spread = _standardise(_further_columns(X))
-        shape = len(row_ids), len(col_ids)
-        cells = ListedCells(
-            ws, rows, cols, ((y - mean) / unit).astype(y.dtype), shape, Z.astype(y.dtype) if Z.size else None
-        )
+        single = (X if is_remote(X) else y).dtype == np.float32
+        ws = open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X))
+        centred = learns_offsets(self)
+        found = listed_on_cluster(X, centred=centred) if is_remote(X) else listed(X, y, centred=centred, ws=ws)
+        cells, shape = found.cells, (len(found.row_ids), len(found.col_ids))
         n_components = automatic_components(shape) if self.n_components == "auto" else self.n_components
 
         def attributes(model):
             return {
-                **self._attributes(canonical(model), cells, unit, n_components, ws),
-                "row_ids_": row_ids,
-                "col_ids_": col_ids,
-                "mean_": mean,
-                "coef_": unit * ws.store(cells.weights) / spread,
-                "_covariate_mean": centre,
-                "_bounds": (float(y.min()), float(y.max())) if self.clip == "observed" else self.clip,
-                "_seen": pack(cells.structure),
+                **self._attributes(canonical(model), found, n_components, ws),
+                "row_ids_": found.row_ids,
+                "col_ids_": found.col_ids,
+                "mean_": found.mean,
+                "coef_": found.unit * ws.store(cells.weights) / found.spread,
+                "_covariate_mean": found.centre,
+                "_bounds": found.ends if self.clip == "observed" else self.clip,
+                "_seen": pack(found.structure()),
             }
 
-        run = drive(self, sweeps(self, cells, n_components, unit=unit, ws=ws), attributes=attributes, X=X, y=y)
+        run = drive(self, sweeps(self, cells, n_components, unit=found.unit, ws=ws), attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
         return self
 
@@ -261,9 +261,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         if return_std and self._model["cov"] is None:
             raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
         ws = open_workspace(self.components_, device=self.device)
-        rows, cols = find(self.row_ids_, X[:, 0]), find(self.col_ids_, _column_ids(X))
+        rows, cols = find(self.row_ids_, X[:, 0]), find(self.col_ids_, column_ids(X))
         P, F = self._sides(ws)
-        linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
+        linear = (further_columns(X) - self._covariate_mean) @ self.coef_
         y = ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
         y = self._bounded(y).astype(self.components_.dtype)
         if not return_std:
@@ -332,9 +332,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         X, y = check_new_data(self, readable(X), y=y, method="fold_in", dtype=None, y_numeric=True)
         ws = open_workspace(self.components_, device=self.device)
         model = load_model(self._model, ws)
-        linear = (_further_columns(X) - self._covariate_mean) @ self.coef_
+        linear = (further_columns(X) - self._covariate_mean) @ self.coef_
         target = ((y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
-        cols = find(self.col_ids_, _column_ids(X))
+        cols = find(self.col_ids_, column_ids(X))
         known = cols < len(self.col_ids_)
 
         ids, rows = encode(X[:, 0], "row")
@@ -363,15 +363,20 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         tags.input_tags.string = True
         return tags
 
-    def _attributes(self, model, cells, unit, n_components, ws):
+    def _place(self, X):
+        """Return where to compute: for pairs on a cluster the little that is left is done on the CPU."""
+        return {"device": "cpu" if is_remote(X) else self.device, "random_state": self.random_state}
+
+    def _attributes(self, model, found, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, the columns being final."""
+        cells, unit = found.cells, found.unit
         rows = means_of_rows(cells, model, self.batch_size)
         if model.cov is None:
             noise = float(squared_error(cells, rows, model, self.batch_size) / cells.column_counts.sum())
         else:
             noise = float(model.noise.mean())
         return {
-            **describe(model, rows, unit, n_components, ws),
+            **describe(model, found.sorted_rows(rows), unit, n_components, ws),
             "col_intercept_": ws.store(column_offsets(model, unit)),
             "noise_variance_": noise * unit**2,
         }
@@ -387,33 +392,3 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     def _bounded(self, y):
         return y if self._bounds is None else np.clip(y, *self._bounds)
-
-
-def _column_ids(X):
-    """The second column of X, or one identifier for all where there is none."""
-    return X[:, 1] if X.shape[1] > 1 else np.zeros(len(X))
-
-
-def _further_columns(X):
-    try:
-        return X[:, 2:].astype(np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "Columns of X after the first two enter linearly and must be numbers. Encode or drop them."
-        ) from None
-
-
-def _standardise(Z):
-    """Return Z centred and divided by its columns' standard deviations, these means, and these deviations."""
-    size = np.maximum(np.abs(Z).max(0, initial=0), np.finfo(np.float64).tiny)  # before anything is squared
-    centre = (Z / size).mean(0) * size
-    spread = ((Z - centre) / size).std(0) * size
-    spread = np.where(spread > 0, spread, 1.0)
-    return (Z - centre) / spread, centre, spread
-
-
-def _centre_and_unit(y, *, centred):
-    """Return the mean that is subtracted from y and the root mean square of the rest, 1 where that is zero."""
-    y = y.astype(np.float64)
-    mean = float(y.mean()) if centred else 0.0
-    return mean, float(np.sqrt(np.mean((y - mean) ** 2))) or 1.0
