@@ -266,7 +266,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         labels : array of shape (n_samples,)
         """
         rows, ws = self._open(X, "predict")
-        return ws.store(nearest(rows, *self._flats(ws), self.batch_size)[0])
+        return ws.store(nearest(rows, None, *self._flats(ws), self.batch_size)[0])
 
     def transform(self, X):
         """Return the squared distance of each row from each flat.
@@ -303,9 +303,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
             At most 0.
         """
         rows, ws = self._open(X, "score")
-        weights = _weights(rows, sample_weight, ws)
-        _, distance, unit = nearest(rows, *self._flats(ws), self.batch_size)
-        return -float(distance @ weights) * unit * unit
+        return -nearest(rows, row_weights(sample_weight, rows, ws), *self._flats(ws), self.batch_size)[1]
 
     @property
     def _n_features_out(self):
@@ -320,10 +318,11 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
     def _descent(self, rows, sample_weight, ws):
         """Return the rows, the steps of the fit, the dimension of each flat, and the graph of an ensemble."""
         n_dims = check_dims(self.n_dims, self.n_clusters, rows.shape[1])
-        weights, generator = _weights(rows, sample_weight, ws), ws.generator
+        given, generator = row_weights(sample_weight, rows, ws), ws.generator
+        weights = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if given is None else given
         check_enough(int((weights > 0).sum()), len(rows), self.n_clusters)
         origin = torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device)
-        data = Data(rows, weights, power_of_two(largest_magnitude(rows)), origin)
+        data = Data(rows, given, power_of_two(largest_magnitude(rows)), origin)
         chosen = slice(None) if self.ensemble else draw_rows(weights, generator)
         rows, weights, place = distinct(data.load(chosen), weights[chosen])
         if self.affine:
@@ -354,33 +353,33 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         signs = torch.stack([signs_of_largest(U.mT) for U in flats.bases])[:, None]
         bases = (flats.bases * signs).to(ws.dtype)
         sketch = (flats.strengths.sqrt()[:, :, None] * flats.bases.mT * data.unit).to(ws.dtype)
-        labels, distance, unit = nearest(data.rows, means, bases, self.batch_size)
+        labels, inertia = nearest(data.rows, data.weights, means, bases, self.batch_size)
         return {
             "means_": ws.store(means),
             "bases_": [ws.store(U[:, :d]) for U, d in zip(bases, n_dims)],
             "n_dims_": ws.store(torch.tensor(n_dims, device=ws.device)),
             "labels_": ws.store(labels),
-            "inertia_": float(distance @ data.weights) * unit * unit,
+            "inertia_": inertia,
             "_sketch": [ws.store(rows) for rows in sketch],
             "_weight": ws.store(flats.counts),
         }
 
     def _absorb(self, rows, sample_weight, ws):
         """Return the fitted attributes after a batch of rows, each given to the nearest flat."""
-        (means, bases), weights = self._flats(ws), _weights(rows, sample_weight, ws)
+        (means, bases), weights = self._flats(ws), row_weights(sample_weight, rows, ws)
         unit, dims = power_of_two(largest_magnitude(rows), means.abs().amax()), [U.shape[1] for U in self.bases_]
         data = Data(rows, weights, unit, torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device))
-        means, bases, nobody = means.double() / unit, bases.double(), torch.zeros(len(rows), dtype=torch.long)
+        means, bases, nobody = means.double() / unit, bases.double(), torch.zeros(len(rows), dtype=torch.int32)
         *_, moments = sweep(data, means, bases, nobody.to(ws.device), self.batch_size)
         sketches, total = [ws.load(known).double() / unit for known in self._sketch], ws.load(self._weight).clone()
         absorb(moments, means, bases, sketches, total, dims, centred=self.affine)
         means, bases = (means * unit).to(ws.dtype), bases.to(ws.dtype)
-        labels, distance, unit = nearest(rows, means, bases, self.batch_size)
+        labels, inertia = nearest(rows, weights, means, bases, self.batch_size)
         return {
             "means_": ws.store(means),
             "bases_": [ws.store(U[:, :d]) for U, d in zip(bases, dims)],
             "labels_": ws.store(labels),
-            "inertia_": float(distance @ weights) * unit * unit,
+            "inertia_": inertia,
             "_sketch": [ws.store((known * data.unit).to(ws.dtype)) for known in sketches],
             "_weight": ws.store(total),
         }
@@ -397,8 +396,3 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         for k, U in enumerate(self.bases_):
             bases[k, :, : U.shape[1]] = ws.load(U)
         return means, bases
-
-
-def _weights(rows, sample_weight, ws):
-    weights = row_weights(sample_weight, rows, ws)
-    return torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights

@@ -11,14 +11,16 @@ from .._core.iterate import Step
 from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude
 from .._core.subspaces import squared_distances
-from ._k_subspaces_solver import Flats, assign, leading, reseed, share_of_fall, shortened
+from ._k_subspaces_solver import Flats, assign, leading, share_of_fall, shortened
+
+_LABELS = torch.int32  # of many rows: half of what indices take
 
 
 class Data(NamedTuple):
     """Rows as the user gave them, with what makes them fit for squaring."""
 
     rows: Any  # of `_core.rows`, or of a cluster
-    weights: torch.Tensor
+    weights: torch.Tensor | None
     unit: float
     centre: torch.Tensor
 
@@ -40,12 +42,15 @@ def distances(rows, means, bases, batch_size):
     return rows.gather(compute, size=size, batch_size=batch_size)[0], unit
 
 
-def nearest(rows, means, bases, batch_size):
-    """Return the nearest flats (n,) of rows, their squared distances (n,), and the unit whose square these are in."""
+def nearest(rows, weights, means, bases, batch_size):
+    """Return the nearest flats (n,) of rows, and the weighted sum of their squared distances.
+
+    `weights` are None or (n,).
+    """
     unit, size = _unit_and_size(rows, means, bases)
     compute = partial(_nearest, means.double() / unit, bases.double(), unit)
-    labels, distance = rows.gather(compute, size=size, batch_size=batch_size)
-    return torch.cat(labels), torch.cat(distance), unit
+    labels, inertia = rows.gather(compute, weights, size=size, batch_size=batch_size)
+    return torch.cat(labels).long(), float(inertia) * unit * unit
 
 
 def _unit_and_size(rows, means, bases):
@@ -57,24 +62,24 @@ def _distances(means, bases, unit, X):
     return ([squared_distances(X.double() / unit, means, bases)],)
 
 
-def _nearest(means, bases, unit, X):
+def _nearest(means, bases, unit, X, w):
     distance, labels = squared_distances(X.double() / unit, means, bases).min(1)
-    return [labels], [distance]
+    return [labels.to(_LABELS)], distance.sum() if w is None else distance @ w
 
 
 def stream(data: Data, start: Flats, n_dims: Sequence[int], *, centred: bool, batch_size="auto") -> Iterator[Step]:
     """Yield the steps of one descent that holds a block of rows at a time, from flats rather than labels.
 
-    One pass over the rows finds the nearest flats and the second moments of the next ones.
+    One pass over the rows finds the nearest flats and the second moments of the next ones. Of each row only the label
+    is kept.
     """
-    means, bases, weights = start.means, start.bases, data.weights
-    labels = torch.zeros(len(weights), dtype=torch.long, device=weights.device)
-    labels, distance, before, moments = sweep(data, means, bases, labels, batch_size)
+    means, bases = start.means, start.bases
+    nobody = torch.zeros(len(data.rows), dtype=_LABELS, device=means.device)
+    labels, _, _, moments = sweep(data, means, bases, nobody, batch_size)
     while True:
         means, bases, strengths, counts = flats_of(moments, means, n_dims, centred=centred)
-        labels, distance, before, moments = sweep(data, means, bases, labels, batch_size)
-        inertia = distance @ weights
-        freed = reseed(labels[None], distance[None], weights, n_dims, centred=centred)[0]
+        labels, inertia, before, moments = sweep(data, means, bases, labels, batch_size)
+        freed = _reseed(data, means, bases, labels, moments[0], n_dims, centred, batch_size)
         if freed > 0:
             moments = sweep(data, means, bases, labels, batch_size, reassign=False)[3]
         gap = float(share_of_fall(before - inertia + freed, before))
@@ -83,27 +88,58 @@ def stream(data: Data, start: Flats, n_dims: Sequence[int], *, centred: bool, ba
             return
 
 
+def _reseed(data, means, bases, labels, counts, n_dims, centred, batch_size):
+    """Give empty clusters, in place, as many of the worst-fitted rows as fit a flat; return the inertia so freed."""
+    wanted = [(k, n_dims[k] + centred) for k in (counts == 0).nonzero()[:, 0].tolist()]
+    freed, count = 0.0, sum(size for _, size in wanted)
+    if not wanted:
+        return freed
+    collect = partial(_worst, data.unit, data.centre, means, bases, count)
+    places = torch.arange(len(labels), device=labels.device)
+    found = data.rows.gather(collect, data.weights, places, size=_size(bases), batch_size=batch_size)
+    distance, weights, at = (torch.cat(part) for part in found)
+    order, start = distance.argsort(descending=True)[:count], 0
+    for k, size in wanted:
+        some, start = order[start : start + size], start + size
+        some = some[distance[some] > 0]
+        labels[at[some]] = k
+        freed += float(distance[some] @ weights[some])
+    return freed
+
+
+def _worst(unit, centre, means, bases, count, X, w, places):
+    """The rows of a block that are worst fitted: their squared distances, weights and places."""
+    distance = squared_distances(X.double() / unit - centre, means, bases).amin(1)
+    if w is not None:
+        distance = torch.where(w > 0, distance, 0.0)
+    worst = distance.topk(min(count, len(distance))).indices
+    return [distance[worst]], [torch.ones_like(distance[worst]) if w is None else w[worst]], [places[worst]]
+
+
 # The statistics of rows: collected from a block, added up, and finished as flats
 
 
 def sweep(data: Data, means, bases, labels, batch_size, *, reassign: bool = True):
-    """Return the nearest flats (n,), squared distances, the inertia of `labels`, and moments about the flats' means.
+    """Return the nearest flats (n,), the inertia, that of `labels`, and moments about the flats' means.
 
     Moments are sums of weights (K,), first moments (K, D) and second moments (K, D, D) of the rows of each flat, or of
     each label where `reassign` is False.
     """
-    K, D, d = bases.shape
-    size = 8 * (3 * D + 3 * K * (d + 2))
     collect = partial(_moments, data.unit, data.centre, means, bases, reassign)
-    found, distance, before, *moments = data.rows.gather(
-        collect, data.weights, labels, size=size, batch_size=batch_size
-    )
-    return torch.cat(found), torch.cat(distance), before, moments
+    found = data.rows.gather(collect, data.weights, labels, size=_size(bases), batch_size=batch_size)
+    labels, inertia, before, *moments = found
+    return torch.cat(labels), inertia, before, moments
+
+
+def _size(bases):
+    K, D, d = bases.shape
+    return 8 * (3 * D + 3 * K * (d + 2))
 
 
 def _moments(unit, centre, means, bases, reassign, X, w, labels):
     """What :func:`sweep` returns, of a block."""
-    Z = X.double() / unit - centre
+    Z, labels = X.double() / unit - centre, labels.long()
+    w = Z.new_ones(len(Z)) if w is None else w
     found, distance, before = assign(Z, w, means[None], bases[None], labels[None], len(Z))
     found = found[0] if reassign else labels
     order = found.argsort(stable=True)
@@ -112,7 +148,8 @@ def _moments(unit, centre, means, bases, reassign, X, w, labels):
     moved = [part - mean for part, mean in zip(parts, means)]
     first = torch.stack([share @ part for share, part in zip(shares, moved)])
     second = torch.stack([part.T @ (share[:, None] * part) for share, part in zip(shares, moved)])
-    return [found], [distance[0]], before[0], torch.stack([share.sum() for share in shares]), first, second
+    counts = torch.stack([share.sum() for share in shares])
+    return [found.to(_LABELS)], distance[0] @ w, before[0], counts, first, second
 
 
 def flats_of(moments, means, n_dims: Sequence[int], *, centred: bool):

@@ -1,0 +1,177 @@
+"""Rows beyond memory: files, slices, devices that run out. The answers are those of arrays."""
+
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from sklowrank._core import rows
+from sklowrank.cluster import KSubspaces, _k_subspaces_starts
+from sklowrank.datasets import make_union_of_subspaces
+from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
+from sklowrank.dimension_reduction import LinearFrechetSDR
+from sklowrank.mixture import LowRankGaussianMixture, _starts
+from sklowrank.privacy import PrivateDistanceSum, PrivateKernelDensity, PrivateSimilarityClassifier
+from tests.common import answers
+
+SEED = {"random_state": 0}
+PRIVATE = {"random_state": 0, "bounds": (-100, 100)}
+ESTIMATORS = [
+    LowRankGaussianMixture(3, n_dims=2, **SEED),
+    KSubspaces(3, n_dims=2, **SEED),
+    PrivateKernelDensity(bandwidth=30.0, n_components=32, **PRIVATE),
+    PrivateDistanceSum(**PRIVATE),
+    PrivateSimilarityClassifier(similarity="linear", **PRIVATE),
+    LinearFrechetSDR(2, method="fccov", n_landmarks=16),
+    SupervisedDictionaryLearning(2, **SEED),
+    SupervisedDictionaryRegressor(2, **SEED),
+]
+each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+
+
+class Slices:
+    """What data sets of HDF5 or Zarr are to a reader: shape, type and slices, and no array as a whole."""
+
+    def __init__(self, array):
+        self._array, self.shape, self.dtype, self.most = array, array.shape, array.dtype, 0
+
+    def __getitem__(self, at):
+        part = self._array[at]
+        self.most = max(self.most, len(part))
+        return np.array(part)
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Blocks of 97 rows, and clusterings that start from 300 rows instead of 5000."""
+    monkeypatch.setattr(rows, "rows_per_block", lambda batch_size, n, size: min(n, 97))
+    for module in (_starts, _k_subspaces_starts):
+        monkeypatch.setattr(module, "MOST_ROWS", 300)
+
+
+@pytest.fixture(scope="module")
+def whole_numbers():
+    X, y, _ = make_union_of_subspaces(900, n_features=8, n_clusters=3, n_dims=2, noise=0.1, affine=True, random_state=0)
+    return (20 * X).round().clip(-100, 100), (y > 0).astype(int)
+
+
+def fitted(estimator, X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of seeds that break a promise
+        return clone(estimator).fit(X, y)
+
+
+def assert_same_answers(estimator, one, other, X):
+    one, other = answers(one, X), answers(other, X)
+    for name, answer in one.items():
+        if answer.dtype.kind == "f":
+            np.testing.assert_allclose(other[name], answer, atol=1e-8 * np.abs(answer).max(), err_msg=name)
+        else:
+            assert np.array_equal(other[name], answer), name
+
+
+@each
+@pytest.mark.parametrize("kind", ["float file", "integer file", "slices", "slices of integers", "reversed"])
+def test_what_slices_is_fitted_in_blocks(estimator, kind, whole_numbers, tmp_path):
+    X, y = whole_numbers
+    expected = fitted(estimator, X, y)
+    if kind.endswith("file"):
+        path = tmp_path / "rows.npy"
+        np.save(path, X if kind == "float file" else X.astype(np.int16))
+        there = np.load(path, mmap_mode="r")
+    elif kind == "reversed":
+        there = np.ascontiguousarray(X[::-1])[::-1]
+    else:
+        there = Slices(X if kind == "slices" else X.astype(np.int16))
+    model = fitted(estimator, there, y)
+    assert_same_answers(estimator, expected, model, X)
+    if isinstance(there, Slices):
+        assert there.most <= 300  # the rows that a clustering starts from
+
+
+@each
+def test_slices_with_gaps_are_refused(estimator, whole_numbers):
+    X, y = whole_numbers
+    X = X.copy()
+    X[600, 3] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        fitted(estimator, Slices(X), y)
+
+
+@each
+def test_running_out_of_memory_halves_the_block(estimator, whole_numbers, monkeypatch):
+    X, y = whole_numbers
+    monkeypatch.setattr(rows, "rows_per_block", lambda batch_size, n, size: n)
+    expected = fitted(estimator, X, y)
+    take, refused = rows.Rows.take, []
+
+    def narrow(self, at):
+        part = take(self, at)
+        if isinstance(at, slice) and at.stop is not None and part.shape[0] > 200:
+            refused.append(part.shape[0])
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return part
+
+    monkeypatch.setattr(rows.Rows, "take", narrow)
+    model = fitted(estimator, X, y)
+    assert max(refused) == len(X)
+    monkeypatch.undo()
+    assert_same_answers(estimator, expected, model, X)
+
+
+MEASURE = """
+import sys, threading, time, warnings
+import numpy as np
+from sklowrank._core import blocks
+from sklowrank.decomposition import _supervised_dictionary_engine as engine
+from sklowrank.cluster import _k_subspaces_starts
+from sklowrank.mixture import _starts
+from tests.test_memory import ESTIMATORS
+
+def anonymous():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+
+def watch():
+    while True:
+        peak[0] = max(peak[0], anonymous())
+        time.sleep(0.01)
+
+warnings.simplefilter("ignore")
+engine._COPIED_BYTES, blocks._AUTO_BYTES = 0, 1 << 21  # no copies, and blocks of 2 MB
+_starts.MOST_ROWS = _k_subspaces_starts.MOST_ROWS = 300
+X, y = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2])
+peak = [0.0]
+threading.Thread(target=watch, daemon=True).start()
+for estimator in ESTIMATORS:
+    peaks = []
+    for n in (1000, len(X)):  # the first has all that does not depend on the number of rows
+        peak[0] = anonymous()
+        estimator.fit(X[:n], y[:n])
+        peaks.append(peak[0])
+    print(type(estimator).__name__, round(peaks[1] - peaks[0]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is read from Linux's /proc")
+def test_a_file_is_not_read_into_memory(tmp_path):
+    """A fit takes little more memory than one of 1000 rows; what is mapped is not the process's own."""
+    rng = np.random.default_rng(0)
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", mode="w+", dtype=np.float32, shape=(250_000, 64))
+    y = rng.integers(0, 3, len(X))
+    B = rng.normal(size=(3, 2, 64))
+    for start in range(0, len(X), 50_000):
+        Z = rng.normal(size=(50_000, 1, 2)) @ B[y[start : start + 50_000]]
+        X[start : start + 50_000] = 10 * y[start : start + 50_000, None] + Z[:, 0] + rng.normal(size=(50_000, 64))
+    X.flush()
+    np.save(tmp_path / "y.npy", (y > 0).astype(int))
+    command = [sys.executable, "-c", MEASURE, str(tmp_path / "X.npy"), str(tmp_path / "y.npy")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-2000:]
+    added = {line.split()[0]: int(line.split()[1]) for line in result.stdout.splitlines()}
+    assert len(added) == len(ESTIMATORS)
+    assert max(added.values()) < 32, added  # the file is 64 MB
