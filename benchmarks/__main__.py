@@ -32,11 +32,11 @@ def main():
 
     failed = False
     for name in options.names or NAMES:
+        suite = importlib.import_module(f"benchmarks.{name}")
         if not options.render:
-            suite = importlib.import_module(f"benchmarks.{name}")
             bench = harness.run(name, suite, options.threads, options.device, options.case)
             failed = failed or bool(bench.errors)
-        harness.render(name)
+        harness.render(name, getattr(suite, "draw", None))
     return int(failed)
 
 

@@ -74,6 +74,11 @@ class Bench:
         self.claims.append(dict(zip(CLAIMS, row, strict=True)))
         print(f"  -> {what}: {_text(figure)}, need {row[5]}: {verdict}", flush=True)
 
+    def note(self, what, remark):
+        """Add a line to the figures of which nothing is claimed."""
+        self.figures.append({"case": self.case, "method": what, "remark": remark})
+        print(f"  {what}: {remark}", flush=True)
+
     def skip(self, reason):
         """Name a case that cannot run here."""
         self.figures.append({"case": self.case, "method": "all", "remark": f"not run: {reason}"})
@@ -131,8 +136,8 @@ def run(name, suite, threads, device, only=None):
     return bench
 
 
-def render(name):
-    """Write the Markdown report of one comparison from its stored results."""
+def render(name, draw=None):
+    """Write the Markdown report of one comparison from its stored results, and what `draw` makes of them beside it."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
         print(f"{name}: no stored results, run `python -m benchmarks {name}` first")
@@ -166,6 +171,8 @@ def render(name):
         lines += [f"### {case}", "", f"{about[0].upper()}{about[1:]}.", "", *_markdown(FIGURES[1:], rows), ""]
     REPORTS.mkdir(parents=True, exist_ok=True)
     (REPORTS / f"{name}.md").write_text("\n".join(lines))
+    if draw is not None:
+        draw(stored, REPORTS / f"{name}.svg")
     print(f"wrote {(REPORTS / f'{name}.md').relative_to(REPORTS.parent.parent)}")
 
 
