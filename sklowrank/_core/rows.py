@@ -63,9 +63,8 @@ class Rows:
         n_rows = len(self)
 
         def part(rows):
-            if self.at_hand and rows.stop - rows.start == n_rows:  # small tables are fitted hundreds of times a second
-                return compute(self._X, *beside)
-            return compute(self.take(rows), *(b if b is None else b[rows] for b in beside))
+            whole = rows.stop - rows.start == n_rows
+            return compute(self.take(rows), *(b if whole or b is None else b[rows] for b in beside))
 
         block = rows_per_block(batch_size, n_rows, size)
         return reduce(merge, in_blocks(part, n_rows, block, bytes_per_row=size))
