@@ -9,6 +9,7 @@ _SUBPACKAGES = (
     "datasets",
     "decomposition",
     "dimension_reduction",
+    "distributed",
     "impute",
     "inspection",
     "metrics",

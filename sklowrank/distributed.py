@@ -87,34 +87,113 @@ def predict(estimator, X):
     Parameters
     ----------
     estimator : estimator
-        Fitted, here or anywhere.
+        Fitted, here or by :func:`fit`.
     X : dask array of shape (n_samples, n_features), or dask data frame
         The rows.
 
     Returns
     -------
-    answers : dask array, or dask data frame or series
-        What ``estimator.predict`` returns.
+    answers : dask array of shape (n_samples,), or dask series
+        What ``estimator.predict`` returns; for a data frame with its index.
 
     Examples
     --------
-    See :func:`fit`.
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sklowrank import distributed
+    >>> from sklowrank.mixture import LowRankGaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(100, 3)) * [1, 1, 0.1]
+    >>> flat = LowRankGaussianMixture(1, n_dims=2).fit(X)
+    >>> distributed.predict(flat, da.from_array(X, chunks=(50, 3))).compute().shape
+    (100,)
     """
     return _lazily(estimator, X, "predict")
 
 
 def predict_proba(estimator, X):
-    """Return the probabilities of classes or components for a Dask collection, lazily; see :func:`predict`."""
+    """Return the probabilities of classes or components for a Dask collection, lazily, partition by partition.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, here or by :func:`fit`.
+    X : dask array of shape (n_samples, n_features), or dask data frame
+        The rows.
+
+    Returns
+    -------
+    answers : dask array of shape (n_samples, n_classes), or dask data frame
+        What ``estimator.predict_proba`` returns; for a data frame with its index.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sklowrank import distributed
+    >>> from sklowrank.mixture import LowRankGaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(100, 3)) * [1, 1, 0.1]
+    >>> flat = LowRankGaussianMixture(1, n_dims=2).fit(X)
+    >>> distributed.predict_proba(flat, da.from_array(X, chunks=(50, 3))).compute().shape
+    (100, 1)
+    """
     return _lazily(estimator, X, "predict_proba")
 
 
 def transform(estimator, X):
-    """Return the features of a Dask collection, lazily; see :func:`predict`."""
+    """Return the features for a Dask collection, lazily, partition by partition.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, here or by :func:`fit`.
+    X : dask array of shape (n_samples, n_features), or dask data frame
+        The rows.
+
+    Returns
+    -------
+    answers : dask array of shape (n_samples, n_components), or dask data frame
+        What ``estimator.transform`` returns; for a data frame with its index.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sklowrank import distributed
+    >>> from sklowrank.mixture import LowRankGaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(100, 3)) * [1, 1, 0.1]
+    >>> flat = LowRankGaussianMixture(1, n_dims=2).fit(X)
+    >>> distributed.transform(flat, da.from_array(X, chunks=(50, 3))).compute().shape
+    (100, 2)
+    """
     return _lazily(estimator, X, "transform")
 
 
 def score_samples(estimator, X):
-    """Return the log densities of a Dask collection, lazily; see :func:`predict`."""
+    """Return the log densities for a Dask collection, lazily, partition by partition.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Fitted, here or by :func:`fit`.
+    X : dask array of shape (n_samples, n_features), or dask data frame
+        The rows.
+
+    Returns
+    -------
+    answers : dask array of shape (n_samples,), or dask series
+        What ``estimator.score_samples`` returns; for a data frame with its index.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from sklowrank import distributed
+    >>> from sklowrank.mixture import LowRankGaussianMixture
+    >>> X = np.random.default_rng(0).normal(size=(100, 3)) * [1, 1, 0.1]
+    >>> flat = LowRankGaussianMixture(1, n_dims=2).fit(X)
+    >>> distributed.score_samples(flat, da.from_array(X, chunks=(50, 3))).compute().shape
+    (100,)
+    """
     return _lazily(estimator, X, "score_samples")
 
 

@@ -63,8 +63,17 @@ def _as_they_are(targets):
 
 
 def _targets_of(balls, basis, points):
-    D = distances(points, balls.centres, balls.metric).to(basis.device)
-    return _centred(balls, _bins(D, balls.radii)) @ basis
+    return _along(balls, basis, distances(points, balls.centres, balls.metric).to(basis.device), basis.dtype)
+
+
+def _along(balls, basis, D, dtype):
+    """Return the features of rows at distances D (b, m) along some axes, computed in blocks."""
+    size = 16 * len(balls.means)
+
+    def part(rows):
+        return (_centred(balls, _bins(D[rows], balls.radii)) @ basis).to(dtype)
+
+    return torch.cat(list(in_blocks(part, len(D), rows_per_block("auto", len(D), size), bytes_per_row=size)))
 
 
 def ball_features(
@@ -102,27 +111,21 @@ def ball_features(
             known = D[np.argsort(rows)]
     weights = torch.from_numpy(shares).to(device)[:, None] * shares_of_radii
     balls = Balls(metric, centres, radii, weights.flatten(), torch.empty(0, dtype=torch.float64, device=device))
-    blocks = _distances_in_blocks(points, np.arange(n), centres, metric, device) if known is None else [known]
-    balls = balls._replace(means=_means((_bins(D, radii) for D in blocks), weight / weight.sum(), radii.shape[1]))
+
+    def away(some):
+        """Return the distances of some rows from the centres, in blocks."""
+        if known is not None:
+            return [known[some]]
+        return _distances_in_blocks(points, some, centres, metric, device)
+
+    everything = np.arange(n)
+    means = _means((_bins(D, radii) for D in away(everything)), weight / weight.sum(), radii.shape[1])
+    balls = balls._replace(means=means)
     few, few_weights = _spread(order, weight, _PRINCIPAL_ROWS)
-    D = torch.cat(list(_distances_in_blocks(points, few, centres, metric, device))) if known is None else known[few]
-    basis = _principal_axes(balls, _bins(D, radii), few_weights)
+    basis = _principal_axes(balls, torch.cat([_bins(D, radii) for D in away(few)]), few_weights)
     targets = None
     if whole or n * basis.shape[1] * dtype.itemsize <= _KEPT_BYTES:
-        blocks = _distances_in_blocks(points, np.arange(n), centres, metric, device) if known is None else [known]
-        size = 16 * len(balls.means)
-        targets = torch.cat(
-            [
-                part
-                for D in blocks
-                for part in in_blocks(
-                    lambda rows, D=D: (_centred(balls, _bins(D[rows], radii)) @ basis).to(dtype),
-                    len(D),
-                    rows_per_block("auto", len(D), size),
-                    bytes_per_row=size,
-                )
-            ]
-        )
+        targets = torch.cat([_along(balls, basis, D, dtype) for D in away(everything)])
     return Features(balls, landmarks, points, basis, targets)
 
 
