@@ -199,7 +199,7 @@ def _measured(function, args):
     """Run in the fresh process."""
     result = {key: getattr(value, "item", lambda v=value: v)() for key, value in function(*args).items()}
     kilobyte = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
-    result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6
+    result.setdefault("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6)
     return result
 
 

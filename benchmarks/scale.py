@@ -2,8 +2,8 @@
 
 Tables are files of float32 that are opened as memmaps: 50 columns, four flats of three dimensions, noise. Estimators
 have their defaults but for what is named. Each size is fitted as long as a fit is expected to end within ten minutes.
-Memory is the anonymous memory of the process, libraries included (about 250 MB): what is mapped of the file is not
-counted. Slopes are those of the logarithms over the last tenfold of rows: 1 is linear, 2 quadratic, 0 flat.
+Memory, the column «peak», is the anonymous memory of the process, libraries included (about 250 MB): what is mapped of
+the file is not counted. Slopes are those of the logarithms over the last tenfold of rows: 1 is linear, 2 quadratic, 0 flat.
 """
 
 import os
@@ -167,7 +167,7 @@ def curve(name, n, device="cpu", columns=COLUMNS):
     fit(model, X[:300], None if y is None else y[:300])  # what libraries load and allocate once
     with Watch() as watch:
         _, seconds = clock(lambda: fit(model, X, y))
-    return {"seconds": seconds, "anonymous": watch.peak, "remark": f"{watch.peak:.0f} MB anonymous"}
+    return {"seconds": seconds, "peak": watch.peak}
 
 
 def agreement(name, n=20_000):
@@ -316,7 +316,7 @@ def curves(bench):
                 break
             file_of(n)
             found = bench.measure(f"{name}, {n:,} rows", curve, name, n, device)
-            points.append((n, found.seconds, found.anonymous))
+            points.append((n, found.seconds, found.peak))
         times, memory = ([(p[0], p[i]) for p in points[-2:]] for i in (1, 2))
         to = f"to {points[-1][0]:,} rows"
         if linear:
@@ -341,7 +341,7 @@ def large_file(bench):
     file_of(10_000_000, 100)
     for name in STREAMED:
         found = bench.measure(name, curve, name, 10_000_000, "cpu", 100)
-        bench.claim(f"{name}: memory", found.anonymous, at_most=1500)
+        bench.claim(f"{name}: memory", found.peak, at_most=1500)
     os.remove(file_of(10_000_000, 100))
 
 
@@ -399,8 +399,8 @@ def draw(stored, path):
     for row in stored["figures"]:
         name, comma, rows = row["method"].rpartition(", ")
         if row["case"] == "Rows" and comma and rows.endswith(" rows") and row.get("seconds"):
-            n, memory = int(rows.removesuffix(" rows").replace(",", "")), float(row["remark"].split()[0])
-            found.setdefault(name, []).append((n, row["seconds"], memory))
+            n = int(rows.removesuffix(" rows").replace(",", ""))
+            found.setdefault(name, []).append((n, row["seconds"], row["peak"]))
     colours = plt.get_cmap("tab20")
     for k, (name, points) in enumerate(found.items()):
         n, seconds, memory = zip(*points)
