@@ -3,7 +3,8 @@
 Tables are files of float32 that are opened as memmaps: 50 columns, four flats of three dimensions, noise. Estimators
 have their defaults but for what is named. Each size is fitted as long as a fit is expected to end within ten minutes.
 Memory, the column «peak», is the anonymous memory of the process, libraries included (about 250 MB): what is mapped of
-the file is not counted. Slopes are those of the logarithms over the last tenfold of rows: 1 is linear, 2 quadratic, 0 flat.
+the file is not counted. Slopes are those of the logarithms over the last tenfold of rows: 1 is linear, 2 quadratic, 0
+flat.
 """
 
 import os
