@@ -369,8 +369,9 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         (means, bases), weights = self._flats(ws), row_weights(sample_weight, rows, ws)
         unit, dims = power_of_two(largest_magnitude(rows), means.abs().amax()), [U.shape[1] for U in self.bases_]
         data = Data(rows, weights, unit, torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device))
-        means, bases, nobody = means.double() / unit, bases.double(), torch.zeros(len(rows), dtype=torch.int32)
-        *_, moments = sweep(data, means, bases, nobody.to(ws.device), self.batch_size)
+        means, bases = means.double() / unit, bases.double()
+        nobody = torch.zeros(len(rows), dtype=torch.int32, device=ws.device)
+        *_, moments = sweep(data, means, bases, nobody, self.batch_size)
         sketches, total = [ws.load(known).double() / unit for known in self._sketch], ws.load(self._weight).clone()
         absorb(moments, means, bases, sketches, total, dims, centred=self.affine)
         means, bases = (means * unit).to(ws.dtype), bases.to(ws.dtype)

@@ -1,6 +1,5 @@
 """What classifier and regressor of supervised dictionary learning share: data in, solver, canonical form, codes."""
 
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -8,20 +7,20 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.exceptions import DataDimensionalityWarning
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import check_array
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.compat import Interval, StrOptions, check_same_namespace, get_column_indices
+from .._core.compat import Interval, StrOptions, check_same_namespace
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
-from .._core.rows import MappedRows, Rows, answers, column_ends, rows_of
-from .._core.sparse import csr_tensor
+from .._core.rows import Rows
 from .._core.warn import warn
 from .._core.workspace import is_remote, open_workspace
 from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
 from ._eliminated_codes import descend, polish, rebuilt
 from ._lifted import project_and_descend
-from ._supervised_dictionary_objective import Dense, Sparse, SparseRows, Table, Task, Weights, leading
+from ._supervised_dictionary_data import csr, load_covariates, scaled
+from ._supervised_dictionary_objective import Task, Weights, leading
 
 CONSTRAINTS = {
     "n_components": [Interval(Integral, 1, None, closed="left")],
@@ -40,7 +39,6 @@ CONSTRAINTS = {
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }
-_COPIED_BYTES = 1 << 29  # of rows that are scaled once, and kept; more of them are scaled each time they are read
 _COVARIATE_RIDGE = 0.01  # of covariates, as a share of that of features
 
 
@@ -51,19 +49,6 @@ class Options(NamedTuple):
     signs: Signs
     center: bool
     init: Any
-
-
-class Scaled(NamedTuple):
-    """The training data as the solvers see them, and how to get back."""
-
-    table: Table
-    Z: torch.Tensor
-    mean: torch.Tensor  # (p,), in units of X
-    unit: float
-    covariate_mean: torch.Tensor
-    covariate_scale: torch.Tensor
-    squares: float
-    total: float  # sum of the sample weights
 
 
 # Parameters against one another and against the data
@@ -99,24 +84,6 @@ def resolve(estimator, X):
     return Options(solver, signs, center, init)
 
 
-def covariate_indices(columns, X):
-    """Return the positions (q,) of the columns of X that `covariate_columns` names; X as the user gave it."""
-    if columns is None:
-        return np.zeros(0, dtype=np.int64)
-    X = X.head if is_remote(X) else X
-    if callable(columns):
-        columns = columns(X)
-    if not isinstance(columns, slice):
-        columns = list(columns)
-    if isinstance(columns, list) and not columns:
-        return np.zeros(0, dtype=np.int64)
-    if not hasattr(X, "shape"):
-        X = np.asarray(X)
-    if columns == slice(None):
-        return np.arange(X.shape[1])
-    return np.asarray(get_column_indices(X, columns), dtype=np.int64)
-
-
 def count_components(estimator, shape):
     """Return `n_components`, cut to what rows and columns allow with a warning."""
     n_components, most = estimator.n_components, min(shape)
@@ -127,143 +94,6 @@ def count_components(estimator, shape):
             DataDimensionalityWarning,
         )
     return min(n_components, most)
-
-
-def rows_and_covariates(X, indices, covariates, ws):
-    """Return the features of training rows X, as rows that are read in blocks or a CSR matrix, and covariates (n, q).
-
-    Raises
-    ------
-    ValueError
-        As :func:`load_covariates`.
-    """
-    rows = X if sp.issparse(X) else rows_of(X, ws)
-    if sp.issparse(X) or rows.at_hand or not len(indices):
-        if not sp.issparse(X) and not len(indices):
-            return rows, _beside(rows.shape[0], covariates, ws)
-        features, beside = load_covariates(X, indices, covariates, ws)
-        return features if sp.issparse(X) else Rows(features), beside
-    others = _other_columns(X, indices, covariates)
-    beside = answers(rows, partial(_columns, torch.from_numpy(indices)), size=16 * X.shape[1])
-    return MappedRows(rows, partial(_columns, torch.from_numpy(others)), len(others)), beside
-
-
-def load_covariates(X, indices, covariates, ws, expected=None):
-    """Return the features and the covariates (n, q) of rows X, as a tensor or CSR matrix and a tensor.
-
-    `expected` is the number of covariates seen in fit, None in fit itself.
-
-    Raises
-    ------
-    ValueError
-        If covariates are given twice, are missing, or have another shape than in fit.
-    """
-    if len(indices):
-        others = _other_columns(X, indices, covariates)
-        if sp.issparse(X):
-            return X[:, others], ws.load(X[:, indices].toarray())
-        X = ws.load(X)
-        return X[:, ws.load(others)], X[:, ws.load(indices)]
-    X = X if sp.issparse(X) else ws.load(X)
-    return X, _beside(X.shape[0], covariates, ws, expected)
-
-
-def _other_columns(X, indices, covariates):
-    """Return the positions of the columns of X that are no covariates."""
-    if covariates is not None:
-        raise ValueError("Covariates are columns of X (covariate_columns): covariates= cannot be given as well.")
-    others = np.setdiff1d(np.arange(X.shape[1]), indices)
-    if not len(others):
-        raise ValueError("covariate_columns names all columns of X, which leaves no feature for the dictionary.")
-    return others
-
-
-def _columns(places, X):
-    return X[:, places.to(X.device)]
-
-
-def _beside(n_samples, covariates, ws, expected=None):
-    """Return covariates that are no columns of X, (n, q)."""
-    if covariates is None:
-        if expected:
-            raise ValueError(f"This model was fitted with {expected} covariates: pass covariates= here, too.")
-        return torch.zeros(n_samples, 0, dtype=ws.dtype, device=ws.device)
-    Z = check_array(covariates, dtype="numeric", input_name="covariates")
-    check_consistent_length(range(n_samples), Z)
-    if expected is not None and Z.shape[1] != expected:
-        raise ValueError(f"covariates has {Z.shape[1]} columns, but fit was given {expected}.")
-    return ws.load(Z).to(ws.dtype)
-
-
-# Data as the solvers see them
-
-
-def scaled(X, covariates, sample_weight, *, center, fit_intercept, ws):
-    """Return rows of mean square length one and covariates of variance one, rows of weight zero left out beforehand."""
-    total = float(sample_weight.sum())
-    v = sample_weight / total
-    table, mean, unit, squares = (_sparse_table if sp.issparse(X) else _dense_table)(X, v, center, ws)
-    Z = covariates.double()
-    z_mean = v @ Z if fit_intercept else torch.zeros_like(Z[0])
-    Z = Z - z_mean
-    size = torch.where(Z.abs().amax(0) > 0, Z.abs().amax(0), 1.0)
-    scale = (v @ (Z / size).square()).sqrt() * size
-    scale = torch.where(scale > 1e-12 * z_mean.abs(), scale, 1.0)
-    Z = Z / scale
-    if fit_intercept:
-        Z = torch.cat([torch.ones_like(Z[:, :1]) if Z.shape[1] else Z.new_ones(len(Z), 1), Z], 1)
-    return Scaled(table, Z.to(ws.dtype), mean, unit, z_mean, scale, squares, total)
-
-
-def _dense_table(rows, v, center, ws):
-    D = rows.shape[1]
-    low, high = column_ends(rows)
-    size = float(torch.maximum(low.abs(), high.abs()).amax()) or 1.0
-    mean = torch.zeros(D, dtype=torch.float64, device=ws.device)
-    if center:
-        (mean,) = rows.gather(partial(_mean_sum, size), v, size=24 * D)
-        mean = torch.where(low == high, low / size, mean)
-    squares = float(rows.gather(partial(_sum_of_squares, size, mean), v, size=24 * D)[0])
-    unit = squares**0.5 or 1.0
-    scale, bytes_of_rows = partial(_scaled_block, size, mean.to(ws.dtype), unit), ws.dtype.itemsize * D * len(rows)
-    if bytes_of_rows <= _COPIED_BYTES and not is_remote(rows):
-        rows, scale = Rows(answers(rows, scale, size=4 * ws.dtype.itemsize * D)), None
-    blocks = MappedRows(rows, Dense if scale is None else partial(_dense_block, scale), D)
-    return Table(blocks, v.to(ws.dtype)), mean * size, unit * size, float(squares > 0)
-
-
-def _mean_sum(size, X, v):
-    return (v @ (X.double() / size),)
-
-
-def _sum_of_squares(size, mean, X, v):
-    return (v @ (X.double() / size - mean).square().sum(1),)
-
-
-def _scaled_block(size, mean, unit, X):
-    return (X / size).sub_(mean).div_(unit)
-
-
-def _dense_block(scale, X):
-    return Dense(scale(X))
-
-
-def _sparse_table(X, v, center, ws):
-    size = float(abs(X.data).max(initial=0.0)) or 1.0
-    X = sp.csr_matrix((X.data / X.dtype.type(size), X.indices, X.indptr), shape=X.shape)
-    weights = v.cpu().numpy()
-    mean = X.T.astype(np.float64) @ weights if center else np.zeros(X.shape[1])
-    squares = float(X.multiply(X).sum(axis=1).A1 @ weights - mean @ mean)
-    unit = max(squares, 0.0) ** 0.5 or 1.0
-    X.data /= X.dtype.type(unit)
-    shift = ws.load((mean / unit).astype(X.dtype)) if center else None
-    rows = SparseRows(Sparse(csr(X, ws), csr(X.T.tocsr(), ws), shift))
-    return Table(rows, v.to(ws.dtype)), torch.from_numpy(mean * size).to(ws.device), unit * size, float(squares > 0)
-
-
-def csr(X, ws):
-    """Return a scipy CSR matrix as a tensor."""
-    return csr_tensor(ws.load(X.indptr), ws.load(X.indices), ws.load(X.data), X.shape)
 
 
 # The fit

@@ -13,16 +13,15 @@ from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import logistic, softmax
+from ._supervised_dictionary_data import covariate_indices, rows_and_covariates
 from ._supervised_dictionary_engine import (
     CONSTRAINTS,
     codes_of,
-    covariate_indices,
     features_of,
     finish,
     learn,
     rebuild,
     resolve,
-    rows_and_covariates,
     scores_of,
 )
 

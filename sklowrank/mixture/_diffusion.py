@@ -8,7 +8,8 @@ import torch
 
 from .._core.iterate import Step
 from .._core.subspaces import orthonormal
-from ._expectation_maximization import Data, Fit, Form, weigh
+from ._data import Data, weigh
+from ._expectation_maximization import Fit, Form
 from ._low_rank_gaussian import Model, conditional_mean
 
 

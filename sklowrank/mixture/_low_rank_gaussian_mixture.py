@@ -20,8 +20,9 @@ from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ..cluster._k_subspaces_starts import check_dims, check_enough
+from ._data import mean_log_likelihood
 from ._diffusion import Schedule, denoising_descent
-from ._expectation_maximization import Fit, leaders, mean_log_likelihood, race
+from ._expectation_maximization import Fit, leaders, race
 from ._low_rank_gaussian import (
     Model,
     conditional_mean,

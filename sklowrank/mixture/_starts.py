@@ -15,7 +15,8 @@ from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
 from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
-from ._expectation_maximization import Form, data_of, leaders, mean_variance, model_of_labels
+from ._data import data_of, mean_variance
+from ._expectation_maximization import Form, leaders, model_of_labels
 
 _ITERATIONS = 10  # of EM, after which starts are compared
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from ._expectation_maximization import Data, Form, Moments, by_posterior, maximise, moments_by
+from ._data import Data
+from ._expectation_maximization import Form, Moments, by_posterior, maximise, moments_by
 from ._low_rank_gaussian import Model
 
 _SURPLUS = 8  # columns of a factor beyond the dimension
