@@ -111,29 +111,36 @@ def run(name, suite, threads, device, only=None):
         except Exception as error:  # one broken case must not hide the others
             traceback.print_exc()
             bench.errors.append(f"{bench.case}: {type(error).__name__}")
-    stored = {
+        if not only:
+            _store(name, _results(suite, bench, threads))  # so that hours are not lost with the last case
+    print(f"\n{_plain(FIGURES, bench.figures)}\n\n{_plain(CLAIMS, bench.claims)}\n\n{RATIO}\n{_summary(bench.claims)}")
+    for error in bench.errors:
+        print(f"failed: {error}")
+    merged = _merged(RESULTS / f"{name}.json", _results(suite, bench, threads)) if only else None
+    if merged is not None:
+        _store(name, merged)
+    return bench
+
+
+def _results(suite, bench, threads):
+    return {
         "title": suite.TITLE,
         "intro": suite.__doc__.strip(),
         "summary": _summary(bench.claims),
         "date": date.today().isoformat(),
-        "machine": _machine(threads, device),
+        "machine": _machine(threads, bench.device),
         "versions": {p: _version(p) for p in sorted(bench.packages)},
         "cases": bench.cases,
         "claims": bench.claims,
         "figures": bench.figures,
         "errors": bench.errors,
     }
-    print(f"\n{_plain(FIGURES, bench.figures)}\n\n{_plain(CLAIMS, bench.claims)}\n\n{RATIO}\n{_summary(bench.claims)}")
-    for error in bench.errors:
-        print(f"failed: {error}")
-    path = RESULTS / f"{name}.json"
-    if only:
-        stored = _merged(path, stored)
-    if stored is not None:
-        RESULTS.mkdir(exist_ok=True)
-        finite = json.loads(json.dumps(stored), parse_constant=lambda _: None)
-        path.write_text(json.dumps(finite, indent=1, ensure_ascii=False) + "\n")
-    return bench
+
+
+def _store(name, results):
+    RESULTS.mkdir(exist_ok=True)
+    finite = json.loads(json.dumps(results), parse_constant=lambda _: None)
+    (RESULTS / f"{name}.json").write_text(json.dumps(finite, indent=1, ensure_ascii=False) + "\n")
 
 
 def render(name, draw=None):
