@@ -1,4 +1,4 @@
-"""A picture of an affinity matrix: rows in the order of their clusters, blocks on the diagonal where they hang together."""
+"""A picture of an affinity matrix: rows in the order of their clusters, bright blocks where they hang together."""
 
 import numpy as np
 from scipy.sparse import csr_array, issparse

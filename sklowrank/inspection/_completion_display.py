@@ -12,8 +12,9 @@ _OBSERVED, _FILLED = "0.75", "#0f766e"
 class CompletionDisplay:
     """Filled cells of some columns with their intervals, among the observed ones or against the truth.
 
-    Without the truth, rows are drawn in their order: observed cells as dots, filled ones with intervals. With it, filled
-    cells are drawn against what was hidden, and good ones lie on the diagonal. Make one by :meth:`from_estimator`.
+    Without the truth, rows are drawn in their order: observed cells as dots, filled ones with intervals. With it,
+    filled cells are drawn against what was hidden, and good ones lie on the diagonal. Make one by
+    :meth:`from_estimator`.
 
     Parameters
     ----------
@@ -96,8 +97,8 @@ class CompletionDisplay:
         observed, filled = np.asarray(table, dtype=float), np.asarray(model.transform(table), dtype=float)
         if filled.shape != observed.shape:
             raise ValueError(
-                f"transform gives {filled.shape[1]} columns for n_features={observed.shape[1]}: columns were dropped or "
-                "added. Fit with keep_empty_features=True and add_indicator=False."
+                f"transform gives {filled.shape[1]} columns for n_features={observed.shape[1]}: some were dropped or added. "
+                "Fit with keep_empty_features=True and add_indicator=False."
             )
         std = np.asarray(model.transform_std(table), dtype=float) if hasattr(model, "transform_std") else None
         truth = None if X_true is None else np.asarray(X_true, dtype=float)

@@ -15,8 +15,8 @@ _PRIVATE, _PLAIN = "#0f766e", "#c08a3e"
 class PrivacyUtilityDisplay:
     """Scores on rows that were held out, for several budgets, beside an estimator without privacy.
 
-    It fits many times and looks at scores: both say something about the rows. So draw it of public rows that are like the
-    private ones, choose `epsilon`, and fit the private rows once. Make one by :meth:`from_estimator`.
+    It fits many times and looks at scores: both say something about the rows. So draw it of public rows that are like
+    the private ones, choose `epsilon`, and fit the private rows once. Make one by :meth:`from_estimator`.
 
     Parameters
     ----------
