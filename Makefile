@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench doc clean
+.PHONY: help demo test lint bench report doc clean
 .DELETE_ON_ERROR:
 
 help: ## print this list
@@ -28,6 +28,9 @@ lint: $(VENV)/.installed-test ## check style, format, and the types of sklowrank
 
 bench: $(VENV)/.installed-bench ## measure against the peers, render doc/benchmarks (data: SKLOWRANK_DATA)
 	$(BIN)/python -m benchmarks
+
+report: $(VENV)/.installed-test ## measure checks, hostile inputs, deviations and coverage, write doc/quality.md
+	$(BIN)/python -m benchmarks.quality
 
 doc: $(VENV)/.installed-doc ## build the site in doc/_build/html, without network
 	$(BIN)/sphinx-build -W --keep-going -b html doc doc/_build/html

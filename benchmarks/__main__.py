@@ -8,7 +8,7 @@ import sys
 
 import benchmarks
 
-NAMES = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__", "harness"})
+NAMES = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__", "harness", "quality"})
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 

@@ -50,7 +50,8 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_copy_source = False
-html_sidebars = {"index": [], "choose": [], "measure": [], "changelog": [], "contributing": []}
+alone = ("index", "choose", "scale", "measure", "quality", "privacy", "persistence", "extending", "changelog")
+html_sidebars = {page: [] for page in (*alone, "contributing")}
 html_theme_options = {
     "logo": {"text": "sklowrank"},
     "header_links_before_dropdown": 5,

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 
 import numpy as np
-from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_clusterer, is_regressor
 
 import sklowrank
 
@@ -61,6 +61,12 @@ def holes(X, share=0.2):
 def new_data(estimator, X):
     """What the fitted estimator is asked about: with holes where it takes them, so that `transform` has work to do."""
     return holes(X) if estimator.__sklearn_tags__().input_tags.allow_nan else X
+
+
+def needs_two_features(estimator):
+    """True for the methods of subspaces: in one dimension there is no room for a flat piece."""
+    flat = is_clusterer(estimator) and not hasattr(estimator, "module")
+    return flat or hasattr(estimator, "score_function")
 
 
 def fit(estimator, X, y):

@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import skops.io
 import torch
-from sklearn.base import clone, is_clusterer
+from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
@@ -32,7 +32,7 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from tests.common import answers, fit, new_data, public_estimators, seeded, small_data
+from tests.common import answers, fit, needs_two_features, new_data, public_estimators, seeded, small_data
 
 ESTIMATORS = public_estimators()
 TRANSFORMERS = [e for e in ESTIMATORS if hasattr(e, "transform")]
@@ -237,12 +237,6 @@ def test_degenerate_data_gives_finite_answers(estimator, case):
         return
     for name, answer in answers(fit(model, X, y), new_data(estimator, X)).items():
         assert np.isfinite(answer).all(), name
-
-
-def needs_two_features(estimator):
-    """True for the methods of subspaces: in one dimension there is no room for a flat piece."""
-    flat = is_clusterer(estimator) and not hasattr(estimator, "module")
-    return flat or hasattr(estimator, "score_function")
 
 
 class Interrupt:

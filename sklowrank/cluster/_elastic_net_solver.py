@@ -109,10 +109,11 @@ def rounds(problem: Problem, *, support_size: int, tol: float, batch_size="auto"
             now = Codes(codes.atoms[rows], codes.values[rows])
             return _advance(problem, Y, rows, now, whole, support_size, tol)
 
-        parts = walk(advance, active, n_atoms, batch_size)
-        violation[active] = torch.cat([found for found, _ in parts])
-        codes = _put(codes, active, [part for _, part in parts])
-        active = active[violation[active] > tol]
+        if len(active):  # none where all rows are zeros
+            parts = walk(advance, active, n_atoms, batch_size)
+            violation[active] = torch.cat([found for found, _ in parts])
+            codes = _put(codes, active, [part for _, part in parts])
+            active = active[violation[active] > tol]
         yield Step(codes, float(violation.amax()) if m else 0.0)
         if not len(active):
             return

@@ -97,7 +97,7 @@ class CompletionDisplay:
         observed, filled = np.asarray(table, dtype=float), np.asarray(model.transform(table), dtype=float)
         if filled.shape != observed.shape:
             raise ValueError(
-                f"transform gives {filled.shape[1]} columns for n_features={observed.shape[1]}: some were dropped or added. "
+                f"transform gives {filled.shape[1]} columns for n_features={observed.shape[1]}: some are new or gone. "
                 "Fit with keep_empty_features=True and add_indicator=False."
             )
         std = np.asarray(model.transform_std(table), dtype=float) if hasattr(model, "transform_std") else None

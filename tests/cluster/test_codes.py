@@ -269,3 +269,9 @@ def test_low_rank_codes_with_outliers_minimise_their_objective():
         assert objective(C + 1e-3 * rng.normal(size=C.shape)) > best - 1e-4
     assert objective(0.99 * C) > best - 1e-4
     assert objective(1.01 * C) > best - 1e-4
+
+
+def test_rows_that_are_all_zeros_have_no_codes():
+    problem = elastic_net_problem(torch.zeros(12, 4, dtype=torch.float64), gamma=50.0, tau=0.9)
+    codes = elastic_net_codes(problem, support_size=6, tol=1e-6, max_iter=10)
+    assert codes.values.numel() == 0 or not codes.values.any()

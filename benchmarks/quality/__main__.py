@@ -1,0 +1,144 @@
+"""Command line: ``python -m benchmarks.quality`` measures and writes doc/quality.md."""
+
+import os
+
+os.environ.update({"SCIPY_ARRAY_API": "1", "OMP_NUM_THREADS": "1"})  # before scipy and torch are imported
+
+import re
+import sys
+from collections import Counter
+from datetime import date
+
+from benchmarks.harness import REPORTS, _machine, _version
+from benchmarks.quality import hostile, measures
+from tests.common import public_estimators
+
+PAGE = REPORTS.parent / "quality.md"
+PACKAGES = ("sklowrank", "numpy", "scipy", "scikit-learn", "torch")
+
+
+def main():
+    estimators = public_estimators()
+    lines = [
+        "# Quality report",
+        "",
+        "Every number on this page was measured by `make report`, on "
+        f"{date.today().isoformat()}: {', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
+        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have their defaults; networks are "
+        "trained for fewer epochs.",
+        "",
+    ]
+    bad = 0
+    for part in (checks, attacks, deviations, sizes, package, benchmarks):
+        print(f"{part.__name__} ...", flush=True)
+        text, wrong = part(estimators)
+        lines += text
+        bad += wrong
+    PAGE.write_text("\n".join(lines).rstrip() + "\n")
+    print(f"wrote {PAGE.relative_to(measures.ROOT)}; {bad} places fall short")
+    return int(bad > 0)
+
+
+def table(columns, rows):
+    yield "| " + " | ".join(columns) + " |"
+    yield "|" + " --- |" * len(columns)
+    for row in rows:
+        yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
+
+
+def checks(estimators):
+    rows, reasons, failed = [], Counter(), 0
+    for estimator in estimators:
+        passed, names, why = measures.checks(estimator)
+        rows.append((type(estimator).__name__, passed, len(names), sum(why.values())))
+        reasons += why
+        failed += len(names)
+    text = ["## scikit-learn's checks", "", "`check_estimator` with `SCIPY_ARRAY_API=1`, none expected to fail.", ""]
+    text += [*table(("estimator", "passed", "failed", "skipped"), rows), "", "Skipped, by reason:", ""]
+    text += [f"- {count} times: {reason}" for reason, count in reasons.most_common()]
+    return [*text, ""], failed
+
+
+def attacks(estimators):
+    rows, notes, total = [], [], Counter()
+    for estimator in estimators:
+        counts = Counter()
+        for name in hostile.ATTACKS:
+            verdict, said = hostile.judge(estimator, name)
+            counts[verdict] += 1
+            if verdict in (hostile.UNNAMED, hostile.SILENT):
+                notes.append(f"- {type(estimator).__name__}, {name}: {verdict}. {said}")
+        total += counts
+        rows.append((type(estimator).__name__, *(counts[v] for v in VERDICTS)))
+    n = sum(total.values())
+    rows.append(("share of all", *(f"{100 * total[v] / n:.1f} %" for v in VERDICTS)))
+    text = [
+        "## Hostile inputs",
+        "",
+        f"{len(hostile.ATTACKS)} inputs for each estimator. An answer is right where its oracle says so: the answer to "
+        "the harmless input where only the form differs, the law of scale, equal answers to equal rows, finite numbers "
+        "and possible labels where more cannot be said. An error is right where it names the cause.",
+        "",
+        *table(("estimator", *VERDICTS), rows),
+        "",
+        *(notes or ["No answer was silent and wrong, and no error hid its cause."]),
+        "",
+        "The inputs: " + "; ".join(hostile.ATTACKS) + ".",
+        "",
+    ]
+    return text, total[hostile.UNNAMED] + total[hostile.SILENT]
+
+
+VERDICTS = (hostile.RIGHT, hostile.NAMED, hostile.UNNAMED, hostile.SILENT)
+
+
+def deviations(estimators):
+    rows, wrong = [], 0
+    for estimator in estimators:
+        found = measures.deviations(estimator)
+        wrong += sum(found[name] > bound for name, bound in measures.BOUNDS.items())
+        rows.append((type(estimator).__name__, *(f"{found[name]:.1e}" for name in measures.BOUNDS)))
+    names = ("float32 for float64", "eight threads for one", "blocks of 4 KB for 32 MB")
+    columns = [f"{name} (bound {bound:g})" for name, bound in zip(names, measures.BOUNDS.values())]
+    text = ["## Deviations", "", "Largest relative difference of an answer; of labels, the share parted otherwise.", ""]
+    return [*text, *table(("estimator", *columns), rows), ""], wrong
+
+
+def sizes(estimators):
+    rows, wrong = [], 0
+    for estimator in estimators:
+        size, types = measures.stored(estimator)
+        wrong += types != [f"{type(estimator).__module__}.{type(estimator).__name__}"]
+        rows.append((type(estimator).__name__, f"{size:.0f}", ", ".join(f"`{t}`" for t in types)))
+    text = ["## Stored models", "", "Fitted to 60 rows of 5 columns; networks and graphs are the larger ones.", ""]
+    return [*text, *table(("estimator", "pickle, KB", "types that skops has to trust"), rows), ""], wrong
+
+
+def package(estimators):
+    branches, lines, summary = measures.coverage()
+    rows = [
+        ("`import sklowrank`", f"{1000 * measures.seconds_of_import('sklowrank'):.1f} ms"),
+        ("`import sklowrank.cluster`, torch and scikit-learn included",
+         f"{measures.seconds_of_import('sklowrank.cluster'):.2f} s"),
+        ("wheel", f"{measures.wheel_size():.0f} KB"),
+        ("branches of `sklowrank/` that the tests reach", f"{100 * branches:.1f} %, need 95 %"),
+        ("lines", f"{100 * lines:.1f} %"),
+        ("tests", f"{summary}"),
+    ]  # fmt: skip
+    return ["## The package", "", *table(("what", "measured"), rows), ""], int(branches < 0.95)
+
+
+def benchmarks(estimators):
+    """What the stored benchmark reports say of themselves."""
+    rows = []
+    for path in sorted(REPORTS.glob("*.md")):
+        text = path.read_text()
+        title = re.search(r"^# (.+)$", text, re.MULTILINE)[1]
+        summary, day = re.search(r"\*\*(.+?)\.\*\*", text)[1], re.search(r"Measured on ([\d-]+)", text)[1]
+        rows.append((title, summary, day, f"`python -m benchmarks {path.stem}`"))
+    text = ["## Quality and speed against peers", "", "Claims of the benchmarks; {doc}`measure` has their tables.", ""]
+    return [*text, *table(("comparison", "claims", "measured on", "printed by"), rows), ""], 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Checks, deviations, sizes and times of every estimator, each as it is measured."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import skops.io
+import torch
+from sklearn.utils.estimator_checks import check_estimator
+
+from sklowrank._core import blocks
+from sklowrank.metrics import clustering_accuracy
+from tests.common import answers, fit, new_data, seeded, small_data
+
+ROOT = Path(__file__).parent.parent.parent
+BOUNDS = {"float32": 0.02, "threads": 1e-6, "blocks": 1e-6}  # relative, of what floats differ at most
+
+
+def checks(estimator):
+    """Return the numbers of scikit-learn's checks that passed, failed and were skipped, and why."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        results = check_estimator(estimator, on_fail=None, on_skip=None)
+    counts = Counter(result["status"] for result in results)
+    reasons = Counter(str(r["exception"]).split(",")[0] for r in results if r["status"] == "skipped")
+    failed = [r["check_name"] for r in results if r["status"] not in ("passed", "skipped")]
+    return counts["passed"], failed, reasons
+
+
+def quietly(estimator, X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+
+
+def deviation(one, other):
+    """Largest relative difference of answers that are floats; labels differ by the share that is parted otherwise."""
+    worst = 0.0
+    for name, a in one.items():
+        b = other[name]
+        if a.dtype.kind == "f":
+            worst = max(worst, float(np.abs(a.astype(float) - b).max() / max(np.abs(a).max(), 1e-300)))
+        elif a.dtype.kind in "iu" and name in ("labels_", "predict"):
+            worst = max(worst, 1 - clustering_accuracy(a, b))
+    return worst
+
+
+def deviations(estimator):
+    """Return how far answers move with the precision, with eight threads, and with blocks of a few rows."""
+    X, y = small_data(estimator)
+    whole = quietly(estimator, X, y)
+    single = X.astype(np.float32), None if y is None or y.dtype.kind != "f" else y.astype(np.float32)
+    rounded = quietly(estimator, single[0].astype(float), y if single[1] is None else single[1].astype(float))
+    found = {"float32": deviation(rounded, quietly(estimator, single[0], y if single[1] is None else single[1]))}
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(8)
+        found["threads"] = deviation(whole, quietly(estimator, X, y))
+    finally:
+        torch.set_num_threads(threads)
+    size = blocks._AUTO_BYTES
+    try:
+        blocks._AUTO_BYTES = 4096
+        found["blocks"] = deviation(whole, quietly(estimator, X, y))
+    finally:
+        blocks._AUTO_BYTES = size
+    return found
+
+
+def stored(estimator):
+    """Return the size of a pickle of the fitted estimator, in KB, and the types that skops has to trust."""
+    X, y = small_data(estimator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = fit(seeded(estimator), X, y)
+    return len(pickle.dumps(model)) / 1024, skops.io.get_untrusted_types(data=skops.io.dumps(model))
+
+
+def seconds_of_import(module):
+    """Return the best of five times of an import in a new process."""
+    code = f"import time; t = time.perf_counter(); import {module}; print(time.perf_counter() - t)"
+    return min(float(_output(sys.executable, "-c", code)) for _ in range(5))
+
+
+def wheel_size():
+    """Return the size of the wheel in KB."""
+    with tempfile.TemporaryDirectory() as folder:
+        _output(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, str(ROOT))
+        return next(Path(folder).glob("*.whl")).stat().st_size / 1024
+
+
+def coverage():
+    """Run all tests; return the shares of branches and of lines of `sklowrank/` that they reach, and their summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "SCIPY_ARRAY_API": "1", "OMP_NUM_THREADS": "1", "COVERAGE_FILE": f"{folder}/data"}
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--doctest-modules"]
+        command += [
+            "--cov=sklowrank",
+            "--cov-branch",
+            f"--cov-report=json:{folder}/coverage.json",
+            "tests",
+            "sklowrank",
+        ]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stdout[-2000:])
+        totals = json.loads(Path(folder, "coverage.json").read_text())["totals"]
+    branches = totals["covered_branches"] / totals["num_branches"]
+    lines = totals["covered_lines"] / totals["num_statements"]
+    return branches, lines, done.stdout.strip().splitlines()[-1].strip("= ")
+
+
+def _output(*command):
+    return subprocess.run(command, cwd=tempfile.gettempdir(), capture_output=True, text=True, check=True).stdout
