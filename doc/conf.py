@@ -69,7 +69,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": rf"plot_{needs_data}",
-    "ignore_pattern": r"(quickstart|__init__)\.py",
+    "ignore_pattern": r"(quickstart|principal_axes|__init__)\.py",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("sklowrank",),
     "reference_url": {"sklowrank": None},

@@ -16,7 +16,7 @@ def standardization(X: Any, how: str | bool, share: torch.Tensor | None = None) 
     subtracted, it is one. `share` (n,) are weights of rows that sum to one.
     """
     rows = rows_of(X)
-    (n, D), device = rows.shape, X.device if share is None else share.device
+    (n, D), device = rows.shape, (rows.take(slice(0, 0)) if share is None else share).device
     mean = torch.zeros(D, dtype=torch.float64, device=device)
     if not how:
         return mean, torch.ones_like(mean)

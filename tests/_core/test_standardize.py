@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklowrank._core import rows
 from sklowrank._core.standardize import standardization, standardized
 
 
@@ -39,3 +40,11 @@ def test_a_weight_is_a_number_of_rows():
     weighted = standardization(X, "columns", count / count.sum().double())
     for found, expected in zip(weighted, standardization(X.repeat_interleave(count, 0), "columns")):
         np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-15)
+
+
+def test_rows_in_blocks_are_standardized_too(monkeypatch):
+    X = torch.randn(300, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 3 + 1
+    expected = standardization(X, "columns")
+    monkeypatch.setattr(rows, "rows_per_block", lambda batch_size, n, size: min(n, 37))
+    for found, whole in zip(standardization(rows.Rows(X), "columns"), expected):
+        np.testing.assert_allclose(found, whole, rtol=1e-13)
