@@ -24,6 +24,8 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
 
     Parameters
     ----------
+    n_clusters : int, default=8
+        Number of clusters.
     gamma : float, default=50.0
         Weight of the fit, above 0, in units of that at which a row's code vanishes: up to 1 there is no code. Raising
         it admits more rows to a code.

@@ -20,6 +20,8 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
+    n_clusters : int, default=8
+        Number of clusters.
     alpha : float, default=0.1
         Penalty on the squares of the codes, above 0. Raising it spreads codes over more rows. With `normalize` 0.1 to 1
         is a usual range.

@@ -24,6 +24,8 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
+    n_clusters : int, default=8
+        Number of clusters.
     tau : float, default=10.0
         Weight of the fit against the rank, above 0: singular values below ``1 / sqrt(tau)`` are dropped.
     n_dims_total : int or None, default=None

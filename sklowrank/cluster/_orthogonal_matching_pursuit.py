@@ -28,6 +28,8 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
+    n_clusters : int, default=8
+        Number of clusters.
     n_nonzero : int, default=5
         Rows that code a row, at most. About the dimension of the subspaces, or fewer.
     tol : float, default=1e-6

@@ -22,8 +22,6 @@ CONSTRAINTS = {
 
 
 _PARAMETERS = """
-    n_clusters : int, default=8
-        Number of clusters.
     normalize : bool, default=True
         Scale rows to unit length, so that angles count and not sizes.
     center : bool, default=False

@@ -26,6 +26,8 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
 
     Parameters
     ----------
+    n_clusters : int, default=8
+        Number of clusters.
     gamma : float, default=50.0
         Weight of the fit, above 0, in units of that at which the code of a row (for "admm": of some row) vanishes.
         Raising it admits more rows to a code.

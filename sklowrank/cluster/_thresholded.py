@@ -23,6 +23,8 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
 
     Parameters
     ----------
+    n_clusters : int, default=8
+        Number of clusters.
     n_neighbors : int or "auto", default="auto"
         Rows that each row is joined to; "auto" is ``max(3, ceil(2 log(n_samples) / 3))``. More of them connect clusters
         better and mix them sooner. At most `n_samples` - 1 are used.

@@ -64,7 +64,7 @@ class SupervisedDictionaryLearning(
         Whether the classifier has an intercept.
     class_weight : dict, "balanced" or None, default=None
         Weights of the classes in the loss of the classifier; the reconstruction is not weighted by them.
-    covariate_columns : None, list of int or str, slice, boolean mask or callable, default=None
+    covariate_columns : None, list of int or str, slice, mask of bool or callable, default=None
         Columns of X that are covariates: they enter the classifier and not the dictionary. A callable gets X.
         Standardise them. Their penalty is a hundredth of that of the features.
     init : {"auto", "svd", "nmf"} or array of shape (n_components, n_features), default="auto"

@@ -55,7 +55,7 @@ class SupervisedDictionaryRegressor(
         Subtract the means of the features. "auto" does for dense X without `nonnegative`. Sparse X stays sparse.
     fit_intercept : bool, default=True
         Whether the regression has an intercept. Where False, y is not centred either.
-    covariate_columns : None, list of int or str, slice, boolean mask or callable, default=None
+    covariate_columns : None, list of int or str, slice, mask of bool or callable, default=None
         Columns of X that are covariates: they enter the regression and not the dictionary. A callable gets X.
         Standardise them. Their penalty is a hundredth of that of the features.
     init : {"auto", "svd", "nmf"} or array of shape (n_components, n_features), default="auto"

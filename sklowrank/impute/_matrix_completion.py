@@ -371,7 +371,17 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         return ws.store(torch.stack(tables))
 
     def embed(self, X):
-        """Return the row factors of X, an array of shape (n_samples, n_components); new rows are folded in."""
+        """Return the row factors of X; new rows are folded in.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table.
+
+        Returns
+        -------
+        factors : array of shape (n_samples, n_components)
+        """
         table, layout, model, ws = self._open(X, "embed", dense_answer=False)
         rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
         return ws.store(widened(factors_of(rows, model), self.components_.shape[0]))
@@ -427,7 +437,17 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         return -float((error**2).mean().nan_to_num(nan=0.0).sqrt())
 
     def get_feature_names_out(self, input_features=None):
-        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``."""
+        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``.
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Names of the columns of X, where `fit` has not seen them.
+
+        Returns
+        -------
+        names : ndarray of str
+        """
         check_is_fitted(self)
         names = check_feature_names_in(self, input_features)
         ws = open_workspace(self.components_, device="cpu")

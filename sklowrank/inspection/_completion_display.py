@@ -118,7 +118,13 @@ class CompletionDisplay:
         return display.plot(axes=axes)
 
     def coverage(self):
-        """Return the share of the filled cells whose interval holds the truth; NaN without intervals or truth."""
+        """Return the share of the filled cells whose interval holds the truth.
+
+        Returns
+        -------
+        share : float
+            NaN without intervals or truth.
+        """
         if self.half_width is None or self.truth is None:
             return float("nan")
         holes = np.isnan(self.observed) & ~np.isnan(self.truth)

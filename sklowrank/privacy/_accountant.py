@@ -10,19 +10,67 @@ SAMPLER_SHARE = 0.01  # of delta, at most, for what the built-in sampler of Gaus
 
 
 class BudgetError(RuntimeError):
-    """A release would cost more than the budget has left; nothing was released."""
+    """A release would cost more than the budget has left; nothing was released.
+
+    Examples
+    --------
+    >>> from sklowrank.privacy import BudgetError, PrivacyAccountant
+    >>> purse = PrivacyAccountant(epsilon=1.0, delta=1e-5)
+    >>> purse.spend(0.8, 0.0, "first")
+    >>> try:
+    ...     purse.spend(0.8, 0.0, "second")
+    ... except BudgetError:
+    ...     print("refused")
+    refused
+    """
 
 
 class PrivacyWarning(UserWarning):
-    """A promise that is weaker than it looks."""
+    """A promise that is weaker than it looks.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> from sklowrank.privacy import PrivacyWarning, PrivateKernelDensity
+    >>> X = np.random.default_rng(0).random((50, 1))
+    >>> with warnings.catch_warnings(record=True) as heard:
+    ...     warnings.simplefilter("always")
+    ...     model = PrivateKernelDensity(delta=0.01, bounds=(0, 1)).fit(X)
+    >>> heard[0].category is PrivacyWarning
+    True
+    """
 
 
 class PrivacyLeakWarning(UserWarning):
-    """Something was read from private data, or can be undone, outside the guarantee."""
+    """Something was read from private data, or can be undone, outside the guarantee.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> from sklowrank.privacy import PrivacyLeakWarning, PrivateDistanceSum
+    >>> X = np.random.default_rng(0).random((50, 2))
+    >>> with warnings.catch_warnings(record=True) as heard:
+    ...     warnings.simplefilter("always")
+    ...     model = PrivateDistanceSum().fit(X)  # bounds are read from the rows
+    >>> heard[0].category is PrivacyLeakWarning
+    True
+    """
 
 
 class PrivacySpent(NamedTuple):
-    """What a fitted estimator has promised: for each row, and the same for all releases on other rows."""
+    """What a fitted estimator has promised: for each row, and the same for all releases on other rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklowrank.privacy import PrivateKernelDensity
+    >>> X = np.random.default_rng(0).random((50, 1))
+    >>> spent = PrivateKernelDensity(epsilon=0.5, delta=0.0, bounds=(0, 1)).fit(X).privacy_spent_
+    >>> spent.epsilon, spent.mechanism
+    (0.5, 'laplace')
+    """
 
     epsilon: float
     delta: float

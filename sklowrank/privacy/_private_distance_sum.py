@@ -71,8 +71,20 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     neighbors : {"add_remove", "substitute"}, default="add_remove"
         Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
         twice the noise.
-    accountant, noise_backend, feature_random_state, random_state, device, batch_size
-        As in :class:`PrivateKernelDensity`; `feature_random_state` seeds the directions of "l2".
+    accountant : PrivacyAccountant or None, default=None
+        The purse that pays.
+    noise_backend : {"auto", "opendp", "builtin"}, default="auto"
+        Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
+    feature_random_state : int, RandomState instance or None, default=None
+        Seeds the directions of "l2", which are public. Sketches with equal seeds can be merged.
+    random_state : int, RandomState instance or None, default=None
+        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
+        against whoever knows the seed: for tests only.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1".
+    batch_size : int or "auto", default="auto"
+        Rows handled at once; no result depends on it.
 
     Attributes
     ----------

@@ -60,8 +60,24 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         Its centre. None is the middle of the bounds, or zero.
     n_components : int or "auto", default="auto"
         Number of random frequencies: "auto" is 1024, or 256 under Laplace noise.
-    mechanism, neighbors, accountant, noise_backend, feature_random_state, random_state, device, batch_size
-        As in :class:`PrivateKernelDensity`.
+    mechanism : {"auto", "gaussian", "laplace"}, default="auto"
+        The noise. "auto" takes, of those that `delta` and the accountant allow, the one with the smaller error.
+    neighbors : {"add_remove", "substitute"}, default="add_remove"
+        Whether the presence of a row is protected, or its values and its label, with twice the noise.
+    accountant : PrivacyAccountant or None, default=None
+        The purse that pays.
+    noise_backend : {"auto", "opendp", "builtin"}, default="auto"
+        Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
+    feature_random_state : int, RandomState instance or None, default=None
+        Seeds the frequencies, which are public.
+    random_state : int, RandomState instance or None, default=None
+        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
+        against whoever knows the seed: for tests only.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1".
+    batch_size : int or "auto", default="auto"
+        Rows handled at once; no result depends on it.
 
     Attributes
     ----------
