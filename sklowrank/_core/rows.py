@@ -7,6 +7,7 @@ on the partitions of a cluster (:mod:`sklowrank.distributed`), so it is a functi
 
 from collections.abc import Callable
 from functools import partial, reduce
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ class Rows:
     Parameters
     ----------
     X : tensor, CSR matrix, or anything that slices into arrays, of shape (n, D)
-        Floating values. What cannot be shared with torch (a memmap opened for reading, a data set on disk) is copied
-        block by block. Blocks of a CSR matrix are CSR matrices.
+        Floating values. What lies on disk and cannot be shared with torch (a memmap opened for reading, a data set
+        that slices) is copied block by block. Blocks of a CSR matrix are CSR matrices.
     ws : Workspace or None
         Where to compute; not needed for a tensor that lies there.
     """
@@ -173,7 +174,16 @@ def _can_lie_there(X, ws) -> bool:
         return not (issparse(X) or isinstance(X, SlicedArray))
     if ws.device.type == "cuda":
         return X.nbytes <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(ws.device)[0]
-    return X.flags.writeable and X.flags.c_contiguous
+    return not _is_mapped(X) or (X.flags.writeable and X.flags.c_contiguous)  # what is not shared would be copied
+
+
+def _is_mapped(X) -> bool:
+    """True for an array, or a view of one, whose memory is a file."""
+    while X is not None:
+        if isinstance(X, np.memmap | mmap):
+            return True
+        X = getattr(X, "base", None)
+    return False
 
 
 class SlicedArray:

@@ -1,0 +1,90 @@
+"""Rows are read in blocks, and what is made of them does not depend on where they lie."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from sklowrank._core import rows
+from sklowrank._core.rows import (
+    MappedRows,
+    Rows,
+    SlicedArray,
+    answers,
+    column_ends,
+    is_sliced,
+    largest_magnitude,
+    row_weights,
+    rows_of,
+)
+from sklowrank._core.workspace import open_workspace
+
+X = np.random.default_rng(0).normal(size=(100, 3))
+
+
+@pytest.fixture(autouse=True)
+def blocks_of_seven(monkeypatch):
+    monkeypatch.setattr(rows, "rows_per_block", lambda batch_size, n, size: min(n, 7))
+
+
+def total(factor, block, w):
+    return (factor * (w @ block), [w])
+
+
+def test_sums_are_added_and_lists_joined():
+    table, w = Rows(X, open_workspace(X)), torch.arange(100, dtype=torch.float64)
+    found, listed = table.gather(partial(total, 2.0), w, size=1)
+    np.testing.assert_allclose(found, 2 * np.arange(100) @ X)
+    assert torch.equal(torch.cat(listed), w)
+    assert len(listed) == 15
+    assert torch.equal(answers(table, torch.square, size=1), torch.from_numpy(X).square())
+
+
+def test_mapped_rows_are_made_on_the_way():
+    table = MappedRows(Rows(torch.from_numpy(X)), partial(torch.mul, 3.0), 3)
+    assert (len(table), table.shape) == (100, (100, 3))
+    np.testing.assert_allclose(table.take(slice(2, 5)), 3 * X[2:5])
+    np.testing.assert_allclose(answers(table, torch.neg, size=1), -3 * X)
+    assert rows_of(table) is table
+
+
+def test_ends_and_magnitudes():
+    table = Rows(X, open_workspace(X))
+    low, high = column_ends(table)
+    assert np.array_equal(low, X.min(0))
+    assert np.array_equal(high, X.max(0))
+    assert largest_magnitude(table) == np.abs(X).max()
+    most = int(np.abs(X).max(1).argmax())
+    weights = torch.ones(100, dtype=torch.float64)
+    weights[most] = 0
+    assert largest_magnitude(table, weights) == np.abs(np.delete(X, most, 0)).max()
+    assert row_weights(None, table, open_workspace(X)) is None
+    assert row_weights(np.ones(100, dtype=int), table, open_workspace(X)).dtype == torch.float64
+
+
+def test_only_what_lies_on_disk_is_left_there(tmp_path):
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    ws = open_workspace(X)
+    assert not Rows(mapped, ws).at_hand
+    assert not Rows(np.asarray(mapped)[10:], ws).at_hand
+    assert not Rows(SlicedArray(mapped), ws).at_hand
+    writable = np.load(tmp_path / "X.npy", mmap_mode="r+")
+    assert Rows(writable, ws).take(slice(None)).data_ptr() == writable.ctypes.data  # shared, not copied
+    locked = X.copy()
+    locked.flags.writeable = False
+    for array in (X, X.T.copy().T, X[::-1], locked):  # copied once at most, not block by block
+        assert Rows(array, ws).at_hand
+    assert Rows(X, ws).take(slice(None)).data_ptr() == X.ctypes.data
+
+
+def test_what_counts_as_sliced(tmp_path):
+    np.save(tmp_path / "X.npy", X.astype(np.int16))
+    assert is_sliced(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    for other in (X, X.astype(int), X.tolist(), torch.from_numpy(X), SlicedArray):
+        assert not is_sliced(other)
+    sliced = SlicedArray(X.astype(np.float32))
+    assert sliced.dtype == np.float32
+    assert len(sliced) == 100
+    assert sliced[:5].shape == (5, 3)
