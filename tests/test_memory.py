@@ -93,6 +93,17 @@ def test_what_slices_is_fitted_in_blocks(estimator, kind, whole_numbers, tmp_pat
         assert there.most <= 300  # the rows that a clustering starts from
 
 
+def test_solvers_that_keep_all_rows_take_slices_too(whole_numbers):
+    X, y = whole_numbers
+    X = X - X.min()
+    for solver in ({"solver": "bcd"}, {"nonnegative": True, "max_iter": 20}):
+        estimator = SupervisedDictionaryLearning(2, **solver, **SEED)
+        expected = fitted(estimator, X, y)
+        assert_same_answers(estimator, expected, fitted(estimator, Slices(X), y), X)
+    with pytest.raises(ValueError, match="without negative entries"):
+        fitted(SupervisedDictionaryLearning(2, nonnegative=True), Slices(X - 1), y)
+
+
 @each
 def test_slices_with_gaps_are_refused(estimator, whole_numbers):
     X, y = whole_numbers

@@ -15,7 +15,7 @@ import pytest
 
 SITE = Path(__file__).parent.parent / "doc" / "_build" / "html"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html")) if SITE.exists() else []
+PAGES = [p for p in sorted(q.relative_to(SITE).as_posix() for q in SITE.rglob("*.html")) if not p.startswith("_")]
 SHOWN = [
     page
     for page in PAGES

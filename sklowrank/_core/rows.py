@@ -203,6 +203,11 @@ class SlicedArray:
     def __len__(self) -> int:
         return self.shape[0]
 
+    def min(self) -> float:
+        """Return the lowest entry."""
+        step = rows_per_block("auto", len(self), self.dtype.itemsize * self.shape[1])
+        return float(min(self[i : i + step].min() for i in range(0, len(self), step)))
+
     def __getitem__(self, at) -> np.ndarray:
         rows = np.asarray(self._source[at], dtype=self.dtype)
         if not np.isfinite(rows).all():

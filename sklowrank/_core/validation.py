@@ -19,14 +19,14 @@ def check_fit_data(estimator, X, y="no_validation", **kwargs) -> Any:
     return validate_data(estimator, _on_host(X), y, **{"dtype": _floats(X), **kwargs})
 
 
-def check_fit_rows(estimator, X, y="no_validation", **kwargs) -> Any:
+def check_fit_rows(estimator, X, y="no_validation", *, sliced=True, **kwargs) -> Any:
     """Validate what `fit` was given, for estimators that read blocks of rows: what lies elsewhere stays there.
 
-    Data sets that are known by slices, and memmaps of integers, come back as a :class:`~.rows.SlicedArray`, the rows of
-    a cluster as they are; of both only the first rows are looked at.
+    Data sets that are known by slices, and memmaps of integers, come back as a :class:`~.rows.SlicedArray` where
+    `sliced`, the rows of a cluster as they are; of both only the first rows are looked at.
     """
     remote = is_remote(X)
-    if not (remote or is_sliced(X)):
+    if not (remote or (sliced and is_sliced(X))):
         return check_fit_data(estimator, X, y, **kwargs)
     X = X if remote else SlicedArray(X)
     head = X.head if remote else X[:_FIRST_ROWS]

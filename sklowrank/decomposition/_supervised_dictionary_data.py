@@ -120,11 +120,16 @@ def _beside(n_samples, covariates, ws, expected=None):
 # Data as the solvers see them
 
 
-def scaled(X, covariates, sample_weight, *, center, fit_intercept, ws):
-    """Return rows of mean square length one and covariates of variance one, rows of weight zero left out beforehand."""
+def scaled(X, covariates, sample_weight, *, center, fit_intercept, keep, ws):
+    """Return rows of mean square length one and covariates of variance one, rows of weight zero left out beforehand.
+
+    With `keep` the scaled rows are kept in memory, however large they are.
+    """
     total = float(sample_weight.sum())
     v = sample_weight / total
-    table, mean, unit, squares = (_sparse_table if sp.issparse(X) else _dense_table)(X, v, center, ws)
+    table, mean, unit, squares = (
+        _sparse_table(X, v, center, ws) if sp.issparse(X) else _dense_table(X, v, center, keep, ws)
+    )
     Z = covariates.double()
     z_mean = v @ Z if fit_intercept else torch.zeros_like(Z[0])
     Z = Z - z_mean
@@ -137,7 +142,7 @@ def scaled(X, covariates, sample_weight, *, center, fit_intercept, ws):
     return Scaled(table, Z.to(ws.dtype), mean, unit, z_mean, scale, squares, total)
 
 
-def _dense_table(rows, v, center, ws):
+def _dense_table(rows, v, center, keep, ws):
     D = rows.shape[1]
     low, high = column_ends(rows)
     size = float(torch.maximum(low.abs(), high.abs()).amax()) or 1.0
@@ -148,7 +153,7 @@ def _dense_table(rows, v, center, ws):
     squares = float(rows.gather(partial(_sum_of_squares, size, mean), v, size=24 * D)[0])
     unit = squares**0.5 or 1.0
     scale, bytes_of_rows = partial(_scaled_block, size, mean.to(ws.dtype), unit), ws.dtype.itemsize * D * len(rows)
-    if bytes_of_rows <= _COPIED_BYTES and not is_remote(rows):
+    if keep or (bytes_of_rows <= _COPIED_BYTES and not is_remote(rows)):
         rows, scale = Rows(answers(rows, scale, size=4 * ws.dtype.itemsize * D)), None
     blocks = MappedRows(rows, Dense if scale is None else partial(_dense_block, scale), D)
     return Table(blocks, v.to(ws.dtype)), mean * size, unit * size, float(squares > 0)

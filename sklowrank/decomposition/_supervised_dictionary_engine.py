@@ -115,7 +115,9 @@ def learn(
         covariates, targets, sample_weight = covariates[kept], targets[kept], sample_weight[kept]
         class_factor = None if class_factor is None else class_factor[kept]
     n_components = count_components(estimator, X.shape)
-    data = scaled(X, covariates, sample_weight, center=options.center, fit_intercept=estimator.fit_intercept, ws=ws)
+    keep = options.solver == "bcd"  # which multiplies with all rows at once
+    forms = {"center": options.center, "fit_intercept": estimator.fit_intercept, "keep": keep}
+    data = scaled(X, covariates, sample_weight, **forms, ws=ws)
     loss_weights = sample_weight / data.total * (1 if class_factor is None else class_factor)
     ridges = loss.ridge * _COVARIATE_RIDGE / (estimator.C * data.total) / data.covariate_scale**2
     if estimator.fit_intercept:

@@ -274,7 +274,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         self : MatrixCompletionImputer
         """
-        X = check_fit_rows(self, X, **self._reading())
+        X = check_fit_rows(self, X, sliced=False, **self._reading())
         check_options(self)
         n_components = count_components(self, X.shape)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
