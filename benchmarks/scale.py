@@ -71,6 +71,10 @@ STREAMED = (
 )
 
 
+TRAINED = ("FrechetSDR", "KernelFrechetSDR")
+CURVES = ("Rows", "Networks and kernels", "Pairs")  # cases
+
+
 # Data: a file for each size, made when it is first asked for
 
 
@@ -311,13 +315,18 @@ def slope(points, place):
     return float(np.log(high[place] / low[place]) / np.log(high[0] / low[0]))
 
 
-def linear(bench):
+def sums(bench):
     """Rows: time and memory of one fit, where the cost is said to be linear"""
-    curves(bench, [name for name, (_, _, linear) in estimators().items() if linear])
+    curves(bench, [name for name, (_, _, linear) in estimators().items() if linear and name not in TRAINED])
 
 
-def not_linear(bench):
-    """Rows, not linear: time and memory of one fit, where rows are compared with one another"""
+def trained(bench):
+    """Networks and kernels: time and memory of one fit, where the cost is said to be linear, too"""
+    curves(bench, TRAINED)
+
+
+def compared(bench):
+    """Pairs: time and memory of one fit, where rows are compared with one another"""
     curves(bench, [name for name, (_, _, linear) in estimators().items() if not linear])
 
 
@@ -398,7 +407,7 @@ def gpu(bench):
         bench.note(name, f"the GPU is faster from {pays:,.0f} rows" if pays == pays else "the GPU was not faster")
 
 
-CASES = (linear, not_linear, answers, large_file, killed_worker, small_data, gpu)
+CASES = (sums, trained, compared, answers, large_file, killed_worker, small_data, gpu)
 
 
 def draw(stored, path):
@@ -411,7 +420,7 @@ def draw(stored, path):
     found = {}
     for row in stored["figures"]:
         name, comma, rows = row["method"].rpartition(", ")
-        if row["case"].startswith("Rows") and comma and rows.endswith(" rows") and row.get("seconds"):
+        if row["case"] in CURVES and comma and rows.endswith(" rows") and row.get("seconds"):
             n = int(rows.removesuffix(" rows").replace(",", ""))
             found.setdefault(name, []).append((n, row["seconds"], row["peak"]))
     colours = plt.get_cmap("tab20")
