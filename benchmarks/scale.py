@@ -177,17 +177,21 @@ def curve(name, n, device="cpu", columns=COLUMNS):
 
 
 def agreement(name, n=20_000):
-    """How far blocks and partitions are from the answer of rows that lie in memory."""
+    """How far blocks of 997 rows and seven partitions are from the answer of rows that lie in memory."""
     import dask.array as da
     from sklearn.base import clone
 
     from sklowrank import distributed
+    from sklowrank._core import rows
 
     model, kind, _ = estimators()[name]
     path = data_of(kind, n)
     X, y = (part if part is None or part.dtype.kind in "iu" else np.array(part, dtype=np.float64) for part in path)
     serial = fit(clone(model), X, y)
+    whole = rows.rows_per_block
+    rows.rows_per_block = lambda batch_size, n_rows, size: min(n_rows, 997)
     read = clone(model) if kind in ("holes", "pairs") else fit(clone(model), ReadOnly(X), y)
+    rows.rows_per_block = whole
     chunks = (n // 7, X.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
