@@ -35,7 +35,8 @@ def fit(estimator, X, y=None, **params):
     X : dask array of shape (n_samples, n_features), or dask data frame
         The rows, partitioned.
     y : dask or numpy array, of shape (n_samples,) or (n_samples, n_outputs), default=None
-        What belongs to them. It is brought to this process, as are labels and weights: X never is.
+        What belongs to them. It is brought to this process, as are labels and weights. Of X only the few thousand rows
+        are from which clusterings start.
     **params : dask or numpy arrays
         What else ``estimator.fit`` takes for each row: `sample_weight`, `covariates`.
 
