@@ -298,7 +298,7 @@ print(min(times[1:]))
 
 
 def small(name, before, here, rounds=3, most=9):
-    """Best times of fits of 1,000 rows by both revisions, which take turns: longer where they differ by more than 3 %."""
+    """Best times of fits of 1,000 rows by both revisions in turns; more of these where they differ by more than 3 %."""
     best = {}
     for turn in range(most):
         if turn >= rounds and best["after"] <= 1.03 * best["before"]:
