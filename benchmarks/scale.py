@@ -213,7 +213,7 @@ class ReadOnly:
 def difference(one, other):
     """Largest relative difference of fitted attributes; of what has no unique optimum, that of the objectives."""
     if hasattr(one, "reconstruction_error_"):
-        names = ("reconstruction_error_", "loss_curve_")
+        names = ("loss_curve_",)  # of which the last is the objective reached
     else:
         names = [n for n in vars(one) if n.endswith("_") and not n.startswith("_") and n != "loss_curve_"]
     worst = 0.0
