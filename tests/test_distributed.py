@@ -1,7 +1,6 @@
 """Rows in memory, in blocks and on a cluster: the same fits, and the same answers."""
 
 import os
-import signal
 import sys
 import warnings
 
@@ -12,6 +11,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+from benchmarks.scale import Killer
 from sklowrank._core import rows
 from sklowrank.cluster import KSubspaces, SparseSubspaceClustering, _k_subspaces_starts
 from sklowrank.datasets import make_union_of_subspaces
@@ -172,27 +172,6 @@ def test_blocks_give_the_answer_of_all_rows(case, monkeypatch):
 # Clusters
 
 
-class KillAWorker:
-    """A callback that kills a process of the cluster after the first step of a fit."""
-
-    def __init__(self, pid):
-        self.pid, self.steps = pid, 0
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        self.steps += 1
-        if self.steps == 1:
-            os.kill(self.pid, signal.SIGKILL)
-
-
 @pytest.mark.slow
 def test_a_killed_worker_loses_nothing():
     """Two processes, one of which dies in the middle of a fit: its partitions are read again."""
@@ -201,7 +180,7 @@ def test_a_killed_worker_loses_nothing():
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
         for estimator, X, y in ((mixture, flats(), None), (factors, *pairs())):
-            killer = KillAWorker(next(iter(client.run(os.getpid).values())))
+            killer = Killer(next(iter(client.run(os.getpid).values())))
             there = fitted(clone(estimator).set_callbacks(killer), X, y, "dask")
             assert killer.steps > 2
             assert_same(fitted(estimator, X, y, "serial"), there)

@@ -6,7 +6,6 @@ that an oracle accepts. Anything else is wrong: an error that names something el
 
 import tempfile
 import warnings
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,9 +185,11 @@ def _sparse(form):
 
 
 def _memmap(estimator, X, y):
-    path = Path(tempfile.mkdtemp()) / "X.npy"
-    np.save(path, X)
-    return Attack(np.load(path, mmap_mode="r"), y, same())
+    with tempfile.TemporaryFile() as file:  # what is mapped outlives the file that is closed
+        file.write(np.ascontiguousarray(X).tobytes())
+        file.flush()
+        mapped = np.memmap(file, dtype=X.dtype, mode="r", shape=X.shape)
+    return Attack(mapped, y, same())
 
 
 def _wrong_length(estimator, X, y):
