@@ -222,11 +222,6 @@ def explained_by(estimator, y, predictors: torch.Tensor, ends, ws) -> np.ndarray
     return np.diff(shares, prepend=0.0)
 
 
-def loadings_of(features: Features, predictors: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Return the loadings (k, m t) of the weighted least squares prediction of the features."""
-    return loadings_from(*loading_sums(predictors, weight, features.targets), features.basis)
-
-
 def loading_sums(predictors, weight, targets) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the sums over rows that :func:`loadings_from` needs."""
     weighted = (weight[:, None] * predictors).T

@@ -7,7 +7,13 @@ import torch
 
 from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import frechet_cumulative_covariance
-from sklowrank.dimension_reduction._ball_features import ball_features, explained, loadings_of, number_of
+from sklowrank.dimension_reduction._ball_features import (
+    ball_features,
+    explained,
+    loading_sums,
+    loadings_from,
+    number_of,
+)
 from sklowrank.dimension_reduction._metric_spaces import distances
 
 
@@ -115,7 +121,7 @@ def test_explained_is_one_minus_the_residual_share():
     U = torch.from_numpy(rng.normal(size=(150, 2)))
     y, new = U.numpy() + 0.5 * rng.normal(size=(2, 150, 2))
     features, weight = features_of(y), torch.ones(150, dtype=torch.float64)
-    loadings = loadings_of(features, U, weight)
+    loadings = loadings_from(*loading_sums(U, weight, features.targets), features.basis)
     F = indicators(features, np.linalg.norm(new[:, None] - y[features.landmarks], axis=2))
     expected = [1 - ((F - (U[:, :k] @ loadings[:k]).numpy()) ** 2).sum() / (F**2).sum() for k in (1, 2)]
     assert np.allclose(explained(features.balls, new, U, loadings, [1, 2]), expected)
