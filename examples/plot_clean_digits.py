@@ -46,8 +46,7 @@ for name, images in {"noisy": noisy, f"{best} principal components": projections
     print(f"{name}: {error(images):.2f}")
 
 # %%
-# **What to see:** strokes come back where the noise had broken them, and the background is empty again. The projections
-# below keep the noise that lies along their directions.
+# Ten of them.
 
 rows = {"clean": clean, "noisy": noisy, "mixture": denoised, f"{best} components": projections[best]}
 figure, panels = plt.subplots(len(rows), 10, figsize=(9, 3.9), layout="constrained")
@@ -57,3 +56,7 @@ for line, (name, images) in zip(panels, rows.items()):
         panel.set(xticks=[], yticks=[])
     line[0].set_ylabel(name, fontsize="small")
 plt.show()
+
+# %%
+# What to see: strokes come back where the noise had broken them, and the background is empty again. The projections
+# below keep the noise that lies along their directions.

@@ -33,10 +33,13 @@ print(f"two principal components  {plain:.3f}")
 print(f"two supervised directions {ours:.3f}")
 
 # %%
-# **What to see:** each panel is a direction: its leading columns, and in the title what a unit of it adds to the score
-# of class 1, benign. Green and brown bars pull in opposite ways.
+# The directions, of all rows.
 
 model = make_pipeline(scaler, supervised).fit(X, y)
 print(f"weight of the covariate: {model[-1].covariate_coef_[0, 0]:+.2f}")
 DictionaryDisplay.from_estimator(model, n_top=10)
 plt.show()
+
+# %%
+# What to see: each panel is a direction: its leading columns, and in the title what a unit of it adds to the score
+# of class 1, benign. Green and brown bars pull in opposite ways.

@@ -31,8 +31,7 @@ print(f"k-means              {100 * clustering_accuracy(kinds, plain.predict(new
 print(f"manifold linearizing {100 * clustering_accuracy(kinds, labels):.1f} %")
 
 # %%
-# **What to see:** each line is a cluster: the mean of the new images in it, then those of which the network is surest.
-# Nobody has told it what a digit is.
+# A line for each cluster: the mean of the new images in it, then those of which the network is surest.
 
 sure = model.predict_proba(new).max(axis=1)
 figure, panels = plt.subplots(10, 9, figsize=(6, 6.8), layout="constrained")
@@ -44,3 +43,7 @@ for k, line in enumerate(panels):
     for panel, image in zip(line, [new[mine].mean(axis=0) if len(mine) else np.zeros(64), *new[best]]):
         panel.imshow(image.reshape(8, 8), cmap="Greys", vmin=0, vmax=16)
 plt.show()
+
+# %%
+# What to see: nearly each line holds one kind of digit, however it is written, and nobody has told the network what a
+# digit is.

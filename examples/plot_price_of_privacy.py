@@ -32,9 +32,8 @@ display = PrivacyUtilityDisplay.from_estimator(
 for epsilon, scores in zip(display.epsilons, display.scores):
     print(f"epsilon {epsilon:5}: accuracy {scores.mean():.3f}, from {scores.min():.3f} to {scores.max():.3f}")
 print(f"without privacy: {display.reference.mean():.3f}")
+plt.show()
 
 # %%
-# **What to see:** the curve rises until the noise no longer matters, and stays below the dashed line: what is left is
+# What to see: the curve rises until the noise no longer matters, and stays below the dashed line: what is left is
 # the price of answering from sums. Where the band is wide, one release may be lucky and the next one not.
-
-plt.show()

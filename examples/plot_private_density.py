@@ -13,7 +13,7 @@ depends on the budget, and on how many they are.
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sklowrank.privacy import PrivateKernelDensity
+from sklowrank.privacy import BudgetError, PrivacyAccountant, PrivateKernelDensity
 
 rng = np.random.default_rng(0)
 towns = np.array([[0.25, 0.3], [0.7, 0.65], [0.4, 0.8]])
@@ -29,7 +29,19 @@ def show(axis, means, title):
 
 
 # %%
-# One fit per budget, beside the exact map. The bandwidth and the bounds are chosen without looking at the places.
+# The purse is shared by all releases about the same people, and refuses before it is overdrawn.
+
+purse = PrivacyAccountant(epsilon=1.0, delta=1e-5)
+model = PrivateKernelDensity(epsilon=0.6, bandwidth=0.05, bounds=(0, 1), accountant=purse).fit(X)
+print("spent", purse.total())
+try:
+    model.set_params(bandwidth=0.1, epsilon=0.9).fit(X)
+except BudgetError as error:
+    print(error)
+
+# %%
+# How much is a budget worth? One fit for each, beside the exact map. The bandwidth and the bounds are chosen without
+# looking at the places.
 
 figure, axes = plt.subplots(2, 4, figsize=(12, 6.2), layout="constrained")
 for row, n in zip(axes, (20_000, 500)):
@@ -48,16 +60,3 @@ plt.show()
 # What to see: with twenty thousand rows a budget of 0.1 shows the towns as they are, and 0.01 is blotched. With five
 # hundred rows everything costs forty times as much. Queries cost nothing: the 3,600 points of a map are as private as
 # one. The noise is known beforehand, without the data.
-
-# %%
-# The purse is shared by all releases about the same people, and refuses before it is overdrawn.
-
-from sklowrank.privacy import BudgetError, PrivacyAccountant
-
-purse = PrivacyAccountant(epsilon=1.0, delta=1e-5)
-model = PrivateKernelDensity(epsilon=0.6, bandwidth=0.05, bounds=(0, 1), accountant=purse).fit(X)
-print("spent", purse.total())
-try:
-    model.set_params(bandwidth=0.1, epsilon=0.9).fit(X)
-except BudgetError as error:
-    print(error)

@@ -55,8 +55,7 @@ labels = distributed.predict(on_cluster, partitions)
 labels
 
 # %%
-# Some rows along their first two principal axes. **What to see:** a plane with two lines in its midst, told apart in a
-# file that was never in memory as a whole.
+# Some rows along their first two principal axes.
 import matplotlib.pyplot as plt
 
 shown = rng.choice(len(truth), 3000, replace=False)
@@ -71,3 +70,6 @@ panel.set(xlabel="first axis", ylabel="second axis", title="Clusters of a file o
 panel.legend(frameon=False, markerscale=3)
 plt.show()
 folder.cleanup()
+
+# %%
+# What to see: a plane with two lines in its midst, told apart in a file that was never in memory as a whole.

@@ -25,13 +25,24 @@ print(f"k-means on pixels         {clustering_accuracy(y, plain.labels_):.3f}")
 print(f"manifold linearizing      {clustering_accuracy(y, model.labels_):.3f}")
 
 # %%
+# New rows are predicted, one by one or all together, and the number of clusters can be asked for. It comes out near
+# the truth here; it is a rough guide.
+
+print(model.predict(X[:8]), model.labels_[:8])
+print("number of clusters:", model.estimate_n_clusters(X))
+
+# %%
 # Before: rows of pixels, centred and scaled to unit length. After: the features. In both pictures a point is the
-# magnitude of the cosine of two rows, and rows are sorted by the cluster that was found.
+# magnitude of the cosine of two rows, and rows are sorted by the cluster that was found. What the network maximises,
+# the rate reduction, is a metric of features and labels, too.
 
 before = X - X.mean(axis=0)
 before /= np.linalg.norm(before, axis=1, keepdims=True)
 after = model.transform(X)
 order = np.argsort(model.labels_, kind="stable")
+
+print(f"rate reduction of the clusters found    {rate_reduction(after, model.labels_):.2f} nats a row")
+print(f"rate reduction of the k-means clusters  {rate_reduction(after, plain.labels_):.2f}")
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", width_ratios=[1, 1, 1.25])
 for axis, rows, title in zip(axes, (before, after), ("pixels", "features")):
@@ -50,15 +61,4 @@ plt.show()
 # %%
 # What to see: pixels of all clusters have much in common; features of different clusters nothing, but for some rows
 # that lie between two. The second stage keeps the rate of all rows, so that features go on filling the space, and
-# lowers the rate that is left when the membership is known: the gap between both is what is maximised. As a function of
-# features and labels it is a metric, too.
-
-print(f"rate reduction of the clusters found    {rate_reduction(after, model.labels_):.2f} nats a row")
-print(f"rate reduction of the k-means clusters  {rate_reduction(after, plain.labels_):.2f}")
-
-# %%
-# New rows are predicted, one by one or all together, and the number of clusters can be asked for. It comes out near
-# the truth here; it is a rough guide.
-
-print(model.predict(X[:8]), model.labels_[:8])
-print("number of clusters:", model.estimate_n_clusters(X))
+# lowers the rate that is left when the membership is known: the gap between both is what is maximised.

@@ -18,7 +18,7 @@ import matplotlib
 matplotlib.use("agg")  # pictures go to files, so no window is needed
 
 from sections import SECTIONS
-from sections.report import print_table, write_page
+from sections.report import print_section, write_page
 
 
 def main():
@@ -26,10 +26,15 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures and the page")
     folder = parser.parse_args().out
     start = time.perf_counter()
-    sections = [run() for run in SECTIONS]
-    print_table(sections)
+    print(f"{len(SECTIONS)} comparisons with scikit-learn on one core; all of them take about two minutes.\n")
+    sections = []
+    for number, run in enumerate(SECTIONS, 1):
+        print(f"[{number} of {len(SECTIONS)}] {run.__doc__}", flush=True)
+        sections.append(run())
+        print_section(sections[-1])
     page = write_page(sections, folder)
-    print(f"\n{time.perf_counter() - start:.0f} seconds. Pictures and page: {page}")
+    print(f"{time.perf_counter() - start:.0f} seconds. The same with pictures, in one file: {page}")
+    print("Which estimator for your own table: doc/choose.md.")
 
 
 if __name__ == "__main__":

@@ -20,29 +20,33 @@ PACKAGES = ("sklowrank", "numpy", "scipy", "scikit-learn", "torch")
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
-    parts = (checks, attacks, deviations, sizes, package, benchmarks)
-    names = [part.__name__ for part in parts]
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"measure these alone, of {', '.join(names)}")
-    chosen = parser.parse_args().parts or names
-    if set(chosen) - set(names):
-        parser.error(f"choose from {', '.join(names)}")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"measure these alone, of {', '.join(PARTS)}")
+    chosen = parser.parse_args().parts or list(PARTS)
+    if set(chosen) - set(PARTS):
+        parser.error(f"choose from {', '.join(PARTS)}")
     estimators = public_estimators()
     sections, bad = stored_sections(), 0
-    for part in parts:
-        if part.__name__ in chosen:
-            print(f"{part.__name__} ...", flush=True)
-            text, wrong = part(estimators)
-            sections[text[0]] = "\n".join(text).strip()
+    for name, (heading, measure) in PARTS.items():
+        if name in chosen:
+            print(f"{name} ...", flush=True)
+            lines, wrong = measure(estimators)
+            head = [
+                f"## {heading}",
+                "",
+                f"Measured on {date.today().isoformat()} by `python -m benchmarks.quality {name}`.",
+            ]
+            sections[heading] = "\n".join([*head, "", *lines]).strip()
             bad += wrong
     head = [
         "# Quality report",
         "",
-        "Every number on this page was measured by `make report`, on "
-        f"{date.today().isoformat()}: {', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
+        f"Every number on this page was measured by `make report`: "
+        f"{', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
         f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have their defaults; networks are "
         "trained for fewer epochs.",
     ]
-    PAGE.write_text("\n\n".join(["\n".join(head), *sections.values()]) + "\n")
+    kept = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
+    PAGE.write_text("\n\n".join(["\n".join(head), *kept]) + "\n")
     print(f"wrote {PAGE.relative_to(measures.ROOT)}; {bad} places fall short")
     return int(bad > 0)
 
@@ -50,7 +54,8 @@ def main():
 def stored_sections():
     """Return the sections of the page as it is, by heading."""
     text = PAGE.read_text() if PAGE.exists() else ""
-    return {part.splitlines()[0]: part.strip() for part in re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]}
+    parts = re.split(r"^## ", text, flags=re.MULTILINE)[1:]
+    return {part.splitlines()[0]: f"## {part.strip()}" for part in parts}
 
 
 def table(columns, rows):
@@ -67,7 +72,7 @@ def checks(estimators):
         rows.append((type(estimator).__name__, passed, len(names), sum(why.values())))
         reasons += why
         failed += len(names)
-    text = ["## scikit-learn's checks", "", "`check_estimator` with `SCIPY_ARRAY_API=1`, none expected to fail.", ""]
+    text = ["`check_estimator` with `SCIPY_ARRAY_API=1`, none expected to fail.", ""]
     text += [*table(("estimator", "passed", "failed", "skipped"), rows), "", "Skipped, by reason:", ""]
     text += [f"- {count} times: {reason}" for reason, count in reasons.most_common()]
     return [*text, ""], failed
@@ -87,8 +92,6 @@ def attacks(estimators):
     n = sum(total.values())
     rows.append(("share of all", *(f"{100 * total[v] / n:.1f} %" for v in VERDICTS)))
     text = [
-        "## Hostile inputs",
-        "",
         f"{len(hostile.ATTACKS)} inputs for each estimator. An answer is right where its oracle says so: the answer to "
         "the harmless input where only the form differs, the law of scale, equal answers to equal rows, finite numbers "
         "and possible labels where more cannot be said. An error is right where it names the cause.",
@@ -118,8 +121,6 @@ def deviations(estimators):
         for name, key in zip(names, measures.BOUNDS)
     ]
     text = [
-        "## Deviations",
-        "",
         "Largest relative difference of an answer; of labels, the share parted otherwise. Networks are trained in "
         "float32, whatever the data are.",
         "",
@@ -133,7 +134,7 @@ def sizes(estimators):
         size, types = measures.stored(estimator)
         wrong += types != [f"{type(estimator).__module__}.{type(estimator).__name__}"]
         rows.append((type(estimator).__name__, f"{size:.0f}", ", ".join(f"`{t}`" for t in types)))
-    text = ["## Stored models", "", "Fitted to 60 rows of 5 columns; networks and graphs are the larger ones.", ""]
+    text = ["Fitted to 60 rows of 5 columns; networks and graphs are the larger ones.", ""]
     return [*text, *table(("estimator", "pickle, KB", "types that skops has to trust"), rows), ""], wrong
 
 
@@ -148,7 +149,7 @@ def package(estimators):
         ("lines", f"{100 * lines:.1f} %"),
         ("tests", f"{summary}"),
     ]  # fmt: skip
-    return ["## The package", "", *table(("what", "measured"), rows), ""], int(branches < 0.95)
+    return table(("what", "measured"), rows), int(branches < 0.95)
 
 
 def benchmarks(estimators):
@@ -159,8 +160,18 @@ def benchmarks(estimators):
         title = re.search(r"^# (.+)$", text, re.MULTILINE)[1]
         summary, day = re.search(r"\*\*(.+?)\.\*\*", text)[1], re.search(r"Measured on ([\d-]+)", text)[1]
         rows.append((title, summary, day, f"`python -m benchmarks {path.stem}`"))
-    text = ["## Quality and speed against peers", "", "Claims of the benchmarks; {doc}`measure` has their tables.", ""]
+    text = ["Claims of the benchmarks; {doc}`measure` has their tables.", ""]
     return [*text, *table(("comparison", "claims", "measured on", "printed by"), rows), ""], 0
+
+
+PARTS = {  # by name: a heading, and what measures; it returns lines and the number of places that fall short
+    "checks": ("scikit-learn's checks", checks),
+    "attacks": ("Hostile inputs", attacks),
+    "deviations": ("Deviations", deviations),
+    "sizes": ("Stored models", sizes),
+    "package": ("The package", package),
+    "benchmarks": ("Quality and speed against peers", benchmarks),
+}
 
 
 if __name__ == "__main__":

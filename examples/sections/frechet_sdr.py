@@ -24,7 +24,7 @@ FOLDS = KFold(3, shuffle=True, random_state=0)
 
 def frechet_sdr():
     """Responses predicted by the mean of 15 neighbours in few features, against all columns, PCA and PLS."""
-    section = Section("Few features that say what a matrix or a distribution will be", TEXT, (NAME, LINEAR), note=NOTE)
+    section = Section(TITLE, TEXT, (NAME, LINEAR), NOTE, "distance", "explained")
     X, S = half_digits()
     section.rows += rows("half digits, 3 features", X, S, logarithms(S), 3, "spd_log", "wire")
     X_made, y, _ = make_frechet_regression(1000, response="location_scale", random_state=0)
@@ -92,9 +92,10 @@ def picture(X, S):
     return Picture("ellipses", "Half digits by the shape of the whole", caption, figure)
 
 
+TITLE = "Few features that say what a matrix or a distribution will be"
 NOTE = (
-    "Error: mean distance between new responses and the mean of those of 15 neighbours. Score: share of the squared "
-    "distances from the mean of all that this explains. Seconds: three folds."
+    "Distance: mean distance between new responses and the mean of those of 15 neighbours. Explained: share of the "
+    "squared distances from the mean of all that this explains. Seconds: three folds."
 )
 TEXT = """<p>A response can be more than a number: a covariance matrix, a distribution, a direction. Here the left half
 of a digit has to say how the ink of the whole spreads, a 2 × 2 matrix, and in the second table ten columns decide where

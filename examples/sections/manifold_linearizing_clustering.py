@@ -33,7 +33,7 @@ def methods():
 
 def manifold_linearizing_clustering():
     """Digits without a look at the classes: all rows, and half of them with the other half predicted."""
-    section = Section("Clusters that are curved sheets", TEXT, NAME, note=NOTE)
+    section = Section("Clusters that are curved sheets", TEXT, (NAME,), NOTE, None, "accuracy")
     X, y = load_digits(return_X_y=True)
     print(f"digits, pixels: {X.shape[0]} rows, {X.shape[1]} columns, 10 clusters", flush=True)
     for name, model in methods().items():
@@ -80,7 +80,7 @@ def picture(model, X):
 
 
 NOTE = (
-    "Score: clustering accuracy, the share of rows that the best matching of clusters to classes gets right; for new "
+    "Accuracy: the share of rows that the best matching of clusters to classes gets right; for new "
     "rows, half of the digits, clusters have the names that they got on the fitted half. Seconds: one fit."
 )
 TEXT = """<p>Images of one digit lie on a curved sheet in the space of pixels. A small network learns, without classes,

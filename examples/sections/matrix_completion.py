@@ -1,5 +1,6 @@
 """Filling the holes of real tables, with scikit-learn's imputers beside ours."""
 
+import sys
 import time
 import warnings
 
@@ -38,7 +39,7 @@ COLOURS = dict(zip(IMPUTERS, [*MUTED[:3], OURS]))
 def search(pipeline, grid, X, y, cv, bar):
     """Tune a pipeline; return the search and its seconds."""
     tuned = GridSearchCV(pipeline, grid, cv=cv)
-    if bar:
+    if bar and sys.stdout.isatty():
         tuned.set_callbacks(ProgressBar(max_propagation_depth=0))
     start = time.perf_counter()
     with warnings.catch_warnings():
@@ -63,7 +64,7 @@ def load(name):
 
 def real_tables():
     """Four bundled tables, 30 % of the cells hidden, four imputers tuned in a pipeline."""
-    section = Section("Holes in real tables", REAL_TEXT, NAME)
+    section = Section("Holes in real tables", REAL_TEXT, (NAME,))
     fills = {}
     for data in TABLES:
         X, y, hole = load(data)

@@ -35,7 +35,7 @@ def generate(n=2000):
 
 def mixed_table():
     """Categories and numbers in a DataFrame, a ColumnTransformer, gradient boosting, tuned as one."""
-    section = Section("A mixed table, as people have it", MIXED_TEXT, NAME)
+    section = Section("A mixed table, as people have it", MIXED_TEXT, (NAME,))
     table, fails, whole, hole = generate()
     numbers, categories = list(whole.columns), ["site", "model"]
     data = "mixed (generated)"

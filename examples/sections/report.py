@@ -3,7 +3,9 @@
 import base64
 import html
 import io
+import textwrap
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from string import Template
 
@@ -11,7 +13,6 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 OURS, MUTED, INK = "#0f766e", ["#9aa5b1", "#c08a3e", "#7c6fb0", "#b8bfc8"], "#1f2933"
-COLUMNS = ("data", "method", "error", "score", "seconds")
 NOTE = (
     "Error: on hidden cells, each column in units of its standard deviation (lower is better). "
     "Score: cross-validated accuracy, or R² for diabetes (higher is better). Seconds: the whole search."
@@ -25,19 +26,13 @@ plt.rcParams.update(dict.fromkeys(["axes.labelcolor", "text.color", "xtick.color
 
 @dataclass
 class Row:
-    """One line of the table; ``error`` is None where nothing was filled."""
+    """One line of the table; what was not measured is None. Lines without seconds are for comparison only."""
 
     data: str
     method: str
     error: float | None
     score: float
     seconds: float | None
-
-    def cells(self):
-        """The line as text."""
-        error = "–" if self.error is None else f"{self.error:.3f}"
-        seconds = "–" if self.seconds is None else f"{self.seconds:.1f}"
-        return [self.data, self.method, error, f"{self.score:.3f}", seconds]
 
 
 @dataclass
@@ -52,89 +47,147 @@ class Picture:
 
 @dataclass
 class Section:
-    """One part of the demo."""
+    """One part of the demo: a table of what was tried on which data, and pictures."""
 
     title: str
     text: str
-    ours: str | tuple[str, ...]  # our method, or several of them
+    ours: tuple[str, ...]  # the methods of this package
     note: str = NOTE  # what the columns mean
+    error: str | None = "error"  # heading of the errors, of which the lowest is best; None where there are none
+    score: str = "score"  # heading of the scores, of which the highest is best
     rows: list[Row] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
 
-    def is_ours(self, row):
-        """Whether a line is one of ours."""
-        return row.method in ((self.ours,) if isinstance(self.ours, str) else self.ours)
+    def columns(self):
+        """The headings of the table."""
+        return ["data", "method", *self.measures().values(), "seconds"]
 
-    def best(self, data, column):
-        """The best value of a column, as printed, among the methods tried on the same data."""
-        values = [getattr(row, column) for row in self.rows if row.data == data and row.seconds is not None]
-        values = [round(value, 3) for value in values if value is not None]
-        return max(values) if column == "score" else min(values)
+    def measures(self):
+        """The headings of what is compared, by attribute of a row."""
+        return {name: heading for name in ("error", "score") if (heading := getattr(self, name))}
+
+    def cells(self, row):
+        """One line of the table as text."""
+        values = [getattr(row, name) for name in self.measures()]
+        seconds = "–" if row.seconds is None else "< 0.1" if row.seconds < 0.05 else f"{row.seconds:.1f}"
+        return [row.data, row.method, *("–" if value is None else f"{value:.3f}" for value in values), seconds]
 
     def verdicts(self):
-        """One sentence per data set and method of ours: how it stands, wins and losses alike."""
+        """The best of ours and the best of the others, for each data set and measure."""
         for data in dict.fromkeys(row.data for row in self.rows):
-            rows = [row for row in self.rows if row.data == data and row.seconds is not None]
-            for ours in filter(self.is_ours, rows):
-                yield f"{data}: {_verdict(ours, rows)}."
+            tried = [row for row in self.rows if row.data == data and row.seconds is not None]
+            for name, heading in self.measures().items():
+                sign = -1 if name == "error" else 1
+                rows = [row for row in tried if getattr(row, name) is not None]
+                if not rows:
+                    continue
+                best, best_of_others = (
+                    max((sign * getattr(row, name), row.method) for row in rows if (row.method in self.ours) is ours)
+                    for ours in (True, False)
+                )
+                yield Verdict(data, heading, sign, best[1], sign * best[0], best_of_others[1], sign * best_of_others[0])
 
 
-def _verdict(ours, rows):
-    lower = [r for r in rows if r.error is not None and round(r.error, 3) < round(ours.error, 3)]
-    higher = [r for r in rows if round(r.score, 3) > round(ours.score, 3)]
-    better = [f"error: {r.method} ({r.error:.3f} against {ours.error:.3f})" for r in lower]
-    better += [f"score: {r.method} ({r.score:.3f} against {ours.score:.3f})" for r in higher]
-    if better:
-        return f"better than {ours.method} in {', in '.join(better)}"
-    return f"no method has {'' if ours.error is None else 'a lower error or '}a higher score than {ours.method}"
+@dataclass
+class Verdict:
+    """The best of ours beside the best of the others."""
+
+    data: str
+    heading: str
+    sign: int  # 1 where more is better, -1 where less is
+    method: str
+    value: float
+    other_method: str
+    other_value: float
+
+    def lead(self):
+        """By how much ours is better, as printed; negative where the other one is."""
+        return self.sign * (round(self.value, 3) - round(self.other_value, 3))
+
+    def __str__(self):
+        ours, other = f"{self.method} {self.value:.3f}", f"{self.other_method} {self.other_value:.3f}"
+        first, second = (ours, other) if self.lead() >= 0 else (other, ours)
+        link = "and" if self.lead() == 0 else "ahead of"
+        return f"{self.data}, {self.heading}: {first} {link} {second}"
 
 
-def print_table(sections):
-    """Print the rows of all sections as one table, and where our method stands."""
-    cells = [list(COLUMNS)] + [row.cells() for section in sections for row in section.rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+def print_section(section):
+    """Print the table of a section, its own methods marked, and where they stand."""
+    lines = [["", *section.columns()]]
+    lines += [["*" if row.method in section.ours else "", *section.cells(row)] for row in section.rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    for before, line in reversed(list(pairwise(lines))):
+        if line[1] == before[1]:
+            line[1] = ""  # said once
+    print(f"\n{section.title} (* marks sklowrank)\n")
+    for number, line in enumerate(lines):
+        if number and line[1]:
+            print("  " + "-" * (sum(widths) + 2 * len(widths) - 3))
+        left = [cell.ljust(width) for cell, width in zip(line[1:3], widths[1:3])]
+        right = [cell.rjust(width) for cell, width in zip(line[3:], widths[3:])]
+        print(f"{line[0]:1} " + "  ".join(left + right))
     print()
-    for number, line in enumerate(cells):
-        if number and line[0] != cells[number - 1][0]:
-            print("-" * (sum(widths) + 2 * len(widths) - 2))
-        left = [cell.ljust(width) for cell, width in zip(line[:2], widths[:2])]
-        right = [cell.rjust(width) for cell, width in zip(line[2:], widths[2:])]
-        print("  ".join(left + right))
+    print(textwrap.fill(section.note, 100, initial_indent="  ", subsequent_indent="  "))
     print()
-    for note in dict.fromkeys(section.note for section in sections):
-        print(note)
-    print()
-    for section in sections:
-        for verdict in section.verdicts():
-            print(verdict)
+    for verdict in section.verdicts():
+        print(f"  {verdict}")
+    print(flush=True)
 
 
 def write_page(sections, folder):
     """Save the pictures, and one page that holds everything, into a folder; return the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    body = [_section(section, folder) for section in sections]
+    body = [_glance(sections), *(_section(number, section, folder) for number, section in enumerate(sections))]
     page = folder / "index.html"
     template = Template((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     page.write_text(template.substitute(body="\n".join(body)), encoding="utf-8")
     return page
 
 
-def _section(section, folder):
-    parts = [f"<section><h2>{html.escape(section.title)}</h2>", section.text]
-    parts.append("<table><thead><tr>" + "".join(f"<th>{name}</th>" for name in COLUMNS) + "</tr></thead><tbody>")
+GLANCE = """<section class="glance"><h2>At a glance</h2>
+<p>The best of ours beside the best of scikit-learn's, for each measure (↑ more is better, ↓ less is); the better one is
+in bold. What is measured stands with its section.</p>"""
+
+
+def _glance(sections):
+    """The best of ours beside the best of the others, for all that was compared."""
+    parts = [GLANCE, "<table><thead><tr><th>data</th><th>measure</th><th>sklowrank</th><th></th>"]
+    parts.append("<th>scikit-learn</th><th></th></tr></thead><tbody>")
+    for number, section in enumerate(sections):
+        title = f'<a href="#s{number}">{html.escape(section.title)}</a>'
+        parts.append(f'<tr class="new"><td colspan="6">{title}</td></tr>')
+        before = None
+        for verdict in section.verdicts():
+            sides = (verdict.method, verdict.value, 1), (verdict.other_method, verdict.other_value, -1)
+            arrow = "↑" if verdict.sign > 0 else "↓"
+            cells = ["" if verdict.data == before else verdict.data, f"{verdict.heading} {arrow}"]
+            parts.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
+            for method, value, side in sides:
+                best = ' class="best"' if side * verdict.lead() >= 0 else ""
+                parts.append(f"<td{best}>{html.escape(method)}</td><td{best}>{value:.3f}</td>")
+            parts.append("</tr>")
+            before = verdict.data
+    return "".join([*parts, "</tbody></table></section>"])
+
+
+def _section(number, section, folder):
+    parts = [f'<section id="s{number}"><h2>{html.escape(section.title)}</h2>', section.text]
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in section.columns())
+    parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>")
+    best = {
+        (v.data, v.heading): f"{v.value if v.lead() >= 0 else v.other_value:.3f}" for v in section.verdicts()
+    }  # as printed: what looks equal is as good
     for before, row in zip([None, *section.rows], section.rows):
-        kind = ("new " if before and before.data != row.data else "") + ("ours" if section.is_ours(row) else "")
-        cells = [f"<td>{html.escape(cell)}</td>" for cell in row.cells()]
-        for place, column in ((2, "error"), (3, "score")):
-            value = getattr(row, column)
-            if row.seconds is not None and value is not None and round(value, 3) == section.best(row.data, column):
+        kind = ("new " if before and before.data != row.data else "") + ("ours" if row.method in section.ours else "")
+        texts = section.cells(row)
+        cells = [f"<td>{html.escape(text)}</td>" for text in texts]
+        for place, heading in enumerate(section.measures().values(), 2):
+            if row.seconds is not None and texts[place] == best.get((row.data, heading)):
                 cells[place] = cells[place].replace("<td>", '<td class="best">')
         if before and before.data == row.data:
             cells[0] = "<td></td>"
         parts.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
-    parts.append(f'</tbody></table><p class="note">{section.note}</p><ul>')
-    parts += [f"<li>{html.escape(verdict)}</li>" for verdict in section.verdicts()]
-    parts.append("</ul>")
+    parts.append(f'</tbody></table><p class="note">{section.note}</p>')
     parts += [_picture(picture, folder) for picture in section.pictures]
     return "\n".join([*parts, "</section>"])
 

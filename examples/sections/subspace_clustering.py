@@ -43,7 +43,7 @@ def methods(n_clusters, n_dims):
 
 def subspace_clustering():
     """Digits and a union of subspaces, clustered without a look at the classes."""
-    section = Section("Clusters that are flat pieces", TEXT, NAMES, note=NOTE)
+    section = Section("Clusters that are flat pieces", TEXT, NAMES, NOTE, None, "accuracy")
     digits, classes = load_digits(return_X_y=True)
     rows, pieces, _ = make_union_of_subspaces(400, 24, n_dims=4, n_clusters=5, noise=0.1, random_state=0)
     for data, X, y, n_dims in (("digits, no classes", digits, classes, 9), ("subspaces (generated)", rows, pieces, 4)):
@@ -96,7 +96,7 @@ def picture_dimensions(rows):
 
 
 NOTE = (
-    "Score: clustering accuracy, the share of rows that the best matching of clusters to classes gets right. Raw: rows "
+    "Accuracy: the share of rows that the best matching of clusters to classes gets right. Raw: rows "
     "as they are; all others see rows of unit norm. Seconds: one fit."
 )
 TEXT = """<p>Images of one digit, or of one object under changing light, do not form a round blob: they vary along a few
