@@ -62,14 +62,15 @@ html_theme_options = {
     "footer_end": [],
 }
 
-# Examples that need data which are not bundled are shown without their output where the data are missing.
-needs_data = "" if "SKLOWRANK_DATA" in os.environ else "(?!spam_topics)"
+# Examples of data that are not bundled are left out where the data are missing.
+left_out = "quickstart|principal_axes|__init__" + ("" if "SKLOWRANK_DATA" in os.environ else "|plot_spam_topics")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
-    "filename_pattern": rf"plot_{needs_data}",
-    "ignore_pattern": r"(quickstart|principal_axes|__init__)\.py",
+    "filename_pattern": "plot_",
+    "ignore_pattern": rf"({left_out})\.py",
+    "within_subsection_order": "site_tools.ByMethod",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("sklowrank",),
     "reference_url": {"sklowrank": None},

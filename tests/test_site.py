@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import importlib
 import json
 import re
 import shutil
@@ -119,3 +120,22 @@ def test_pages_render_in_a_browser(page, address, tmp_path):
     assert report["height"] > 200
     assert not report["pictures"]
     assert not report["errors"]
+
+
+@pytest.fixture
+def to_mathml(monkeypatch):
+    pytest.importorskip("sphinx")
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "doc" / "_ext")
+    return importlib.import_module("site_tools").to_mathml
+
+
+def test_formulas_are_set_as_tex_sets_them(to_mathml):
+    def tags(tex):
+        return re.sub(r"\s+", "", to_mathml(tex, as_block=False))
+
+    assert "<mn>1</mn><mn>2</mn></mfrac>" in tags(r"\tfrac12")  # a half, not twelve over what follows
+    assert tags(r"\|x\|").count('lspace="0"rspace="0">‖<') == 2
+    assert tags(r"\lvert x \rvert").count('lspace="0"rspace="0">|<') == 2
+    assert "lspace" not in tags(r"x \mid y")
+    assert tags(r"n \log n").count("<mspace") == 2
+    assert tags(r"\log(n)").count("<mspace") == 0

@@ -155,7 +155,7 @@ class ManifoldLinearizingClustering(
     With unit features Z (n, d) and a doubly stochastic membership :math:`\\Gamma` (n, n) of a batch the fit maximises
 
     .. math:: \\tfrac12\\log\\det\\Bigl(I + \\tfrac{d}{n\\epsilon^2} Z^\\top Z\\Bigr) - \\frac1{2n}\\sum_j
-        \\log\\det\\Bigl(I + \\tfrac{d}{\\epsilon^2} Z^\\top \\mathrm{diag}(\\Gamma_j) Z\\Bigr),
+        \\log\\det\\Bigl(I + \\tfrac{d}{\\epsilon^2} Z^\\top \\operatorname{diag}(\\Gamma_j) Z\\Bigr),
 
     where :math:`\\epsilon^2` is `precision` and :math:`\\Gamma` is the projection of the inner products of unit codes,
     an entropy of weight `eta` added, by `sinkhorn_iter` symmetric sweeps that are differentiated through. A first stage

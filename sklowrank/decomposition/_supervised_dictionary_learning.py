@@ -122,7 +122,7 @@ class SupervisedDictionaryLearning(
     -----
     With weights A = W B on the features (filter) the objective is
 
-    .. math:: \\frac1n \\sum_i \\mathrm{CE}(y_i, A^\\top x_i + \\Gamma^\\top z_i)
+    .. math:: \\frac1n \\sum_i \\operatorname{CE}(y_i, A^\\top x_i + \\Gamma^\\top z_i)
               + \\xi \\frac{\\|X - H W^\\top\\|^2}{\\|X\\|^2} + \\frac{1}{2Cn} \\|A\\|^2
               + \\frac{0.005}{Cn} \\|\\Gamma\\|^2.
 

@@ -143,7 +143,7 @@ class DictionaryDisplay:
             return axes[0].figure, axes[:n_components]
         n_columns = min(n_components, n_columns or (3 if self.image_shape is None else 5))
         n_rows = -(-n_components // n_columns)
-        height = 1.9 if self.image_shape is not None else 0.6 + 0.22 * min(n_top, self.components.shape[1])
+        height = 2.1 if self.image_shape is not None else 0.8 + 0.22 * min(n_top, self.components.shape[1])
         width = 1.8 if self.image_shape is not None else 3.2
         figure, axes = plt.subplots(
             n_rows, n_columns, squeeze=False, layout="constrained", figsize=(width * n_columns, height * n_rows)
@@ -157,9 +157,9 @@ class DictionaryDisplay:
             return f"component {k}"
         column = np.asarray(self.weights)[:, k]
         if self.class_names is None:
-            return f"component {k}, weight: {column[0]:+.2g}"
+            return f"component {k}\nweight: {column[0]:+.2g}"
         best = 1 if len(column) == 1 else int(column.argmax())
-        return f"component {k}, class {self.class_names[best]}: {column[0 if len(column) == 1 else best]:+.2g}"
+        return f"component {k}\nclass {self.class_names[best]}: {column[0 if len(column) == 1 else best]:+.2g}"
 
 
 def _draw_image(panel, image):

@@ -58,7 +58,7 @@ def rate_reduction(Z, membership, precision=0.5):
     r"""Return the coding rate of rows minus the mean rate of their clusters: the objective of MCR².
 
     .. math:: \tfrac12\log\det\Bigl(I + \tfrac{d}{n\epsilon^2} Z^\top Z\Bigr) -
-        \sum_j \frac{t_j}{2n}\log\det\Bigl(I + \tfrac{d}{t_j\epsilon^2} Z^\top \mathrm{diag}(\Pi_j) Z\Bigr)
+        \sum_j \frac{t_j}{2n}\log\det\Bigl(I + \tfrac{d}{t_j\epsilon^2} Z^\top \operatorname{diag}(\Pi_j) Z\Bigr)
 
     where :math:`\Pi_j` is the j-th column of the membership and :math:`t_j` its sum. It is large where clusters lie in
     subspaces at right angles, each of which its rows fill. It ranks clusterings of the same features, or features of

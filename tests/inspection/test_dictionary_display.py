@@ -74,12 +74,12 @@ def test_images_are_the_components_with_zero_in_the_middle(digits):
 
 def test_titles_tell_what_a_component_speaks_for(cancer, digits):
     titles = [panel.get_title() for panel in draw(cancer).axes_]
-    assert titles == [f"component {k}, class 1: {cancer.coef_[0, k]:+.2g}" for k in range(2)]
+    assert titles == [f"component {k}\nclass 1: {cancer.coef_[0, k]:+.2g}" for k in range(2)]
     titles = [panel.get_title() for panel in draw(digits).axes_]
     best = digits.coef_.argmax(0)
-    assert titles == [f"component {k}, class {best[k]}: {digits.coef_[best[k], k]:+.2g}" for k in range(3)]
+    assert titles == [f"component {k}\nclass {best[k]}: {digits.coef_[best[k], k]:+.2g}" for k in range(3)]
     model = SupervisedDictionaryRegressor(1, random_state=0).fit(scale(TABLE), MALIGN)
-    assert draw(model).axes_[0].get_title() == f"component 0, weight: {model.coef_[0, 0]:+.2g}"
+    assert draw(model).axes_[0].get_title() == f"component 0\nweight: {model.coef_[0, 0]:+.2g}"
     assert draw(PCA(1).fit(TABLE)).axes_[0].get_title() == "component 0"
 
 
