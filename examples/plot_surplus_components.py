@@ -23,7 +23,7 @@ table = np.where(hidden, np.nan, whole)
 
 def error(**settings):
     """Root mean squared error on the hidden cells, each column in units of its standard deviation."""
-    filled = MatrixCompletionImputer(max_iter=1000, random_state=0, **settings).fit_transform(table)
+    filled = MatrixCompletionImputer(random_state=0, **settings).fit_transform(table)
     return np.sqrt(np.mean(((filled - whole) / whole.std(0))[hidden] ** 2))
 
 

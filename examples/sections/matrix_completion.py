@@ -31,7 +31,7 @@ IMPUTERS = {  # each with two settings to choose from
     "SimpleImputer": (SimpleImputer(), {"strategy": ["mean", "median"]}),
     "KNNImputer": (KNNImputer(), {"n_neighbors": [5, 15]}),
     "IterativeImputer": (IterativeImputer(random_state=0), {"n_nearest_features": [None, 8]}),
-    NAME: (MatrixCompletionImputer(max_iter=1000, random_state=0), {"n_components": [5, "auto"]}),
+    NAME: (MatrixCompletionImputer(random_state=0), {"n_components": [5, "auto"]}),
 }
 COLOURS = dict(zip(IMPUTERS, [*MUTED[:3], OURS]))
 
@@ -163,7 +163,7 @@ def picture_digits(fills, section):
 def picture_intervals():
     X, _, hole = load("breast_cancer")
     table = np.where(hole, np.nan, X)
-    model = MatrixCompletionImputer(15, max_iter=1000, random_state=0).fit(table)
+    model = MatrixCompletionImputer(15, random_state=0).fit(table)
     scale = X.std(0)
     guess, truth, std = (((a - X.mean(0)) / scale)[hole] for a in (model.transform(table), X, X))
     std = (model.transform_std(table) / scale)[hole]
@@ -189,7 +189,7 @@ def picture_components():
     X, _, hole = load("breast_cancer")
     table = np.where(hole, np.nan, X)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), layout="constrained")
-    wide = MatrixCompletionImputer(25, max_iter=1000, random_state=0).fit(table)
+    wide = MatrixCompletionImputer(25, random_state=0).fit(table)
     share = np.sort(wide.component_variance_)[::-1] / wide.component_variance_.max()
     left.bar(np.arange(1, 26), np.maximum(share, 2e-4), color=np.where(share > 1e-3, OURS, MUTED[0]))
     left.set(yscale="log", ylim=(1e-4, 2), xlabel="component, of 25 allowed", ylabel="variance over the largest")
@@ -199,7 +199,7 @@ def picture_components():
         ("plain least squares, alpha=1", MUTED[1], {"inference": "map", "alpha": 1.0}),
         ("plain least squares, alpha=0.1", MUTED[2], {"inference": "map", "alpha": 0.1}),
     ):
-        models = [MatrixCompletionImputer(k, max_iter=1000, random_state=0, **settings) for k in widths]
+        models = [MatrixCompletionImputer(k, random_state=0, **settings) for k in widths]
         errors = [standardised_error(model.fit_transform(table), X, hole) for model in models]
         right.plot(widths, errors, "o-", color=colour, ms=4, label=label)
     right.set(xlabel="components allowed (n_components)", ylabel="error on hidden cells", ylim=(0, None))

@@ -16,7 +16,32 @@ _FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form i
 
 def check_fit_data(estimator, X, y="no_validation", **kwargs) -> Any:
     """Validate what `fit` was given; float32 and float64 are kept, everything else becomes float64."""
-    return validate_data(estimator, _on_host(X), y, **{"dtype": _floats(X), **kwargs})
+    return _validate(estimator, _on_host(X), y, **{"dtype": _floats(X), **kwargs})
+
+
+def _validate(estimator, X, y="no_validation", **kwargs):
+    """Call scikit-learn's `validate_data`; where a table holds text, its error names the columns."""
+    try:
+        return validate_data(estimator, X, y, **kwargs)
+    except (TypeError, ValueError) as error:
+        names = [name for name in getattr(X, "columns", ()) if any(map(_is_text, X[name]))]
+        if not names:
+            raise
+        raise type(error)(
+            f"{error} Text is in the columns {names}. Encode them, for example by OneHotEncoder in a "
+            "ColumnTransformer, or leave them out."
+        ) from error
+
+
+def _is_text(value):
+    """Return whether a cell is a string that is no number."""
+    if not isinstance(value, str):
+        return False
+    try:
+        float(value)
+    except ValueError:
+        return True
+    return False
 
 
 def check_fit_rows(estimator, X, y="no_validation", *, sliced=True, **kwargs) -> Any:
@@ -49,7 +74,7 @@ def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwar
     X = _on_host(X)
     if like is not None:
         check_same_namespace(X, estimator, attribute=like, method=method)
-    return validate_data(estimator, X, reset=False, **{"dtype": _floats(X), **kwargs})
+    return _validate(estimator, X, reset=False, **{"dtype": _floats(X), **kwargs})
 
 
 def on_host(y):

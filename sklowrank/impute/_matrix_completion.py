@@ -100,7 +100,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Bounds of the filled values: the observed range of each column, or two numbers.
     init : {"svd", "random"}, default="svd"
         For "map": start from the leading singular vectors of the zero-filled table, or from random factors.
-    max_iter : int, default=200
+    max_iter : int, default=1000
         Sweeps over rows and columns at most.
     tol : float, default=1e-3
         Stop when a sweep changes the logarithm of the noise variance and the bound per cell by less; for "map", the
@@ -228,7 +228,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         nonnegative=False,
         clip=None,
         init="svd",
-        max_iter=200,
+        max_iter=1000,
         tol=1e-3,
         missing_values=np.nan,
         add_indicator=False,

@@ -2,7 +2,6 @@
 
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin
@@ -14,10 +13,10 @@ from .._core.workspace import open_workspace
 from ._kernels import KERNELS, log_normalizer
 from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
 from ._wave_sketch import (
-    check_bandwidth,
     former_plan,
     make_plan,
     queries_in_box,
+    read_bandwidth,
     release_waves,
     store_waves,
     wave_answers,
@@ -45,8 +44,9 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         With the Euclidean distance r, the sum of absolute differences s, and bandwidth h: "gaussian"
         ``exp(-r²/(2h²))``, "exponential" ``exp(-r/h)``, "laplacian" ``exp(-s/h)``, "cauchy" ``1/(1+r²/h²)``, "inverse"
         ``1/(1+r/h)``, "inverse_l1" ``1/(1+s/h)``.
-    bandwidth : float, default=1.0
-        Width h in units of X, chosen without the data.
+    bandwidth : float or array-like of shape (n_features,), default=1.0
+        Width h in units of X, chosen without the data. One for each column where units differ: differences are divided
+        by it column by column.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
         Only `feature_map="fourier"` needs them.
@@ -153,7 +153,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     _parameter_constraints = {
         **CONSTRAINTS,
         "kernel": [StrOptions(set(KERNELS))],
-        "bandwidth": [Interval(Real, 0, None, closed="neither"), str],
+        "bandwidth": [Interval(Real, 0, None, closed="neither"), "array-like", str],
         "feature_map": [StrOptions({"auto", "fourier", "rff"})],
         "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
         "count_weight": [Interval(Real, 0, None, closed="neither")],
@@ -353,28 +353,28 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         return tags
 
     def _release(self, X, first):
-        check_bandwidth(self.bandwidth)
         terms = open_terms(self, first)
         X = check_fit_rows(self, X, accept_sparse="csr", reset=first)
+        bandwidth = read_bandwidth(self.bandwidth, self.n_features_in_)
         ws = open_workspace(X, device=self.device)
         rows = rows_of(X, ws)
-        plan = self._planned(rows, terms) if first else former_plan(self, terms)
+        plan = self._planned(rows, terms, bandwidth) if first else former_plan(self, terms)
         label = f"{type(self).__name__}, {self.kernel} kernel"
         sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label, first)
         n_samples = float(len(rows)) if count is None else max(1.0, float(count[0]))
         if first:
-            self._kernel = [self.kernel, float(self.bandwidth)]
+            self._kernel = [self.kernel, bandwidth]
         store_waves(self, terms, plan, sums[0], ws, first)
         self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
         return self
 
-    def _planned(self, rows, terms):
+    def _planned(self, rows, terms, bandwidth):
         return make_plan(
             rows,
             terms,
             kernel=self.kernel,
-            bandwidth=np.full(rows.shape[1], float(self.bandwidth)),
+            bandwidth=bandwidth,
             bounds=self.bounds,
             n_components=self.n_components,
             count_weight=self.count_weight,
@@ -385,9 +385,8 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     def _log_density(self, Y, method):
         ws, sums = self._sums(Y, method)
-        bandwidth = np.full(self.n_features_in_, float(self._kernel[1]))
         means = (sums / self.n_samples_).clamp(min=self.floor_)
-        return ws, means.log() - log_normalizer(self._kernel[0], bandwidth)
+        return ws, means.log() - log_normalizer(*self._kernel)
 
     def _sums(self, Y, method):
         """Return the workspace of queries, and their sums of kernels, in float64."""

@@ -18,7 +18,7 @@ from ._accountant import PrivacyLeakWarning
 from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
 from ._kernels import KERNELS
 from ._release import CONSTRAINTS, merge_sketches, open_terms, read_bounds, spent_of
-from ._wave_sketch import check_bandwidth, former_plan, make_plan, release_waves, store_waves, wave_answers
+from ._wave_sketch import former_plan, make_plan, read_bandwidth, release_waves, store_waves, wave_answers
 
 _WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
 _LEAST = 1e-12  # probability of a class
@@ -41,9 +41,9 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     similarity : str, default="gaussian"
         A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
         good for embeddings, and under pure differential privacy in many columns.
-    bandwidth : float or "auto", default="auto"
-        Width of the kernel in units of X, chosen without the data. "auto" is 0.7 times the root of the number of
-        columns, for standardised columns; with `bounds` 0.15 times it, columns scaled to 0 to 1.
+    bandwidth : float, array-like of shape (n_features,) or "auto", default="auto"
+        Width of the kernel in units of X, for all columns or for each, chosen without the data. "auto" is 0.7 times the
+        root of the number of columns, for standardised columns; with `bounds` 0.15 times it, columns scaled to 0 to 1.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
     classes : array-like or None, default=None
@@ -125,7 +125,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     _parameter_constraints = {
         **CONSTRAINTS,
         "similarity": [StrOptions({*KERNELS, "linear"})],
-        "bandwidth": [Interval(Real, 0, None, closed="neither"), str],
+        "bandwidth": [Interval(Real, 0, None, closed="neither"), "array-like", str],
         "classes": ["array-like", range, None],
         "class_weighting": [StrOptions({"average", "sum"}), "array-like"],
         "count_weight": [Interval(Real, 0, None, closed="neither")],
@@ -335,7 +335,6 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         return tags
 
     def _release(self, X, y, classes, first):
-        check_bandwidth(self.bandwidth, auto=True)
         terms = open_terms(self, first)
         X, y = check_fit_rows(self, X, y, accept_sparse="csr", reset=first)
         check_classification_targets(y)
@@ -343,12 +342,12 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.similarity} similarity"
         known, codes = _encoded(y, classes if first else on_host(self.classes_))
         groups, C = torch.from_numpy(codes).to(ws.device), len(known)
-        linear = (self.similarity if first else self._similarity) == "linear"
+        linear, bandwidth = (self.similarity if first else self._similarity) == "linear", self._bandwidth(rows)
         if linear:
             ball = self._ball(rows, terms, C) if first else former_ball(self, terms)
             sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, label, first)
         else:
-            plan = self._planned(rows, terms, C) if first else former_plan(self, terms)
+            plan = self._planned(rows, terms, bandwidth, C) if first else former_plan(self, terms)
             sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label, first)
         for name in ("frequencies_", "amplitudes_") if first else ():  # of a former fit
             vars(self).pop(name, None)
@@ -370,12 +369,12 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
             self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         return self
 
-    def _planned(self, rows, terms, C):
+    def _planned(self, rows, terms, bandwidth, C):
         return make_plan(
             rows,
             terms,
             kernel=self.similarity,
-            bandwidth=self._bandwidth(rows),
+            bandwidth=bandwidth,
             bounds=self.bounds,
             n_components=self.n_components,
             count_weight=self.count_weight,
@@ -398,8 +397,8 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     def _bandwidth(self, rows):
         """Return the bandwidth of each column."""
         d = rows.shape[1]
-        if self.bandwidth != "auto":
-            return np.full(d, float(self.bandwidth))
+        if not (isinstance(self.bandwidth, str) and self.bandwidth == "auto"):
+            return read_bandwidth(self.bandwidth, d)
         if self.bounds is None:
             return np.full(d, _WIDTH * math.sqrt(d))
         low, high = read_bounds(self.bounds, rows, False, "")

@@ -42,7 +42,9 @@ class Plan(NamedTuple):
     noise: Noise
     count: float  # what each row adds to the count; 0 where the number of rows is public
     bounds: tuple[np.ndarray, np.ndarray] | None
-    margin: float | None  # how far outside of the bounds queries of a grid may lie, in units of X; None elsewhere
+    margin: (
+        np.ndarray | None
+    )  # (d,) how far outside of the bounds queries of a grid may lie, in units of X; None elsewhere
 
     def gain(self) -> float:
         """Return the norm of what an answer multiplies the entries of the sketch with."""
@@ -95,7 +97,7 @@ def make_plan(
 
     amplitudes, ratios, noise, count = calibrated(choose(terms.allowed, predicted))
     if grids:
-        waves, room = grids[noise.mechanism][0], margin * float(bandwidth[0])
+        waves, room = grids[noise.mechanism][0], margin * bandwidth
     else:
         origin = np.zeros(rows.shape[1]) if bounds is None else (bounds[0] + bounds[1]) / 2
         waves, room = random_waves(kernel, len(ratios), origin, bandwidth, terms.generator), None
@@ -206,17 +208,29 @@ def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:
     margin = estimator._plan[8]
     if margin is None:
         return Y
-    low, high = (torch.from_numpy(end).to(Y.device) for end in estimator.bounds_)
+    low, high, margin = (torch.from_numpy(part).to(Y.device) for part in (*estimator.bounds_, margin))
     inside = Y.clamp(low - margin, high + margin)
     if bool((inside != Y).any()):
         warn_outside()
     return inside
 
 
-def check_bandwidth(bandwidth, *, auto: bool = False) -> None:
-    """Refuse bandwidths that would be read from the data."""
-    if isinstance(bandwidth, str) and not (auto and bandwidth == "auto"):
+def read_bandwidth(bandwidth, n_features: int) -> np.ndarray:
+    """Return the bandwidth of each column, (n_features,).
+
+    Raises
+    ------
+    ValueError
+        If it would be read from the data, or is no positive number, one or one for each column.
+    """
+    if isinstance(bandwidth, str):
         raise ValueError(
             f"bandwidth={bandwidth!r} would be chosen by looking at the private rows, outside the promise. Pass a "
             "number that you know without looking."
         )
+    widths = np.asarray(bandwidth, dtype=np.float64)
+    if widths.shape not in ((), (n_features,)) or not (np.isfinite(widths).all() and (widths > 0).all()):
+        raise ValueError(
+            f"bandwidth={bandwidth!r} has to be a positive number, or one for each of {n_features} columns."
+        )
+    return np.array(np.broadcast_to(widths, (n_features,)))

@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
@@ -43,6 +44,12 @@ def test_max_iter_warns_at_the_line_of_the_user():
     with pytest.warns(ConvergenceWarning, match=r"Halving stopped at max_iter=2 .* 2.5e-01, above tol=1.0e-01") as seen:
         assert Halving(max_iter=2).fit().run_.n_iter == 2
     assert seen[0].filename == __file__
+
+
+def test_also_where_a_search_lies_between():
+    with pytest.warns(ConvergenceWarning) as seen:
+        Parallel(n_jobs=1)(delayed(Halving(max_iter=2).fit)() for _ in range(2))
+    assert {warning.filename for warning in seen} == {__file__}
 
 
 def test_a_solver_that_ends_by_itself_has_converged():

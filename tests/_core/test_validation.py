@@ -45,3 +45,18 @@ def test_a_tensor_elsewhere_without_dispatch_is_refused_with_the_cure():
 
 def test_a_tensor_on_the_cpu_without_dispatch_is_taken_as_numpy():
     assert isinstance(check_fit_data(Plain(), torch.ones(3, 2, device="cpu")), np.ndarray)
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_text_are_named(library):
+    frames = pytest.importorskip(library)
+    table = frames.DataFrame({"age": [1.0, 2.0], "region": ["north", "south"], "site": ["a", None]})
+    with pytest.raises(ValueError, match=r"Text is in the columns \['region', 'site'\].*OneHotEncoder"):
+        check_fit_data(BaseEstimator(), table)
+
+
+def test_errors_of_other_kinds_name_no_columns():
+    pd = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match="NaN") as caught:
+        check_fit_data(BaseEstimator(), pd.DataFrame({"age": [1.0, np.nan], "digits": ["1", "2"]}))
+    assert "Text" not in str(caught.value)

@@ -230,6 +230,21 @@ def test_what_leaks_is_said():
     assert not PrivateKernelDensity(random_state=0, **plain).fit(X).noise_secure_
 
 
+@pytest.mark.parametrize(
+    "params", [{"bounds": (0, 1), "query_margin": 1.0}, {"feature_map": "rff", "kernel": "exponential"}]
+)
+def test_a_bandwidth_for_each_column_is_a_change_of_units(params):
+    units = np.array([1.0, 1000.0])
+    plain = PrivateKernelDensity(bandwidth=0.25, random_state=0, **params).fit(X)
+    if "bounds" in params:
+        params = {**params, "bounds": (0, units)}
+    scaled = PrivateKernelDensity(bandwidth=0.25 * units, random_state=0, **params).fit(X * units)
+    queries = np.vstack([X[:9], [[1.2, 0.5]]])
+    assert np.allclose(plain.kernel_means(queries), scaled.kernel_means(queries * units), rtol=1e-3, atol=1e-3)
+    densities = scaled.score_samples(queries * units) + np.log(units[1])
+    assert np.allclose(plain.score_samples(queries), densities, rtol=1e-2, atol=1e-2)
+
+
 def test_queries_outside_of_the_grid_are_moved_with_a_warning():
     model = PrivateKernelDensity(bandwidth=0.2, bounds=(0, 1), query_margin=1.0, random_state=0).fit(X)
     with warnings.catch_warnings():
@@ -252,6 +267,8 @@ def test_queries_outside_of_the_grid_are_moved_with_a_warning():
         ({"bounds": (1, 0)}, "lowest < highest"),
         ({"bounds": (0, [1, 2, 3])}, "one number for each of 2 columns"),
         ({"bandwidth": "scott"}, "looking at the private rows"),
+        ({"bandwidth": [0.1, 0.2, 0.3]}, "one for each of 2 columns"),
+        ({"bandwidth": [0.1, 0.0]}, "positive number"),
         ({"kernel": "cauchy", "feature_map": "fourier", "bounds": (0, 1)}, "needs kernel='gaussian'"),
         ({"feature_map": "fourier", "bandwidth": 1e-4, "bounds": (0, 1)}, "Raise bandwidth"),
     ],

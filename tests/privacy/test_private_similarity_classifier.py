@@ -176,6 +176,15 @@ def test_bandwidth_follows_the_bounds():
         PrivateSimilarityClassifier(bandwidth="scott").fit(X, y)
 
 
+def test_a_bandwidth_for_each_column_is_a_change_of_units():
+    units, params = np.array([1.0, 1000.0, 0.01, 1.0]), {"classes": [0, 1, 2], "random_state": 0}
+    plain = PrivateSimilarityClassifier(bandwidth=1.0, **params).fit(X, y)
+    scaled = PrivateSimilarityClassifier(bandwidth=units, **params).fit(X * units, y)
+    assert np.allclose(plain.predict_proba(X), scaled.predict_proba(X * units), atol=1e-2)
+    with pytest.raises(ValueError, match="one for each of 4 columns"):
+        PrivateSimilarityClassifier(bandwidth=[1.0, 2.0, 3.0], **params).fit(X, y)
+
+
 def test_grid_search():
     model = PrivateSimilarityClassifier(epsilon=5.0, classes=[0, 1, 2], random_state=0)
     search = GridSearchCV(model, {"bandwidth": [0.01, 2.0]}, cv=2, error_score="raise").fit(X, y)
