@@ -32,8 +32,9 @@ bench: $(VENV)/.installed-bench ## measure against the peers, render doc/benchma
 report: $(VENV)/.installed-test ## measure checks, hostile inputs, deviations and coverage, write doc/quality.md
 	$(BIN)/python -m benchmarks.quality
 
-doc: $(VENV)/.installed-doc ## build the site in doc/_build/html, without network
+doc: $(VENV)/.installed-doc $(VENV)/.installed-test ## build the site in doc/_build/html, without network, and look at it
 	$(BIN)/sphinx-build -W --keep-going -b html doc doc/_build/html
+	$(BIN)/python -m pytest -q -rs tests/test_site.py
 
 clean: ## remove everything generated except .venv
 	rm -rf build dist demo doc/_build doc/api doc/gallery doc/sg_execution_times.rst benchmarks/results

@@ -3,7 +3,7 @@ Rows beyond memory, and beyond this machine
 ===========================================
 
 A file that is larger than memory is opened, not read: the mixture goes through it in blocks. The same fit runs on the
-partitions of a Dask array, and finds the same clusters.
+partitions of a Dask array, and finds the same clusters. Dask comes with the extra ``dask``.
 """
 
 # %%
