@@ -49,9 +49,15 @@ def _block(translator, node):
     _write(translator, node, as_block=True)
 
 
+SCORES = ("accuracy_score", "r2_score")  # sections of scikit-learn's guide that its inherited docstrings refer to
+
+
 def link_scikit_learn(app, env, node, contnode):
     """Point a reference to a public name of scikit-learn at its page."""
     target = node.get("reftarget", "")
+    if node.get("reftype") == "ref" and target in SCORES:
+        uri = f"https://scikit-learn.org/stable/modules/model_evaluation.html#{target.replace('_', '-')}"
+        return nodes.reference("", "", contnode, internal=False, refuri=uri)
     module, _, name = target.rpartition(".")
     if not target.startswith("sklearn.") or not name:
         return None
