@@ -67,27 +67,6 @@ def orthonormal(U: torch.Tensor) -> torch.Tensor:
     return torch.where(R.diagonal(dim1=-2, dim2=-1)[..., None, :] < 0, -Q, Q)
 
 
-def fit_flats(
-    X: torch.Tensor, labels: torch.Tensor, n_dims: Sequence[int], *, centred: bool, weights: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return means (K, D) and bases (K, D, max(n_dims)) of the best flat for the rows of each label.
-
-    ``n_dims[k]`` is the dimension of flat k; a label with fewer rows gets arbitrary further directions. Without
-    `centred` all flats pass through the origin.
-    """
-    weights = X.new_ones(len(X)) if weights is None else weights
-    means = X.new_zeros(len(n_dims), X.shape[1])
-    bases = X.new_zeros(len(n_dims), X.shape[1], max(n_dims))
-    for k, d in enumerate(n_dims):
-        rows = (labels == k).nonzero()[:, 0]
-        Z, w = X[rows], weights[rows]
-        if centred and len(rows):
-            means[k] = w @ Z / w.sum()
-            Z = Z - means[k]
-        bases[k, :, :d] = leading_directions(Z, w, d)[0]
-    return means, bases
-
-
 def dims_by_threshold(X: torch.Tensor, labels: torch.Tensor, n_clusters: int, *, centred: bool) -> int:
     """Return one dimension for all clusters: the median over clusters of :func:`rank_by_threshold`."""
     ranks = []

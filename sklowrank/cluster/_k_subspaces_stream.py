@@ -54,8 +54,7 @@ def nearest(rows, weights, means, bases, batch_size):
 
 
 def _unit_and_size(rows, means, bases):
-    K, D, d = bases.shape
-    return power_of_two(largest_magnitude(rows), means.abs().amax()), 8 * (3 * D + 3 * K * (d + 2))
+    return power_of_two(largest_magnitude(rows), means.abs().amax()), _size(bases)
 
 
 def _distances(means, bases, unit, X):
@@ -132,6 +131,7 @@ def sweep(data: Data, means, bases, labels, batch_size, *, reassign: bool = True
 
 
 def _size(bases):
+    """Return the bytes that a row takes in a block."""
     K, D, d = bases.shape
     return 8 * (3 * D + 3 * K * (d + 2))
 

@@ -1,13 +1,11 @@
 """Distances from flats, best flats, the dimension of clusters."""
 
-import numpy as np
 import pytest
 import torch
 
 from sklowrank._core.subspaces import (
     coordinates,
     dims_by_threshold,
-    fit_flats,
     leading_directions,
     orthonormal,
     squared_distances,
@@ -71,21 +69,6 @@ def test_fewer_rows_than_dimensions_still_give_an_orthonormal_basis():
 def test_orthonormal_keeps_what_is_orthonormal_with_its_signs():
     _, bases, _ = flats()
     torch.testing.assert_close(orthonormal(-bases), -bases)
-
-
-def test_best_flats_are_weighted_principal_components():
-    g = torch.Generator().manual_seed(2)
-    X = torch.randn(60, 8, generator=g, dtype=torch.float64)
-    counts = torch.randint(1, 4, (60,), generator=g)
-    labels = torch.arange(60) % 2
-    means, bases = fit_flats(X, labels, [2, 3], centred=True, weights=counts.double())
-    for k, d in enumerate((2, 3)):
-        rows = X.repeat_interleave(counts, 0)[labels.repeat_interleave(counts) == k].numpy()
-        V = np.linalg.svd(rows - rows.mean(0), full_matrices=False)[2][:d]
-        np.testing.assert_allclose(means[k].numpy(), rows.mean(0), rtol=1e-12)
-        U = bases[k, :, :d].numpy()
-        np.testing.assert_allclose(U @ U.T, V.T @ V, atol=1e-12)
-    assert bases[0, :, 2].abs().max() == 0
 
 
 @pytest.mark.parametrize(("d", "noise"), [(2, 0.05), (4, 0.05), (4, 0.0)])
