@@ -290,13 +290,21 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
             Identifiers, best first.
         scores : ndarray of shape (n_rows, n)
             Predictions, with further columns of X at their means; -inf where a row has fewer than `n` columns left.
+
+        Raises
+        ------
+        ValueError
+            If `n` is too large, or `row_ids` is no list.
         """
         check_is_fitted(self)
         ws = open_workspace(self.components_, device=self.device)
         P, F = self._sides(ws)
         if not 1 <= n <= len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
-        rows, F = find(self.row_ids_, np.asarray(row_ids)), F[:-1]
+        row_ids = np.asarray(row_ids)
+        if row_ids.ndim != 1:
+            raise ValueError(f"row_ids has to be a list of identifiers, such as {self.row_ids_[:1].tolist()}.")
+        rows, F = find(self.row_ids_, row_ids), F[:-1]
         seen = with_unknown_row(unpack(self._seen, len(self.col_ids_)))
 
         def one_block(part):

@@ -266,6 +266,8 @@ def test_recommend_says_where_nothing_is_left():
     assert np.isfinite(scores[1]).sum() == 2
     with pytest.raises(ValueError, match=r"n=4 must lie between 1 and .* 3"):
         regressor(1).fit(pairs, np.arange(6.0)).recommend([0], n=4)
+    with pytest.raises(ValueError, match=r"list of identifiers, such as \[0\]"):
+        regressor(1).fit(pairs, np.arange(6.0)).recommend(0, n=1)
 
 
 def test_recommend_does_not_depend_on_blocks():
