@@ -144,6 +144,7 @@ def package(estimators):
         ("`import sklowrank`", f"{1000 * measures.seconds_of_import('sklowrank'):.1f} ms"),
         ("`import sklowrank.cluster`, torch and scikit-learn included",
          f"{measures.seconds_of_import('sklowrank.cluster'):.2f} s"),
+        ("`import torch, sklearn.cluster` alone", f"{measures.seconds_of_import('torch, sklearn.cluster'):.2f} s"),
         ("wheel", f"{measures.wheel_size():.0f} KB"),
         ("branches of `sklowrank/` that the tests reach", f"{100 * branches:.1f} %, need 95 %"),
         ("lines", f"{100 * lines:.1f} %"),
