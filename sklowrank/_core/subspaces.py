@@ -69,12 +69,17 @@ def orthonormal(U: torch.Tensor) -> torch.Tensor:
 
 def dims_by_threshold(X: torch.Tensor, labels: torch.Tensor, n_clusters: int, *, centred: bool) -> int:
     """Return one dimension for all clusters: the median over clusters of :func:`rank_by_threshold`."""
-    ranks = []
-    for k in range(n_clusters):
-        Z = X[labels == k]
-        if len(Z) > 1:
-            ranks.append(rank_by_threshold(torch.linalg.svdvals(Z - Z.mean(0) if centred else Z), *Z.shape))
-    return median_dimension(ranks, X.shape[1])
+    ranks = ranks_by_threshold(X, labels, n_clusters, centred=centred)
+    return median_dimension([rank for rank in ranks if rank is not None], X.shape[1])
+
+
+def ranks_by_threshold(X: torch.Tensor, labels: torch.Tensor, n_clusters: int, *, centred: bool) -> list[int | None]:
+    """Return :func:`rank_by_threshold` of each cluster; None where there are not two rows."""
+    parts = [X[labels == k] for k in range(n_clusters)]
+    return [
+        rank_by_threshold(torch.linalg.svdvals(Z - Z.mean(0) if centred else Z), *Z.shape) if len(Z) > 1 else None
+        for Z in parts
+    ]
 
 
 def rank_by_threshold(s: torch.Tensor, n_rows: int, n_columns: int) -> int:
@@ -91,5 +96,9 @@ def rank_by_threshold(s: torch.Tensor, n_rows: int, n_columns: int) -> int:
 
 def median_dimension(ranks: Sequence[int], n_columns: int) -> int:
     """Return the median rank, between 1 and 32 and below the number of columns."""
-    typical = sorted(ranks)[len(ranks) // 2] if ranks else 1
-    return max(1, min(typical, n_columns - 1, 32))
+    return possible_dimension(sorted(ranks)[len(ranks) // 2] if ranks else 1, n_columns)
+
+
+def possible_dimension(rank: int, n_columns: int) -> int:
+    """Return a rank between 1 and 32 and below the number of columns."""
+    return max(1, min(rank, n_columns - 1, 32))

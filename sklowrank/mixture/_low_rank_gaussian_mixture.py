@@ -61,8 +61,9 @@ class LowRankGaussianMixture(
         Number of components, at least 1. One component is probabilistic principal component analysis.
     n_dims : int, "auto" or sequence of n_components ints, default="auto"
         Dimension of the components, below `n_features`. Raising it lets them take up more and leaves less as noise.
-        "auto" is one for all: the number of singular values above the noise, the median over the clusters that the fit
-        starts from.
+        "auto" finds them: the number of singular values above the noise. The median over the clusters that the fit
+        starts from is that of all; after the first iterations each component has that of its own rows, if the BIC is
+        lower then.
     mean : {"free", "zero"}, default="free"
         "zero" makes the components linear subspaces through the origin.
     spectrum : {"free", "isotropic"}, default="free"

@@ -1,5 +1,6 @@
 """Where the mixture starts: several clusterings of the rows, each good at what others miss; likelihood chooses."""
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -9,14 +10,15 @@ from sklearn.cluster import KMeans
 
 from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.rows import Rows, largest_magnitude
-from .._core.subspaces import dims_by_threshold
+from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
 from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
-from ._data import data_of, mean_variance
+from ._data import data_of, mean_log_likelihood, mean_variance
 from ._expectation_maximization import Form, leaders, model_of_labels
+from ._low_rank_gaussian import log_joint, n_parameters
 
 _ITERATIONS = 10  # of EM, after which starts are compared
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
@@ -50,6 +52,7 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
 
     few, few_weights, _ = distinct(few, few_weights)
     options = {"centred": centred, "n_init": estimator.n_init, "generator": ws.generator}
+    told = n_dims is not None
     starts, n_dims = starting_labels(few, few_weights, estimator.init, K, n_dims, **options)
     sample = _data(Rows(few), few_weights, estimator, n_dims, ws)
     form = _form(sample, estimator, n_dims)
@@ -60,11 +63,40 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
     if len(models) > 1:
         best = leaders(sample, models, form, n_iter=_ITERATIONS, keep=2 if len(rows) <= MOST_ROWS else 1)
         models, starts = [model for _, model in best], [starts[place] for place, _ in best]
+        if not told:
+            sample, form, models = _with_own_dims(sample, form, models, few, few_weights, estimator, ws)
+            n_dims = list(form.n_dims)
     names = [name for name, _ in starts]
     if len(rows) <= MOST_ROWS:
         return sample, form, models, names
     data = _data(rows, weights, estimator, n_dims, ws)
     return data, _form(data, estimator, n_dims), [model.moved(sample.shift - data.shift) for model in models], names
+
+
+def _with_own_dims(sample, form, models, few, few_weights, estimator, ws):
+    """Give each component the dimension of its cluster, where that has the lower BIC.
+
+    Starts mix clusters, and so see too many dimensions; the clusters of the leading model do so less.
+    """
+    labels = [log_joint(few - sample.shift, model).argmax(1) for model in models]
+    ranks = ranks_by_threshold(few, labels[0], len(form.n_dims), centred=form.centred)
+    n_dims = [possible_dimension(rank or 1, few.shape[1]) for rank in ranks]
+    if tuple(n_dims) == form.n_dims:
+        return sample, form, models
+    again = _data(Rows(few), few_weights, estimator, n_dims, ws)
+    own = _form(again, estimator, n_dims)
+    match = partial(matching_dims, few - again.shift, few_weights, n_dims=n_dims, centred=form.centred)
+    starts = [model_of_labels(again, match(labels=parted)[parted], own) for parted in labels]
+    ((_, starts[0]),) = leaders(again, starts[:1], own, n_iter=_ITERATIONS, keep=1)
+    if _bic(again, starts[0], own) < _bic(sample, models[0], form):
+        return again, own, starts
+    return sample, form, models
+
+
+def _bic(data, model, form):
+    kind = {"centred": form.centred, "isotropic": form.isotropic, "shared": form.shared, "uniform": form.uniform}
+    free = n_parameters(model, form.n_dims, **kind)
+    return free * math.log(data.total) - 2 * data.total * mean_log_likelihood(data, model)
 
 
 def _data(rows, weights, estimator, n_dims, ws):

@@ -353,6 +353,14 @@ def test_dimension_is_found():
     assert LowRankGaussianMixture(3, random_state=0).fit(X).n_dims_.tolist() == [2, 2, 2]
 
 
+@pytest.mark.parametrize(("n_dims", "n_clusters"), [(4, 5), (6, 3)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_dimension_is_found_where_starts_mix_clusters(n_dims, n_clusters, seed):
+    X, _, _ = make_union_of_subspaces(500, 28, n_dims, n_clusters, noise=0.15, random_state=seed)
+    model = LowRankGaussianMixture(n_clusters, random_state=0).fit(X)
+    assert model.n_dims_.tolist() == [n_dims] * n_clusters
+
+
 def test_many_rows_start_from_some_and_stream(monkeypatch):
     for module in (_starts, _k_subspaces_starts):
         monkeypatch.setattr(module, "MOST_ROWS", 500)
