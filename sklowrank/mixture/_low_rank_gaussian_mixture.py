@@ -62,8 +62,8 @@ class LowRankGaussianMixture(
     n_dims : int, "auto" or sequence of n_components ints, default="auto"
         Dimension of the components, below `n_features`. Raising it lets them take up more and leaves less as noise.
         "auto" finds them: the number of singular values above the noise. The median over the clusters that the fit
-        starts from is that of all; after the first iterations each component has that of its own rows, if the BIC is
-        lower then.
+        starts from is that of all; after the first iterations each component of 30 rows or more has that of its own
+        rows, if the BIC is lower then.
     mean : {"free", "zero"}, default="free"
         "zero" makes the components linear subspaces through the origin.
     spectrum : {"free", "isotropic"}, default="free"

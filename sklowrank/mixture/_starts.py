@@ -21,6 +21,7 @@ from ._expectation_maximization import Form, leaders, model_of_labels
 from ._low_rank_gaussian import log_joint, n_parameters
 
 _ITERATIONS = 10  # of EM, after which starts are compared
+_ENOUGH_ROWS = 30  # of a cluster, to tell its dimension
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
 _RESTARTS = 20  # of K-subspaces, which finds large subspaces that overlap and misses small ones
 
@@ -74,13 +75,17 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
 
 
 def _with_own_dims(sample, form, models, few, few_weights, estimator, ws):
-    """Give each component the dimension of its cluster, where that has the lower BIC.
+    """Give each component with enough rows the dimension of its cluster, where that has the lower BIC.
 
     Starts mix clusters, and so see too many dimensions; the clusters of the leading model do so less.
     """
     labels = [log_joint(few - sample.shift, model).argmax(1) for model in models]
     ranks = ranks_by_threshold(few, labels[0], len(form.n_dims), centred=form.centred)
-    n_dims = [possible_dimension(rank or 1, few.shape[1]) for rank in ranks]
+    sizes = torch.bincount(labels[0], minlength=len(ranks)).tolist()
+    n_dims = [
+        possible_dimension(rank, few.shape[1]) if size >= _ENOUGH_ROWS else before
+        for rank, size, before in zip(ranks, sizes, form.n_dims)
+    ]
     if tuple(n_dims) == form.n_dims:
         return sample, form, models
     again = _data(Rows(few), few_weights, estimator, n_dims, ws)
