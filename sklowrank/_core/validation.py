@@ -24,7 +24,7 @@ def _validate(estimator, X, y="no_validation", **kwargs):
     try:
         return validate_data(estimator, X, y, **kwargs)
     except (TypeError, ValueError) as error:
-        names = [name for name in getattr(X, "columns", ()) if any(map(_is_text, X[name]))]
+        names = [name for name in getattr(X, "columns", ()) if any(map(_is_text, np.asarray(X[name]).ravel()))]
         if not names:
             raise
         raise type(error)(

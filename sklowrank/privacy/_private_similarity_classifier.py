@@ -342,7 +342,8 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.similarity} similarity"
         known, codes = _encoded(y, classes if first else on_host(self.classes_))
         groups, C = torch.from_numpy(codes).to(ws.device), len(known)
-        linear, bandwidth = (self.similarity if first else self._similarity) == "linear", self._bandwidth(rows)
+        linear = (self.similarity if first else self._similarity) == "linear"
+        bandwidth = self._bandwidth(rows)  # a bad one is refused also where it has no part
         if linear:
             ball = self._ball(rows, terms, C) if first else former_ball(self, terms)
             sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, label, first)

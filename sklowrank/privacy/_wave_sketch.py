@@ -42,9 +42,7 @@ class Plan(NamedTuple):
     noise: Noise
     count: float  # what each row adds to the count; 0 where the number of rows is public
     bounds: tuple[np.ndarray, np.ndarray] | None
-    margin: (
-        np.ndarray | None
-    )  # (d,) how far outside of the bounds queries of a grid may lie, in units of X; None elsewhere
+    margin: np.ndarray | None  # (d,) how far outside of its bounds a grid may be queried, in units of X; else None
 
     def gain(self) -> float:
         """Return the norm of what an answer multiplies the entries of the sketch with."""

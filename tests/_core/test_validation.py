@@ -60,3 +60,6 @@ def test_errors_of_other_kinds_name_no_columns():
     with pytest.raises(ValueError, match="NaN") as caught:
         check_fit_data(BaseEstimator(), pd.DataFrame({"age": [1.0, np.nan], "digits": ["1", "2"]}))
     assert "Text" not in str(caught.value)
+    with pytest.raises(ValueError, match="unique column names") as caught:  # a name stands for both of two columns
+        check_fit_data(BaseEstimator(), pd.DataFrame([[1.0, 2.0]], columns=["age", "age"]))
+    assert "Text" not in str(caught.value)
