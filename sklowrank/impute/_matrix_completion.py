@@ -16,8 +16,10 @@ from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._columns import (
     Layout,
+    cells_of_some_rows,
     check_positions,
     cov_over_all,
+    drawn_widening,
     entries_in_units,
     fit_at,
     fold_in,
@@ -29,6 +31,7 @@ from ._columns import (
     observed_cells,
     over_all,
     put_observed,
+    widening,
 )
 from ._matrix_completion_solver import (
     CONSTRAINTS,
@@ -38,6 +41,8 @@ from ._matrix_completion_solver import (
     describe,
     learns_offsets,
     load_model,
+    precise,
+    precise_for,
     sweeps,
 )
 from ._row_equations import (
@@ -278,12 +283,13 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         check_options(self)
         n_components = count_components(self, X.shape)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        table = load_table(X, ws, self.missing_values)
+        table, ws = load_table(X, ws, self.missing_values), precise(self, ws)
         options = {"scaled": self.scale, "clip": self.clip, "keep_empty": self.keep_empty_features}
         layout, unit = lay_out(table, ws, centred=learns_offsets(self), **options)
 
         cells = observed_cells(table, layout, ws)
-        steps = sweeps(self, cells, n_components, unit=unit, ws=ws)
+        sample = cells_of_some_rows(table, layout, ws)
+        steps = sweeps(self, cells, n_components, unit=unit, ws=ws, sample=sample, offset_variance=1.0)
 
         def attributes(model):
             return self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
@@ -320,7 +326,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             missing = put_observed(full.new_ones(part.shape), part, value=0.0)
             return torch.cat([full, missing[:, layout.holes]], 1)
 
-        return ws.store(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
+        return ws.answer(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
 
     @available_if(_is_variational)
     def transform_std(self, X):
@@ -338,13 +344,14 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             say nothing of their spread. Without the columns of `add_indicator`.
         """
         table, layout, model, ws = self._open(X, "transform_std")
+        wider = widening(layout)
 
         def spread(part, rows):
             full = rows.mean.new_zeros(part.shape)
-            full[:, layout.modelled] = variances_of(rows, model).sqrt() * layout.scale[layout.modelled]
+            full[:, layout.modelled] = variances_of(rows, model).sqrt() * (layout.scale * wider)[layout.modelled]
             return put_observed(full, part, value=0.0)[:, layout.kept]
 
-        return ws.store(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True)))
+        return ws.answer(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True)))
 
     @available_if(_is_variational)
     def sample(self, X, n_draws=1, random_state=None):
@@ -366,9 +373,13 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         table, layout, model, ws = self._open(X, "sample", random_state=random_state)
         means, covs = zip(*self._fold_in(table, layout, model, ws, lambda _, rows: (rows.mean, rows.cov)))
-        draws = draws_of(Rows(torch.cat(means), torch.cat(covs), None), model, n_draws, ws)
+        rows = Rows(torch.cat(means), torch.cat(covs), None)
+        fit = cells_of(rows.mean, model)
+        draws = (
+            fit + (d - fit) * drawn_widening(layout, ws)[layout.modelled] for d in draws_of(rows, model, n_draws, ws)
+        )
         tables = [put_observed(in_units(draw, layout), table)[:, layout.kept] for draw in draws]
-        return ws.store(torch.stack(tables))
+        return ws.answer(torch.stack(tables))
 
     def embed(self, X):
         """Return the row factors of X; new rows are folded in.
@@ -384,7 +395,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         table, layout, model, ws = self._open(X, "embed", dense_answer=False)
         rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
-        return ws.store(widened(factors_of(rows, model), self.components_.shape[0]))
+        return ws.answer(widened(factors_of(rows, model), self.components_.shape[0]))
 
     def predict_entries(self, rows, cols):
         """Return the model's values of single cells of the training table, observed or not.
@@ -462,9 +473,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             raise AttributeError(
                 "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
             )
-        ws = open_workspace(self.components_, device=self.device)
+        ws = open_workspace(self.components_, device=self.device).exact()
         cov = cov_over_all(load_model(self._model, ws), self._load_layout(ws), self.components_.shape[0])
-        return ws.store(cov * self._unit**2)
+        return ws.answer(cov * self._unit**2)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -492,11 +503,11 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             noise = float(model.noise.mean()) if len(model.noise) else 0.0
         return {
             **attributes,
-            "components_": ws.store(over_all(ws.load(attributes["components_"]).mT, layout).mT),
-            **{name: ws.store(over_all(values, layout)) for name, values in columns.items()},
+            "components_": ws.answer(over_all(ws.load(attributes["components_"]).mT, layout).mT),
+            **{name: ws.answer(over_all(values, layout)) for name, values in columns.items()},
             "noise_variance_": noise * unit**2,
-            "mean_": ws.store(layout.mean),
-            "scale_": ws.store(layout.scale / unit),
+            "mean_": ws.answer(layout.mean),
+            "scale_": ws.answer(layout.scale / unit),
             "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
         }
 
@@ -510,7 +521,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
                 "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
             )
         ws = open_workspace(X, device=self.device, random_state=random_state)
-        return load_table(X, ws, self.missing_values), self._load_layout(ws), load_model(self._model, ws), ws
+        table, ws = load_table(X, ws, self.missing_values), precise_for(self._model, ws)
+        return table, self._load_layout(ws), load_model(self._model, ws), ws
 
     def _load_layout(self, ws):
         return Layout(**{name: ws.load(a) for name, a in self._layout.items()})
