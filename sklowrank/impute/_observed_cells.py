@@ -151,29 +151,31 @@ class ListedCells(Cells):
         Numbers of rows and columns.
     covariates : ndarray of shape (n_observations, n_covariates) or None
         Further features of each observation, standardised; :meth:`refit_covariates` removes their linear effect.
+    weights : ndarray of shape (n_observations,) or None
+        How many observations each stands for, above 0; they need not be whole numbers.
     """
 
-    def __init__(self, ws, rows, columns, values, shape, covariates=None):
+    def __init__(self, ws, rows, columns, values, shape, covariates=None, weights=None):
         m, n = self.shape = shape
-        counts = sp.coo_matrix((np.ones(len(values), dtype=values.dtype), (rows, columns)), shape=shape).tocsr()
+        each = np.ones_like(values) if weights is None else weights.astype(values.dtype)
+        counts = sp.coo_matrix((each, (rows, columns)), shape=shape).tocsr()
         counts.sum_duplicates()
-        sums = sp.coo_matrix((values, (rows, columns)), shape=shape).tocsr()
+        sums = sp.coo_matrix((each * values, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
         self.structure, self._indices, self._faces, self._load = counts, {}, {}, ws.load
-        self._counts = None if counts.nnz == len(values) else ws.load(counts.data)
+        self._counts = None if counts.nnz == len(values) and (each == 1).all() else ws.load(counts.data)
         self._sums = ws.load(sums.data)
-        self.row_counts = ws.load(np.bincount(rows, minlength=m).astype(values.dtype))
-        self.column_counts = ws.load(np.bincount(columns, minlength=n).astype(values.dtype))
-        self.column_squares = ws.load(np.bincount(columns, weights=values**2, minlength=n).astype(values.dtype))
+        self.row_counts = ws.load(np.bincount(rows, each, minlength=m).astype(values.dtype))
+        self.column_counts = ws.load(np.bincount(columns, each, minlength=n).astype(values.dtype))
+        self.column_squares = ws.load(np.bincount(columns, each * values**2, minlength=n).astype(values.dtype))
         self.covariates, self.weights = None, ws.load(np.zeros(0, dtype=values.dtype))
         if covariates is not None:
             counts.sort_indices()
             sums.sort_indices()
             key = rows.astype(np.int64) * n + columns
             cell = np.unique(key, return_inverse=True)[1]  # row by row: the order of the sorted CSR structure
-            self.covariates = Covariates(
-                ws.load(covariates), ws.load(values), ws.load(cell), ws.load(columns.astype(np.int64)), len(sums.data)
-            )
+            arrays = covariates, values, each, cell, columns.astype(np.int64)
+            self.covariates = Covariates(*(ws.load(a) for a in arrays), len(sums.data))
 
     def by_row(self, rows):
         """Return the face of a slice of rows; built once, then kept."""
@@ -214,7 +216,8 @@ class ListedCells(Cells):
     def linear_sums(self, P, F, **options):
         """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
         fit = torch.cat(self.gather(partial(_mean_fit, F), P, **options)[0])
-        return self.covariates.Z.mT @ self.covariates.Z, self.covariates.Z.mT @ self.covariates.left(fit)
+        weighted = self.covariates.Z * self.covariates.weight.unsqueeze(1)
+        return weighted.mT @ self.covariates.Z, weighted.mT @ self.covariates.left(fit)
 
     def refit_covariates(self, P, F, **options):
         """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
@@ -295,6 +298,7 @@ class Covariates(NamedTuple):
 
     Z: torch.Tensor  # (n_observations, n_covariates)
     y: torch.Tensor  # (n_observations,)
+    weight: torch.Tensor  # (n_observations,)
     cell: torch.Tensor  # (n_observations,): position of its cell
     column: torch.Tensor  # (n_observations,)
     n_cells: int
@@ -306,8 +310,8 @@ class Covariates(NamedTuple):
     def without(self, weights, n_columns):
         """Return the cells' sums and the columns' sums of squares without the linear term."""
         rest = self.y - self.Z @ weights
-        sums = rest.new_zeros(self.n_cells).index_add_(0, self.cell, rest)
-        return sums, rest.new_zeros(n_columns).index_add_(0, self.column, rest**2)
+        sums = rest.new_zeros(self.n_cells).index_add_(0, self.cell, self.weight * rest)
+        return sums, rest.new_zeros(n_columns).index_add_(0, self.column, self.weight * rest**2)
 
 
 def _mean_fit(F, block, P):

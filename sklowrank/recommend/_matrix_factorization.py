@@ -1,17 +1,18 @@
 """Matrix factorization for (row, column, value) lists: ratings, sensor by time, product by store."""
 
 import copy
+from numbers import Integral
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import _fit_context
+from .._core.compat import _fit_context, check_sample_weight
 from .._core.iterate import drive
-from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import is_remote, open_workspace
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
@@ -33,9 +34,10 @@ from ..impute._row_equations import (
     squared_error,
     update_rows,
 )
-from ._identifiers import encode, find, readable
-from ._listing import column_ids, further_columns, listed, listed_on_cluster
+from ._identifiers import check_listed, encode, find, locate, together
+from ._listing import listed, listed_on_cluster
 from ._pairs import at_rows, pack, sides_with_unknown, standard_errors, unpack, with_unknown_row
+from ._reading import check_columns
 
 
 class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
@@ -90,7 +92,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     Attributes
     ----------
     row_ids_, col_ids_ : ndarrays of shape (n_rows,) and (n_columns,)
-        Distinct identifiers, sorted.
+        Distinct identifiers, sorted. Of mixed types they are objects, sorted type by type.
     row_embedding_ : ndarray of shape (n_rows, n_components)
         Row factors.
     components_ : ndarray of shape (n_components, n_columns)
@@ -192,30 +194,38 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Fit the model to a list of values.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The first two columns identify row and column, by numbers or text. One column alone is taken for rows.
-            Further columns are numbers that enter linearly.
+            The first two columns identify row and column, by numbers, text or dates. One column alone is taken for
+            rows. Further columns are numbers that enter linearly. Columns of a data frame keep their types.
         y : array-like of shape (n_samples,)
             The values.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weight k, at least 0, is the same as k observations, and 0 as absence.
 
         Returns
         -------
         self : MatrixFactorizationRegressor
+
+        Raises
+        ------
+        ValueError
+            If an identifier is missing.
         """
         if is_remote(X):
-            check_fit_data(self, readable(X.head[0]), X.head[1], dtype=None, y_numeric=True)
+            check_columns(self, *X.head, reset=True)
         else:
-            X, y = check_fit_data(self, readable(X), y, dtype=None, y_numeric=True)
+            X, y = check_columns(self, X, y, reset=True)
+        weights = None if sample_weight is None else _checked_weights(sample_weight, y)
         check_options(self)
         single = (X if is_remote(X) else y).dtype == np.float32
         ws = open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X))
         centred = learns_offsets(self)
-        found = listed_on_cluster(X, centred=centred) if is_remote(X) else listed(X, y, centred=centred, ws=ws)
+        found = listed_on_cluster(X, centred=centred) if is_remote(X) else listed(X, y, weights, centred=centred, ws=ws)
         cells, shape = found.cells, (len(found.row_ids), len(found.col_ids))
         n_components = automatic_components(shape) if self.n_components == "auto" else self.n_components
 
@@ -257,13 +267,14 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         ValueError
             If standard errors are asked of a model fitted with ``inference="map"``.
         """
-        X = check_new_data(self, readable(X), method="predict", dtype=None)
+        check_is_fitted(self)
+        pairs = check_columns(self, X, reset=False)
         if return_std and self._model["cov"] is None:
             raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
         ws = open_workspace(self.components_, device=self.device)
-        rows, cols = find(self.row_ids_, X[:, 0]), find(self.col_ids_, column_ids(X))
+        rows, cols = self._positions(pairs)
         P, F = self._sides(ws)
-        linear = (further_columns(X) - self._covariate_mean) @ self.coef_
+        linear = (pairs.Z - self._covariate_mean) @ self.coef_
         y = ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
         y = self._bounded(y).astype(self.components_.dtype)
         if not return_std:
@@ -293,18 +304,18 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
         Raises
         ------
+        TypeError
+            If `n` is no integer.
         ValueError
-            If `n` is too large, or `row_ids` is no list.
+            If `n` is below 1 or too large, or `row_ids` is no list.
         """
         check_is_fitted(self)
         ws = open_workspace(self.components_, device=self.device)
         P, F = self._sides(ws)
+        n = check_scalar(n, "n", Integral)
         if not 1 <= n <= len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
-        row_ids = np.asarray(row_ids)
-        if row_ids.ndim != 1:
-            raise ValueError(f"row_ids has to be a list of identifiers, such as {self.row_ids_[:1].tolist()}.")
-        rows, F = find(self.row_ids_, row_ids), F[:-1]
+        rows, F = locate(self.row_ids_, check_listed(row_ids, self.row_ids_), "row"), F[:-1]
         seen = with_unknown_row(unpack(self._seen, len(self.col_ids_)))
 
         def one_block(part):
@@ -337,15 +348,16 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         model : MatrixFactorizationRegressor
             The rows of X are solved anew from all their values; all other rows are the same.
         """
-        X, y = check_new_data(self, readable(X), y=y, method="fold_in", dtype=None, y_numeric=True)
+        check_is_fitted(self)
+        pairs, y = check_columns(self, X, y, reset=False)
         ws = open_workspace(self.components_, device=self.device)
         model = load_model(self._model, ws)
-        linear = (further_columns(X) - self._covariate_mean) @ self.coef_
+        linear = (pairs.Z - self._covariate_mean) @ self.coef_
         target = ((y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
-        cols = find(self.col_ids_, column_ids(X))
+        cols = self._positions(pairs)[1]
         known = cols < len(self.col_ids_)
 
-        ids, rows = encode(X[:, 0], "row")
+        ids, rows = encode(pairs.rows, "row")
         old, seen = find(self.row_ids_, ids), unpack(self._seen, len(self.col_ids_))
         before = with_unknown_row(seen)[old]
         cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
@@ -353,7 +365,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
         mean = update_rows(cells.by_row(slice(0, len(ids))), face_of(before, ws), mean, model)
 
-        row_ids = np.union1d(self.row_ids_, ids)
+        row_ids = encode(together([self.row_ids_, ids]), "row")[0]
         place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
         grown_means = means.new_empty(len(row_ids), means.shape[1])
         grown_means[ws.load(place)], grown_means[ws.load(new)] = means, mean
@@ -370,6 +382,10 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         return tags
+
+    def _positions(self, pairs):
+        """Return where the identifiers of pairs stand among those of fit, one past the end for unknown ones."""
+        return locate(self.row_ids_, pairs.rows, "row"), locate(self.col_ids_, pairs.cols, "column")
 
     def _place(self, X):
         """Return where to compute: for pairs on a cluster the little that is left is done on the CPU."""
@@ -400,3 +416,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     def _bounded(self, y):
         return y if self._bounds is None else np.clip(y, *self._bounds)
+
+
+def _checked_weights(sample_weight, y):
+    """Return weights as float64, or None where all are one."""
+    weights = check_sample_weight(sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True)
+    return None if (weights == 1).all() else weights

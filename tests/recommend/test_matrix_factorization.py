@@ -1,18 +1,21 @@
 """The regressor on pairs: recovery, identifiers of any kind, unknown ones, duplicates, new rows."""
 
+import datetime
 import os
 import pickle
+import uuid
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sklowrank.recommend import MatrixFactorizationRegressor
-from sklowrank.recommend._identifiers import encode, find
+from sklowrank.recommend._identifiers import as_identifiers, encode, find, together
 
 
 def ratings(m=60, n=40, values=1400, noise=0.1, seed=7):
@@ -96,14 +99,120 @@ def test_unknown_identifiers_are_no_error():
     assert std[0] < std[2]
 
 
-def test_identifiers_of_another_kind_are_unknown():
+def test_identifiers_of_another_kind_are_unknown_and_warned_of():
     pairs, y, _ = ratings()
     text = regressor().fit(np.char.add("a", pairs.astype(str)), y)
-    np.testing.assert_allclose(
-        text.predict(np.array([["zzz", "a1"]])), text.mean_ + text.col_intercept_[[1]], rtol=1e-12
-    )
-    np.testing.assert_allclose(text.predict([[1, 2]]), text.mean_)
-    np.testing.assert_allclose(regressor().fit(pairs, y).predict(np.array([["u", "v"]])), y.mean())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # text that was not seen is no other kind
+        unseen = text.predict(np.array([["zzz", "a1"]]))
+    np.testing.assert_allclose(unseen, text.mean_ + text.col_intercept_[[1]], rtol=1e-12)
+    with pytest.warns(UserWarning, match=r"row identifiers in X are numbers, those seen in fit are text"):
+        np.testing.assert_allclose(text.predict([[1, 2]]), text.mean_)
+    numbers = regressor().fit(pairs, y)
+    with pytest.warns(UserWarning, match=r"column identifiers in X are text, those seen in fit are numbers"):
+        np.testing.assert_allclose(numbers.predict(pairs.astype(str)), y.mean())
+    with pytest.warns(UserWarning, match="row identifiers in X are numbers and text"):
+        numbers.predict([[1, 2], ["1", 2]])
+    with pytest.warns(UserWarning, match="row identifiers"):
+        numbers.recommend(["1"])
+
+
+def numbered(kind, a, b):
+    """Pairs of positions as identifiers of some type."""
+    day, large = datetime.date(2020, 1, 1), 2**60 + a
+    text = [f"u{i:03d}" for i in a]
+    return {
+        "nullable integers": lambda: pd.DataFrame({"u": large, "v": b}).convert_dtypes(),
+        "integers of Arrow": lambda: pd.DataFrame({"u": large, "v": b}).convert_dtypes(dtype_backend="pyarrow"),
+        "highest uint64": lambda: pd.DataFrame({"u": np.uint64(2**64 - 1) - np.uint64(59) + a.astype("u8"), "v": b}),
+        "lowest int64": lambda: pd.DataFrame({"u": np.int64(-(2**63)) + a, "v": -b}),
+        "beyond 64 bits": lambda: pd.DataFrame({"u": [10**30 + int(i) for i in a], "v": b}),
+        "beside a fraction": lambda: pd.DataFrame({"u": large, "v": b, "z": np.zeros(len(a))}),
+        "categories": lambda: pd.DataFrame({"u": pd.Categorical(text, [*sorted(set(text)), "unused"]), "v": b}),
+        "strings of pandas": lambda: pd.DataFrame({"u": pd.array(text, dtype="string"), "v": b}),
+        "bytes": lambda: pd.DataFrame({"u": [t.encode() for t in text], "v": b}),
+        "time zone": lambda: pd.DataFrame(
+            {"u": pd.Timestamp("2020-01-01", tz="Europe/Berlin") + pd.to_timedelta(a, unit="D"), "v": b}
+        ),
+        "durations": lambda: pd.DataFrame({"u": pd.to_timedelta(a, unit="D"), "v": b}),
+        "dates in a list": lambda: [[day + datetime.timedelta(days=int(i)), int(j)] for i, j in zip(a, b)],
+        "list": lambda: [[2**60 + int(i), f"i{j:02d}", 0.0] for i, j in zip(a, b)],
+        "polars": lambda: pl.DataFrame({"u": large, "v": pl.Series([f"i{j:02d}" for j in b], dtype=pl.Categorical)}),
+        "mixed": lambda: pd.DataFrame({"u": [int(i) if i < 30 else f"g{i}" for i in a], "v": b}),
+        "tuples": lambda: pd.DataFrame({"u": [(0, int(i)) for i in a], "v": b}),
+        "uuid": lambda: pd.DataFrame({"u": [uuid.UUID(int=int(i)) for i in a], "v": b}),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "nullable integers",
+        "integers of Arrow",
+        "highest uint64",
+        "lowest int64",
+        "beyond 64 bits",
+        "beside a fraction",
+        "categories",
+        "strings of pandas",
+        "bytes",
+        "time zone",
+        "durations",
+        "dates in a list",
+        "list",
+        "polars",
+        "mixed",
+        "tuples",
+        "uuid",
+    ],
+)
+def test_identifiers_stay_apart_whatever_their_type(kind):
+    """Sixty rows, none of them merged with another; answers do not depend on what else is asked."""
+    pairs, y, _ = ratings()
+    X = numbered(kind, *pairs.T)
+    model = regressor().fit(X, y)
+    assert len(model.row_ids_) == 60
+    everything = model.predict(X)
+    assert np.ptp(everything) > 1
+    np.testing.assert_allclose(model.predict(X[:2]), everything[:2], rtol=1e-12)
+    best, scores = model.recommend(list(model.row_ids_[:2]), 3)
+    assert best.shape == (2, 3)
+    assert not np.array_equal(scores[0], scores[1])
+    grown = model.fold_in(X[:5], y[:5])
+    assert grown.row_ids_.dtype == model.row_ids_.dtype
+    assert list(grown.row_ids_) == list(model.row_ids_)
+
+
+def test_numbers_are_the_same_identifier_where_their_values_are_equal():
+    large = np.array([-(2**63), -5, 0, 1, 2**53, 2**53 + 1, 2**63 - 1])
+    assert find(large, large.astype(object)).tolist() == list(range(7))
+    assert find(large, np.array([1.0, 0.5, 2.0**53, 2.0**63, -(2.0**63)])).tolist() == [3, 7, 4, 7, 0]
+    assert find(large, np.array([2**63 - 1, 2**63], dtype=np.uint64)).tolist() == [6, 7]
+    assert find(large, np.array([True, False])).tolist() == [3, 2]
+    unsigned = np.array([0, 2**63, 2**64 - 1], dtype=np.uint64)
+    assert find(unsigned, np.array([-1, 0])).tolist() == [3, 0]
+    assert find(unsigned, np.array([2.0**63, -1.0, 2.0**64])).tolist() == [1, 3, 3]
+    assert find(np.array([0.5, 2.0**53]), np.array([2**53, 2**53 + 1])).tolist() == [1, 2]
+    assert as_identifiers(np.array([1, 2.0, 2**60 + 1], dtype=object)).tolist() == [1, 2, 2**60 + 1]
+    assert together([np.array([2**63 - 1]), np.array([2**63], dtype=np.uint64)]).tolist() == [2**63 - 1, 2**63]
+
+
+def test_text_is_not_cut_and_long_text_does_not_swell_the_rest():
+    pair = np.array(["a", "a\0"], dtype=object)
+    assert len(encode(as_identifiers(pair), "row")[0]) == 2
+    long = np.array(["x" * 1_000_000, *map(str, range(1000))], dtype=object)
+    assert as_identifiers(long).dtype == object
+    assert find(encode(long, "row")[0], long[:1]).tolist() == [1000]
+
+
+def test_folding_in_other_types_keeps_the_old_ones():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, y)
+    with pytest.warns(UserWarning, match="row identifiers in X are text"):
+        grown = model.fold_in(pd.DataFrame({"u": ["new", "new"], "v": [1, 2]}), [1.0, 2.0])
+    assert list(grown.row_ids_) == [*range(60), "new"]
+    np.testing.assert_allclose(grown.predict(pairs), model.predict(pairs), rtol=1e-12)
+    assert grown.predict(pd.DataFrame({"u": ["new"], "v": [1]})) != pytest.approx(model.mean_ + model.col_intercept_[1])
 
 
 def test_find_and_encode():
@@ -113,8 +222,8 @@ def test_find_and_encode():
     assert find(ids, np.array([9, 4, 3, 10])).tolist() == [2, 3, 0, 3]
     assert find(np.array(["a", "b"]), np.array(["b", "c"], dtype=object)).tolist() == [1, 2]
     assert find(ids, np.array(["a", None], dtype=object)).tolist() == [3, 3]
-    with pytest.raises(ValueError, match=r"row identifiers .* one type"):
-        encode(np.array([1, "a", None], dtype=object), "row")
+    with pytest.raises(ValueError, match=r"row identifiers .* cannot be sorted.*one type"):
+        encode(np.array([{}, {1}], dtype=object), "row")
 
 
 @pytest.mark.parametrize(
@@ -137,12 +246,51 @@ def test_integers_of_any_width_and_range_are_encoded_as_numpy_does(values):
     assert np.array_equal(find(ids, values), expected_place)
 
 
-def test_missing_identifiers_are_refused():
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (np.array([None, *"abc"], dtype=object), "None"),
+        ([np.nan, 1.0, 2.0, 3.0], "NaN"),
+        ([np.inf, 1.0, 2.0, 3.0], "infinity"),
+        (pd.array([pd.NA, 1, 2, 3], dtype="Int64"), "<NA>"),
+        (pd.to_datetime([pd.NaT, "2020-01-01", "2020-01-02", "2020-01-03"]), "NaT"),
+        (pd.Categorical([None, *"abc"]), "NaN"),
+        (pd.array([pd.NA, *"abc"], dtype="string"), "<NA>"),
+    ],
+    ids=["None", "NaN", "inf", "Int64", "dates", "categories", "string"],
+)
+@pytest.mark.parametrize("place", [0, 1])
+def test_missing_identifiers_are_named(column, shown, place):
+    columns = [range(4), column] if place else [column, range(4)]
+    frame = pd.DataFrame({"who": columns[0], "what": columns[1]})
+    name = ("row", "column")[place]
+    whole = frame.iloc[1:].reset_index(drop=True)
+    model = regressor(1).fit(whole, np.arange(3.0))
+    for call in (lambda: regressor(1).fit(frame, np.arange(4.0)), lambda: model.predict(frame)):
+        with pytest.raises(ValueError, match=rf"contains {shown}: the {name} identifiers of 1 of 4.*sample 0") as told:
+            call()
+        assert "OneHotEncoder" not in str(told.value)
+
+
+def test_missing_identifiers_of_polars_and_lists():
+    frame = pl.DataFrame({"who": [2**60, None, 2**60 + 1], "what": [1, 2, 3]})
+    for X in (frame, [[1, 2], [None, 2], [3, 4]]):
+        with pytest.raises(ValueError, match=r"row identifiers of 1 of 3.*sample 1"):
+            regressor(1).fit(X, np.arange(3.0))
+
+
+def test_columns_in_another_order_are_refused():
     pairs, y, _ = ratings()
-    frame = pd.DataFrame({"who": pairs[:, 0].astype(float), "what": pairs[:, 1]})
-    frame.loc[3, "who"] = np.nan
+    frame = pd.DataFrame({"who": pairs[:, 0], "what": pairs[:, 1], "age": y, "dose": -y})
+    for X in (frame, pl.from_pandas(frame)):
+        model = regressor().fit(X, y)
+        for other in (["what", "who", "age", "dose"], ["who", "what", "dose", "age"]):
+            with pytest.raises(ValueError, match="same order"):
+                model.predict(X[other])
     with pytest.raises(ValueError, match="NaN"):
-        regressor().fit(frame, y)
+        regressor().fit(frame.assign(age=np.nan), y)
+    with pytest.raises(ValueError, match="0 sample"):
+        regressor().fit(frame[:0], y[:0])
 
 
 # ---------------------------------------------------------------- standard errors
