@@ -11,9 +11,10 @@ from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import _fit_context, check_sample_weight
+from .._core.compat import StrOptions, _fit_context, check_sample_weight
 from .._core.iterate import drive
 from .._core.workspace import is_remote, open_workspace
+from ..impute._columns import check_clip
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
     automatic_components,
@@ -152,7 +153,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     (array([21., 18.]), array([21., 18.]))
     """
 
-    _parameter_constraints = CONSTRAINTS
+    _parameter_constraints = {**CONSTRAINTS, "clip": [StrOptions({"observed"}), tuple, list, None]}
 
     _sums_over_rows = "pairs"  # so that partitions of a cluster can be added up
 
@@ -222,6 +223,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
             X, y = check_columns(self, X, y, reset=True)
         weights = None if sample_weight is None else _checked_weights(sample_weight, y)
         check_options(self)
+        bounds = check_clip(self.clip)
         single = (X if is_remote(X) else y).dtype == np.float32
         ws = open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X))
         centred = learns_offsets(self)
@@ -237,7 +239,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
                 "mean_": found.mean,
                 "coef_": found.unit * ws.store(cells.weights) / found.spread,
                 "_covariate_mean": found.centre,
-                "_bounds": found.ends if self.clip == "observed" else self.clip,
+                "_bounds": found.ends if bounds == "observed" else bounds,
                 "_seen": pack(found.structure()),
             }
 
