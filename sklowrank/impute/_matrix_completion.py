@@ -30,6 +30,7 @@ from ._columns import (
     lay_out,
     load_table,
     means_in,
+    observe,
     observed_cells,
     over_all,
     put_observed,
@@ -45,6 +46,7 @@ from ._matrix_completion_solver import (
     load_model,
     sweeps,
 )
+from ._online import ROUNDS, absorb, in_precision, keeps_a_posterior, stacked
 from ._row_equations import (
     Rows,
     canonical,
@@ -59,16 +61,13 @@ from ._row_equations import (
 )
 from ._unstored import MOST_DENSE_CELLS, with_meaning
 
+_FIRST_ROWS = 256  # of a stream, which are kept
 
-def _knows_its_errors(estimator):
-    """Ask the fit for posterior covariances, or, where there is none yet, the parameter."""
-    fitted = hasattr(estimator, "_model")
-    if (estimator._model["cov"] is None) if fitted else (estimator.inference != "variational"):
-        done = "was fitted" if fitted else "is to be fitted"
-        raise AttributeError(
-            f"This needs the posterior of a {type(estimator).__name__} fitted with inference='variational'; this one "
-            f"{done} with 'map', which gives no standard errors."
-        )
+
+def _has_indicator(estimator):
+    """Ask the fit for an indicator, or, where there is none yet, the parameter."""
+    if not getattr(estimator, "indicator_", estimator.add_indicator or None):
+        raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
     return True
 
 
@@ -177,6 +176,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Scikit-learn's indicator of the features that had holes in `fit`; None without `add_indicator`.
     unstored_ : {"missing", "zero"} or None
         What the unstored cells of a sparse X meant in `fit`; None where it had none, or columns that differ.
+    n_samples_seen_ : int
+        Rows of `fit`, and of `partial_fit` since.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -303,6 +304,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         X, meaning = with_meaning(X, self.unstored, self.missing_values)
         X = check_fit_rows(self, X, sliced=False, **self._reading())
+        return self._fit(X, y, meaning)
+
+    def _fit(self, X, y, meaning):
         check_options(self)
         options = {"clip": check_clip(self.clip, X.shape[1]), "keep_empty": self.keep_empty_features}
         n_components = count_components(self, X.shape)
@@ -316,7 +320,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
         def attributes(model):
             fitted = self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
-            return {**fitted, "unstored_": meaning}
+            return {**fitted, "unstored_": meaning, "n_samples_seen_": X.shape[0], "_kept": None}
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
@@ -352,8 +356,46 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
         return ws.store(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
 
+    @available_if(keeps_a_posterior)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Go on with further rows, each of which is given once; the first call is `fit`. For "variational" alone.
+
+        The columns' posterior after the earlier rows is their prior for the new ones (streaming variational Bayes): new
+        rows and columns are solved in turns, and nothing of the earlier rows is needed. Exact are the equations of new
+        rows and what they add to those of the columns; approximate is that earlier rows are not looked at again, so
+        that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the components in use and the
+        features that are dropped or have indicators stay as in the last full fit. Since a few rows determine none of
+        these, the first 256 rows are kept, and fitted anew each time their number has doubled.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The new rows.
+        y : ignored
+            Present for pipelines.
+
+        Returns
+        -------
+        self : MatrixCompletionImputer
+            `row_embedding_` and `row_intercept_` have the rows of all calls; `n_iter_` counts rounds.
+        """
+        seen = self.unstored_ if hasattr(self, "unstored_") else None
+        X, meaning = with_meaning(X, self.unstored, self.missing_values, seen=seen)
+        if not hasattr(self, "_model"):
+            X = check_fit_rows(self, X, sliced=False, **self._reading())
+            return self._fit_and_keep(X, meaning)
+        X = check_new_data(self, X, like="components_", method="partial_fit", **self._reading())
+        kept = None if self._kept is None else stacked(self._kept, X)
+        if kept is not None and kept.shape[0] >= 2 * self._n_rows_fitted:
+            return self._fit_and_keep(kept, seen or meaning)
+        self._absorb(X)
+        self._kept = kept
+        return self
+
+    @available_if(_has_indicator)
     def inverse_transform(self, X):
-        """Put the holes back that the indicator columns of a filled table mark.
+        """Put the holes back that the indicator columns of a filled table mark; only with `add_indicator`.
 
         As in :class:`~sklearn.impute.SimpleImputer`: holes of features that had none in `fit` have no indicator and
         stay filled, and features that were dropped come back without values.
@@ -371,13 +413,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Raises
         ------
         ValueError
-            If the fit had no `add_indicator`, or X has another number of columns.
+            If X has another number of columns.
         """
         check_is_fitted(self)
-        if self.indicator_ is None:
-            raise ValueError(
-                "'inverse_transform' works only when 'MatrixCompletionImputer' is fitted with 'add_indicator=True'."
-            )
         X = check_array(X, dtype="numeric", ensure_all_finite="allow-nan", input_name="X")
         names = self.get_feature_names_out()
         if X.shape[1] != len(names):
@@ -385,7 +423,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         ws = open_workspace(X, device=self.device)
         return ws.store(with_holes_again(ws.load(X).to(ws.dtype), self._load_layout(ws), self.missing_values))
 
-    @available_if(_knows_its_errors)
+    @available_if(keeps_a_posterior)
     def transform_std(self, X):
         """Return the standard error of each cell that `transform` fills, noise included.
 
@@ -410,7 +448,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
         return self._framed(ws.store(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True))), X)
 
-    @available_if(_knows_its_errors)
+    @available_if(keeps_a_posterior)
     def sample(self, X, n_draws=1, random_state=None):
         """Draw filled tables from the posterior, for multiple imputation.
 
@@ -540,6 +578,32 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
+    def _fit_and_keep(self, X, meaning):
+        """Fit to the first rows of a stream; few of them are kept, to be fitted anew with later ones."""
+        self._fit(X, None, meaning)
+        self._kept, self._n_rows_fitted = (X if X.shape[0] < _FIRST_ROWS else None), X.shape[0]
+        return self
+
+    def _absorb(self, X):
+        """Update the columns with further rows, and append these."""
+        ws = open_workspace(X, device=self.device)
+        exact, layout = ws.exact(), self._load_layout(ws)
+        table = load_table(X, ws, self.missing_values)
+        if self.clip == "observed":
+            found = observe(table, ws)
+            low, high = (ends.to(ws.dtype) for ends in (found.low, found.high))
+            layout = layout._replace(low=torch.minimum(layout.low, low), high=torch.maximum(layout.high, high))
+        cells = observed_cells(load_table(X, exact, self.missing_values), self._load_layout(exact), exact)
+        model, counts = load_model(self._model, exact), exact.load(self._counts)
+        if cells.column_counts.sum() > 0:
+            model, _ = absorb(cells, model, counts, batch_size=self.batch_size)
+        model = in_precision(model, load_model(self._model, ws).mean.dtype)
+        new = self._attributes(model, table, cells, layout, self._unit, self.components_.shape[0], ws)
+        for name in ("row_embedding_", "row_intercept_"):
+            new[name] = stacked(getattr(self, name), new[name])
+        new.update(indicator_=self.indicator_, _counts=ws.store(counts + cells.column_counts))
+        vars(self).update(new, n_samples_seen_=self.n_samples_seen_ + X.shape[0], n_iter_=self.n_iter_ + ROUNDS)
+
     def _reading(self):
         """How X is to be validated, in `fit` and later."""
         return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(self.missing_values) else True}
@@ -564,6 +628,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             "mean_": ws.store(layout.mean),
             "scale_": ws.store(layout.scale / unit),
             "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
+            "_counts": ws.store(cells.column_counts),
             "indicator_": self._indicator(layout.holes.cpu().numpy()) if self.add_indicator else None,
         }
 

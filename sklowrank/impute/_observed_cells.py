@@ -213,11 +213,17 @@ class ListedCells(Cells):
         """Sum of squared deviations of the observations from the means of their cells."""
         return 0.0 if self._counts is None else self.column_squares.sum() - (self._sums**2 / self._counts).sum()
 
+    def covariate_gram(self):
+        """Return the sums of products of covariates with themselves."""
+        if self.covariates is None:
+            return self.weights.new_zeros(0, 0)
+        return (self.covariates.Z * self.covariates.weight.unsqueeze(1)).mT @ self.covariates.Z
+
     def linear_sums(self, P, F, **options):
         """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
         fit = torch.cat(self.gather(partial(_mean_fit, F), P, **options)[0])
-        weighted = self.covariates.Z * self.covariates.weight.unsqueeze(1)
-        return weighted.mT @ self.covariates.Z, weighted.mT @ self.covariates.left(fit)
+        rest = self.covariates.weight * self.covariates.left(fit)
+        return self.covariate_gram(), self.covariates.Z.mT @ rest
 
     def refit_covariates(self, P, F, **options):
         """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
@@ -256,6 +262,10 @@ class RemoteCells:
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows."""
         return self._parts.gather(compute, *beside, **options)
 
+    def covariate_gram(self):
+        """Return the sums of products of covariates with themselves."""
+        return self._bare.reduce(_gram)[0]
+
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells."""
         return self._scatter
@@ -279,6 +289,10 @@ def _totals(cells):
 
 def _structure(cells):
     return ([cells.structure],)
+
+
+def _gram(cells):
+    return (cells.covariate_gram(),)
 
 
 def _linear_sums(F, options, cells, P):

@@ -249,7 +249,7 @@ def test_integers_of_any_width_and_range_are_encoded_as_numpy_does(values):
 @pytest.mark.parametrize(
     ("column", "shown"),
     [
-        (np.array([None, *"abc"], dtype=object), "None"),
+        (pd.Series([None, *"abc"], dtype=object), "None"),
         ([np.nan, 1.0, 2.0, 3.0], "NaN"),
         ([np.inf, 1.0, 2.0, 3.0], "infinity"),
         (pd.array([pd.NA, 1, 2, 3], dtype="Int64"), "<NA>"),
