@@ -61,7 +61,7 @@ from ._row_equations import (
 )
 from ._unstored import MOST_DENSE_CELLS, with_meaning
 
-_FIRST_ROWS = 256  # of a stream, which are kept
+_FIRST_ROWS = 1000  # of a stream, which are kept
 
 
 def _has_indicator(estimator):
@@ -366,7 +366,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         rows and what they add to those of the columns; approximate is that earlier rows are not looked at again, so
         that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the components in use and the
         features that are dropped or have indicators stay as in the last full fit. Since a few rows determine none of
-        these, the first 256 rows are kept, and fitted anew each time their number has doubled.
+        these, the first 1,000 rows are kept, and fitted anew each time their number has doubled.
 
         Parameters
         ----------

@@ -43,7 +43,8 @@ from ._pairs import at_rows, pack, sides_with_unknown, standard_errors, unpack, 
 from ._reading import check_columns
 from ._stream import Stretch, absorb_covariates, absorb_pairs, cells_at, columns_at, rows_at
 
-_FIRST_VALUES = 1000  # of a stream, which are kept
+_KEPT_PER_ENTITY = 20  # values of a stream are kept until there are so many per row and column, within bounds
+_LEAST_KEPT, _MOST_KEPT = 1000, 1_000_000
 
 
 class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, TransformerMixin, BaseEstimator):
@@ -270,8 +271,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         from all of its values. Exact are the equations of these rows and what the new values add to those of the
         columns; approximate is that rows without new values stay as they are when their columns move, and that what
         earlier values said of the columns is not said anew. The mean, the priors and the components in use stay as in
-        the last full fit. Since a few values determine none of these, the first 1,000 are kept, and fitted anew each
-        time their number has doubled.
+        the last full fit. Since a few values determine none of these, the first values are kept, and fitted anew each
+        time their number has doubled, until there are 20 times as many as rows and columns together (at least 1,000
+        and at most 1,000,000). A component that these do not show stays off.
 
         Parameters
         ----------
@@ -481,7 +483,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
     def _fit_and_keep(self, stretch, X, y):
         """Fit to the first values of a stream; few of them are kept, to be fitted anew with later ones."""
         self._fit(stretch.columns(), stretch.y, stretch.weights, X, y)
-        few = len(stretch.y) < _FIRST_VALUES
+        enough = _KEPT_PER_ENTITY * (len(self.row_ids_) + len(self.col_ids_))
+        few = len(stretch.y) < min(max(enough, _LEAST_KEPT), _MOST_KEPT)
         self._kept, self._n_values_fitted = (stretch.weighted()._asdict() if few else None), len(stretch.y)
         return self
 
@@ -560,5 +563,7 @@ def _checked_weights(sample_weight, y):
     """Return weights as float64, or None where all are one."""
     if sample_weight is None:
         return None
-    weights = check_sample_weight(sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True)
+    weights = check_sample_weight(
+        sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
+    )
     return None if (weights == 1).all() else weights

@@ -1,5 +1,6 @@
 """The regressor on pairs: recovery, identifiers of any kind, unknown ones, duplicates, new rows."""
 
+import copy
 import datetime
 import os
 import pickle
@@ -14,7 +15,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sklowrank.recommend import MatrixFactorizationRegressor
+from sklowrank.recommend import MatrixFactorizationRegressor, _matrix_factorization
 from sklowrank.recommend._identifiers import as_identifiers, encode, find, together
 
 
@@ -386,6 +387,9 @@ def test_clip():
     assert guess.max() <= 5
     guess = regressor(clip=(2, 3)).fit(pairs, stars).predict(pairs)
     assert (guess.min(), guess.max()) == (2, 3)
+    for clip in (("a", "b"), (3, 2), (0, np.nan), (np.zeros(2), 1)):
+        with pytest.raises(ValueError, match="clip"):
+            regressor(clip=clip).fit(pairs, stars)
 
 
 # ---------------------------------------------------------------- recommend, fold_in
@@ -414,6 +418,9 @@ def test_recommend_says_where_nothing_is_left():
     assert np.isfinite(scores[1]).sum() == 2
     with pytest.raises(ValueError, match=r"n=4 must lie between 1 and .* 3"):
         regressor(1).fit(pairs, np.arange(6.0)).recommend([0], n=4)
+    for n, error in ((2.5, TypeError), ("2", TypeError), (0, ValueError), (-1, ValueError)):
+        with pytest.raises(error, match="n"):
+            regressor(1).fit(pairs, np.arange(6.0)).recommend([0], n=n)
     with pytest.raises(ValueError, match=r"list of identifiers, such as \[0\]"):
         regressor(1).fit(pairs, np.arange(6.0)).recommend(0, n=1)
 
@@ -459,6 +466,156 @@ def test_fold_in_nonnegative_and_unknown_columns():
     assert grown.row_embedding_.min() >= 0
     np.testing.assert_allclose(grown.predict(new[:20]), truth[3], rtol=0.15, atol=0.05)
     assert 77 not in model.row_ids_
+
+
+# ---------------------------------------------------------------- weights
+
+
+@pytest.mark.parametrize("further", [0, 2])
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"inference": "map"}, {"inference": "map", "solver": "cg"}, {"inference": "map", "reg_scaling": "count"}],
+    ids=["variational", "map", "cg", "count"],
+)
+def test_a_weight_of_k_is_k_observations_and_none_is_absence(params, further):
+    pairs, y, _ = ratings()
+    rng = np.random.RandomState(1)
+    Z = rng.randn(len(y), further) * [1, 100][:further] + [0, 5][:further]
+    X, y = np.column_stack([pairs, Z]), y + Z @ [2.0, -0.03][:further]
+    weights = rng.randint(0, 4, len(y))
+    weights[pairs[:, 0] == 7] = 0
+    weights[pairs[:, 1] == 9] = 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        weighted = regressor(**params).fit(X, y, sample_weight=weights)
+        repeated = regressor(**params).fit(np.repeat(X, weights, axis=0), np.repeat(y, weights))
+    assert 7 not in weighted.row_ids_
+    assert 9 not in weighted.col_ids_
+    np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), rtol=1e-7)
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-7)
+    assert weighted.noise_variance_ == pytest.approx(repeated.noise_variance_, rel=1e-7)
+    if not params:
+        stds = (m.predict(X, return_std=True)[1] for m in (weighted, repeated))
+        np.testing.assert_allclose(*stds, rtol=1e-7)
+
+
+def test_weights_that_are_no_whole_numbers():
+    """Weight 0.5 on two copies of each value is one of each; the penalty alone has a scale of its own."""
+    pairs, y, _ = ratings()
+    halves = regressor().fit(np.vstack([pairs] * 2), np.r_[y, y], sample_weight=np.full(2 * len(y), 0.5))
+    np.testing.assert_allclose(halves.predict(pairs), regressor().fit(pairs, y).predict(pairs), rtol=1e-8)
+    assert regressor().fit(pairs, y, sample_weight=np.ones(len(y))).score(pairs, y) == regressor().fit(pairs, y).score(
+        pairs, y
+    )
+    for weights, told in (
+        (-np.ones(len(y)), "Negative"),
+        (np.zeros(len(y)), "sample_weight is zero"),
+        (y[:3], "shape"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            regressor().fit(pairs, y, sample_weight=weights)
+
+
+# ---------------------------------------------------------------- factors of pairs
+
+
+@pytest.mark.parametrize("container", ["default", "pandas", "polars"])
+def test_factors_of_pairs_side_by_side(container):
+    pairs, y, _ = ratings()
+    frame = pd.DataFrame(pairs, columns=["who", "what"], index=np.arange(len(y))[::-1])
+    model = regressor(3).set_output(transform=container).fit(frame, y)
+    new = pd.DataFrame({"who": [5, 999, 5], "what": [7, 7, 999]}, index=list("abc"))
+    found = model.transform(new)
+    names = ["row_factor0", "row_factor1", "row_factor2", "column_factor0", "column_factor1", "column_factor2"]
+    assert list(model.get_feature_names_out()) == names
+    if container != "default":
+        assert list(found.columns) == names
+        assert container == "polars" or found.index.equals(new.index)
+    u, v = model.row_embedding_[5], model.components_[:, 7]
+    np.testing.assert_array_equal(np.asarray(found), [[*u, *v], [0, 0, 0, *v], [*u, 0, 0, 0]])
+    offsets = model.mean_ + model.row_intercept_[5] + model.col_intercept_[7]
+    np.testing.assert_allclose(model.predict(new[:1]), offsets + u @ v)
+
+
+# ---------------------------------------------------------------- values that arrive in batches
+
+
+@pytest.fixture
+def short_memory(monkeypatch):
+    """Let 8 values per row and column be kept instead of 20, so that streams of a test are longer than that."""
+    monkeypatch.setattr(_matrix_factorization, "_KEPT_PER_ENTITY", 8)
+
+
+@pytest.mark.parametrize("order", ["by row", "by column", "at random"])
+@pytest.mark.usefixtures("short_memory")
+def test_batches_lead_near_the_fit_to_all_values(order):
+    pairs, y, truth = ratings(m=150, n=40, values=4000, noise=0.3)
+    at = {"by row": np.argsort(pairs[:, 0]), "by column": np.argsort(pairs[:, 1]), "at random": slice(None)}[order]
+    X, y = pairs[at], y[at]
+    stream, whole, first = regressor(4), regressor(4).fit(X, y), regressor(4).fit(X[:1000], y[:1000])
+    for i in range(0, 4000, 250):
+        stream.partial_fit(X[i : i + 250], y[i : i + 250])
+    assert stream._kept is None
+    assert stream.n_samples_seen_ == 4000
+    assert np.array_equal(stream.row_ids_, whole.row_ids_)
+    assert np.array_equal(stream.col_ids_, whole.col_ids_)
+    everywhere = np.argwhere(np.ones_like(truth))
+    errors = [np.sqrt(((m.predict(everywhere) - truth.ravel()) ** 2).mean()) for m in (stream, whole, first)]
+    assert errors[0] < 1.25 * errors[1]  # 1.05 to 1.2 were measured
+    assert errors[2] > 2 * errors[1]
+    stds = [m.predict(everywhere, return_std=True)[1] for m in (stream, whole)]
+    assert np.median(stds[0] / stds[1]) == pytest.approx(1, abs=0.1)
+
+
+def test_the_first_values_are_fitted_anew_when_they_have_doubled():
+    pairs, y, _ = ratings()
+    weights = np.random.RandomState(0).randint(1, 3, 32)
+    stream = regressor()
+    for i in range(32):
+        stream.partial_fit(pairs[i : i + 1], y[i : i + 1], sample_weight=weights[i : i + 1])
+    expected = regressor().fit(pairs[:32], y[:32], sample_weight=weights)
+    np.testing.assert_allclose(stream.predict(pairs), expected.predict(pairs), rtol=1e-8)
+    np.testing.assert_allclose(
+        regressor().partial_fit(pairs, y).predict(pairs), regressor().fit(pairs, y).predict(pairs), rtol=1e-12
+    )
+
+
+def test_a_batch_of_new_rows_is_what_folding_in_gives_while_columns_are_sure():
+    pairs, y, _ = ratings()
+    late = pairs[:, 0] >= 59
+    model = regressor().fit(pairs[~late], y[~late])
+    folded = model.fold_in(pairs[late], y[late])
+    grown = copy.deepcopy(model).partial_fit(pairs[late], y[late])
+    assert grown.row_ids_[-1] == 59
+    np.testing.assert_allclose(grown.predict(pairs[late]), folded.predict(pairs[late]), atol=0.02)
+    assert not np.array_equal(grown.components_, model.components_)
+    untouched = np.setdiff1d(model.col_ids_, pairs[late, 1])
+    assert np.array_equal(grown.components_[:, untouched], model.components_[:, untouched])
+
+
+@pytest.mark.usefixtures("short_memory")
+def test_streams_with_covariates_weights_new_types_and_bounds():
+    pairs, y, _ = ratings(values=2000)
+    z = np.random.RandomState(1).randn(len(y), 1)
+    X, target = np.hstack([pairs, z]), y + 3 * z[:, 0]
+    stream = MatrixFactorizationRegressor(2, random_state=0)
+    for i in range(0, 2000, 500):
+        weights = np.where(np.arange(500) % 5, 1.0, 0.0)  # the values without weight are far off
+        values = np.where(weights > 0, target[i : i + 500], 1e6)
+        stream.partial_fit(X[i : i + 500], values, sample_weight=weights)
+    np.testing.assert_allclose(stream.coef_, [3.0], rtol=0.02)
+    assert stream.score(X, target) > 0.97
+    there = np.arange(2000) % 5 > 0
+    assert stream._bounds == pytest.approx((target[there].min(), target[there].max()))
+    named = pd.DataFrame({"u": ["new"] * 3, "v": [1, 2, 3], "z": 0.0})
+    with pytest.warns(UserWarning, match="row identifiers in X are text"):
+        regressor().fit(X, target).partial_fit(pd.DataFrame(named).to_numpy(), [1.0, 2.0, 3.0])
+    assert regressor().fit(pairs, y.astype(np.float32)).partial_fit(pairs[:9], y[:9]).components_.dtype == np.float32
+    assert not hasattr(regressor(inference="map"), "partial_fit")
+    same = regressor().fit(pairs, y)
+    before = same.predict(pairs)
+    same.partial_fit(pairs[:5], y[:5], sample_weight=np.zeros(5))
+    assert np.array_equal(same.predict(pairs), before)
 
 
 # ---------------------------------------------------------------- precision, blocks, searches
