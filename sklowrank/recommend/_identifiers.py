@@ -161,7 +161,7 @@ def encode(column, name):
     """
     if column.dtype.kind == "O":
         return _encode_objects(column, name)
-    if column.dtype.kind in "iu" and int(column.max()) - int(column.min()) < 4 * len(column):
+    if column.dtype.kind in "iu" and len(column) and int(column.max()) - int(column.min()) < 4 * len(column):
         return _encode_dense(column)
     return np.unique(column, return_inverse=True)
 

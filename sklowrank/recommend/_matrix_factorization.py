@@ -122,7 +122,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
     n_iter_ : int
         Sweeps run.
     n_samples_seen_ : int
-        Values of `fit`, and of `partial_fit` since.
+        Values of `fit`, and of `partial_fit` since, but those of weight 0.
     n_features_in_ : int
         Number of columns of X seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -248,7 +248,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
                 "col_ids_": found.col_ids,
                 "mean_": found.mean,
                 "coef_": found.unit * ws.store(cells.weights) / found.spread,
-                "n_samples_seen_": len(X if is_remote(X) else values),
+                "n_samples_seen_": len(X if is_remote(X) else values) if weights is None else np.count_nonzero(weights),
                 "_covariate_mean": found.centre,
                 "_covariate_spread": found.spread,
                 "_covariate_gram": ws.store(cells.covariate_gram()),
@@ -424,7 +424,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         bounded = np.where(np.isneginf(scores), scores, self._bounded(scores))
         return self.col_ids_[ws.store(torch.cat([part.indices for part in best]))], bounded
 
-    def fold_in(self, X, y):
+    def fold_in(self, X, y, sample_weight=None):
         """Return a copy that knows more values of known or new rows; the columns stay as they are.
 
         Parameters
@@ -434,6 +434,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
             out.
         y : array-like of shape (n_samples,)
             The values.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Numbers of observations; a pair of weight 0 is as if it were not there.
 
         Returns
         -------
@@ -442,17 +444,19 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         """
         check_is_fitted(self)
         pairs, y = check_columns(self, X, y, reset=False)
+        batch = Stretch(*pairs, y, _checked_weights(sample_weight, y)).weighted().present()
         ws = open_workspace(self.components_, device=self.device)
         model = load_model(self._model, ws)
-        linear = (pairs.Z - self._covariate_mean) @ self.coef_
-        target = ((y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
-        cols = self._positions(pairs)[1]
+        linear = (batch.Z - self._covariate_mean) @ self.coef_
+        target = ((batch.y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
+        cols = self._positions(batch)[1]
         known = cols < len(self.col_ids_)
 
-        ids, rows = encode(pairs.rows, "row")
+        ids, rows = encode(batch.rows, "row")
         old, seen = find(self.row_ids_, ids), unpack(self._seen, len(self.col_ids_))
         before = with_unknown_row(seen)[old]
-        cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
+        weights = batch.weights[known]
+        cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape, weights=weights)
         means = self._row_means(model, ws)
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
         mean = update_rows(cells.by_row(slice(0, len(ids))), face_of(before, ws), mean, model)

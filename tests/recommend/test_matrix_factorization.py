@@ -455,6 +455,19 @@ def test_fold_in_equals_a_fit_whose_columns_are_the_same(params):
         np.testing.assert_allclose(one, two, rtol=1e-8)
 
 
+@pytest.mark.parametrize("params", [{}, {"inference": "map"}])
+def test_folding_in_weighted_values(params):
+    pairs, y, _ = ratings()
+    late = pairs[:, 0] >= 50
+    weights = np.random.RandomState(0).randint(0, 3, late.sum())
+    rest = regressor(**params).fit(pairs[~late], y[~late])
+    weighted = rest.fold_in(pairs[late], y[late], sample_weight=weights)
+    repeated = rest.fold_in(np.repeat(pairs[late], weights, axis=0), np.repeat(y[late], weights))
+    np.testing.assert_allclose(weighted.predict(pairs), repeated.predict(pairs), rtol=1e-9)
+    nothing = rest.fold_in(pairs[late], y[late], sample_weight=np.zeros(late.sum()))
+    assert np.array_equal(nothing.row_ids_, rest.row_ids_)
+
+
 def test_fold_in_nonnegative_and_unknown_columns():
     rng = np.random.RandomState(0)
     truth = rng.exponential(size=(30, 2)) @ rng.exponential(size=(2, 20))
