@@ -273,7 +273,7 @@ def test_sample_weights_go_with_their_pairs():
     there = da.from_array(X, chunks=(CHUNKS, 3))
     model = distributed.fit(clone(expected), there, y, sample_weight=da.from_array(weights, chunks=400))
     assert_same(expected, model)
-    with pytest.raises(ValueError, match="sample_weight is zero"):
+    with pytest.raises(ValueError, match="at least one non-zero"):
         distributed.fit(clone(expected), there, y, sample_weight=np.zeros(N))
 
 

@@ -160,14 +160,15 @@ class ListedCells(Cells):
         each = np.ones_like(values) if weights is None else weights.astype(values.dtype)
         counts = sp.coo_matrix((each, (rows, columns)), shape=shape).tocsr()
         counts.sum_duplicates()
-        sums = sp.coo_matrix((each * values, (rows, columns)), shape=shape).tocsr()
+        weighted = values if weights is None else each * values
+        sums = sp.coo_matrix((weighted, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
         self.structure, self._indices, self._faces, self._load = counts, {}, {}, ws.load
         self._counts = None if counts.nnz == len(values) and (each == 1).all() else ws.load(counts.data)
         self._sums = ws.load(sums.data)
         self.row_counts = ws.load(np.bincount(rows, each, minlength=m).astype(values.dtype))
         self.column_counts = ws.load(np.bincount(columns, each, minlength=n).astype(values.dtype))
-        self.column_squares = ws.load(np.bincount(columns, each * values**2, minlength=n).astype(values.dtype))
+        self.column_squares = ws.load(np.bincount(columns, weighted * values, minlength=n).astype(values.dtype))
         self.covariates, self.weights = None, ws.load(np.zeros(0, dtype=values.dtype))
         if covariates is not None:
             counts.sort_indices()

@@ -36,7 +36,7 @@ def values_of(column):
         )
     categories = getattr(column.dtype, "categories", None)
     if categories is not None:
-        column = column.astype(categories.dtype)
+        return values_of(column.astype(categories.dtype))
     if column.isna().any():
         return np.asarray(column.astype(object))
     return column.to_numpy()

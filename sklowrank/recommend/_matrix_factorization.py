@@ -419,7 +419,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
 
         need = 2 * F.shape[0] * ws.dtype.itemsize
         block = rows_per_block(self.batch_size, len(rows), need)
-        best = list(in_blocks(one_block, len(rows), block, bytes_per_row=need))
+        best = [F.new_zeros(0, n).topk(n), *in_blocks(one_block, len(rows), block, bytes_per_row=need)]
         scores = ws.store(torch.cat([part.values for part in best])) + self.mean_
         bounded = np.where(np.isneginf(scores), scores, self._bounded(scores))
         return self.col_ids_[ws.store(torch.cat([part.indices for part in best]))], bounded

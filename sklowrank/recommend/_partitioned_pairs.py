@@ -52,8 +52,6 @@ class PartitionedPairs(Partitions):
             frame = frame[frame["weight"] > 0].shuffle(frame.columns[0]).persist()
         parts = frame.to_delayed()
         lengths = dask.compute(*(dask.delayed(len)(part) for part in parts))
-        if not sum(lengths):
-            raise ValueError("sample_weight is zero for all samples. At least one must be above 0.")
         parts = [part for part, n in zip(parts, lengths) if n]
         super().__init__(parts, partial(_pairs_here, self.dtype), device, np.cumsum([0, *(n for n in lengths if n)]))
         self.shape = (len(self), first.shape[1] - 2)

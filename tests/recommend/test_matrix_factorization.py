@@ -425,6 +425,23 @@ def test_recommend_says_where_nothing_is_left():
         regressor(1).fit(pairs, np.arange(6.0)).recommend(0, n=1)
 
 
+def test_lists_of_rows_in_any_container():
+    pairs, y, _ = ratings()
+    model = regressor().fit(pairs, y)
+    expected, scores = model.recommend(np.array([4, 9]), 3)
+    lists = [4, 9], (4, 9), [4.0, 9.0], pd.Series([4, 9]), pd.Index([4, 9]), pl.Series([4, 9]), pd.Categorical([4, 9])
+    for rows in lists:
+        assert np.array_equal(model.recommend(rows, 3)[0], expected)
+    nothing, none = model.recommend([], 3)
+    assert nothing.shape == none.shape == (0, 3)
+    assert nothing.dtype == expected.dtype
+    for wrong in ("ab", None, [[4]], {4, 9}):
+        with pytest.raises(ValueError, match="list of identifiers"):
+            model.recommend(wrong)
+    with pytest.raises(ValueError, match="row identifiers of 1 of 2"):
+        model.recommend([4, None])
+
+
 def test_recommend_does_not_depend_on_blocks():
     pairs, y, _ = ratings()
     model = regressor().fit(pairs, y)
