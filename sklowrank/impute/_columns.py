@@ -165,11 +165,31 @@ def lay_out(X, ws, *, centred, scaled, clip, keep_empty):
     return Layout(mean, scale, std, low, high, modelled, kept, holes, count), unit
 
 
+def check_clip(clip, n_features=None):
+    """Return `clip` as it is, or its bounds as floats or arrays of shape (n_features,), which they may be if given."""
+    if clip is None or isinstance(clip, str):
+        return clip
+    bounds = [np.asarray(bound) for bound in clip]
+    if len(bounds) != 2 or any(bound.dtype.kind not in "biuf" or np.isnan(bound).any() for bound in bounds):
+        raise ValueError(f"clip={clip} must be a pair (low, high) of numbers with low <= high, 'observed' or None.")
+    for name, bound in zip(("low", "high"), bounds):
+        if bound.shape not in ((), (n_features,)):
+            per_feature = "" if n_features is None else f", or one bound for each of the n_features={n_features}"
+            raise ValueError(f"The {name} bound in clip has shape {bound.shape}. Pass a number{per_feature}.")
+    low, high = (bound.astype(np.float64) for bound in bounds)
+    wrong = np.flatnonzero(np.atleast_1d(low > high))
+    if len(wrong):
+        pair = tuple(float(bound.flat[min(wrong[0], bound.size - 1)]) for bound in (low, high))
+        where = "" if low.ndim == high.ndim == 0 else f" of feature {wrong[0]}"
+        raise ValueError(f"The bounds {pair}{where} in clip are not in order: they need low <= high.")
+    return tuple(bound.item() if bound.ndim == 0 else bound for bound in (low, high))
+
+
 def _bounds(columns, clip):
-    if clip == "observed":
+    if isinstance(clip, str):  # "observed"
         return columns.low, columns.high
-    low, high = (-torch.inf, torch.inf) if clip is None else clip
-    return torch.full_like(columns.low, low), torch.full_like(columns.high, high)
+    bounds = (-np.inf, np.inf) if clip is None else clip
+    return tuple(columns.low.new_tensor(bound).expand(len(columns.low)) for bound in bounds)
 
 
 def observed_cells(table, layout, ws):
@@ -293,6 +313,16 @@ def put_observed(full, X, value=None):
     rows, columns, values = observed_entries(X, full.device)
     full[rows, columns] = values if value is None else value
     return full
+
+
+def with_holes_again(filled, layout, missing_values):
+    """Undo the filling of a table, beside which stand the indicators of the columns that had holes in fit."""
+    n_kept = int(layout.kept.sum())
+    full = filled.new_full((len(filled), len(layout.kept)), missing_values)
+    full[:, layout.kept] = filled[:, :n_kept]
+    missing = torch.zeros_like(full, dtype=torch.bool)
+    missing[:, layout.holes] = filled[:, n_kept:] != 0
+    return torch.where(missing, missing_values, full)
 
 
 def hide(X, share, modelled):

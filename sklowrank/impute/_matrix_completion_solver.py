@@ -40,9 +40,6 @@ def check_options(estimator):
         raise ValueError(f"{name}(nonnegative=True) needs inference='map': a normal posterior is never non-negative.")
     if estimator.nonnegative and estimator.solver == "cg":
         raise ValueError(f"{name}(nonnegative=True) is solved by coordinate descent. Use solver='auto', not 'cg'.")
-    clip = estimator.clip
-    if isinstance(clip, tuple) and not (len(clip) == 2 and clip[0] <= clip[1]):
-        raise ValueError(f"clip={clip} must be a pair (low, high) with low <= high, 'observed' or None.")
 
 
 def automatic_components(shape):
