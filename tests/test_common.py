@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 import skops.io
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
@@ -128,7 +129,8 @@ def test_every_method_before_fit_says_so(estimator):
         with pytest.raises(NotFittedError):
             getattr(clone(estimator), name)(X, *(y if name == "y" else 1.0 for name in needed))
         asked.append(name)
-    assert set(METHODS) & set(dir(estimator)) <= set(asked) != set()
+    assert {m for m in METHODS if hasattr(estimator, m)} <= set(asked)
+    assert asked
 
 
 @each
@@ -530,13 +532,41 @@ def test_data_frames_of_both_kinds(estimator):
         assert same(expected, answers(model, frame), rtol=1e-9)
 
 
+@pytest.mark.parametrize("device", ["warp", "mps", "xpu", "meta", "cpu:3", "CUDA", "cuda:", ""])
 @each
-def test_unknown_device_names_the_cure(estimator):
-    if "device" not in estimator.get_params():
-        pytest.skip("it has no device")
+def test_unknown_device_names_the_cure(estimator, device):
     X, y = small_data(estimator)
-    with pytest.raises(ValueError, match=r"device='warp'.*Use 'auto', 'cpu', 'cuda'"):
-        fit(seeded(estimator, device="warp"), X, y)
+    model = seeded(estimator, device=device)
+    with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
+        fit(model, X, y)
+    fitted = fit(seeded(estimator), X, y).set_params(device=device)
+    for name in [m for m in METHODS if hasattr(fitted, m)]:
+        with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
+            getattr(fitted, name)(X)
+
+
+@each
+def test_missing_device_names_the_cure(estimator):
+    X, y = small_data(estimator)
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ValueError, match=f"device='{missing}'.*device='auto' or 'cpu'"):
         fit(seeded(estimator, device=missing), X, y)
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+@each
+def test_tensors_on_devices_that_are_not_computed_on_name_the_cure(estimator, dispatch):
+    X, y = small_data(estimator)
+    model, there = fit(seeded(estimator), X, y), torch.from_numpy(X).to("meta")
+    with config_context(array_api_dispatch=dispatch):
+        with pytest.raises(TypeError, match=r"X is a tensor on the device 'meta'.*X\.cpu\(\)"):
+            fit(seeded(estimator), there, y)
+        for name in [m for m in METHODS if hasattr(model, m)]:
+            with pytest.raises(TypeError, match=r"X is a tensor on the device 'meta'"):
+                getattr(model, name)(there)
+        if y is not None:
+            with pytest.raises(TypeError, match=r"y is a tensor on the device 'meta'"):
+                fit(seeded(estimator), X, there[:, 0])
+        for name in {"sample_weight", "covariates"} & set(inspect.signature(model.fit).parameters):
+            with pytest.raises(TypeError, match=rf"{name} is a tensor on the device 'meta'"):
+                model.fit(X, y, **{name: there[:, :1] if name == "covariates" else there[:, 0]})

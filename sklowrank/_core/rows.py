@@ -131,8 +131,7 @@ def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:
     """Return weights of rows (n,) in float64, or None where there are none."""
     if sample_weight is None:
         return None
-    if isinstance(sample_weight, torch.Tensor):
-        check_place(sample_weight, "sample_weight")
+    check_place(sample_weight, "sample_weight")
     return ws.exact().load(check_sample_weight(sample_weight, rows.outline, ensure_non_negative=True)).double()
 
 

@@ -136,17 +136,17 @@ def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwar
 
 def on_host(y):
     """Return targets as they are, but tensors and arrays of other libraries as numpy's."""
+    check_place(y, "y")
     if isinstance(y, torch.Tensor):
-        check_place(y, "y")
         return y.detach().cpu().numpy()
     return move_to(y, xp=np, device="cpu") if hasattr(y, "__array_namespace__") else y
 
 
 def _here(array, name="X"):
     """Refuse a tensor that scikit-learn could only fail on, with the cure; gradients are not followed."""
+    check_place(array, name)
     if not isinstance(array, torch.Tensor):
         return array
-    check_place(array, name)
     if array.device.type != "cpu" and not get_config()["array_api_dispatch"]:
         raise TypeError(
             f"{name} is a tensor on {array.device}. Pass {name}.cpu(), or enable array_api_dispatch with "

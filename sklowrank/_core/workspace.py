@@ -89,9 +89,9 @@ def is_remote(X) -> bool:
 _DEVICE = re.compile(r"cpu(:0)?|cuda(:(0|[1-9][0-9]*))?")  # those of torch on which float64 and seeds mean the same
 
 
-def check_place(array: torch.Tensor, name: str = "X") -> None:
-    """Refuse a tensor of the user that lies where nothing is computed, or that has no values."""
-    if array.device.type not in ("cpu", "cuda"):
+def check_place(array: Any, name: str = "X") -> None:
+    """Refuse a tensor of the user that lies where nothing is computed, or that has no values; other arrays pass."""
+    if isinstance(array, torch.Tensor) and array.device.type not in ("cpu", "cuda"):
         why = "which has no values" if array.is_meta else "where nothing is computed"
         raise TypeError(
             f"{name} is a tensor on the device '{array.device}', {why}. Pass a tensor on the CPU, such as "
