@@ -258,7 +258,8 @@ def test_float32_stays_and_agrees_with_float64(estimator):
     for name, answer in single.items():
         if answer.dtype.kind == "f":
             assert answer.dtype == np.float32, name
-            assert np.abs(answer - double[name]).max() <= 0.02 * np.abs(double[name]).max(), name
+            # rounding of 6e-8, magnified by fits: networks reach 3e-5; benchmarks.quality measures real tables
+            assert np.abs(answer - double[name]).max() <= 1e-3 * np.abs(double[name]).max(), name
 
 
 @pytest.mark.parametrize("case", ["one feature", "constant features", "duplicated rows", "one row repeated"])
