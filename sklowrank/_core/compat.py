@@ -1,6 +1,8 @@
 """The one place that imports scikit-learn's private names, so that a rename upstream is mended in one line."""
 
 import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from sklearn.base import _fit_context as _fit_context_of_sklearn
 from sklearn.cluster._spectral import cluster_qr
@@ -32,7 +34,10 @@ __all__ = [
 ]
 
 
-def _fit_context(*, prefer_skip_nested_validation: bool):
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
     """Decorate `fit` or `partial_fit` as scikit-learn does, and let a call that fails leave the estimator as it was.
 
     Validation sets `n_features_in_` before the checks behind it can fail, and whoever interrupts a fit wants the former
@@ -40,7 +45,7 @@ def _fit_context(*, prefer_skip_nested_validation: bool):
     Attributes are replaced by fits and never changed in place, so the names alone are kept.
     """
 
-    def decorator(method):
+    def decorator(method: _Method) -> _Method:
         fit = _fit_context_of_sklearn(prefer_skip_nested_validation=prefer_skip_nested_validation)(method)
 
         @functools.wraps(method)
@@ -53,6 +58,6 @@ def _fit_context(*, prefer_skip_nested_validation: bool):
                 vars(estimator).update(before)
                 raise
 
-        return whole_or_not_at_all
+        return whole_or_not_at_all  # type: ignore[return-value]
 
     return decorator
