@@ -201,6 +201,8 @@ def _lazily(estimator, X, method):
     check_is_fitted(estimator)
     check_collection(X)
     framed = hasattr(X, "divisions")
+    if not framed and np.isnan(X.shape[1]):
+        raise ValueError("The number of columns of X is unknown. Call X.compute_chunk_sizes() first.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a row that stands for the type and the width of the answer
         row = X._meta_nonempty.iloc[:1] if framed else np.zeros((1, X.shape[1]), dtype=X.dtype)
@@ -214,7 +216,7 @@ def _lazily(estimator, X, method):
 
 def _answer(X, estimator, method, none=None):
     """Return the answer for some rows; for no rows it is known."""
-    return np.asarray(getattr(estimator, method)(X)) if len(X) else none
+    return np.asarray(getattr(estimator, method)(X)) if X.shape[0] else none
 
 
 def _framed_answer(frame, estimator, method, none=None):

@@ -11,7 +11,7 @@ from sklearn.utils import check_array, check_consistent_length
 from .._core.compat import get_column_indices
 from .._core.rows import MappedRows, Rows, answers, column_ends, rows_of
 from .._core.sparse import csr_tensor
-from .._core.workspace import is_remote
+from .._core.workspace import check_place, is_remote
 from ._supervised_dictionary_objective import Dense, Sparse, SparseRows, Table
 
 _COPIED_BYTES = 1 << 29  # of rows that are scaled once, and kept; more of them are scaled each time they are read
@@ -110,6 +110,7 @@ def _beside(n_samples, covariates, ws, expected=None):
         if expected:
             raise ValueError(f"This model was fitted with {expected} covariates: pass covariates= here, too.")
         return torch.zeros(n_samples, 0, dtype=ws.dtype, device=ws.device)
+    check_place(covariates, "covariates")
     Z = check_array(covariates, dtype="numeric", input_name="covariates")
     check_consistent_length(range(n_samples), Z)
     if expected is not None and Z.shape[1] != expected:
