@@ -11,7 +11,7 @@ from .._core.graphs import pack, packed_attribute
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude, row_weights, rows_of
-from .._core.subspaces import dims_by_threshold
+from .._core.subspaces import dims_by_threshold, table_of
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._k_subspaces_solver import descend, last
@@ -332,7 +332,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         if n_dims is None or (self.init == "auto" and not self.ensemble):
             spectral = spectral_start(rows, self.n_clusters, generator)
         if n_dims is None:
-            n_dims = [dims_by_threshold(rows, spectral, self.n_clusters, centred=self.affine)] * self.n_clusters
+            table = table_of(rows, centred=self.affine)
+            n_dims = [dims_by_threshold(table, spectral, self.n_clusters)] * self.n_clusters
         options = {"centred": self.affine, "generator": generator}
         if self.ensemble:
             q = 10 if self.ensemble_neighbors == "auto" else self.ensemble_neighbors

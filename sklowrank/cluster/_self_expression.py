@@ -14,7 +14,7 @@ import torch
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, unpack
 from .._core.linalg import signs_of_largest
-from .._core.subspaces import median_dimension, rank_by_threshold, squared_distances, top_eigenpairs
+from .._core.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import Workspace, open_workspace
@@ -161,7 +161,7 @@ def _flats(estimator, ready, labels):
         known, labels = known | True, torch.zeros_like(labels)
     K = int(labels.max()) + 1
     members = [(known & (labels == k)).nonzero()[:, 0] for k in range(K)]
-    dims = _dimensions(estimator, rows, members)
+    dims = _dimensions(estimator, rows, torch.where(known, labels, -1), members)
     bases = _bases(rows, members, dims)
     mixture = None
     if estimator.refine != "none":
@@ -206,18 +206,12 @@ def _means(ready, K, D):
     return ready.centre.to(ready.ws.dtype).expand(K, D)
 
 
-def _dimensions(estimator, rows, members):
+def _dimensions(estimator, rows, labels, members):
     """Return the dimension of each cluster's subspace: one for all, as far as a cluster has the rows."""
-    D = rows.shape[1]
     if estimator.n_dims == "auto":
-        ranks = [
-            rank_by_threshold(_right_singular_vectors(rows[_index(rows, m)], min(len(m), D))[1].sqrt(), len(m), D)
-            for m in members
-            if len(m) > 1
-        ]
-        dimension = median_dimension(ranks, D)
+        dimension = dims_by_threshold(table_of(rows, centred=False), labels, len(members))
     else:
-        dimension = min(estimator.n_dims, D - 1)
+        dimension = min(estimator.n_dims, rows.shape[1] - 1)
     return [max(1, min(dimension, len(m))) for m in members]
 
 

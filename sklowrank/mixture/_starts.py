@@ -10,7 +10,7 @@ from sklearn.cluster import KMeans
 
 from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.rows import Rows, largest_magnitude
-from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold
+from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
 from ..cluster._least_squares import least_squares_codes
@@ -44,7 +44,7 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
     if labels is not None:
         there = few_weights > 0
         few, few_weights, few_labels = few[there], few_weights[there], labels[chosen][there]
-        n_dims = n_dims or [dims_by_threshold(few, few_labels, K, centred=centred)] * K
+        n_dims = n_dims or [dims_by_threshold(table_of(few, centred=centred), few_labels, K)] * K
         if len(set(n_dims)) > 1:
             labels = matching_dims(few, few_weights, few_labels, n_dims, centred=centred)[labels]
         data = _data(rows, weights, estimator, n_dims, ws)
@@ -80,7 +80,7 @@ def _with_own_dims(sample, form, models, few, few_weights, estimator, ws):
     Starts mix clusters, and so see too many dimensions; the clusters of the leading model do so less.
     """
     labels = [log_joint(few - sample.shift, model).argmax(1) for model in models]
-    ranks = ranks_by_threshold(few, labels[0], len(form.n_dims), centred=form.centred)
+    ranks = ranks_by_threshold(table_of(few, centred=form.centred), labels[0], len(form.n_dims))
     sizes = torch.bincount(labels[0], minlength=len(ranks)).tolist()
     n_dims = [
         possible_dimension(rank, few.shape[1]) if size >= _ENOUGH_ROWS else before
@@ -155,7 +155,7 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         return [(init, torch.arange(len(X), device=X.device))], n_dims or [1] * n_components
     if n_components == 1:
         labels = torch.zeros(len(X), dtype=torch.long, device=X.device)
-        return [(init, labels)], n_dims or [dims_by_threshold(X, labels, 1, centred=centred)]
+        return [(init, labels)], n_dims or [dims_by_threshold(table_of(X, centred=centred), labels, 1)]
 
     def seed():
         return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
@@ -182,7 +182,8 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
             labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed())
         starts.append((name.removeprefix("wide "), torch.as_tensor(labels, dtype=torch.long, device=X.device)))
     if n_dims is None:
-        found = sorted(dims_by_threshold(X, labels, n_components, centred=centred) for _, labels in starts)
+        table = table_of(X, centred=centred)
+        found = sorted(dims_by_threshold(table, labels, n_components) for _, labels in starts)
         n_dims = [found[len(found) // 2]] * n_components
     if init in ("auto", "k-subspaces"):
         labels = random_starts(

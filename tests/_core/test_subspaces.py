@@ -9,6 +9,7 @@ from sklowrank._core.subspaces import (
     leading_directions,
     orthonormal,
     squared_distances,
+    table_of,
 )
 
 
@@ -78,10 +79,11 @@ def test_dimension_of_clusters_is_found(d, noise):
     labels = torch.arange(180) % 3
     X = torch.einsum("nd,nfd->nf", torch.randn(180, d, generator=g, dtype=torch.float64), bases[labels])
     X = X + noise * torch.randn(180, 20, generator=g, dtype=torch.float64)
-    assert dims_by_threshold(X, labels, 3, centred=False) == d
+    assert dims_by_threshold(table_of(X, centred=False), labels, 3) == d
 
 
 def test_dimension_is_bounded_by_rows_and_features():
     X = torch.randn(9, 30, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    assert dims_by_threshold(X, torch.arange(9) % 3, 3, centred=True) == 1
-    assert dims_by_threshold(torch.zeros(8, 2, dtype=torch.float64), torch.arange(8) % 2, 2, centred=True) == 1
+    assert dims_by_threshold(table_of(X, centred=True), torch.arange(9) % 3, 3) == 1
+    zeros = table_of(torch.zeros(8, 2, dtype=torch.float64), centred=True)
+    assert dims_by_threshold(zeros, torch.arange(8) % 2, 2) == 1
