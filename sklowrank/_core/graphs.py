@@ -108,6 +108,16 @@ def _similar_codes(codes, n_neighbors):
     return csr_from(columns, values, n)
 
 
+def spread(graph, place) -> sp.csr_array:
+    """Return the affinity of n rows from that of the distinct ones; `place` (n,) says which one a row is, -1 for none.
+
+    Equal rows have the neighbours of the row that they equal; rows that equal none have no neighbours.
+    """
+    rows = (place >= 0).nonzero()[0]
+    pick = sp.csr_array((np.ones(len(rows)), (rows, place[rows])), shape=(len(place), graph.shape[0]))
+    return sp.csr_array(pick @ graph @ pick.T)
+
+
 def spectral_labels(W, n_clusters: int, *, random_state, n_init: int = 10, assign_labels: str = "kmeans") -> np.ndarray:
     """Return labels (n,) of the rows of a symmetric affinity W (CSR), consecutive from 0.
 
@@ -147,6 +157,13 @@ def graph_clusters(
         V = V / np.maximum(np.linalg.norm(V, axis=1, keepdims=True), _TINY)
         labels[rows] = _consecutive(_assign(V, n_clusters, rng, n_init, assign_labels))
     return labels, int(n_pieces)
+
+
+def pieces_of(W, n_clusters: int) -> tuple[int, float]:
+    """Return the number of connected components, and the share of rows that :func:`graph_clusters` leaves out."""
+    n_pieces, piece = connected_components(W, directed=False)
+    sizes = np.bincount(piece, minlength=n_pieces)
+    return int(n_pieces), 1 - float(sizes[_pieces_kept(sizes, n_clusters)].sum()) / max(1, W.shape[0])
 
 
 def _pieces_kept(sizes, n_clusters):

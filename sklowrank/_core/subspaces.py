@@ -130,7 +130,7 @@ def _rank(table, Z, *, alone):
     nearly all rows of the cluster agree on are left out. Where singular values vanish although the table spans more
     dimensions, there is no noise along them: the cluster lies in a flat, unless the others are noise and signal.
     """
-    n, D = Z.shape
+    n = Z.shape[0]
     varied = _varied(Z)
     rows, live = (table.rows, Z) if varied.all() else (table.rows[:, varied], Z[:, varied])
     if not live.shape[1]:
@@ -155,7 +155,7 @@ def _varied(Z):
     if sp.issparse(Z):
         count = np.bincount(Z.indices, weights=Z.data != 0, minlength=Z.shape[1])
     else:
-        count = (Z != Z.median(0).values).sum(0)
+        count = Z.ne(Z.median(0).values).sum(0)
     return count > max(1, _RARE * Z.shape[0])
 
 

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.callback import CallbackSupportMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.graphs import pack, packed_attribute
+from .._core.graphs import pack, packed_attribute, spread
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude, row_weights, rows_of
@@ -22,7 +22,6 @@ from ._k_subspaces_starts import (
     draw_rows,
     ensemble_labels,
     spectral_start,
-    spread,
     starting_labels,
 )
 from ._k_subspaces_stream import Data, absorb, distances, nearest, power_of_two, stream, sweep

@@ -10,24 +10,31 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, unpack
+from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, pieces_of, unpack
 from .._core.linalg import signs_of_largest
 from .._core.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import Workspace, open_workspace
+from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all, rows_at
+from ._gram import mask_own, norms_of, products
 from ._k_subspaces_solver import alternate
+
+_LEFT_OUT = 0.05  # share of rows outside the components that are clustered, from which a graph has fallen apart
+_NEARLY = 0.99875  # cosine of an angle of 0.05: such rows are nearly equal
 
 
 class Ready(NamedTuple):
     """Rows as they are coded: centred, projected on principal axes and scaled to unit length, as far as asked for."""
 
-    rows: torch.Tensor | sp.csr_array  # (n, p), float64
+    rows: torch.Tensor | sp.csr_array  # (m, p), float64: in `fit` the distinct ones
     centre: torch.Tensor | None  # (D,)
     axes: torch.Tensor | None  # (D, p)
     ws: Workspace
+    directions: Directions | None = None  # which of the distinct rows each of n rows equals
 
 
 # Rows made ready
@@ -55,8 +62,11 @@ def read(estimator, X, *, sparse: bool = False):
     return X
 
 
-def make_ready(estimator, X) -> Ready:
-    """Return the training rows as they are coded; warn of rows that are all zeros. To be called by `fit` itself."""
+def make_ready(estimator, X, *, negatives: bool = True) -> Ready:
+    """Return the distinct training rows as they are coded; warn of rows that are all zeros.
+
+    With `negatives` a row and its negative count as one.
+    """
     ws = open_workspace(X, device=estimator.device, random_state=estimator.random_state)
     rows = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else ws.load(X).double()
     centre = rows.mean(0) if estimator.center else None
@@ -70,7 +80,8 @@ def make_ready(estimator, X) -> Ready:
             "cluster. Leave them out, or pass center=True.",
             UserWarning,
         )
-    return Ready(rows, centre, axes, ws)
+    directions = distinct_directions(rows, negatives=negatives)
+    return Ready(rows_at(rows, directions.first), centre, axes, ws, directions)
 
 
 def _principal_axes(rows, n_pca):
@@ -123,9 +134,9 @@ def _lengths(rows):
 
 
 def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_default: str) -> dict:
-    """Return the fitted attributes that follow from codes (n, n), CSR or dense.
+    """Return the fitted attributes that follow from codes (m, m) of the distinct rows, CSR or dense.
 
-    `strengths` (n, n) make the graph in place of the codes themselves.
+    `strengths` (m, m) make the graph in place of the codes themselves.
     """
     how = affinity_by_default if estimator.affinity == "auto" else estimator.affinity
     K, ws = estimator.n_clusters, ready.ws
@@ -137,10 +148,47 @@ def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_defau
     labels = torch.from_numpy(labels).to(ws.device)
     return {
         **_flats(estimator, ready, labels),
-        **_stored_codes(codes, ws),
-        "_affinity": pack(W.astype(_numpy_dtype(ws))),
+        **_stored_codes(codes_of_all(codes, ready.directions), ws),
+        "_affinity": pack(graph_of_all(W.astype(_numpy_dtype(ws)), ready.directions)),
         "n_components_graph_": n_pieces,
     }
+
+
+def conclude(estimator, ready: Ready, found: dict) -> None:
+    """Set the fitted attributes; warn of fewer clusters than asked for, or of a graph that falls apart."""
+    vars(estimator).update(found)
+    K, n_found, n_distinct = estimator.n_clusters, len(found["bases_"]), len(ready.directions.first)
+    n_pieces, left_out = pieces_of(unpack(found["_affinity"]), K)
+    raised = [name for name in ("n_neighbors", "n_nonzero", "gamma", "tau") if hasattr(estimator, name)]
+    denser = f"raise {' or '.join(raised)}" if raised else "take affinity='max'"
+    if n_found < K:
+        n_edges = len(found["_affinity"][0]) // 2
+        graph = f"the graph has {n_edges} edges in {n_pieces} connected components"
+        cause, cure = (f"X has {n_distinct} distinct directions", "add rows") if n_distinct < K else (graph, denser)
+        warn(
+            f"{type(estimator).__name__} found {n_found} clusters, fewer than n_clusters={K}: {cause}. "
+            f"Lower n_clusters, or {cure}.",
+            ConvergenceWarning,
+        )
+    elif left_out > _LEFT_OUT:
+        close = _share_of_close(ready.rows)
+        nearly = (
+            f"{close:.0%} of the rows have a nearly equal row, which alone codes them. Merge such rows, or {denser}."
+        )
+        warn(
+            f"The graph has {n_pieces} connected components for n_clusters={K}, and {left_out:.0%} of the rows are in "
+            f"none of the {K} that are clustered; they join the nearest subspace. "
+            + (nearly if close else f"The codes are too sparse: {denser}."),
+            UserWarning,
+        )
+
+
+def _share_of_close(rows):
+    """Return the share of (at most 1000) rows with another one at an angle below 0.05."""
+    some = slice(0, min(1000, rows.shape[0]))
+    lengths = norms_of(rows).clamp(min=torch.finfo(torch.float64).tiny)
+    cosines = mask_own(products(rows[some], rows).abs_(), some, 0.0) / (lengths[some, None] * lengths)
+    return float((cosines.amax(1) > _NEARLY).double().mean())
 
 
 def _stored_codes(codes, ws):
@@ -177,12 +225,15 @@ def _flats(estimator, ready, labels):
         "_preparation": [ws.store(part) for part in (ready.centre, ready.axes) if part is not None],
         "_mixture": [ws.store(part) for part in (mixture.weights, mixture.variances, mixture.noise)] if mixture else [],
         "_training_rows": None,
+        "_places": None,
     }
     if estimator.predict_method == "code":
         found["_training_rows"] = pack(rows) if sp.issparse(rows) else ws.store(rows)
+        found["_places"] = ws.store(ready.directions.first)
     assigned = _assigned(estimator, found, ready, rows)
     labels = torch.where(known, labels, assigned) if estimator.refine == "none" else assigned
-    return {**found, "labels_": ws.store(_place_zeros(rows, labels))}
+    place = ready.directions.place
+    return {**found, "labels_": ws.store(_place_zeros(_lengths(rows)[place] == 0, labels[place]))}
 
 
 def _refined(how, rows, labels, dims, ws):
@@ -228,9 +279,8 @@ def _index(rows, positions):
     return positions.cpu().numpy() if sp.issparse(rows) else positions
 
 
-def _place_zeros(rows, labels):
+def _place_zeros(zero, labels):
     """Give rows of zeros, which lie in every subspace, to the largest cluster."""
-    zero = _lengths(rows).to(labels.device) == 0
     if not zero.any():
         return labels
     return torch.where(zero, largest_cluster(torch.where(zero, -1, labels).cpu().numpy()), labels)
@@ -307,7 +357,7 @@ def _labels_by_code(estimator, ready, labels, code):
     if sp.issparse(rows) != sp.issparse(atoms):
         rows, atoms = (part if sp.issparse(part) else sp.csr_array(part.cpu().numpy()) for part in (rows, atoms))
     codes = code(estimator, atoms, rows, ready.ws)
-    known = _training_labels(estimator, ready.ws)
+    known = _training_labels(estimator, ready.ws)[ready.ws.load(estimator._places).cpu().numpy()]
     member = sp.csr_array((np.ones(len(known)), (np.arange(len(known)), known)))
     if sp.issparse(codes):
         mass = torch.from_numpy((abs(codes) @ member).toarray())

@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans
 from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.rows import Rows, largest_magnitude
 from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
+from ..cluster._directions import distinct_directions
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
 from ..cluster._least_squares import least_squares_codes
@@ -168,6 +169,7 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         "k-subspaces": ["tsc"] if n_dims is None else [],
     }.get(init, [init])
     unit = torch.nn.functional.normalize(X, dim=1, eps=torch.finfo(X.dtype).tiny)
+    first, place, _ = distinct_directions(unit)
     starts: list[tuple[str, torch.Tensor]] = []
     for name in names:
         if name == "kmeans":
@@ -179,7 +181,7 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         elif name == "random":
             labels = torch.randint(n_components, (len(X),), generator=generator, dtype=torch.long, device="cpu")
         else:
-            labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed())
+            labels = _spectral(name, unit[first], n_components, seed)[place]
         starts.append((name.removeprefix("wide "), torch.as_tensor(labels, dtype=torch.long, device=X.device)))
     if n_dims is None:
         table = table_of(X, centred=centred)
@@ -191,6 +193,14 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         )
         starts = [*(starts if init == "auto" else []), ("k-subspaces", labels)]
     return _distinct(starts), n_dims
+
+
+def _spectral(name, unit, n_components, seed):
+    """Return the spectral labels (n,) of the graph `name` of unit rows with different directions."""
+    if len(unit) <= n_components + 1:
+        return torch.arange(len(unit), device=unit.device) % n_components
+    labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed())
+    return torch.from_numpy(labels).to(unit.device)
 
 
 def _thresholded(unit, seed, wider=1):
