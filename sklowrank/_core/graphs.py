@@ -16,6 +16,7 @@ from .compat import cluster_qr
 from .doubly_stochastic import doubly_stochastic
 
 _SMALL = 100  # graphs of at most so many rows are decomposed densely: Lanczos gains nothing there
+_STRONG = 0.1  # share of the largest weight of a row from which an edge is strong
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -159,11 +160,19 @@ def graph_clusters(
     return labels, int(n_pieces)
 
 
-def pieces_of(W, n_clusters: int) -> tuple[int, float]:
-    """Return the number of connected components, and the share of rows that :func:`graph_clusters` leaves out."""
-    n_pieces, piece = connected_components(W, directed=False)
+def strong_pieces(W, n_clusters: int) -> tuple[int, float]:
+    """Return the number of connected components that strong edges make, and the share of rows outside the largest.
+
+    An edge is strong if it has a tenth of the largest weight at one of its ends. The largest are the components, at
+    most `n_clusters`, that :func:`graph_clusters` would cluster.
+    """
+    largest = W.max(axis=1).toarray().ravel()
+    row = np.repeat(np.arange(W.shape[0]), np.diff(W.indptr))
+    strong = W.data >= _STRONG * np.minimum(largest[row], largest[W.indices])
+    edges = sp.csr_array((W.data[strong], (row[strong], W.indices[strong])), shape=W.shape)
+    n_pieces, piece = connected_components(edges, directed=False)
     sizes = np.bincount(piece, minlength=n_pieces)
-    return int(n_pieces), 1 - float(sizes[_pieces_kept(sizes, n_clusters)].sum()) / max(1, W.shape[0])
+    return int(n_pieces), 1 - float(sizes[_pieces_kept(sizes, n_clusters)].sum()) / W.shape[0]
 
 
 def _pieces_kept(sizes, n_clusters):

@@ -13,6 +13,8 @@ import scipy.sparse as sp
 import torch
 
 _CLOSE = 1e-2  # below this share of the squared length, a squared distance is computed from the difference itself
+_ROUNDING = 16  # times eps: squared distances below this share of the squared length are rounding
+_AGREE = 1e-8  # relative difference below which two distances or log densities are equal
 _RESOLUTION = 1e-6  # singular values below this share of the table's largest are rounding, of float32 too
 _RARE = 0.05  # a column in which a smaller share of a cluster's rows differs is no dimension of it
 
@@ -43,6 +45,25 @@ def coordinates(
 def squared_distances(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> torch.Tensor:
     """Return the squared distances (n, K) of rows X (n, D) from each flat."""
     return coordinates(X, means, bases)[1]
+
+
+def nearest_flats(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the nearest flat of each row X (n, D) and the squared distance from it; of equally near ones the first.
+
+    Rounding depends on the place of a row in its block. So distances that are rounding count as 0, and those that
+    agree to eight digits as equal: equal rows have equal labels.
+    """
+    R = squared_distances(X, means, bases)
+    span = X.square().sum(1)[:, None] + means.square().sum(1)
+    R = R.masked_fill(_ROUNDING * torch.finfo(R.dtype).eps * span >= R, 0)
+    least = R.amin(1, keepdim=True)
+    return ((1 + _AGREE) * least >= R).to(torch.uint8).argmax(1), least[:, 0]
+
+
+def first_largest(values: torch.Tensor) -> torch.Tensor:
+    """Return the column of the largest value of each row; of values that agree to eight digits the first."""
+    largest = values.amax(1, keepdim=True)
+    return (values >= largest - _AGREE * largest.abs()).to(torch.uint8).argmax(1)
 
 
 def leading_directions(Z: torch.Tensor, weights: torch.Tensor, n_dims: int) -> tuple[torch.Tensor, torch.Tensor]:

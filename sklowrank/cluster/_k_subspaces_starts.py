@@ -5,9 +5,11 @@ from numbers import Integral
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.graphs import affinity, csr_from, spectral_labels
+from .._core.warn import warn
 from ._directions import distinct_directions
 from ._k_subspaces_solver import assign, fit_starts, random_labels
 from ._thresholded import thresholded_codes
@@ -40,6 +42,18 @@ def check_enough(n_samples, n_given, n_clusters, *, name="n_clusters"):
     if n_samples < n_clusters:
         kind = "" if n_samples == n_given else " of positive weight"
         raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")
+
+
+def warn_of_fewer(labels, n_clusters, name):
+    """Warn if some clusters, `n_clusters` of them asked for by the parameter `name`, have no row."""
+    n_found = len(labels.unique())
+    if n_found < n_clusters:
+        warn(
+            f"The number of clusters found, {n_found}, is smaller than {name}={n_clusters}: the others are the nearest "
+            f"to no row. Either X has few distinct rows, or n_dims is so large that one cluster holds the rows of "
+            f"several. Lower {name} or n_dims.",
+            ConvergenceWarning,
+        )
 
 
 def distinct(X, weights):

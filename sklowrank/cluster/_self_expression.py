@@ -13,9 +13,16 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, pieces_of, unpack
+from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, strong_pieces, unpack
 from .._core.linalg import signs_of_largest
-from .._core.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
+from .._core.subspaces import (
+    dims_by_threshold,
+    first_largest,
+    nearest_flats,
+    squared_distances,
+    table_of,
+    top_eigenpairs,
+)
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import Workspace, open_workspace
@@ -23,8 +30,8 @@ from ._directions import Directions, codes_of_all, distinct_directions, graph_of
 from ._gram import mask_own, norms_of, products
 from ._k_subspaces_solver import alternate
 
-_LEFT_OUT = 0.05  # share of rows outside the components that are clustered, from which a graph has fallen apart
-_NEARLY = 0.99875  # cosine of an angle of 0.05: such rows are nearly equal
+_LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph has fallen apart
+_NEARLY = 0.995  # cosine of an angle of 0.1: such rows are nearly equal
 
 
 class Ready(NamedTuple):
@@ -146,6 +153,8 @@ def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_defau
         W, K, random_state=seed, n_init=estimator.n_init, assign_labels=estimator.assign_labels
     )
     labels = torch.from_numpy(labels).to(ws.device)
+    if len(labels) <= K:  # each direction is a cluster
+        labels = torch.where(_lengths(ready.rows).to(ws.device) > 0, torch.arange(len(labels), device=ws.device), -1)
     return {
         **_flats(estimator, ready, labels),
         **_stored_codes(codes_of_all(codes, ready.directions), ws),
@@ -157,34 +166,31 @@ def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_defau
 def conclude(estimator, ready: Ready, found: dict) -> None:
     """Set the fitted attributes; warn of fewer clusters than asked for, or of a graph that falls apart."""
     vars(estimator).update(found)
-    K, n_found, n_distinct = estimator.n_clusters, len(found["bases_"]), len(ready.directions.first)
-    n_pieces, left_out = pieces_of(unpack(found["_affinity"]), K)
-    raised = [name for name in ("n_neighbors", "n_nonzero", "gamma", "tau") if hasattr(estimator, name)]
+    K, n_found = estimator.n_clusters, len(found["bases_"])
+    n_pieces, left_out = strong_pieces(unpack(found["_affinity"]), K)
+    raised = [name for name in ("n_neighbors", "n_nonzero", "gamma") if hasattr(estimator, name)]
     denser = f"raise {' or '.join(raised)}" if raised else "take affinity='max'"
     if n_found < K:
-        n_edges = len(found["_affinity"][0]) // 2
-        graph = f"the graph has {n_edges} edges in {n_pieces} connected components"
-        cause, cure = (f"X has {n_distinct} distinct directions", "add rows") if n_distinct < K else (graph, denser)
+        n_distinct, n_components = len(ready.directions.first), found["n_components_graph_"]
         warn(
-            f"{type(estimator).__name__} found {n_found} clusters, fewer than n_clusters={K}: {cause}. "
-            f"Lower n_clusters, or {cure}.",
+            f"The number of clusters found, {n_found}, is smaller than n_clusters={K}: the rows of X have {n_distinct} "
+            f"distinct directions, which form {n_components} connected components of the graph. Lower n_clusters, "
+            f"or {denser if n_distinct >= K else 'add rows'}.",
             ConvergenceWarning,
         )
     elif left_out > _LEFT_OUT:
         close = _share_of_close(ready.rows)
-        nearly = (
-            f"{close:.0%} of the rows have a nearly equal row, which alone codes them. Merge such rows, or {denser}."
-        )
+        cause = f"{close:.0%} of the rows have a nearly equal row, which dominates their codes. Merge such rows, or"
         warn(
-            f"The graph has {n_pieces} connected components for n_clusters={K}, and {left_out:.0%} of the rows are in "
-            f"none of the {K} that are clustered; they join the nearest subspace. "
-            + (nearly if close else f"The codes are too sparse: {denser}."),
+            f"The graph falls apart: its strong edges, from a tenth of a row's largest, leave {n_pieces} connected "
+            f"components for n_clusters={K}, and {left_out:.0%} of the rows are in none of the {K} largest. "
+            f"{cause if close else 'The codes are too sparse:'} {denser}.",
             UserWarning,
         )
 
 
 def _share_of_close(rows):
-    """Return the share of (at most 1000) rows with another one at an angle below 0.05."""
+    """Return the share of (at most 1000) rows with another one at an angle below 0.1."""
     some = slice(0, min(1000, rows.shape[0]))
     lengths = norms_of(rows).clamp(min=torch.finfo(torch.float64).tiny)
     cosines = mask_own(products(rows[some], rows).abs_(), some, 0.0) / (lengths[some, None] * lengths)
@@ -325,11 +331,11 @@ def _assigned(estimator, fitted, ready, rows):
     def nearest(at):
         part = rows[at]
         if posterior is not None:
-            return posterior(part).argmax(1)
+            return first_largest(posterior(part))
         if sp.issparse(part):
             P = torch.from_numpy(part @ flat.numpy()).view(-1, K, width)
-            return P.square().sum(2).argmax(1)  # the rows pass through the origin, so the rest is what P leaves
-        return squared_distances(part, origin, bases).argmin(1)
+            return first_largest(P.square().sum(2))  # the flats pass through the origin: the largest leaves least
+        return nearest_flats(part, origin, bases)[0]
 
     per_row = 8 * (3 * D + 3 * K * (width + 2))
     block = rows_per_block("auto", rows.shape[0], per_row)

@@ -18,7 +18,7 @@ from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
 from ._data import data_of, mean_log_likelihood, mean_variance
-from ._expectation_maximization import Form, leaders, model_of_labels
+from ._expectation_maximization import Form, by_posterior, leaders, maximise, model_of_labels, moments_by
 from ._low_rank_gaussian import log_joint, n_parameters
 
 _ITERATIONS = 10  # of EM, after which starts are compared
@@ -32,12 +32,11 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
 
     Up to 5000 rows are reduced to the distinct ones in a fixed order, so that a row of weight 2 is two rows. More rows
     stream as they lie, and 5000 of them decide on the start. `weights` is None or of shape (n,); `warm` is a model to
-    start from, `n_dims` None or a list.
+    start from with the dimensions of its components, `n_dims` None or a list.
     """
     K, centred = estimator.n_components, estimator.mean == "free"
     if warm is not None:
-        data = _data(rows, weights, estimator, n_dims, ws)
-        return data, _form(data, estimator, n_dims), [warm.moved(-data.shift)], ["warm start"]
+        return _going_on(estimator, rows, weights, n_dims, ws, *warm)
     known = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights
     chosen = draw_rows(known, ws.generator)
     few, few_weights = rows.take(chosen).double(), known[chosen]
@@ -73,6 +72,31 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
         return sample, form, models, names
     data = _data(rows, weights, estimator, n_dims, ws)
     return data, _form(data, estimator, n_dims), [model.moved(sample.shift - data.shift) for model in models], names
+
+
+def _going_on(estimator, rows, weights, n_dims, ws, model, before):
+    """Return what :func:`data_and_models` does, from a former model whose components have the dimensions `before`.
+
+    What the estimator asks for now, it learns from the responsibilities of that model.
+    """
+    if n_dims is None:
+        n_dims = _dims_now(estimator, rows, weights, ws, model, before)
+    data = _data(rows, weights, estimator, n_dims, ws)
+    form = _form(data, estimator, n_dims)
+    model = model.moved(-data.shift)
+    if n_dims != before or not (form.centred or bool((model.means == 0).all())):
+        about = model.means * form.centred
+        model = maximise(moments_by(data, partial(by_posterior, model), about, form)[0], form)
+    return data, form, [model], ["warm start"]
+
+
+def _dims_now(estimator, rows, weights, ws, model, before):
+    """Return the dimensions that the components of a former model have in (at most 5000 of) the rows."""
+    known = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights
+    chosen = draw_rows(known, ws.generator)
+    few, few_weights, _ = distinct(rows.take(chosen).double(), known[chosen])
+    sample, form, (model,), _ = _going_on(estimator, Rows(few), few_weights, before, ws, model, before)
+    return list(_with_own_dims(sample, form, [model], few, few_weights, estimator, ws)[1].n_dims)
 
 
 def _with_own_dims(sample, form, models, few, few_weights, estimator, ws):
