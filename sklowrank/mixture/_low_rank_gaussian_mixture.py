@@ -571,7 +571,7 @@ class LowRankGaussianMixture(
     def _steps(self, data, form, models, ws):
         """Return the solver, and the limits that it has of its own."""
         if self.solver == "em":
-            return race(data, models, form), {}
+            return race(data, models, form, tol=self.tol), {}
         law = (self.noise_log_mean, self.noise_log_std)
         schedule = Schedule(self.batch_size, self.learning_rate, self.max_steps, *law)
         steps = denoising_descent(data, models[0], form, schedule, ws.generator)

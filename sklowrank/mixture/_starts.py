@@ -24,7 +24,8 @@ from ._low_rank_gaussian import log_joint, n_parameters
 _ITERATIONS = 10  # of EM, after which starts are compared
 _ENOUGH_ROWS = 30  # of a cluster, to tell its dimension
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
-_RESTARTS = 20  # of K-subspaces, which finds large subspaces that overlap and misses small ones
+_RUNS = 3  # of k-means on the embedding of a graph
+_RESTARTS = 4, 20  # of K-subspaces: the more where subspaces overlap, which graphs miss; more than half of D in all
 
 
 def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
@@ -212,8 +213,9 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         found = sorted(dims_by_threshold(table, labels, n_components) for _, labels in starts)
         n_dims = [found[len(found) // 2]] * n_components
     if init in ("auto", "k-subspaces"):
+        restarts = _RESTARTS[init == "k-subspaces" or 2 * sum(n_dims) > X.shape[1]]
         labels = random_starts(
-            X, weights, n_components, n_dims, _RESTARTS, centred=centred, generator=generator, max_iter=50
+            X, weights, n_components, n_dims, restarts, centred=centred, generator=generator, max_iter=50
         )
         starts = [*(starts if init == "auto" else []), ("k-subspaces", labels)]
     return _distinct(starts), n_dims
@@ -223,7 +225,7 @@ def _spectral(name, unit, n_components, seed):
     """Return the spectral labels (n,) of the graph `name` of unit rows with different directions."""
     if len(unit) <= n_components + 1:
         return torch.arange(len(unit), device=unit.device) % n_components
-    labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed())
+    labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed(), n_init=_RUNS)
     return torch.from_numpy(labels).to(unit.device)
 
 
