@@ -12,6 +12,7 @@ import torch
 from .._core.graphs import spread
 
 _CLOSE = 1e-6  # of the spread of the rows: what float32 leaves of equal directions
+_ROUNDING = 16  # times eps
 
 
 class Directions(NamedTuple):
@@ -25,7 +26,8 @@ class Directions(NamedTuple):
 def distinct_directions(rows, *, negatives: bool = True) -> Directions:
     """Return which of the rows, a tensor or CSR (n, D), are distinct; with `negatives` a row equals its negative.
 
-    Rows are equal where their distance is at most 1e-6 times the root mean square distance of the rows from their mean.
+    Rows are equal where their distance is at most 1e-6 times the root mean square distance of the rows from their mean,
+    or rounding.
     Equal rows are neighbours in the order of a random projection, so that few pairs are compared.
     """
     n, D = rows.shape
@@ -34,7 +36,8 @@ def distinct_directions(rows, *, negatives: bool = True) -> Directions:
     p = torch.from_numpy(rows @ v.numpy()) if sp.issparse(rows) else rows @ v.to(device)
     sign = torch.where(p < 0, -1.0, 1.0).to(p) if negatives else torch.ones_like(p)
     p = p * sign
-    close = _CLOSE * _spread(rows, sign)
+    size, spread_of_rows = _size_and_spread(rows, sign)
+    close = max(_CLOSE * spread_of_rows, _ROUNDING * torch.finfo(p.dtype).eps * size)
     order = p.argsort(stable=True)
     gaps = p[order].diff() > close * float(v.norm())
     run = torch.zeros(n, dtype=torch.int64, device=device)
@@ -50,13 +53,14 @@ def distinct_directions(rows, *, negatives: bool = True) -> Directions:
     return Directions(first, place, sign * sign[equal])
 
 
-def _spread(rows, sign):
+def _size_and_spread(rows, sign):
+    """Return the root mean square of the lengths of rows with these signs, and of their distances from the mean."""
     n = rows.shape[0]
     if sp.issparse(rows):
         squares, mean = float(rows.power(2).sum()), torch.from_numpy(rows.T @ sign.numpy()) / n
     else:
         squares, mean = float(rows.square().sum()), rows.T @ sign / n
-    return max(squares / n - float(mean.square().sum()), 0.0) ** 0.5
+    return (squares / n) ** 0.5, max(squares / n - float(mean.square().sum()), 0.0) ** 0.5
 
 
 def _distances(rows, sign, a, b):

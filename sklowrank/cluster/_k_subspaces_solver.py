@@ -97,7 +97,8 @@ def descend(
 
     With `survivors`, so many of them go on after five iterations, those with the lowest inertia. The gap is the largest
     share of its inertia that a start still gains by giving rows to nearer flats. With `passes` the flats of an
-    iteration are not the best for their rows, but the former ones improved by so many passes of block power iteration.
+    iteration after the first are not the best for their rows, but the former ones after so many passes of block power
+    iteration.
     """
     if len(set(n_dims)) > 1:
         labels = torch.stack([matching_dims(X, weights, start, n_dims, centred=centred)[start] for start in labels])
@@ -106,11 +107,9 @@ def descend(
     means, bases, strengths = X.new_zeros(T, K, D), X.new_zeros(T, K, D, d), X.new_zeros(T, K, d)
     counts, inertia = X.new_zeros(T, K), X.new_full((T,), torch.inf)
     moving = torch.arange(T, device=X.device)
-    products = X @ X.T if passes is None and len(X) <= min(K * D, _MOST_GRAM_ROWS) else None
-    if passes is not None:
-        bases[:] = first_frames(X, d)
+    products = X @ X.T if len(X) <= min(K * D, _MOST_GRAM_ROWS) else None
     for number in count(1):
-        former = None if passes is None else (bases[moving], passes)
+        former = None if passes is None or number == 1 else (bases[moving], passes)
         fitted = fit_starts(X, weights, labels[moving], n_dims, centred=centred, products=products, former=former)
         means[moving], bases[moving], strengths[moving], counts[moving] = fitted
         found, distance, before = assign(X, weights, *fitted[:2], labels[moving], batch_size)
@@ -125,11 +124,6 @@ def descend(
             moving = moving[inertia[moving].argsort(dim=0, stable=True)[:survivors]]
         if not len(moving):
             return
-
-
-def first_frames(X, n_dims: int):
-    """Return the leading right singular vectors (D, n_dims) of all rows, from which power iteration starts."""
-    return leading(X, n_dims)[0]
 
 
 def share_of_fall(fall, before):

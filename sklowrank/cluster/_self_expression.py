@@ -166,19 +166,19 @@ def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_defau
 def conclude(estimator, ready: Ready, found: dict) -> None:
     """Set the fitted attributes; warn of fewer clusters than asked for, or of a graph that falls apart."""
     vars(estimator).update(found)
-    K, n_found = estimator.n_clusters, len(found["bases_"])
+    K, n_found, n_distinct = estimator.n_clusters, len(found["bases_"]), len(ready.directions.first)
     n_pieces, left_out = strong_pieces(unpack(found["_affinity"]), K)
     raised = [name for name in ("n_neighbors", "n_nonzero", "gamma") if hasattr(estimator, name)]
     denser = f"raise {' or '.join(raised)}" if raised else "take affinity='max'"
     if n_found < K:
-        n_distinct, n_components = len(ready.directions.first), found["n_components_graph_"]
+        n_components = found["n_components_graph_"]
         warn(
             f"The number of clusters found, {n_found}, is smaller than n_clusters={K}: the rows of X have {n_distinct} "
             f"distinct directions, which form {n_components} connected components of the graph. Lower n_clusters, "
             f"or {denser if n_distinct >= K else 'add rows'}.",
             ConvergenceWarning,
         )
-    elif left_out > _LEFT_OUT:
+    elif n_distinct > K and left_out > _LEFT_OUT:
         close = _share_of_close(ready.rows)
         cause = f"{close:.0%} of the rows have a nearly equal row, which dominates their codes. Merge such rows, or"
         warn(

@@ -286,7 +286,8 @@ def race(data: Data, models: Sequence[Model], form: Form, *, tol: float = 0.0) -
         fits = {place: next(run) for place, run in runs.items()}
         place = max(fits, key=lambda run: fits[run].bounds[-1])
         bound = fits[place].bounds[-1]
-        runs = {k: run for k, run in runs.items() if fits[k].bounds[-1] + _PATIENCE * fits[k].gap >= bound}
+        reach = {k: fit.bounds[-1] + _PATIENCE * max(fit.gap, 0.0) for k, fit in fits.items()}
+        runs = {k: run for k, run in runs.items() if reach[k] >= bound}
         gap = max(fits[k].gap for k in runs)
         yield Step(fits[place]._replace(gap=gap, place=place), gap, -bound)
 

@@ -562,8 +562,7 @@ class LowRankGaussianMixture(
         ):
             if now != before:
                 raise ValueError(
-                    f"{name}={now}, but the fit so far has {name}={before}. Set it back, or fit anew with "
-                    "warm_start=False."
+                    f"{name}={now}, but the fit so far has {before}. Set it back, or fit anew with warm_start=False."
                 )
         before = [U.shape[1] for U in self.bases_]
         return data_and_models(self, rows, weights, before if warm else n_dims, ws, warm=(self._model(ws), before))
