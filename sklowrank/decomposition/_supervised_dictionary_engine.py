@@ -17,8 +17,9 @@ from .._core.rows import Rows
 from .._core.warn import warn
 from .._core.workspace import is_remote, open_workspace
 from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
-from ._eliminated_codes import descend, polish, rebuilt
+from ._eliminated_codes import descend
 from ._lifted import project_and_descend
+from ._newton import polish, rebuilt
 from ._supervised_dictionary_data import csr, load_covariates, scaled
 from ._supervised_dictionary_objective import Task, Weights, leading
 
@@ -159,7 +160,7 @@ def finish(estimator, task, steps, attributes, *, options, X, y, ws):
     run = drive(estimator, steps, attributes=attributes, X=X, y=y)
     state = run.state
     if options.solver == "lbfgs" and run.converged:
-        state = polish(task, state, ws.generator)
+        state = polish(task, state, ws.generator, estimator.tol)
     vars(estimator).update(attributes(state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
 
