@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOp
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
+from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 __all__ = [
     "Interval",
@@ -23,6 +24,7 @@ __all__ = [
     "check_y",
     "cluster_qr",
     "get_column_indices",
+    "get_feature_names",
     "get_namespace",
     "get_namespace_and_device",
     "move_to",

@@ -20,7 +20,7 @@ from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights
 from ._eliminated_codes import descend
 from ._lifted import project_and_descend
 from ._newton import polish, rebuilt
-from ._supervised_dictionary_data import csr, load_covariates, scaled
+from ._supervised_dictionary_data import check_covariate_names, csr, load_covariates, scaled
 from ._supervised_dictionary_objective import Task, Weights, leading
 
 CONSTRAINTS = {
@@ -161,7 +161,9 @@ def finish(estimator, task, steps, attributes, *, options, X, y, ws):
     state = run.state
     if options.solver == "lbfgs" and run.converged:
         state = polish(task, state, ws.generator, estimator.tol)
-    vars(estimator).update(attributes(state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
+    found = attributes(state)
+    vars(estimator).pop("covariate_names_in_", None)  # of a former fit
+    vars(estimator).update(found, n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
 
 def _start(task, n_components, options, ws):
@@ -251,6 +253,7 @@ def features_of(model, X, ws):
 
 def scores_of(model, X, covariates, ws):
     """Return the scores (n, width) of validated rows X beside covariates, both as the user gave them."""
+    check_covariate_names(model, covariates)
     X, covariates = load_covariates(X, _places(model, ws), covariates, ws, model.covariate_coef_.shape[1])
     read = filtered(model, X, ws) if model.model == "filter" else codes_of(model, X, ws)
     linear = covariates @ ws.load(model.covariate_coef_).T + ws.load(model.intercept_)
