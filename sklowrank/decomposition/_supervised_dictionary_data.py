@@ -167,7 +167,7 @@ def check_covariate_names(model, covariates):
 def scaled(X, covariates, sample_weight, *, center, fit_intercept, keep, ws):
     """Return rows of mean square length one and covariates of variance one, rows of weight zero left out beforehand.
 
-    With `keep` the scaled rows are kept in memory, however large they are.
+    All are in the precision of `ws`, whatever that of X: what the last digits are bought with is float64. With `keep` the scaled rows are kept in memory, however large they are.
     """
     total = float(sample_weight.sum())
     v = sample_weight / total
@@ -212,7 +212,7 @@ def _sum_of_squares(size, mean, X, v):
 
 
 def _scaled_block(size, mean, unit, X):
-    return (X / size).sub_(mean).div_(unit)
+    return (X.to(mean.dtype) / size).sub_(mean).div_(unit)
 
 
 def _dense_block(scale, X):
@@ -221,13 +221,13 @@ def _dense_block(scale, X):
 
 def _sparse_table(X, v, center, ws):
     size = float(abs(X.data).max(initial=0.0)) or 1.0
-    X = sp.csr_matrix((X.data / X.dtype.type(size), X.indices, X.indptr), shape=X.shape)
+    X = sp.csr_matrix((X.data.astype(np.float64) / size, X.indices, X.indptr), shape=X.shape)
     weights = v.cpu().numpy()
-    mean = X.T.astype(np.float64) @ weights if center else np.zeros(X.shape[1])
+    mean = X.T @ weights if center else np.zeros(X.shape[1])
     squares = float(X.multiply(X).sum(axis=1).A1 @ weights - mean @ mean)
     unit = max(squares, 0.0) ** 0.5 or 1.0
-    X.data /= X.dtype.type(unit)
-    shift = ws.load((mean / unit).astype(X.dtype)) if center else None
+    X.data /= unit
+    shift = ws.load(mean / unit) if center else None
     rows = SparseRows(Sparse(csr(X, ws), csr(X.T.tocsr(), ws), shift))
     return Table(rows, v.to(ws.dtype)), torch.from_numpy(mean * size).to(ws.device), unit * size, float(squares > 0)
 

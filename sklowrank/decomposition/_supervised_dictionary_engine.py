@@ -118,13 +118,12 @@ def learn(
     n_components = count_components(estimator, X.shape)
     keep = options.solver == "bcd"  # which multiplies with all rows at once
     forms = {"center": options.center, "fit_intercept": estimator.fit_intercept, "keep": keep}
-    data = scaled(X, covariates, sample_weight, **forms, ws=ws)
+    data = scaled(X, covariates, sample_weight, **forms, ws=ws.exact())
     loss_weights = sample_weight / data.total * (1 if class_factor is None else class_factor)
     ridges = loss.ridge * _COVARIATE_RIDGE / (estimator.C * data.total) / data.covariate_scale**2
     if estimator.fit_intercept:
         ridges = torch.cat([ridges.new_zeros(1), ridges])
     ridge = loss.ridge / (estimator.C * data.total) / data.unit / data.unit
-    targets, loss_weights = targets.to(ws.dtype), loss_weights.to(ws.dtype)
     task = Task(data.table, data.Z, targets, loss_weights, loss, float(estimator.xi), ridge, ridges, data.squares)
     W = _start(task, n_components, options, ws)
 
