@@ -1,4 +1,4 @@
-"""Supervised dictionary learning, codes eliminated: L-BFGS on dictionary and weights.
+"""Supervised dictionary learning, codes eliminated: L-BFGS and Newton's method on dictionary and weights.
 
 For a given dictionary the best codes are those of least squares, so only the dictionary, its weights and those of the
 covariates are left as unknowns (variable projection).
@@ -7,21 +7,21 @@ covariates are left as unknowns (variable projection).
 import torch
 
 from .._core.iterate import Step
-from ._newton import flat, rebuilt, shaped
+from ._newton import approach, flat, shaped
 from ._supervised_dictionary_objective import objective
 
-_REBUILT = 50  # iterations between two exact dictionaries for the weights as they are
+_FIRST = 50  # iterations of L-BFGS, which come near to a minimum from anywhere
 _WINDOW = 4  # iterations over which the decrease is looked at
 
 
 def descend(task, start, generator):
-    """Yield weights and objective after each iteration of L-BFGS."""
-    values = []
-    while True:
-        for weights, value in _quasi_newton(task, start, _REBUILT):
-            values.append(value)
-            yield Step(weights, relative_decrease(values), value)
-        start = rebuilt(task, weights, generator)
+    """Yield weights and objective after each iteration, of L-BFGS at first, then of Newton's method."""
+    values, near = [], start
+    for near, value in _quasi_newton(task, start, _FIRST):
+        values.append(value)
+        yield Step(near, relative_decrease(values), value)
+    for weights, value, gap in approach(task, near, generator):
+        yield Step(weights, gap, float(value))
 
 
 def relative_decrease(values):

@@ -1,10 +1,11 @@
-"""Newton's method for the last digits of a dictionary whose codes are eliminated.
+"""Newton's method for a dictionary whose codes are eliminated, from near a minimum to its last digits.
 
 The equations of a step are solved by conjugate gradients, as far as the gradient is worth it (inexact Newton), and
 preconditioned by the Hessian that all rows would give if the loss had one curvature for all of them.
 """
 
 from functools import partial
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
@@ -21,11 +22,15 @@ from ._supervised_dictionary_objective import (
     objective,
 )
 
-_STEPS = 20  # of Newton's method, at most
+_STEPS = 20  # of Newton's method for the last digits, at most
+_REBUILT = 10  # steps between two exact dictionaries for the weights as they are
+_HALVINGS = 15  # of a step, at most
+_SLOPE = 1e-3  # share of the promised decrease that a step has to keep
+_LAST = 1e-9  # gap from which on the gradient says what the objective is too coarse for
 _PRODUCTS = 200  # with the Hessian for one of them, at most
 _FORCING = 0.1  # residual of the equations, as a share of the gradient, at most
 _AXES = 50  # principal axes that the preconditioner tells apart where there are many columns
-_FLAT = 1e-3  # curvature below this share of what the preconditioner expects is none
+_FLAT = 1e-5  # curvature below this share of what the preconditioner expects is none
 _FLOOR = 1e-3  # of the curvatures along an axis, as a share of their largest
 
 
@@ -37,29 +42,43 @@ class Axes(NamedTuple):
     rest: float  # mean square along each other direction
 
 
+def approach(task, weights, generator):
+    """Yield weights, objective and gap after each step of Newton's method; end where rounding lets no step do better.
+
+    The gap is the share of the objective that the step was to take away.
+    """
+    noise = 10 * torch.finfo(task.table.weights.dtype).eps
+    for i in count():
+        if i % _REBUILT == 0:
+            weights = rebuilt(task, weights, generator)
+            axes, forcing = principal_axes(task, weights.W, generator), _FORCING
+            value, gradient = objective(task, weights)
+        step, worth = newton_step(task, weights, gradient, axes, forcing)
+        gap = worth / float(value.abs().clamp(min=torch.finfo(value.dtype).tiny))
+        for halvings in range(_HALVINGS):
+            length = 0.5**halvings
+            there = _orthonormal(shaped(flat(weights) - length * step, weights))
+            value_there, gradient_there = objective(task, there)
+            nearer = float(flat(gradient_there).norm() / flat(gradient).norm())
+            needed = max(_SLOPE * length * worth, noise * float(value.abs()))
+            if value - value_there > needed or (gap < _LAST and nearer < 0.5):
+                break
+        else:
+            return
+        weights, value, gradient, forcing = there, value_there, gradient_there, min(_FORCING, nearer)
+        yield weights, value, gap
+
+
 def polish(task, weights, generator, tol):
     """Return the minimum near to weights: the next step would lower the objective by a share of about tol² at most.
 
     Where the objective no longer changes, its gradient still does: this buys the last digits.
     """
-    weights = rebuilt(task, weights, generator)
-    axes = principal_axes(task, weights.W, generator)
-    value, gradient = objective(task, weights)
-    forcing, noise = _FORCING, 10 * torch.finfo(task.table.weights.dtype).eps
-    for _ in range(_STEPS):
-        step, worth = newton_step(task, weights, gradient, axes, forcing)
-        for length in (1.0, 0.5, 0.25, 0.125, 0.0625):
-            there = _orthonormal(shaped(flat(weights) - length * step, weights))
-            value_there, gradient_there = objective(task, there)
-            nearer = float(flat(gradient_there).norm() / flat(gradient).norm())
-            if nearer < 0.5 or value_there < value - noise * value.abs():
-                break
-        else:
+    best = weights
+    for best, _, gap in islice(approach(task, weights, generator), _STEPS):
+        if gap <= 0.01 * tol**2:
             break
-        weights, value, gradient, forcing = there, value_there, gradient_there, min(_FORCING, nearer)
-        if worth <= 0.01 * tol**2 * float(value.abs()):
-            break
-    return weights
+    return best
 
 
 def rebuilt(task, weights, generator):

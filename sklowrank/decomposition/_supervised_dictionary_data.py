@@ -167,7 +167,8 @@ def check_covariate_names(model, covariates):
 def scaled(X, covariates, sample_weight, *, center, fit_intercept, keep, ws):
     """Return rows of mean square length one and covariates of variance one, rows of weight zero left out beforehand.
 
-    All are in the precision of `ws`, whatever that of X: what the last digits are bought with is float64. With `keep` the scaled rows are kept in memory, however large they are.
+    All are in the precision of `ws`, whatever that of X. With `keep` the scaled rows are kept in memory, however large
+    they are.
     """
     total = float(sample_weight.sum())
     v = sample_weight / total
