@@ -15,7 +15,6 @@ from ._supervised_dictionary_objective import (
     DENSE_EIGEN,
     Weights,
     curve,
-    curve_term,
     dictionary_for,
     fit_term,
     loss_curvature,
@@ -96,9 +95,10 @@ def _orthonormal(weights):
 def newton_step(task, weights, gradient, axes, forcing):
     """Return the step that Newton's method takes back, as a vector, and by how much it should lower the objective."""
     W, B, gamma = weights
-    by_A = fit_term(task, W @ B, gamma)[1]
-    predictions, *curvature = loss_curvature(task, weights)
-    precondition = preconditioner(task, weights, axes, *curvature)
+    by_A, SW = fit_term(task, W @ B, gamma)[1], task.table.gram_times(W)
+    F, predictions, *curvature = loss_curvature(task, weights)
+    bend = partial(curve, task, weights, F, predictions, by_A, SW)
+    precondition = preconditioner(task, weights, axes, SW, *curvature)
 
     def level(direction):  # leave out what only turns the dictionary within its span: B does that, too
         return direction._replace(W=direction.W - W @ (W.T @ direction.W))
@@ -106,7 +106,6 @@ def newton_step(task, weights, gradient, axes, forcing):
     def within(function, vector):
         return flat(level(function(level(shaped(vector, weights)))))
 
-    bend = partial(curve, task, weights, by_A, partial(curve_term, task, predictions))
     gradient = flat(level(gradient))
     step = conjugate_gradients(partial(within, bend), partial(within, precondition), gradient, tol=forcing)
     return step, float(gradient @ step) / 2
@@ -132,7 +131,7 @@ def principal_axes(task, W, generator):
     return Axes(U, e, max(0.0, left) / max(1, p - k - W.shape[1]))
 
 
-def preconditioner(task, weights, axes, curvature, moments):
+def preconditioner(task, weights, axes, SW, curvature, moments):
     """Return the inverse of an approximate Hessian of the objective, as a function of directions.
 
     Each row has the same `curvature` (width, width) of the loss. Dictionary and weights are then not coupled, the
@@ -142,7 +141,7 @@ def preconditioner(task, weights, axes, curvature, moments):
     W, B, _ = weights
     r, eye = len(B), torch.eye(len(B), dtype=B.dtype, device=B.device)
     bent = B @ curvature @ B.T - 2 * task.xi * eye
-    level = task.ridge * B @ B.T + 2 * task.xi * W.T @ task.table.gram_times(W)
+    level = task.ridge * B @ B.T + 2 * task.xi * W.T @ SW
     squares = torch.cat([axes.squares, axes.squares.new_tensor([axes.rest])])
     e, V = torch.linalg.eigh(squares[:, None, None] * bent + level)
     e = e.abs()

@@ -194,34 +194,52 @@ def _fit_sums_through_codes(loss, unknowns, block, Z, targets, weights):
 
 
 def loss_curvature(task, weights):
-    """Return predictions (n, width), the mean curvature of the loss (width, width) and the moments (r + q, r + q).
+    """Return what is known of the rows at some weights, and the mean curvature of the loss (width, width).
 
-    The moments are those of X @ W and Z under the weights of the loss, which the mean curvature is taken over, too.
+    That are X @ W (n, r), predictions (n, width), and the moments (r + q, r + q) of X @ W and Z under the weights of
+    the loss, which the mean curvature is taken over, too.
     """
-    W, B, gamma = weights
-    predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, W, B, gamma))
-    return torch.cat(predictions), curvature, moments / total
+    F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
+    return torch.cat(F), torch.cat(predictions), curvature, moments / total
 
 
-def _curvature_sums(loss, W, B, gamma, block, Z, targets, weights):
-    F = block.times(W)
-    predictions = loss.link(F @ B.to(Z.dtype) + Z @ gamma.to(Z.dtype))
-    units = torch.eye(B.shape[1], dtype=Z.dtype, device=Z.device)
+def _curvature_sums(loss, unknowns, block, Z, targets, weights):
+    F = block.times(unknowns.W)
+    predictions = loss.link(F @ unknowns.B.to(Z.dtype) + Z @ unknowns.gamma.to(Z.dtype))
+    units = torch.eye(predictions.shape[1], dtype=Z.dtype, device=Z.device)
     curvature = torch.stack([weights @ loss.curve(predictions, unit.expand_as(predictions)) for unit in units])
     beside = torch.cat([F, Z], 1)
     moments = beside.T @ (weights[:, None] * beside)
-    return [predictions], curvature.double(), moments.double(), weights.sum().double()
+    return [F], [predictions], curvature.double(), moments.double(), weights.sum().double()
 
 
-def curve_term(task, predictions, dA, dgamma):
-    """Return the Hessian of :func:`fit_term`, where the predictions are as given, times the direction (dA, dgamma)."""
-    by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, dA, dgamma), predictions)
-    return by_A + task.ridge * dA, by_gamma + task.ridges[:, None] * dgamma
+def curve_term(task, weights, F, predictions, direction):
+    """Return the Gauss-Newton product of the fit term with a direction of W, B and gamma; F is X @ W.
+
+    It is the Hessian by A and gamma, between the Jacobian of A = W B and its transpose.
+    """
+    (W, B, _), (dW, dB, dgamma) = weights, direction
+    dA = dW @ B + W @ dB
+    if B.shape[1] > len(B):
+        through = partial(_curve_sums_through_codes, task.loss, B, direction)
+        by_W, by_B, by_gamma = task.gather(through, F, predictions)
+    else:
+        by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, dA, dgamma), predictions)
+        by_W, by_B = by_A @ B.T, W.T @ by_A
+    by_W, by_B = by_W + task.ridge * dA @ B.T, by_B + task.ridge * W.T @ dA
+    return Weights(by_W, by_B, by_gamma + task.ridges[:, None] * dgamma)
 
 
 def _curve_sums(loss, dA, dgamma, block, Z, targets, weights, predictions):
     curved = weights[:, None] * loss.curve(predictions, block.times(dA) + Z @ dgamma.to(Z.dtype))
     return block.turned_times(curved), (Z.T @ curved).double()
+
+
+def _curve_sums_through_codes(loss, B, direction, block, Z, targets, weights, F, predictions):
+    dW, dB, dgamma = direction
+    B, dB = B.to(Z.dtype), dB.to(Z.dtype)
+    curved = weights[:, None] * loss.curve(predictions, block.times(dW) @ B + F @ dB + Z @ dgamma.to(Z.dtype))
+    return block.turned_times(curved @ B.T), (F.T @ curved).double(), (Z.T @ curved).double()
 
 
 def explained(W, SW):
@@ -270,15 +288,15 @@ def _hessian_sums(loss, A, gamma, block, Z, targets, weights):
     return (H,)
 
 
-def curve(task, weights, by_A, curve_fit, direction):
+def curve(task, weights, F, predictions, by_A, SW, direction):
     """Return the Hessian of :func:`objective` times a direction, where W is orthonormal.
 
-    `by_A` is the gradient of the fit term by A, `curve_fit` maps a direction of (A, gamma) to its Hessian times that.
+    F is X @ W, `by_A` the gradient of the fit term by A, SW the second moment of X times W.
     """
-    (W, B, _), (dW, dB, dgamma) = weights, direction
-    dby_A, dby_gamma = curve_fit(dW @ B + W @ dB, dgamma)
-    bent = curve_explained(W, dW, *task.table.gram_times(torch.cat([W, dW], 1)).chunk(2, 1))
-    return Weights(dby_A @ B.T + by_A @ dB.T - task.xi * bent, dW.T @ by_A + W.T @ dby_A, dby_gamma)
+    (W, _, _), (dW, dB, _) = weights, direction
+    bent = curve_term(task, weights, F, predictions, direction)
+    by_W = bent.W + by_A @ dB.T - task.xi * curve_explained(W, dW, SW, task.table.gram_times(dW))
+    return bent._replace(W=by_W, B=bent.B + dW.T @ by_A)
 
 
 def curve_explained(W, dW, SW, SdW):

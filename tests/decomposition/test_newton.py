@@ -13,7 +13,7 @@ from sklearn.preprocessing import scale
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
 from sklowrank.decomposition import _newton as newton
 from sklowrank.decomposition import _supervised_dictionary_engine as engine
-from sklowrank.decomposition._supervised_dictionary_objective import objective
+from sklowrank.decomposition._supervised_dictionary_objective import curve, fit_term, objective
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 
@@ -64,13 +64,12 @@ def watched(monkeypatch):
         seen.update(task=task, start=newton.rebuilt(task, weights, generator))
         return seen["end"]
 
-    def curve(*args):
+    def counted(*args):
         seen["products"] += 1
-        return of_newton(*args)
+        return curve(*args)
 
-    of_newton = newton.curve
     monkeypatch.setattr(engine, "polish", polish)
-    monkeypatch.setattr(newton, "curve", curve)
+    monkeypatch.setattr(newton, "curve", counted)
     return seen
 
 
@@ -145,14 +144,33 @@ def test_numbers_and_covariates_are_polished_as_classes_are(watched):
     assert steepness(watched["task"], watched["end"]) < 1e-9
 
 
+@pytest.mark.parametrize("r", [2, 5], ids=["more classes than components", "fewer"])
+def test_the_hessian_is_the_derivative_of_the_gradient(r, watched):
+    """Central differences of step 1e-6: off by about 1e-12 for the curvature of the gradient, 1e-10 for rounding."""
+    X, y = wide()
+    Z = np.random.default_rng(1).normal(size=(len(X), 2))
+    SupervisedDictionaryLearning(r, random_state=0, tol=1e-2).fit(X, y, covariates=Z)
+    task, weights = watched["task"], watched["end"]
+    generator = torch.Generator().manual_seed(0)
+    direction = newton.shaped(
+        torch.randn(newton.flat(weights).shape, generator=generator, dtype=torch.float64), weights
+    )
+    ends = [newton.shaped(newton.flat(weights) + s * newton.flat(direction), weights) for s in (1e-6, -1e-6)]
+    slopes = [newton.flat(objective(task, end)[1]) for end in ends]
+    by_A, SW = fit_term(task, weights.W @ weights.B, weights.gamma)[1], task.table.gram_times(weights.W)
+    F, predictions, *_ = newton.loss_curvature(task, weights)
+    product = newton.flat(curve(task, weights, F, predictions, by_A, SW, direction))
+    assert torch.allclose(product, (slopes[0] - slopes[1]) / 2e-6, rtol=1e-5, atol=1e-7)
+
+
 def test_the_preconditioner_is_the_inverse_hessian_where_the_loss_has_one_curvature(watched):
     """Squared loss, no weight on the codes: nothing couples dictionary and weights, and principal axes are exact."""
     X = scale(wide()[0])
     SupervisedDictionaryRegressor(2, random_state=0, xi=1.0).fit(X, np.ones(len(X)))
     task, weights = watched["task"], watched["end"]
     axes = newton.principal_axes(task, weights.W, None)
-    _, *curvature = newton.loss_curvature(task, weights)
-    inverse = newton.preconditioner(task, weights, axes, *curvature)
+    _, _, *curvature = newton.loss_curvature(task, weights)
+    inverse = newton.preconditioner(task, weights, axes, task.table.gram_times(weights.W), *curvature)
     generator = torch.Generator().manual_seed(0)
     dB = torch.randn(weights.B.shape, generator=generator, dtype=torch.float64)
     direction = weights._replace(W=0 * weights.W, B=dB, gamma=0 * weights.gamma)
