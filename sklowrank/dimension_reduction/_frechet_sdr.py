@@ -9,7 +9,7 @@ from sklearn.callback import CallbackSupportMixin
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.iterate import drive
-from .._core.nets import Randomness, as_numpy, build_trunk, split_params, width_of
+from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
 from .._core.warn import warn
@@ -268,6 +268,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @in_plain_modes
     def fit(self, X, y):
         """Train the networks and average them.
 
@@ -300,9 +301,9 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         known = {**stored_balls(features, y, ws), **self._standardization(X, ws)}
         known["_activation"] = self.activation if self.module is None else None
         n_components, n_outputs = self._width(features.targets.shape[1])
-        randomness = Randomness(ws.generator, ws.device)
+        randomness = Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
         with randomness.lent():
-            nets = self._networks(X.shape[1], n_outputs).to(ws.device)
+            nets = self._networks(X.shape[1], n_outputs, randomness.layers).to(ws.device)
         split, n_epochs = self._split(X.shape[0], n_outputs, ws)
         rows, plan = self._rows(X, known, ws), self._plan(split, features, n_outputs, n_epochs)
 
@@ -312,7 +313,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             found = average(outputs_of(twin, rows), features.targets, split, n_components, self.whiten)
             return known | _attributes(state, found, features.basis, ws)
 
-        steps = training(nets, rows.float(), features.targets, split, plan, randomness, ws.generator)
+        steps = training(nets, rows.float(), features.targets, split, plan, randomness)
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         fitted = attributes(run.state)
         vars(self).pop("landmark_objects_", None)  # of a former fit
@@ -320,6 +321,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         self.n_iter_, self.loss_curve_ = run.n_iter, run.loss_curve
         return self
 
+    @in_plain_modes
     def transform(self, X):
         """Return the features of each row.
 
@@ -354,6 +356,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         """
         return float(self.explained_dependence(X, y).sum())
 
+    @in_plain_modes
     def explained_dependence(self, X, y):
         """Return what each component adds to the score.
 
@@ -408,31 +411,33 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             return n_components, n_components
         return self.n_components, min(_OUTPUTS_OF_SHARE, n_targets)
 
-    def _networks(self, n_features, n_outputs):
-        """Return fresh networks; draw under `Randomness.lent`."""
+    def _networks(self, n_features, n_outputs, generator):
+        """Return fresh networks; the user's own ones draw under `Randomness.lent`."""
         sizes = list(self.hidden_layer_sizes)
         if self.module is None:
             if sizes and min(sizes) < 1:
                 raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes} has an empty layer.")
-            return SideBySide(self.n_estimators, n_features, sizes, n_outputs, self.activation, self.dropout)
-        return self._own_networks(self.n_estimators, n_features, n_outputs)
+            shape = self.n_estimators, n_features, sizes, n_outputs
+            return SideBySide(*shape, self.activation, self.dropout, generator)
+        return self._own_networks(self.n_estimators, n_features, n_outputs, generator)
 
-    def _own_networks(self, count, n_features, n_outputs):
+    def _own_networks(self, count, n_features, n_outputs, generator):
         params = split_params(self.net_params)[0]
-        trunks = [build_trunk(self.module, params, n_features, ()) for _ in range(count)]
-        return OneByOne(trunks, width_of(trunks[0], n_features), n_outputs)
+        trunks = [build_trunk(self.module, params, n_features, (), generator) for _ in range(count)]
+        return OneByOne(trunks, width_of(trunks[0], n_features), n_outputs, generator)
 
     def _fitted_networks(self):
         """Return the fitted networks, whatever the parameters have become since."""
         count = len(self.weights_)
         n_outputs = self.rotation_.shape[0] // count
         parts = [{k: torch.from_numpy(v.copy()) for k, v in weights.items()} for weights in self.weights_]
-        with Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu")).lent():
-            if self._activation is None:
-                nets = self._own_networks(count, self.n_features_in_, n_outputs)
-            else:
-                sizes = [W.shape[1] for name, W in parts[0].items() if name.startswith("weights")][:-1]
-                nets = SideBySide(count, self.n_features_in_, sizes, n_outputs, self._activation, 0.0)
+        if self._activation is not None:
+            sizes = [W.shape[1] for name, W in parts[0].items() if name.startswith("weights")][:-1]
+            nets = SideBySide(count, self.n_features_in_, sizes, n_outputs, self._activation, 0.0, None)
+        else:
+            fixed = Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=True)
+            with fixed.lent():
+                nets = self._own_networks(count, self.n_features_in_, n_outputs, None)
         nets.load_parts(parts)
         return nets
 
@@ -466,6 +471,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             net_params=net_params,
+            verbose=self.verbose,
         )
 
 

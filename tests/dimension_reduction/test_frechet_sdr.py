@@ -15,7 +15,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from sklowrank._core.nets import Randomness
 from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import FrechetSDR
 from sklowrank.dimension_reduction._frechet_sdr_solver import (
@@ -58,7 +57,7 @@ def located():
 
 def plan(**params):
     defaults = {"constraint": "whiten", "alpha": 0.1, "variance": 0.5, "batch_size": 64, "max_iter": 5, "patience": 2}
-    return Plan(**{**defaults, "learning_rate": 1e-3, "weight_decay": 0.0, "net_params": {}, **params})
+    return Plan(**{**defaults, "learning_rate": 1e-3, "weight_decay": 0.0, "net_params": {}, "verbose": 0, **params})
 
 
 def test_objectives_are_those_of_the_formulas():
@@ -86,8 +85,7 @@ def test_outputs_that_do_not_vary_have_finite_gradients():
 
 
 def test_networks_side_by_side_are_those_one_by_one():
-    with Randomness(torch.Generator().manual_seed(0), torch.device("cpu")).lent():
-        nets = SideBySide(3, 4, (8, 5), 2, "tanh", 0.5)
+    nets = SideBySide(3, 4, (8, 5), 2, "tanh", 0.5, torch.Generator().manual_seed(0))
     parts, single = nets.parts(), []
     for part in parts:
         layers = [torch.nn.Linear(a, b) for a, b in ((4, 8), (8, 5), (5, 2))]
@@ -98,7 +96,7 @@ def test_networks_side_by_side_are_those_one_by_one():
     with torch.inference_mode():
         expected = torch.cat([net(X) + X @ part["straight"] for net, part in zip(single, parts)], 1)
     assert torch.allclose(outputs_of(nets, X).float(), expected, atol=1e-5)
-    twin = OneByOne([net[:4] for net in single], 5, 2)
+    twin = OneByOne([net[:4] for net in single], 5, 2, None)
     twin.load_parts([torch.nn.Sequential(net[:4], net[4]).state_dict() for net in single])
     with torch.inference_mode():
         assert torch.allclose(outputs_of(twin, X).float(), torch.cat([net(X) for net in single], 1), atol=1e-5)
