@@ -261,9 +261,9 @@ def test_given_distances_keep_their_columns_when_rows_are_split():
     assert not hasattr(
         sdr.set_params(metric="euclidean").fit(X, y).set_params(metric="precomputed").fit(X, D), "landmark_objects_"
     )
-    assert sdr.landmarks_.max() == 39
-    with pytest.raises(ValueError, match="y has distances to 20 objects, but those to 40 at least are needed"):
-        sdr.score(X, D[:, :20])
+    assert len(sdr.landmarks_) == 10
+    with pytest.raises(ValueError, match="y has distances to 39 objects, but fit has seen those to 40"):
+        sdr.score(X, D[:, :39])
 
 
 @pytest.mark.parametrize(
@@ -286,8 +286,11 @@ def test_bad_responses(y, metric, text):
 
 def test_new_responses_must_be_of_the_same_kind(located):
     sdr, X, *_ = located
-    with pytest.raises(ValueError, match=r"shape \(7,\) cannot be compared with those of shape \(50,\)"):
-        sdr.score(X[:5], np.ones((5, 7)))
+    pairs = FrechetSDR(1, **QUICK).fit(X, X[:, :2])
+    with pytest.raises(ValueError, match=r"shape \(7,\) cannot be compared with those of shape \(2,\)"):
+        pairs.score(X[:5], np.ones((5, 7)))
+    with pytest.raises(ValueError, match="Samples of 2 numbers each cannot be compared with those of 1 that fit"):
+        sdr.score(X[:5], np.ones((5, 7, 2)))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         sdr.score(X[:5], np.ones((4, 50)))
 
