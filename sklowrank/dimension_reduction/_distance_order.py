@@ -15,6 +15,7 @@ from ._metric_spaces import TIE, distances, distances_from_mean
 _CELLS = 64
 _ALL_PAIRS = 400  # points, up to which a function of the user is called for all pairs
 _LEVELS = (0.5, 0.25, 0.75, 0.1, 0.9, 1.0)  # of the distances by which columns of given ones are put in order
+_KEYS = 4  # distances by which the rows of a cell are put in order
 _COLUMNS = 8  # of given distances, by which rows are put in order
 
 
@@ -58,7 +59,7 @@ def order_of_columns(D, weight: np.ndarray) -> np.ndarray:
     else:
         at = np.searchsorted(np.arange(1, len(D) + 1), np.array(_LEVELS) * len(D) * (1 - TIE))
         quantiles = np.partition(D, at, axis=0)[at].T
-    return _sorted(list(quantiles.T), np.arange(D.shape[1]))
+    return _sorted([*quantiles.T, np.arange(D.shape[1])])
 
 
 def _quantiles(column, weight):
@@ -73,7 +74,7 @@ def _ordered(points, mass, metric, tie_break):
         return np.argsort(tie_break)
     if metric == "precomputed":
         D = points.cpu().numpy()
-        return _sorted(list(D[:, order_of_columns(D, mass)[:_COLUMNS]].T), tie_break)
+        return _sorted([*D[:, order_of_columns(D, mass)[:_COLUMNS]].T, tie_break])
     start, distance = _start(points, mass, metric, tie_break)
     return np.concatenate(list(_cells(np.arange(n), [start], _CELLS, mass, distance, tie_break)))
 
@@ -100,32 +101,34 @@ def _start(points, mass, metric, tie_break) -> tuple[np.ndarray, Callable]:
 def _cells(rows, keys: list[np.ndarray], count: int, mass, distance, tie_break):
     """Yield rows in cells of equal mass, halved again and again along their longest extent.
 
-    One end of a cell is the row farthest from the row that is farthest by the distances of the cell before.
+    One end of a cell is the row farthest from the row that is farthest by the last of the distances in `keys`. Ties are
+    broken by the distances before, by the mass of a row, at last by `tie_break`.
     """
     if len(rows) < 2 or count < 2:
         yield rows
         return
-    far = rows[_sorted(keys, tie_break[rows])[-1]]
-    from_far = distance(rows, far)
-    end = rows[_sorted([from_far, *keys], tie_break[rows])[-1]]
-    from_end = distance(rows, end)
-    order = _sorted([from_end, from_far], tie_break[rows])
+    last = [mass[rows], tie_break[rows]]
+    from_far = distance(rows, rows[_sorted([*keys, *last])[-1]])
+    keys = [from_far, *keys]
+    from_end = distance(rows, rows[_sorted([*keys, *last])[-1]])
+    keys = [from_end, *keys][:_KEYS]
+    order = _sorted([*keys, *last])
     cumulated = np.cumsum(mass[rows[order]])
     cut = int(np.searchsorted(cumulated, cumulated[-1] / 2 * (1 + TIE), side="right"))
     cut = min(max(cut, 1), len(rows) - 1)
     for part in (order[:cut], order[cut:]):
-        yield from _cells(rows[part], [from_end[part], from_far[part]], count // 2, mass, distance, tie_break)
+        yield from _cells(rows[part], [key[part] for key in keys], count // 2, mass, distance, tie_break)
 
 
-def _sorted(keys: list[Any], tie_break):
-    """Return the order by the first key, where it is tied up to rounding by the next one, at last by `tie_break`."""
+def _sorted(keys: list[Any]) -> np.ndarray:
+    """Return the order by the first key, where it is tied up to rounding by the next one, and so on."""
     ranks = []
     for key in keys:
         order = np.argsort(key, kind="stable")
-        steps = np.diff(key[order]) > TIE * max(float(np.abs(key).max()), np.finfo(np.float64).tiny)
+        steps = np.diff(key[order]) > TIE * np.abs(key).max(initial=0)
         rank = np.empty(len(key), dtype=np.int64)
         rank[order] = np.r_[0, np.cumsum(steps)]
-        if not ranks and steps.all():
-            return order
         ranks.append(rank)
-    return np.lexsort([tie_break, *ranks[::-1]])
+        if steps.all():
+            break
+    return np.lexsort(ranks[::-1])

@@ -125,10 +125,20 @@ def distances(points, centres, metric):
 
 
 def distances_from_mean(points: torch.Tensor, weight: np.ndarray, metric: str) -> torch.Tensor:
-    """Return the distances (n,) of points from their weighted mean, on the sphere straight through space."""
+    """Return the distances (n,) of points from a weighted mean that moves with the isometries of the space.
+
+    On the sphere they are straight through space. Matrices have the geometric mean of the arithmetic and the harmonic
+    mean, which inversion keeps.
+    """
     share = torch.from_numpy(weight / weight.sum()).to(points.device)
-    mean = torch.tensordot(share, points, dims=1)[None]
-    return distances(points, mean, "euclidean" if metric == "sphere" else metric)[:, 0]
+    mean = torch.tensordot(share, points, dims=1)
+    if metric == "spd_affine":
+        L = torch.linalg.cholesky(mean)
+        precision = L.T @ torch.tensordot(share, torch.linalg.inv(points), dims=1) @ L
+        e, V = torch.linalg.eigh((precision + precision.T) / 2)
+        mean = L @ (V * e.rsqrt()) @ V.T @ L.T
+        mean = (mean + mean.T) / 2
+    return distances(points, mean[None], "euclidean" if metric == "sphere" else metric)[:, 0]
 
 
 def as_objects(y) -> np.ndarray:
