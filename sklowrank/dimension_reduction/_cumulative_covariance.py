@@ -10,8 +10,9 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import Interval, StrOptions, validate_params
 from .._core.validation import on_host
 from .._core.workspace import open_workspace
-from ._metric_spaces import NAMES, TIE, distances, points_of, resolve_metric
+from ._metric_spaces import NAMES, distances, points_of, resolve_metric
 
+_TIE = 1e-13  # relative difference up to which two distances are equal but for rounding
 _N_THRESHOLDS = 16  # radii of the balls around a landmark
 _OF_NUMBERS = ("euclidean", "manhattan", "cityblock", "chebyshev", "sqeuclidean", "frobenius", "wasserstein")
 _PAIRS, _CENTRES = 1 << 15, 1 << 10  # of numbers, handled at once: they stay in the cache of a CPU
@@ -64,7 +65,7 @@ def frechet_cumulative_covariance(U, y, *, metric="auto", n_landmarks=None, rand
     It takes O(n² (log n + d)) time, by sorting the distances from each centre, and memory for a block of centres. With
     m landmarks it takes O(n m (log n + d)). Balls of numbers are intervals, whose sums are differences of cumulative
     sums: there the exact value takes n² / 4 binary searches and O(n d) memory. Distances that differ by less than a
-    relative 1e-11 count as equal.
+    relative 1e-13 count as equal.
 
     References
     ----------
@@ -124,7 +125,9 @@ def _cumulated(U, D, n_thresholds):
     if n_thresholds is not None:
         levels = (torch.arange(n_thresholds, dtype=torch.float64, device=D.device) + 0.5) / n_thresholds
         radii = sorted_D[:, (levels * (n - 1)).long()]
-    last = torch.searchsorted(sorted_D.contiguous(), radii.contiguous() * (1 + TIE), right=True) - 1  # ties belong to one ball
+    last = (
+        torch.searchsorted(sorted_D.contiguous(), radii.contiguous() * (1 + _TIE), right=True) - 1
+    )  # ties belong to one ball
     at = inside.gather(1, last[:, :, None].expand(-1, -1, U.shape[1]))
     return at.square().sum() / radii.shape[1]
 
@@ -170,9 +173,9 @@ def _left_of_the_middle(U, y, middle):
         there = j >= 0
         j = np.maximum(j, 0)
         r = c - y.take(j)
-        b = np.where(there, np.maximum(np.searchsorted(y, c + r * (1 - TIE)), stop), n)
+        b = np.where(there, np.maximum(np.searchsorted(y, c + r * (1 - _TIE)), stop), n)
         inner = np.minimum(b, n - 1)
-        reach = np.where((b < n) & (y.take(inner) <= c + r * (1 + TIE)), end.take(inner), b)
+        reach = np.where((b < n) & (y.take(inner) <= c + r * (1 + _TIE)), end.take(inner), b)
         begin = start.take(j)
         low, high = np.hstack([stop, b]), np.hstack([b, np.full_like(stop, n)])
         outside = np.maximum(at - np.arange(len(steps) + 1), 0)

@@ -42,11 +42,13 @@ class Law(NamedTuple):
 
 def law_of(points, weight: np.ndarray, metric) -> Law:
     """Return the law of points (n, ...), of which each has a weight."""
-    first, kind = distinct_rows(points)
-    mass = np.bincount(kind, weight, minlength=len(first))
-    first = np.where(mass > 0, first, len(kind))
+    kind = distinct_rows(points)[1]
+    weighted = np.flatnonzero(weight > 0)
+    mass = np.bincount(kind, weight)
+    first = np.full(len(mass), len(kind))
+    np.minimum.at(first, kind[weighted], weighted)
     by_row = np.argsort(first, kind="stable")[: int((mass > 0).sum())]
-    place = np.full(len(first), -1)
+    place = np.full(len(mass), -1)
     place[by_row] = np.arange(len(by_row))
     rows, mass = first[by_row], mass[by_row]
     return Law(rows, mass, _ordered(points[rows], mass, metric, by_row), place[kind])

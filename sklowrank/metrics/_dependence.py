@@ -73,7 +73,7 @@ def _scaled(table):
 
 
 def _distances_of_rows(A, B):
-    """Return the means of the products a b, a a, b b of the distances between rows, and the means (n, 2) of each row."""
+    """Return the means of the products a b, a a, b b of distances between rows, and the means (n, 2) of each row."""
     n = len(A)
 
     def part(rows):
@@ -128,5 +128,8 @@ def _sums_below(y, V):
         sums[place[is_set]] += sums_before[is_set, 1:]
         unset = sums_before[:, 0].long() - (~is_set).long()
         to = begin + torch.where(is_set, (1 << bit) + at - begin - unset, unset)
-        place, values = torch.empty_like(place).scatter(0, to, place), torch.empty_like(values).index_copy(0, to, values)
+        place, values = (
+            torch.empty_like(place).scatter(0, to, place),
+            torch.empty_like(values).index_copy(0, to, values),
+        )
     return sums
