@@ -12,6 +12,7 @@ from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.coding_rates import clustered_rate, coding_rate
+from .._core.distinct import distinct_rows
 from .._core.iterate import Step
 from .._core.nets import linear, train, weights_of
 from ._membership import balanced_eta, kernel_of, project
@@ -187,16 +188,19 @@ def with_memberships(net, state: Trained, X, plan: Plan) -> Trained:
 
 
 def codes_of(net: TwoHeads, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features and the codes of all rows, as the network gives them when it is not training."""
+    """Return the features and the codes of all rows, as the network gives them when it is not training.
+
+    Equal rows get equal codes: each is computed once, since a product may round a row as its place in a block has it.
+    """
     was_training = net.training
     net.eval()
+    first, kind = (torch.from_numpy(part).to(X.device) for part in distinct_rows(X))
     size = 4 * 4 * (X.shape[1] + 2 * net.features.in_features)
+    step = rows_per_block("auto", len(first), size)
     with torch.inference_mode():
-        parts = list(
-            in_blocks(lambda rows: net(X[rows]), len(X), rows_per_block("auto", len(X), size), bytes_per_row=size)
-        )
+        parts = list(in_blocks(lambda rows: net(X[first[rows]]), len(first), step, bytes_per_row=size))
     net.train(was_training)
-    Z, C = (torch.cat(part) for part in zip(*parts))
+    Z, C = (torch.cat(part)[kind] for part in zip(*parts))
     return Z, C
 
 

@@ -165,6 +165,16 @@ def test_labels_are_predictions_whatever_the_batch(trained, digits):
     assert set(trained.labels_) == set(range(10))
 
 
+def test_equal_rows_share_a_label_wherever_they_stand(blobs):
+    rng = np.random.default_rng(0)
+    X = np.repeat(blobs[:70].round(1), 9, axis=0)[rng.permutation(630)]  # of another number than blocks of products
+    fitted = model(7).fit(X)
+    for answer in (fitted.labels_, fitted.predict(X), fitted.predict_proba(X), fitted.transform(X)):
+        kinds = np.unique(X, axis=0, return_inverse=True)[1]
+        first = np.unique(kinds, return_index=True)[1]
+        assert np.array_equal(answer, answer[first][kinds])
+
+
 def test_more_rows_than_are_clustered_by_the_spectrum():
     X, y = make_blobs(4500, 8, centers=3, cluster_std=0.3, random_state=0)
     fitted = model(3, n_epochs_init=3, n_epochs=1).fit(X)

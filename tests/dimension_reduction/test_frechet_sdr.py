@@ -1,7 +1,9 @@
 """Networks find what X says about random objects, and do not learn by heart."""
 
 import pickle
+import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from skorch.callbacks import Callback, EarlyStopping
 
 from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import FrechetSDR
@@ -27,6 +30,24 @@ from sklowrank.dimension_reduction._frechet_sdr_solver import (
     split_rows,
 )
 from sklowrank.metrics import distance_correlation
+
+
+class Stop:
+    """A callback of scikit-learn that asks to stop after two steps."""
+
+    def setup(self, estimator, context):
+        self.steps = 0
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        self.steps += 1
+        return self.steps == 2
+
 
 METRICS = {"number": "auto", "location": "wasserstein", "location_scale": "wasserstein", "matrix": "spd_log"}
 QUICK = {"n_estimators": 1, "max_iter": 8, "random_state": 0}
@@ -330,6 +351,115 @@ def test_few_rows_are_all_trained_on():
     assert np.isfinite(sdr.transform(X)).all()
     with pytest.raises(ValueError, match="1 sample"):
         FrechetSDR().fit(X[:1], y[:1])
+
+
+def moved(model, X, y, **params):
+    """Return whether two learning rates give different weights: they start from the same ones."""
+    once, twice = (clone(model).set_params(learning_rate=rate, **params).fit(X, y).weights_ for rate in (1e-3, 1e-2))
+    return all(not np.array_equal(a[name], b[name]) for a, b in zip(once, twice) for name in a if "bias" not in name)
+
+
+def test_one_pass_trains():
+    X, y, *_ = generated("number", 100)
+    model = FrechetSDR(1, max_iter=1, n_estimators=2, random_state=0)
+    assert moved(model, X, y)
+    assert np.isfinite(clone(model).fit(X, y).validation_scores_).all()
+    with pytest.warns(UserWarning, match="max_iter // 4 = 1 passes"):
+        assert moved(model, X[:8], y[:8], max_iter=4)
+
+
+class Ended(Callback):
+    """Counts the ends of trainings; an interrupt comes at a moment to be named."""
+
+    def __init__(self, moment=None, way=None):
+        self.moment, self.way, self.count = moment, way, 0
+
+    def on_batch_end(self, net, **kwargs):
+        self._at("batch")
+
+    def on_epoch_end(self, net, **kwargs):
+        self._at("epoch")
+
+    def on_train_end(self, net, **kwargs):
+        self.count += 1
+
+    def _at(self, moment):
+        if moment == self.moment and self.way == "raise":
+            raise KeyboardInterrupt
+        if moment == self.moment:
+            signal.raise_signal(signal.SIGINT)  # what Ctrl+C sends
+
+
+@pytest.mark.parametrize("way", ["max_iter", "tol", "callback of scikit-learn", "early stopping"])
+def test_the_end_of_a_training_is_announced(way, capsys):
+    X, y, *_ = generated("number", 100)
+    callbacks, model = [("ended", Ended())], FrechetSDR(1, max_iter=8, n_estimators=1, random_state=0)
+    if way == "tol":
+        model.set_params(patience=2, tol=1.0)
+    elif way == "early stopping":
+        callbacks.append(("stop", EarlyStopping("train_loss", patience=2, threshold=9.0, threshold_mode="abs")))
+    elif way != "max_iter":
+        model.set_callbacks(Stop())
+    model.set_params(net_params={"callbacks": callbacks}).fit(X, y)
+    assert callbacks[0][1].count == 1
+    assert (model.n_iter_ == 8) is (way == "max_iter")
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["raise", "signal"])
+@pytest.mark.parametrize("moment", ["batch", "epoch"])
+def test_an_interrupt_in_a_callback_of_skorch_leaves_the_former_fit_whole(moment, way):
+    X, y, *_ = generated("number", 100)
+    sdr = FrechetSDR(1, **QUICK).fit(X, y)
+    before, ended = sdr.transform(X), Ended(moment, way)
+    with pytest.raises(KeyboardInterrupt):
+        sdr.set_params(net_params={"callbacks": [ended]}).fit(-X, y)
+    assert ended.count == 1
+    assert np.array_equal(sdr.transform(X), before)
+
+
+class Noisy(torch.nn.Sequential):
+    """A network of the user's that draws from torch's global generator."""
+
+    def __init__(self, n_features):
+        super().__init__(torch.nn.Linear(n_features, 4), torch.nn.Dropout(0.3), torch.nn.Tanh())
+
+
+def test_networks_of_ones_own_in_threads():
+    X, y, *_ = generated("number", 100)
+
+    def found(seed):
+        own = {"module": Noisy} if seed % 2 else {}
+        return FrechetSDR(1, max_iter=4, n_estimators=1, random_state=seed, **own).fit(X, y).transform(X)
+
+    alone, state = [found(seed) for seed in range(4)], torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(found, range(4)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, beside))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)  # fmt: skip
+def test_modes_of_torch_around_networks_of_ones_own_and_tensors(mode):
+    X, y, *_ = generated("number", 100)
+    sdr = FrechetSDR(1, module=Noisy, **QUICK)
+    with sklearn.config_context(array_api_dispatch=True):
+        rows = torch.from_numpy(X).float()
+        expected = sdr.fit(rows, y).transform(rows)
+        with mode():
+            rows = torch.from_numpy(X).float()
+            there = clone(sdr).fit(rows, y)
+            assert torch.equal(there.transform(rows), expected)
+            assert there.score(rows, y) == sdr.score(torch.from_numpy(X).float(), y)
+
+
+def test_a_network_of_another_width_is_named():
+    X, y, *_ = generated("number", 100)
+    with pytest.raises(ValueError, match=r"module has to map rows of n_features_in_=6 columns"):
+        FrechetSDR(1, module=torch.nn.Linear(7, 5)).fit(X, y)
 
 
 def test_training_ends_where_the_held_out_score_no_longer_rises():
