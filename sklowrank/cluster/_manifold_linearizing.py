@@ -44,8 +44,8 @@ class ManifoldLinearizingClustering(
     Without labels a small network learns to map each cluster to a subspace of its own, at right angles to the others,
     and the rows are clustered there (MCR², the principle of maximal coding rate reduction). For some hundreds of rows
     and more whose clusters are connected, but neither balls nor flats: pixels, sensor windows, frozen embeddings. It
-    predicts new rows, gives features, and can choose the number of clusters. For small tables of
-    round clusters :class:`~sklearn.cluster.KMeans` is as good or better, and much faster.
+    predicts new rows, gives features, and can choose the number of clusters. For round clusters, above all of unequal
+    size, :class:`~sklearn.cluster.KMeans` is better, and much faster. Results vary with the seed: compare several.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ class ManifoldLinearizingClustering(
     net_params : dict or None, default=None
         More settings in skorch's names, for example ``{"module__dropout": 0.1, "optimizer": torch.optim.AdamW,
         "callbacks": [...], "train_split": ValidSplit(5)}``. Each of the two stages is a training of its own, with the
-        same callbacks.
+        same callbacks; their `on_train_end` is called however it ends. EarlyStopping ends it; any other
+        KeyboardInterrupt in a callback leaves `fit`, as Ctrl+C does.
     precision : float, default=0.5
         Squared precision of the coding rates. Smaller values resolve finer differences.
     eta : float or "auto", default="auto"
@@ -118,7 +119,7 @@ class ManifoldLinearizingClustering(
     Attributes
     ----------
     labels_ : array of shape (n_samples,)
-        Clusters of the training rows: what `predict` says of them.
+        Clusters of the training rows: what `predict` says of them. Equal rows have equal labels.
     weights_ : dict of ndarrays
         Of the network: ``trunk.*``, ``features.*``, ``clusters.*``.
     cluster_centers_ : array of shape (n_clusters, n_components)

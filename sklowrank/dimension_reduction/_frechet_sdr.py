@@ -50,12 +50,14 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         eigenvalues. There may be more than X has columns, but no more than distinct features of responses.
     metric : str or callable, default="auto"
         Distance between responses: "euclidean" for numbers (n_samples,) and vectors (n_samples, q), "discrete" for
-        labels, "wasserstein" for samples or quantiles of distributions (n_samples, size), also of unequal sizes in a
-        list, "spd_log" (or "spd"), "spd_cholesky", "spd_affine" for positive definite matrices (n_samples, k, k) or
-        (n_samples, k * k), "frobenius" for other matrices, "sphere" for directions (n_samples, q) of length one, names
-        of :func:`scipy.spatial.distance.cdist` such as "manhattan", "precomputed" for distances (n_samples, r) to r
-        reference objects, or a function of two rows of y, which is called n_samples times `n_landmarks` times. "auto"
-        is "discrete" for strings and booleans, else "euclidean".
+        labels, "wasserstein" for samples or quantiles of distributions (n_samples, size) or samples of vectors
+        (n_samples, size, q), both also of unequal sizes in a list, "spd_log" (or "spd"), "spd_cholesky", "spd_affine"
+        for symmetric positive definite matrices (n_samples, k, k) or (n_samples, k * k), "frobenius" for other
+        matrices, "sphere" for directions (n_samples, q) of length one, names of
+        :func:`scipy.spatial.distance.cdist` such as "manhattan", "precomputed" for distances (n_samples, r) to r
+        reference objects, or a function of two rows of y, which may be arrays of unequal sizes in a list. It is called
+        about n_samples times `n_landmarks` times, and for all pairs of up to 400 rows. "auto" is "discrete" for strings
+        and booleans, else "euclidean".
     hidden_layer_sizes : sequence of ints, default=(64, 64)
         Widths of the default networks' layers. Beside them there is a linear map.
     module : class, callable, torch.nn.Module or None, default=None
@@ -64,7 +66,8 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         parameter of that name; an instance is copied. For pickling it has to be importable.
     net_params : dict or None, default=None
         More settings in skorch's names, for example ``{"module__dropout": 0.1, "optimizer": torch.optim.SGD,
-        "callbacks": [...]}``. AdamW, unless an optimizer is named.
+        "callbacks": [...]}``. AdamW, unless an optimizer is named. `on_train_end` of callbacks is called however the
+        training ends. EarlyStopping ends it; any other KeyboardInterrupt in a callback leaves `fit`, as Ctrl+C does.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         Of the default networks.
     dropout : float, default=0.1
@@ -73,7 +76,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         Number of networks, each of which leaves out other rows; their predictions are averaged. Raising it makes
         features better and takes longer.
     n_landmarks : int, default=64
-        Number of responses around which there are balls, spread evenly over all.
+        Number of responses around which there are balls, spread evenly over all by their distances.
     n_thresholds : int, default=16
         Number of radii of each, 255 at most.
     constraint : {"whiten", "frobenius"}, default="whiten"
@@ -127,7 +130,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         Rows of the training data around whose responses balls lie, m being `n_landmarks` or fewer; columns of y with
         `metric="precomputed"`.
     landmark_objects_ : array of shape (m, ...)
-        Their responses. Missing with `metric="precomputed"`.
+        Their responses; an array of arrays where these have unequal sizes. Missing with `metric="precomputed"`.
     thresholds_ : array of shape (m, t)
         Radii of the balls, ascending; infinity where a landmark has fewer than others.
     feature_means_ : array of shape (m * t,)
@@ -164,6 +167,12 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
     means :math:`E[\\phi(y) | x]`. So the regressions of the indicators on the outputs of all networks are averaged, and
     `transform` gives the principal components of the average. Indicators enter as those of their principal components
     that hold 95 % of their variance. There is no `partial_fit`: balls need all responses.
+
+    Landmarks are chosen by distances alone: an isometry of the responses, such as a rotation on the sphere or
+    :math:`y \\mapsto A y A^\\top` under "spd_affine", leaves the features as they are. The order of the rows decides
+    which of them fall into which batch and which are left out, so another order gives another training. Samples of
+    unequal sizes are compared by 100 quantiles; samples of one size by their order statistics, to which new samples of
+    any size are brought.
 
     A pass takes O(n (net + r d)) time for r components of the indicators and d outputs, balls take n times
     `n_landmarks` distances and as many bytes. Training is in float32, what follows in float64.

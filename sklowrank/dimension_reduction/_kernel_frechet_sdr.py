@@ -65,7 +65,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the choice of rows, of more than 1000.
+        Seeds the choice of rows, of more than 1000; the order in which they come does not matter.
 
     Attributes
     ----------
