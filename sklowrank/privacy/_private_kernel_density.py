@@ -2,18 +2,22 @@
 
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
-from .._core.validation import check_fit_rows, check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
+from ._accountant import keep_family
 from ._kernels import KERNELS, log_normalizer
+from ._private_rows import check_private_rows, check_queries
 from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
 from ._wave_sketch import (
     former_plan,
+    is_mostly_noise,
     make_plan,
     queries_in_box,
     read_bandwidth,
@@ -22,6 +26,7 @@ from ._wave_sketch import (
     wave_answers,
 )
 
+_BANDWIDTH = 1.0  # the default, which says nothing about units
 _FLOOR = 0.1  # of the noise, below which a mean is not trusted
 
 
@@ -169,7 +174,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         epsilon=1.0,
         delta=1e-6,
         kernel="gaussian",
-        bandwidth=1.0,
+        bandwidth=_BANDWIDTH,
         bounds=None,
         feature_map="auto",
         n_components="auto",
@@ -345,6 +350,9 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         """What was promised to each row."""
         return spent_of(self)
 
+    def __sklearn_clone__(self):
+        return keep_family(self, super().__sklearn_clone__())
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -354,19 +362,21 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     def _release(self, X, first):
         terms = open_terms(self, first)
-        X = check_fit_rows(self, X, accept_sparse="csr", reset=first)
+        X = check_private_rows(self, X, accept_sparse="csr", reset=first)
         bandwidth = read_bandwidth(self.bandwidth, self.n_features_in_)
         ws = open_workspace(X, device=self.device)
         rows = rows_of(X, ws)
         plan = self._planned(rows, terms, bandwidth) if first else former_plan(self, terms)
         label = f"{type(self).__name__}, {self.kernel} kernel"
-        sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label, first)
+        sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label)
         n_samples = float(len(rows)) if count is None else max(1.0, float(count[0]))
         if first:
             self._kernel = [self.kernel, bandwidth]
         store_waves(self, terms, plan, sums[0], ws, first)
         self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
+        if first:
+            self._warn_of_noise(sums[0], plan)
         return self
 
     def _planned(self, rows, terms, bandwidth):
@@ -383,6 +393,17 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
             margin=self.query_margin,
         )
 
+    def _warn_of_noise(self, sums, plan):
+        unknown_units = self.bounds is None and np.ndim(self.bandwidth) == 0 and self.bandwidth == _BANDWIDTH
+        if is_mostly_noise(torch.from_numpy(sums), plan, self.n_samples_, unknown_units):
+            warn(
+                f"The release cannot be told from noise: at bandwidth={self.bandwidth}, in units of X, rows have too "
+                f"few others near them for epsilon={self.epsilon}. Where units differ, pass a bandwidth for each "
+                "column, or divide columns by ranges that you know without looking; else raise bandwidth or epsilon, "
+                "or add rows. (This follows from the release, and says nothing else about the rows.)",
+                UserWarning,
+            )
+
     def _log_density(self, Y, method):
         ws, sums = self._sums(Y, method)
         means = (sums / self.n_samples_).clamp(min=self.floor_)
@@ -390,7 +411,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     def _sums(self, Y, method):
         """Return the workspace of queries, and their sums of kernels, in float64."""
-        Y = check_new_data(self, Y, like="sketch_", method=method, accept_sparse="csr")
+        Y = check_queries(self, Y, like="sketch_", method=method, accept_sparse="csr")
         ws = open_workspace(Y, device=self.device)
         exact = ws.exact()
         rows = Y if issparse(Y) else queries_in_box(self, exact.load(Y))
