@@ -14,6 +14,7 @@ from scipy.optimize import minimize_scalar
 
 from .._core.warn import warn
 
+_LARGEST_SPEND = 1e100  # of epsilon or rho: sums of squares stay finite
 _ROUNDING = 1 + 1e-12  # by which a sum of floats may be above the budget
 
 
@@ -148,10 +149,10 @@ class PrivacyAccountant:
 
     def __init__(self, epsilon=math.inf, delta=0.0, slack=0.0):
         numbers = all(is_number(value) for value in (epsilon, delta, slack))
-        if not numbers or not epsilon > 0 or not 0 <= delta <= 1 or not 0 <= slack < 1:
+        if not (numbers and epsilon > 0 and 0 <= delta <= 1 and 0 <= slack < 1):
             raise ValueError(
-                f"epsilon={epsilon}, delta={delta}, slack={slack}: pass epsilon > 0, delta from 0 to 1, and slack from "
-                "0 to below 1."
+                f"epsilon={epsilon!s:.40}, delta={delta!s:.40}, slack={slack!s:.40}: pass epsilon > 0, delta from 0 to "
+                "1, and slack from 0 to below 1."
             )
         self.epsilon = epsilon if epsilon == math.inf else float_below(epsilon)
         self.delta = float_below(delta)
@@ -284,7 +285,7 @@ def float_below(number) -> float:
 
     The float32 nearest to 0.1 is above 0.1, and a fraction may lie between two floats.
     """
-    found = float(min(number, sys.float_info.max))
+    found = _to_float(number)
     if isinstance(number, np.floating):
         found = min(found, float(str(number)))
     return math.nextafter(found, -math.inf) if found > number else found
@@ -292,8 +293,16 @@ def float_below(number) -> float:
 
 def _float_above(number) -> float:
     """Return a float that is no smaller than a number."""
-    found = float(number)
+    found = _to_float(number)
     return math.nextafter(found, math.inf) if found < number else found
+
+
+def _to_float(number) -> float:
+    """Return the nearest float; the largest one for whole numbers that are larger."""
+    try:
+        return float(number)
+    except OverflowError:
+        return sys.float_info.max if number > 0 else -sys.float_info.max
 
 
 def _read_spend(epsilon, delta, label, rho):
@@ -306,9 +315,9 @@ def _read_spend(epsilon, delta, label, rho):
     """
     costs = {"epsilon": epsilon, "delta": delta} if rho is None else {"epsilon": epsilon, "delta": delta, "rho": rho}
     for name, cost in costs.items():
-        if not (is_number(cost) and 0 <= cost <= (1 if name == "delta" else sys.float_info.max)):
-            limit = "from 0 to 1" if name == "delta" else "finite and at least 0"
-            raise ValueError(f"{name}={cost} of a spend has to be a number, {limit}.")
+        most = 1 if name == "delta" else _LARGEST_SPEND
+        if not (is_number(cost) and cost >= 0 and _float_above(cost) <= most):
+            raise ValueError(f"{name}={cost!s:.40} of a spend has to be a number from 0 to {most:g}.")
     return Spend(_float_above(epsilon), _float_above(delta), label, None if rho is None else _float_above(rho))
 
 

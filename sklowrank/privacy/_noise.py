@@ -85,7 +85,7 @@ def discrete_gaussian(scale: float, count: int, words: Words) -> np.ndarray:
     found, missing = [], count
     while missing > 0:
         proposed = discrete_laplace(float(t), missing + missing // 2 + 32, words)
-        distance = ((np.abs(proposed).astype(np.float64) - scale**2 / t) / scale).clip(-200, 200)
+        distance = ((np.abs(proposed).astype(np.float64) - scale**2 / t) / scale).clip(-20, 20)
         chance, word = np.exp(-(distance**2) / 2), words(len(proposed))
         uniform = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
         accepted = uniform < chance - _MARGIN

@@ -20,7 +20,7 @@ _TEXTS = (  # the start of a text of another library, and what is said instead
     (r"The feature names should match those that were passed during fit.*", r"\g<0>"),
     (r"Feature names are only supported if all input features have string names.*", r"\g<0>"),
     (r"Found array with 0 sample\(s\)", "X has no rows. At least one is needed."),
-    (r"Found array with 0 feature\(s\) \(shape=\(\d+, 0\)\) while a minimum of \d+ is required.*", r"\g<0>"),
+    (r"Found array with 0 feature\(s\)", "X has 0 feature(s) (shape=(, 0)) while a minimum of 1 is required."),
     (r"(Found array with dim \d+), while dim <= 2 is required", r"\1. X has to have two dimensions."),
     (r"Sparse data was passed.*", r"\g<0>"),
     (r"Only sparse matrices with 32-bit integer indices are accepted\. Got \w+ indices", r"\g<0>."),
@@ -91,8 +91,8 @@ def _public_text(error, table):
             "known without looking at the rows, or leave them out."
         )
     return (
-        f"The private rows could not be read as a table of finite numbers ({type(error).__name__}, whose text is left "
-        "out because it may show cells). Fit a table of made-up rows of the same form to see the text."
+        f"X or y could not be read: a {type(error).__name__} was raised, whose text is left out because it may show "
+        "cells. Pass a table of finite numbers. To see the text, fit KernelDensity to made-up rows of the same form."
     )
 
 

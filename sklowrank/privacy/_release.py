@@ -32,13 +32,14 @@ from ._noise import LARGEST_SCALE, Words, add_noise, resolve_backend, seeded_wor
 from ._private_rows import without_cells
 
 _LARGE_DELTA = 1e-3
+_LARGEST_EPSILON = 1e18
 _COUNT_SHARE = 0.1  # of the sensitivity, for the count under Laplace noise
 _LARGEST_COUNT = 1 << 61  # in lattice steps; cutting off above changes no more than a row does
 EXTREME = 1e150  # magnitudes of bounds and widths in units of X, above which squares overflow
 
 CONSTRAINTS = {  # of the parameters that all private estimators share
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "delta": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Real],  # their ranges are checked by open_terms: scikit-learn's intervals know no fractions
+    "delta": [Real],
     "bounds": ["array-like", None],
     "mechanism": [StrOptions({"auto", "gaussian", "laplace"})],
     "neighbors": [StrOptions({"add_remove", "substitute"})],
@@ -98,9 +99,7 @@ def open_terms(estimator, first: bool = True) -> Terms:
     BudgetError
         If no mechanism that is allowed fits into what the accountant has left.
     """
-    epsilon, delta = float_below(estimator.epsilon), float_below(estimator.delta)
-    if not (is_number(estimator.epsilon) and epsilon > 0):
-        raise ValueError(f"epsilon={estimator.epsilon} has to be a finite number above 0.")
+    epsilon, delta = _read_budget(estimator.epsilon, estimator.delta)
     if estimator.mechanism == "gaussian" and delta == 0:
         raise ValueError("mechanism='gaussian' needs delta > 0. Pass a delta far below 1 / n_samples, or 'laplace'.")
     if delta >= _LARGE_DELTA:
@@ -126,6 +125,15 @@ def open_terms(estimator, first: bool = True) -> Terms:
             accountant = None
     terms = Terms(epsilon, delta, estimator.neighbors, allowed, backend, words, not seeded, generator, accountant)
     return terms if accountant is None else terms._replace(allowed=_affordable(terms))
+
+
+def _read_budget(epsilon, delta):
+    """Return both as floats that claim no less than what was asked for."""
+    if not (is_number(epsilon) and 0 < float_below(epsilon) <= _LARGEST_EPSILON):
+        raise ValueError(f"epsilon={epsilon!s:.40} has to be a finite number above 0, at most {_LARGEST_EPSILON:g}.")
+    if not (is_number(delta) and 0 <= float_below(delta) < 1):
+        raise ValueError(f"delta={delta!s:.40} has to be a number from 0 to below 1, far below 1 / n_samples.")
+    return float_below(epsilon), float_below(delta)
 
 
 def _sources(estimator, n_before):

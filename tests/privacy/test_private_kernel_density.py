@@ -1,5 +1,6 @@
 """Private densities are near the exact ones, as noisy as they say, and keep nothing of the rows."""
 
+import copy
 import math
 import pickle
 import warnings
@@ -10,10 +11,11 @@ import sklearn
 import torch
 from scipy.sparse import csr_matrix
 from scipy.stats import beta, norm
+from sklearn.datasets import load_wine
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
-from sklowrank.privacy import PrivacyLeakWarning, PrivacyWarning, PrivateKernelDensity
+from sklowrank.privacy import PrivacyLeakWarning, PrivacyWarning, PrivateDistanceSum, PrivateKernelDensity
 
 RNG = np.random.default_rng(0)
 X = RNG.random((400, 2))
@@ -168,6 +170,15 @@ def test_disjoint_rows_in_pieces_and_from_other_holders():
     assert here.privacy_spent_.n_releases == 2
     with pytest.raises(ValueError, match="Only sketches of the same frequencies"):
         here.merge(PrivateKernelDensity(**{**params, "feature_random_state": 1}).fit(X))
+    for same in (here, copy.deepcopy(here), pickle.loads(pickle.dumps(there)), there):
+        with pytest.raises(ValueError, match="have a release in common"):
+            here.merge(same)
+    later = copy.deepcopy(here).partial_fit(X[:10])
+    with pytest.raises(ValueError, match="have a release in common"):
+        later.merge(there)
+    assert later.privacy_spent_.n_releases == 3
+    with pytest.raises(ValueError, match="Only sketches of the same"):
+        here.merge(PrivateDistanceSum(bounds=(0, 1)).fit(X))
     with pytest.raises(ValueError, match="have changed since the first release"):
         pieces.set_params(epsilon=1.0).partial_fit(X)
     here.noise_backend_ = "another"
@@ -230,6 +241,26 @@ def test_what_leaks_is_said():
     assert not PrivateKernelDensity(random_state=0, **plain).fit(X).noise_secure_
 
 
+def told_of_noise(rows, **params):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        PrivateKernelDensity(**params).fit(rows)
+    return any("cannot be told from noise" in str(w.message) for w in seen)
+
+
+def test_a_bandwidth_that_does_not_fit_the_units_is_told_from_the_release():
+    """Without bounds nothing else that is public knows the units of X."""
+    raw = load_wine().data
+    assert told_of_noise(raw)
+    assert told_of_noise(RNG.normal(size=(20_000, 2)) * 1e4)
+    assert told_of_noise(RNG.normal(size=(2000, 2)) * 100, bandwidth=0.5)
+    assert told_of_noise(RNG.normal(size=(2000, 2)), bandwidth=1e-3, bounds=(-4, 4))
+    assert not told_of_noise(RNG.normal(size=(400, 2)))
+    assert not told_of_noise(RNG.normal(size=(2000, 2)) * 100, bandwidth=50.0)
+    assert not told_of_noise(RNG.normal(size=(2000, 2)), bandwidth=0.5, bounds=(-4, 4), delta=0.0)
+    assert not told_of_noise(X[:30], **RANDOM)  # too few rows to know
+
+
 @pytest.mark.parametrize(
     "params", [{"bounds": (0, 1), "query_margin": 1.0}, {"feature_map": "rff", "kernel": "exponential"}]
 )
@@ -263,9 +294,26 @@ def test_queries_outside_of_the_grid_are_moved_with_a_warning():
         ({"epsilon": 0}, "epsilon"),
         ({"delta": 1.0}, "delta"),
         ({"mechanism": "gaussian", "delta": 0.0}, "needs delta > 0"),
-        ({"delta": 1e-15, "mechanism": "gaussian", "noise_backend": "builtin"}, "too small for .* draws"),
+        ({"epsilon": 1e300}, "at most 1e\\+18"),
+        ({"epsilon": 1e-15, "delta": 0.0}, "epsilon=1e-15 needs noise of the scale"),
+        ({"epsilon": 10**400}, "epsilon=1000"),
+        ({"delta": math.nan}, "delta=nan has to be a number from 0 to below 1"),
+        ({"count_weight": 1e-7}, "count_weight=1e-07 is below 2\\^-20"),
+        ({"count_weight": 2.0**-21}, "count_weight"),
+        ({"count_weight": 1e-7, "delta": 0.0}, "count_weight"),
+        ({"count_weight": 1e300, "mechanism": "gaussian"}, "lower count_weight"),
+        ({"bounds": (0, math.nan)}, "bounds=nan has to hold finite real numbers"),
+        ({"bounds": (-1e308, 1e308)}, "bounds=-1e\\+308 is beyond 1e\\+150.* Rescale"),
+        ({"bounds": (0, 5e-324)}, "less than 1e-150 apart"),
+        ({"bounds": (1, 1)}, "lowest < highest"),
+        ({"bounds": (0, 1, 2)}, "pair"),
+        ({"bounds": (0, "1")}, "finite real numbers"),
+        ({"bounds": (0, 10**400)}, "finite real numbers"),
+        ({"bandwidth": [0.1, math.nan]}, "positive number"),
+        ({"bandwidth": 1e-308}, "positive number from 1e-150"),
+        ({"feature_map": "fourier", "bounds": (0, 1), "query_margin": 1e308}, "lower query_margin"),
         ({"bounds": (1, 0)}, "lowest < highest"),
-        ({"bounds": (0, [1, 2, 3])}, "one number for each of 2 columns"),
+        ({"bounds": (0, [1, 2, 3])}, "one for each of 2 columns"),
         ({"bandwidth": "scott"}, "looking at the private rows"),
         ({"bandwidth": [0.1, 0.2, 0.3]}, "one for each of 2 columns"),
         ({"bandwidth": [0.1, 0.0]}, "positive number"),
