@@ -8,7 +8,6 @@ from ._lattice import TURN, Waves
 
 KERNELS = ("gaussian", "exponential", "laplacian", "cauchy", "inverse", "inverse_l1")
 _PER_BANDWIDTH = 1 << 10  # steps of a coordinate in a bandwidth
-_LIMIT = 512 * _PER_BANDWIDTH  # of a coordinate in steps
 _FINEST = TURN // _PER_BANDWIDTH  # steps of frequency in one turn per bandwidth
 _FASTEST = 128  # turns per bandwidth
 _UNTOLD = 10**18  # waves, a number that no grid may have
@@ -22,7 +21,7 @@ def random_waves(kernel: str, n_waves: int, origin, bandwidth, generator: np.ran
     radians = _frequencies(kernel, n_waves, len(bandwidth), generator)
     turns = np.clip(radians / (2 * np.pi), -_FASTEST, _FASTEST)
     steps = np.rint(turns * _FINEST).T
-    return Waves(origin, bandwidth / _PER_BANDWIDTH, _LIMIT, steps, np.full(n_waves, n_waves**-0.5))
+    return Waves(origin, bandwidth / _PER_BANDWIDTH, steps, np.full(n_waves, n_waves**-0.5))
 
 
 def _frequencies(kernel, n_waves, d, generator):
@@ -80,7 +79,7 @@ def grid_waves(origin, length, bandwidth, tolerance: float, margin: float = 0.0)
     dropped = np.cumsum(weight[order]) < tolerance
     kept = np.sort(order[~dropped])
     period = np.array(period)
-    waves = Waves(origin, period / TURN, TURN, K[kept].T.astype(np.float64), np.sqrt(weight[kept]))
+    waves = Waves(origin, period / TURN, K[kept].T.astype(np.float64), np.sqrt(weight[kept]))
     return waves, weight[kept]
 
 

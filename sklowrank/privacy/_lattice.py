@@ -2,10 +2,10 @@
 
 Features live on a lattice of step 2^-20. What a row adds is a function of that row alone, bit for bit: coordinates are
 rounded to whole steps one by one, products of whole numbers below 2^53 are exact in float64 in any order, cosines come
-from a table, and sums are of integers that cannot overflow for fewer than 2^40 rows. That holds for any cell: infinite
-ones are moved to the limit, NaN counts as zero, and cells of a sparse row that are stored twice are summed first. So
-neither the order of rows nor the size of batches nor the device changes a
-digit, and one row changes the sums by no more than the norm of its own features. That is what sensitivities rely on.
+from a table, and sums are of integers that cannot overflow for fewer than 2^40 rows.
+That holds for any cell: infinite ones and NaN have a place like all others, and cells of a sparse row that are stored
+twice are summed first. So neither the order of rows nor the size of batches nor the device changes a digit, and one row
+changes the sums by no more than the norm of its own features. That is what sensitivities rely on.
 """
 
 import math
@@ -24,18 +24,19 @@ _TABLE = TURN >> _SHIFT
 PARTS = 1024  # of a row between the two ends of its bin
 _FAR = 1 << 22  # of an entry before rows are moved into the ball, and less for more than 2^18 columns
 _COLUMNS = 256  # whose products are summed at once, exactly
+_EXACT = 2.0**53  # below which float64 has all whole numbers
+_HALF = 1 << 13  # of the digits of a coordinate that is too large for exact products
 
 
 class Waves(NamedTuple):
     """Features a_k cos(w_k x), a_k sin(w_k x) for k = 1..M, whose frequencies are whole steps of phase.
 
-    The coordinate of a row is the whole number nearest to (x - origin) / unit, at most `limit`. With a box, x is moved
-    into it first.
+    The coordinate of a row is the whole number nearest to (x - origin) / unit, less whole multiples of `TURN`, which
+    change no phase. With a box, x is moved into it first.
     """
 
     origin: np.ndarray  # (d,)
     unit: np.ndarray  # (d,)
-    limit: int
     steps: np.ndarray  # (d, M) whole numbers of phase steps per unit
     amplitudes: np.ndarray  # (M,) positive
     box: tuple[np.ndarray, np.ndarray] | None = None  # lowest and highest of each column
@@ -55,15 +56,16 @@ def wave_sums(rows, waves: Waves, groups, n_groups: int, batch_size, device) -> 
     2^20 |a|_2, and the 1-norm 2^20 √2 |a|_1.
     """
     steps = torch.from_numpy(waves.steps.astype(np.float64)).to(device)
-    collect = partial(_wave_sums, waves, steps, *_tables(waves.amplitudes, device), n_groups)
+    fastest = float(np.abs(waves.steps).max())
+    collect = partial(_wave_sums, waves, steps, fastest, *_tables(waves.amplitudes, device), n_groups)
     size = 256 * len(waves.amplitudes)  # some buffers of float64, in blocks that stay in a cache
     (sums,) = rows.gather(collect, groups, size=size, batch_size=batch_size)
     return sums.cpu().numpy()
 
 
-def _wave_sums(waves, steps, tables, amplitudes, n_groups, X, groups):
+def _wave_sums(waves, steps, fastest, tables, amplitudes, n_groups, X, groups):
     """What :func:`wave_sums` returns, of a block, whose sums of whole numbers are below 2^53: exact in any order."""
-    place = _phases(_coordinates(X, waves, steps.device), steps)
+    place = _phases(_coordinates(X, waves, steps.device), steps, fastest)
     found = [_entries(table, place, amplitudes) for table in tables]
     if n_groups == 1:
         return (torch.cat([entries.sum(0, dtype=torch.float64) for entries in found])[None].to(torch.int64),)
@@ -92,16 +94,22 @@ def _entries(table, place, amplitudes):
 
 
 def _coordinates(X, waves, device):
-    """Return rows in whole units, in float64; sparse rows stay sparse."""
+    """Return rows in whole units within half of `TURN`, in float64; sparse rows stay sparse."""
     if issparse(X):
         part = canonical(X)
-        part.data = _clipped(np.rint, part.data, waves.unit[part.indices], waves.limit)
+        part.data = _turned(torch.from_numpy(part.data) / torch.from_numpy(waves.unit[part.indices])).numpy()
         return part
     part = X.to(device, torch.float64)
     if waves.box is not None:
         part = part.clamp(*(torch.from_numpy(end).to(device) for end in waves.box))
     origin, unit = (torch.from_numpy(value).to(device) for value in (waves.origin, waves.unit))
-    return ((part - origin) / unit).round_().clamp_(-waves.limit, waves.limit).nan_to_num_()
+    return _turned((part - origin) / unit)
+
+
+def _turned(values):
+    """Return values as whole numbers less whole turns, exactly; what is infinite or NaN counts as zero."""
+    whole = values.round_()
+    return whole.sub_((whole / TURN).round_().mul_(TURN)).nan_to_num_()
 
 
 def canonical(X) -> csr_matrix:
@@ -117,9 +125,16 @@ def _clipped(whole, values, unit, limit):
         return np.nan_to_num(np.clip(whole(values / unit), -limit, limit))
 
 
-def _phases(whole, steps):
-    """Return the places in the table, (rows, M)."""
-    phase = exact_products(whole, steps).add_(1 << (_SHIFT - 1))
+def _phases(whole, steps, fastest):
+    """Return the places in the table, (rows, M); where products pass 2^53, from two halves of the digits."""
+    values = torch.from_numpy(whole.data) if issparse(whole) else whole
+    farthest = float(values.abs().max()) if values.numel() else 0.0
+    if farthest * fastest * min(len(steps), _COLUMNS) < _EXACT:
+        phase = exact_products(whole, steps)
+    else:
+        high = (whole / _HALF).floor()
+        phase = exact_products(high, steps).mul_(_HALF).add_(exact_products(whole - high * _HALF, steps))
+    phase = phase.add_(1 << (_SHIFT - 1))
     return phase.bitwise_right_shift_(_SHIFT).bitwise_and_(_TABLE - 1)
 
 
@@ -127,8 +142,8 @@ def exact_products(whole, steps: torch.Tensor) -> torch.Tensor:
     """Return products of whole numbers, int64, where 256 columns cannot give more than 2^52 in magnitude.
 
     Then float64 adds them up exactly in any order; what more columns give is added as integers. Random waves have at
-    most 2^19 times 2^24 in a column, and with 2^20 columns their sum may pass 63 bits: it wraps around, by whole turns,
-    and its phase is right. Those of a grid have at most 2^27 times 2^20 in all columns together, and unit vectors in
+    most 2^24 steps, and coordinates of 2^26 are halved to 2^13 first; a sum of phases that passes 63 bits wraps around,
+    by whole turns, and its phase is right. A grid has at most 2^27 times 2^20 in all columns together, unit vectors in
     whole steps 2^19 times 2^23.
     """
     total = None

@@ -415,5 +415,5 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         ws = open_workspace(Y, device=self.device)
         exact = ws.exact()
         rows = Y if issparse(Y) else queries_in_box(self, exact.load(Y))
-        parts = (exact.load(part) for part in (self.frequencies_, self._plan[0], self.sketch_[None, :], self._plan[5]))
+        parts = (exact.load(part) for part in (self.frequencies_, self._plan[0], self.sketch_[None, :], self._plan[4]))
         return ws, wave_answers(rows, *parts)[:, 0]

@@ -417,7 +417,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         if self._similarity != "linear":
             rows = X if issparse(X) else exact.load(X)
             parts = (exact.load(part) for part in (self.frequencies_, self._plan[0]))
-            sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[5]))
+            sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[4]))
             return ws, sums / counts, counts
         rows = X if issparse(X) else exact.load(X)
         origin, unit = (exact.load(part) for part in self._plan[:2])

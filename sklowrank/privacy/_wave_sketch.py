@@ -175,7 +175,7 @@ def wave_answers(Y, frequencies, origin, sketch, ratios) -> torch.Tensor:
     return torch.cat(list(in_blocks(part, n, rows_per_block("auto", n, size), bytes_per_row=size)))
 
 
-# What estimators keep: `_plan` holds origin, unit, limit, steps, amplitudes, ratios, noise's scale, count, margin
+# What estimators keep: `_plan` holds origin, unit, steps, amplitudes, ratios, noise's scale, count, margin
 
 
 def store_waves(estimator, terms: Terms, plan: Plan, sums, ws, first: bool) -> None:
@@ -184,7 +184,7 @@ def store_waves(estimator, terms: Terms, plan: Plan, sums, ws, first: bool) -> N
     if first:
         estimator.frequencies_ = ws.store(torch.from_numpy(waves.frequencies()))
         estimator.amplitudes_ = ws.store(torch.from_numpy(waves.amplitudes))
-    kept = [waves.origin, waves.unit, waves.limit, waves.steps, waves.amplitudes]
+    kept = [waves.origin, waves.unit, waves.steps, waves.amplitudes]
     kept += [plan.ratios, plan.noise.scale, plan.count, plan.margin]
     remember(estimator, terms, plan.noise, sums, kept, bounds=plan.bounds, gain=plan.gain(), ws=ws, first=first)
 
@@ -198,8 +198,8 @@ def former_plan(estimator, terms: Terms) -> Plan:
         If the promise has been changed since.
     """
     check_same_promise(estimator, terms)
-    origin, unit, limit, steps, amplitudes, ratios, scale, count, margin = estimator._plan
-    waves = Waves(origin, unit, limit, steps, amplitudes, estimator.bounds_)
+    origin, unit, steps, amplitudes, ratios, scale, count, margin = estimator._plan
+    waves = Waves(origin, unit, steps, amplitudes, estimator.bounds_)
     return Plan(
         waves, ratios, Noise(estimator.mechanism_, scale, estimator.sensitivity_), count, estimator.bounds_, margin
     )
@@ -225,7 +225,7 @@ def is_mostly_noise(sketch: torch.Tensor, plan: Plan, n_samples: float, doubted:
 
 def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:
     """Return queries, those of a grid moved to where its kernel holds, with a warning."""
-    margin = estimator._plan[8]
+    margin = estimator._plan[7]
     if margin is None:
         return Y
     low, high, margin = (torch.from_numpy(part).to(Y.device) for part in (*estimator.bounds_, margin))
