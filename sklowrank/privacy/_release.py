@@ -185,7 +185,9 @@ def read_bounds(bounds, rows, needed: bool, what: str):
             PrivacyLeakWarning,
         )
         low, high = (end.cpu().numpy() for end in without_cells(column_ends, rows))
-        return low, np.where(high > low, high, low + 1)
+        if not (np.maximum(np.abs(low), np.abs(high)) <= EXTREME).all():
+            raise ValueError(f"X has columns beyond {EXTREME:g}, where squares overflow. Rescale them, or pass bounds.")
+        return low, np.where(high - low >= 1 / EXTREME, high, low + np.maximum(1.0, 1e-9 * np.abs(low)))
     try:
         low, high = bounds
     except (TypeError, ValueError):
