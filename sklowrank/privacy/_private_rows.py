@@ -19,12 +19,12 @@ _TEXTS = (  # the start of a text of another library, and what is said instead
     (r"X (has \d+|does not contain any) features, but \w+ is expecting \d+ features.*", r"\g<0>"),
     (r"The feature names should match those that were passed during fit.*", r"\g<0>"),
     (r"Feature names are only supported if all input features have string names.*", r"\g<0>"),
-    (r"Found array with 0 sample\(s\)", "X has no rows. At least one is needed."),
+    (r"Found array with 0 sample\(s\)", "X has no rows (samples). At least one is needed."),
     (r"Found array with 0 feature\(s\)", "X has 0 feature(s) (shape=(, 0)) while a minimum of 1 is required."),
     (r"(Found array with dim \d+), while dim <= 2 is required", r"\1. X has to have two dimensions."),
     (r"Sparse data was passed.*", r"\g<0>"),
     (r"Only sparse matrices with 32-bit integer indices are accepted\. Got \w+ indices", r"\g<0>."),
-    (r"Input (X|y) contains (NaN|infinity|NaN or infinity)\b(?: or a value too large for dtype\('float\d+'\))?",
+    (r"Input (X|y) contains (NaN or infinity|NaN|infinity)\b(?: or a value too large for dtype\('float\d+'\))?",
      r"\g<0>. " + _FILL),
     (r"Input contains NaN", "Input y contains NaN. " + _FILL),
     (r"Complex data not supported", "Complex data not supported. Pass real numbers."),
@@ -36,7 +36,7 @@ _TEXTS = (  # the start of a text of another library, and what is said instead
     (r"This \w+ estimator requires y to be passed, but the target y is None", r"\g<0>."),
     (r"\w+ requires y to be passed, but the target y is None", r"\g<0>."),
     (r"y should be a 1d array", r"\g<0>."),
-    (r"Found input variables with inconsistent numbers of samples", "X and y have different numbers of rows."),
+    (r"Found input variables with inconsistent numbers of samples", "X and y have inconsistent numbers of samples."),
     (r"Unknown label type: [\w-]+\. Maybe you are trying to fit a classifier.*", r"\g<0>"),
     (r"Unknown label type", r"\g<0>. Pass labels that are all numbers or all text."),
     (r"X is a tensor on \w+(:\d+)?\. Pass X\.cpu\(\).*", r"\g<0>"),
@@ -87,8 +87,8 @@ def _public_text(error, table):
     columns = _columns_of_text(table)
     if columns:
         return (
-            f"Text is in the columns {columns}, and cannot be read as numbers. Encode them by categories that are "
-            "known without looking at the rows, or leave them out."
+            f"Text is in the columns {columns}, which have to be numeric. Encode them by categories that are known "
+            "without looking at the rows, or leave them out."
         )
     return (
         f"X or y could not be read: a {type(error).__name__} was raised, whose text is left out because it may show "
