@@ -57,7 +57,8 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     epsilon : float, default=1.0
         The budget of one fit. Lowering it makes the promise stronger and the noise larger.
     delta : float, default=1e-6
-        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
+        Laplace noise.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows and queries are moved
         into them. None reads them from X, which is outside the promise.
@@ -73,14 +74,16 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
         twice the noise.
     accountant : PrivacyAccountant or None, default=None
-        The purse that pays.
+        The budget that pays, as in :class:`PrivateKernelDensity`.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
         Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
         Seeds the directions of "l2", which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
-        against whoever knows the seed: for tests only.
+        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
+        subtracts it. A small seed need not be known: all 2^31 seeds can be tried, until public directions fit, or the
+        sketch less its noise is plausible. For tests only; it warns with `PrivacyLeakWarning`, and `noise_secure_` is
+        False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".

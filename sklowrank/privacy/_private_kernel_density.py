@@ -42,16 +42,17 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     Parameters
     ----------
     epsilon : float, default=1.0
-        The budget of one fit. Lowering it makes the promise stronger and the noise larger.
+        The budget of one fit, at most 1e18. Lowering it makes the promise stronger and the noise larger.
     delta : float, default=1e-6
-        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
+        Laplace noise.
     kernel : str, default="gaussian"
         With the Euclidean distance r, the sum of absolute differences s, and bandwidth h: "gaussian"
         ``exp(-r²/(2h²))``, "exponential" ``exp(-r/h)``, "laplacian" ``exp(-s/h)``, "cauchy" ``1/(1+r²/h²)``, "inverse"
         ``1/(1+r/h)``, "inverse_l1" ``1/(1+s/h)``.
     bandwidth : float or array-like of shape (n_features,), default=1.0
         Width h in units of X, chosen without the data. One for each column where units differ: differences are divided
-        by it column by column.
+        by it column by column. Where the release shows that rows are rarely within it of one another, `fit` warns.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
         Only `feature_map="fourier"` needs them.
@@ -69,20 +70,24 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
         twice the noise.
     count_weight : float, default=0.25
-        Share of the noisy count in a release with Gaussian noise; raising it makes the count better and all else worse.
+        Share of the noisy count in a release with Gaussian noise, at least 2^-20; raising it makes the count better and
+        all else worse.
     n_samples_hint : int or None, default=None
         Rough number of rows that is public. Only for `n_components="auto"`.
     query_margin : float, default=0.0
         How far outside of the bounds queries may lie, in bandwidths. Only for the grid.
     accountant : PrivacyAccountant or None, default=None
-        The purse that pays.
+        The budget that pays. Without one, the second release of an estimator and its clones warns with
+        `PrivacyWarning`, once.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
         Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
         Seeds the frequencies, which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
-        against whoever knows the seed: for tests only.
+        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
+        subtracts it. A small seed need not be known: without `feature_random_state` the frequencies follow from it,
+        `frequencies_` is public, and all 2^31 seeds can be tried until they fit. For tests only; it warns with
+        `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -134,7 +139,8 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     whole numbers of noise. With :math:`a_k = \\sqrt{c_k}` the noise of an answer has the standard deviation
     :math:`\\sigma \\sum_k c_k`, whatever the number of frequencies. Fitting takes O(n_samples n_features n_frequencies)
     time, in blocks; afterwards nothing depends on n_samples. Two calls of `partial_fit` must never see the same row,
-    and cost no more than one. An exception, such as that for NaN, may itself say something about the data.
+    and cost no more than one. That an exception is raised, for NaN or text, says something about the rows; its text
+    shows no cell.
 
     References
     ----------

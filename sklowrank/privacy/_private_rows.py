@@ -36,6 +36,7 @@ _TEXTS = (  # the start of a text of another library, and what is said instead
     (r"This \w+ estimator requires y to be passed, but the target y is None", r"\g<0>."),
     (r"\w+ requires y to be passed, but the target y is None", r"\g<0>."),
     (r"y should be a 1d array", r"\g<0>."),
+    (r"Labels in y_true and y_pred should be of the same type", "y has labels of another type than the classes."),
     (r"Found input variables with inconsistent numbers of samples", "X and y have inconsistent numbers of samples."),
     (r"Unknown label type: [\w-]+\. Maybe you are trying to fit a classifier.*", r"\g<0>"),
     (r"Unknown label type", r"\g<0>. Pass labels that are all numbers or all text."),

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.compat import Interval, StrOptions, _fit_context
@@ -38,7 +39,8 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     epsilon : float, default=1.0
         The budget of one fit. Lowering it makes the promise stronger and the noise larger.
     delta : float, default=1e-6
-        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
+        Laplace noise.
     similarity : str, default="gaussian"
         A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
         good for embeddings, and under pure differential privacy in many columns.
@@ -48,12 +50,13 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
     classes : array-like or None, default=None
-        The classes, known without looking. None reads them from y, which reveals classes of a single row.
+        The classes, known without looking: then no warning depends on y, and the only error that does is that for a
+        label that is not among them. None reads them from y, which reveals classes of a single row.
     class_weighting : {"average", "sum"} or array-like of shape (n_classes,), default="average"
         "average" compares mean similarities, "sum" weights them by the noisy sizes of the classes, numbers by
         themselves, in the order of `classes_`. Not with `similarity="linear"`.
     count_weight : float, default=0.5
-        Share of the noisy counts in a release with Gaussian noise.
+        Share of the noisy counts in a release with Gaussian noise, at least 2^-20.
     clip_norm : float or None, default=None
         Radius of the ball of `similarity="linear"`. None is a quarter of the root of the number of columns with
         `bounds`, columns scaled to 0 to 1, and 1 without.
@@ -66,14 +69,16 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     neighbors : {"add_remove", "substitute"}, default="add_remove"
         Whether the presence of a row is protected, or its values and its label, with twice the noise.
     accountant : PrivacyAccountant or None, default=None
-        The purse that pays.
+        The budget that pays, as in :class:`PrivateKernelDensity`.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
         Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
         Seeds the frequencies, which are public.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
-        against whoever knows the seed: for tests only.
+        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
+        subtracts it. A small seed need not be known: without `feature_random_state` the frequencies follow from it,
+        `frequencies_` is public, and all 2^31 seeds can be tried until they fit. For tests only; it warns with
+        `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -307,6 +312,24 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         """
         ws, _, probabilities = self._scores(X, "predict_proba")
         return ws.store(probabilities.to(ws.dtype))
+
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows. A score on private rows is not private.
+        y : array-like of shape (n_queries,)
+            Their classes, which no error shows.
+        sample_weight : array-like of shape (n_queries,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        return without_cells(accuracy_score, y, self.predict(X), sample_weight=sample_weight)
 
     def predict_log_proba(self, X):
         """Return the logarithms of the same.

@@ -144,6 +144,13 @@ def test_no_label_is_shown_where_classes_are_read(kind):
     refused(lambda: PrivateSimilarityClassifier(similarity="linear").fit(X, LABELS[kind]))
 
 
+def test_no_label_is_shown_by_a_score():
+    model = PrivateSimilarityClassifier(classes=[0, 1], bandwidth=0.5, epsilon=1e6).fit(X, Y)
+    for kind in LABELS.keys() - {"numbers"}:
+        refused(lambda kind=kind: model.score(X, LABELS[kind]))
+    assert model.score(X, Y) == np.mean(model.predict(X) == Y)
+
+
 def test_messages_name_what_is_public():
     density = MODELS["density"]
     text = {"text": "[0]", "text among objects": "[1]", "pandas": "['a']", "polars": "['a']", "category": "['a']"}
