@@ -428,7 +428,7 @@ def test_recommend_says_where_nothing_is_left():
 def test_lists_of_rows_in_any_container():
     pairs, y, _ = ratings()
     model = regressor().fit(pairs, y)
-    expected, scores = model.recommend(np.array([4, 9]), 3)
+    expected, _ = model.recommend(np.array([4, 9]), 3)
     lists = [4, 9], (4, 9), [4.0, 9.0], pd.Series([4, 9]), pd.Index([4, 9]), pl.Series([4, 9]), pd.Categorical([4, 9])
     for rows in lists:
         assert np.array_equal(model.recommend(rows, 3)[0], expected)
