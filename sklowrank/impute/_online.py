@@ -89,11 +89,6 @@ def _noise(cells, model, sums, moments, counts):
     return torch.where(cells.column_counts > 0, noise.clamp_min(LEAST_NOISE), model.noise)
 
 
-def in_precision(model, dtype):
-    """Return a model with all its tensors in a precision."""
-    return model._replace(**{k: v.to(dtype) for k, v in model._asdict().items() if torch.is_tensor(v)})
-
-
 def keeps_a_posterior(estimator):
     """Ask the fit for posterior covariances, or, where there is none yet, the parameter."""
     fitted = hasattr(estimator, "_model")

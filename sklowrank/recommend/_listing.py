@@ -1,5 +1,6 @@
 """Lists of (row, column, value) as cells of a matrix, with what it takes to come back; here or on a cluster."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -33,14 +34,13 @@ class Listing(NamedTuple):
 
 def listed(columns, y, weights, *, centred: bool, ws) -> Listing:
     """Return the listing of a list at hand; `weights` (n_samples,) are numbers of observations, None for one each."""
-    y = y.astype(np.float32 if y.dtype == np.float32 else np.float64, copy=False)
     columns, y, weights = _present(columns, y, weights)
     row_ids, rows = encode(columns.rows, "row")
     col_ids, cols = encode(columns.cols, "column")
     mean, unit = _centre_and_unit(y, weights, centred=centred)
     Z, centre, spread = _standardise(columns.Z, weights)
-    values, shape = ((y - mean) / unit).astype(y.dtype), (len(row_ids), len(col_ids))
-    cells = ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, weights)
+    values, shape = (y - mean) / unit, (len(row_ids), len(col_ids))
+    cells = ListedCells(ws, rows, cols, values, shape, Z if Z.size else None, weights)
     return Listing(cells, row_ids, col_ids, None, mean, unit, (float(y.min()), float(y.max())), centre, spread)
 
 
@@ -56,8 +56,11 @@ def _present(columns, y, weights):
     return columns, y, weights.astype(np.float64)
 
 
-def listed_on_cluster(pairs, *, centred: bool) -> Listing:
-    """Return the listing of pairs on a cluster, whose partitions have all values of their rows."""
+def listed_on_cluster(pairs, *, centred: bool, dtype) -> Listing:
+    """Return the listing of pairs on a cluster, whose partitions have all values of their rows.
+
+    `dtype` is the precision of the cells.
+    """
     rows, columns, lows, highs, total, n, sizes = pairs.reduce(_facts)
     rows, col_ids = together(rows), encode(together(columns), "column")[0]
     mean, size = float(total / n) if centred else 0.0, np.max(sizes, axis=0)
@@ -65,7 +68,7 @@ def listed_on_cluster(pairs, *, centred: bool) -> Listing:
     centre, unit = sums / n, float(squares / n) ** 0.5 or 1.0
     spread = np.sqrt(pairs.reduce(partial(_deviations, size, centre))[0] / n) * size
     spread = np.where(spread > 0, spread, 1.0)
-    parts = pairs.rebuilt(partial(_cells_of_pairs, col_ids, mean, unit, centre * size, spread)).kept()
+    parts = pairs.rebuilt(partial(_cells_of_pairs, dtype, col_ids, mean, unit, centre * size, spread)).kept()
     row_ids, place = encode(rows, "row")
     cells, ends = RemoteCells(parts, len(col_ids)), (min(lows), max(highs))
     return Listing(cells, row_ids, col_ids, np.argsort(place), mean, unit, ends, centre * size, spread)
@@ -89,13 +92,14 @@ def _deviations(size, centre, pairs):
     return ((pairs.weights[:, None] * np.square(pairs.columns.Z / size - centre)).sum(0),)
 
 
-def _cells_of_pairs(col_ids, mean, unit, centre, spread, pairs):
+def _cells_of_pairs(dtype, col_ids, mean, unit, centre, spread, pairs):
     """Return the cells of a partition."""
     y, columns = pairs.y, pairs.columns
     row_ids, rows = encode(columns.rows, "row")
-    values, Z = ((y - mean) / unit).astype(y.dtype), (columns.Z - centre) / spread
+    values, Z = (y - mean) / unit, (columns.Z - centre) / spread
     shape, cols = (len(row_ids), len(col_ids)), find(col_ids, columns.cols)
-    return ListedCells(pairs.ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, pairs.weights)
+    ws = replace(pairs.ws, dtype=dtype)
+    return ListedCells(ws, rows, cols, values, shape, Z if Z.size else None, pairs.weights)
 
 
 def _sizes(Z):

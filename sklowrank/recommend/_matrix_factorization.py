@@ -25,10 +25,12 @@ from ..impute._matrix_completion_solver import (
     describe_rows,
     learns_offsets,
     load_model,
+    precise,
+    precise_for,
     sweeps,
 )
 from ..impute._observed_cells import ListedCells, face_of
-from ..impute._online import ROUNDS, in_precision, keeps_a_posterior
+from ..impute._online import ROUNDS, keeps_a_posterior
 from ..impute._row_equations import (
     canonical,
     factors_of,
@@ -232,10 +234,10 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         check_options(self)
         bounds = check_clip(self.clip)
         single = (X if is_remote(X) else values).dtype == np.float32
-        ws = open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X))
+        ws = precise(self, open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X)))
         centred = learns_offsets(self)
         if is_remote(X):
-            found = listed_on_cluster(X, centred=centred)
+            found = listed_on_cluster(X, centred=centred, dtype=ws.dtype)
         else:
             found = listed(pairs, values, weights, centred=centred, ws=ws)
         cells, shape = found.cells, (len(found.row_ids), len(found.col_ids))
@@ -336,7 +338,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         y = self._bounded(y).astype(self.components_.dtype)
         if not return_std:
             return y
-        model, seen = load_model(self._model, ws), unpack(self._seen, len(self.col_ids_))
+        ws, seen = precise_for(self._model, ws), unpack(self._seen, len(self.col_ids_))
+        model = load_model(self._model, ws)
         std = standard_errors(rows, cols, self._row_means(model, ws), seen, model, self.batch_size, ws)
         return y, std * self._unit
 
@@ -445,10 +448,10 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         check_is_fitted(self)
         pairs, y = check_columns(self, X, y, reset=False)
         batch = Stretch(*pairs, y, _checked_weights(sample_weight, y)).weighted().present()
-        ws = open_workspace(self.components_, device=self.device)
+        ws = precise_for(self._model, open_workspace(self.components_, device=self.device))
         model = load_model(self._model, ws)
         linear = (batch.Z - self._covariate_mean) @ self.coef_
-        target = ((batch.y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
+        target = (batch.y - self.mean_ - linear) / self._unit
         cols = self._positions(batch)[1]
         known = cols < len(self.col_ids_)
 
@@ -496,39 +499,39 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         """Update rows and columns by a batch of values, and append new ones."""
         if not len(batch.y):
             return
-        ws = open_workspace(self.components_, device=self.device)
-        exact = ws.exact()
+        ws = open_workspace(self.components_, device=self.device).exact()
         self._positions(batch)  # warns of identifiers of another kind
         row_ids, col_ids = (
             encode(together(ids), "row")[0] for ids in ((self.row_ids_, batch.rows), (self.col_ids_, batch.cols))
         )
-        shape, model = (len(row_ids), len(col_ids)), load_model(self._model, exact)
+        shape, model = (len(row_ids), len(col_ids)), load_model(self._model, ws)
         old_rows, old_cols = find(row_ids, self.row_ids_), find(col_ids, self.col_ids_)
-        means = rows_at(self._row_means(model, exact), exact.load(old_rows), shape[0])
-        model = columns_at(model, exact.load(old_cols), shape[1])
+        means = rows_at(self._row_means(model, ws), ws.load(old_rows), shape[0])
+        model = columns_at(model, ws.load(old_cols), shape[1])
         seen = cells_at(unpack(self._seen, len(self.col_ids_)), old_rows, old_cols, shape)
 
         rows, cols = find(row_ids, batch.rows), find(col_ids, batch.cols)
         values, Z = (batch.y - self.mean_) / self._unit, (batch.Z - self._covariate_mean) / self._covariate_spread
         coef = self.coef_ * self._covariate_spread / self._unit
         model, means, seen = absorb_pairs(
-            rows, cols, values - Z @ coef, batch.weights, model, means, seen, batch_size=self.batch_size, ws=exact
+            rows, cols, values - Z @ coef, batch.weights, model, means, seen, batch_size=self.batch_size, ws=ws
         )
-        arrays = (exact.load(a) for a in (Z, values, batch.weights, rows, cols))
-        gram, coef = absorb_covariates(*arrays, model, means, *map(exact.load, (self._covariate_gram, coef)))
-        model = in_precision(model, load_model(self._model, ws).mean.dtype)
+        arrays = (ws.load(a) for a in (Z, values, batch.weights, rows, cols))
+        gram, coef = absorb_covariates(*arrays, model, means, *map(ws.load, (self._covariate_gram, coef)))
+        bounds = self._bounds
         if self.clip == "observed":
-            self._bounds = min(self._bounds[0], float(batch.y.min())), max(self._bounds[1], float(batch.y.max()))
+            bounds = min(bounds[0], float(batch.y.min())), max(bounds[1], float(batch.y.max()))
         vars(self).update(
-            describe(model, means.to(model.mean.dtype), self._unit, len(self.components_), ws),
+            describe(model, means, self._unit, len(self.components_), ws),
             row_ids_=row_ids,
             col_ids_=col_ids,
-            col_intercept_=ws.store(column_offsets(model, self._unit)),
+            col_intercept_=ws.answer(column_offsets(model, self._unit)),
             noise_variance_=float(model.noise.mean()) * self._unit**2,
-            coef_=self._unit * exact.store(coef) / self._covariate_spread,
+            coef_=self._unit * ws.store(coef) / self._covariate_spread,
             n_samples_seen_=self.n_samples_seen_ + len(batch.y),
             n_iter_=self.n_iter_ + ROUNDS,
-            _covariate_gram=exact.store(gram),
+            _covariate_gram=ws.store(gram),
+            _bounds=bounds,
             _seen=pack(seen),
         )
 
@@ -546,7 +549,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
             noise = float(model.noise.mean())
         return {
             **describe(model, found.sorted_rows(rows), unit, n_components, ws),
-            "col_intercept_": ws.store(column_offsets(model, unit)),
+            "col_intercept_": ws.answer(column_offsets(model, unit)),
             "noise_variance_": noise * unit**2,
         }
 
