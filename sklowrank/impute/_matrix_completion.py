@@ -606,9 +606,10 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
     def _absorb(self, X):
         """Update the columns with further rows, and append these."""
-        ws = open_workspace(X, device=self.device).exact()
-        table, layout = load_table(X, ws, self.missing_values), self._load_layout(ws)
-        cells, model = observed_cells(table, layout, ws), load_model(self._model, ws)
+        ws = open_workspace(X, device=self.device)
+        table, ws = load_table(X, ws, self.missing_values), ws.exact()
+        layout, model = self._load_layout(ws), load_model(self._model, ws)
+        cells = observed_cells(table, layout, ws)
         if cells.column_counts.sum() > 0:
             model, _ = absorb(cells, model, layout.count[layout.modelled], batch_size=self.batch_size)
         layout = layout_with_more(layout, observe(table, ws), widened=self.clip == "observed")

@@ -1,10 +1,10 @@
 """Lists of (row, column, value) as cells of a matrix, with what it takes to come back; here or on a cluster."""
 
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ..impute._observed_cells import ListedCells, RemoteCells
 from ._identifiers import encode, find, together
@@ -34,6 +34,7 @@ class Listing(NamedTuple):
 
 def listed(columns, y, weights, *, centred: bool, ws) -> Listing:
     """Return the listing of a list at hand; `weights` (n_samples,) are numbers of observations, None for one each."""
+    y = y.astype(np.float32 if ws.dtype == torch.float32 else np.float64, copy=False)
     columns, y, weights = _present(columns, y, weights)
     row_ids, rows = encode(columns.rows, "row")
     col_ids, cols = encode(columns.cols, "column")
@@ -94,12 +95,13 @@ def _deviations(size, centre, pairs):
 
 def _cells_of_pairs(dtype, col_ids, mean, unit, centre, spread, pairs):
     """Return the cells of a partition."""
-    y, columns = pairs.y, pairs.columns
+    exact = dtype == torch.float64
+    ws = pairs.ws.exact() if exact else pairs.ws
+    y, columns = pairs.y.astype(np.float64) if exact else pairs.y, pairs.columns
     row_ids, rows = encode(columns.rows, "row")
     values, Z = (y - mean) / unit, (columns.Z - centre) / spread
     shape, cols = (len(row_ids), len(col_ids)), find(col_ids, columns.cols)
-    ws = replace(pairs.ws, dtype=dtype)
-    return ListedCells(ws, rows, cols, values, shape, Z if Z.size else None, pairs.weights)
+    return ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, pairs.weights)
 
 
 def _sizes(Z):

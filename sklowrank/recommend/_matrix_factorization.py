@@ -338,8 +338,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         y = self._bounded(y).astype(self.components_.dtype)
         if not return_std:
             return y
-        ws, seen = precise_for(self._model, ws), unpack(self._seen, len(self.col_ids_))
-        model = load_model(self._model, ws)
+        ws = precise_for(self._model, ws)
+        model, seen = load_model(self._model, ws), unpack(self._seen, len(self.col_ids_))
         std = standard_errors(rows, cols, self._row_means(model, ws), seen, model, self.batch_size, ws)
         return y, std * self._unit
 
