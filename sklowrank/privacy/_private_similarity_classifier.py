@@ -397,6 +397,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _planned(self, rows, terms, bandwidth, C):
+        self._weights(torch.ones(C))  # bad ones are refused before anything is released
         return make_plan(
             rows,
             terms,

@@ -243,7 +243,7 @@ def test_what_leaks_is_said():
 def told_of_noise(rows, **params):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        PrivateKernelDensity(**params).fit(rows)
+        PrivateKernelDensity(random_state=0, **params).fit(rows)
     return any("cannot be told from noise" in str(w.message) for w in seen)
 
 
