@@ -23,10 +23,10 @@ from ._accountant import (
     float_below,
     gaussian_scale,
     is_number,
-    note_unpaid,
     refusal,
     rho_of,
 )
+from ._families import note_unpaid
 from ._lattice import STEP
 from ._noise import LARGEST_SCALE, Words, add_noise, resolve_backend, seeded_words, system_words
 from ._private_rows import without_cells
