@@ -9,7 +9,6 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.workspace import open_workspace
-from ._accountant import keep_family
 from ._distances import (
     Box,
     Series,
@@ -22,6 +21,7 @@ from ._distances import (
     series_norms,
     series_sums,
 )
+from ._families import keep_family
 from ._lattice import SHRINK
 from ._private_rows import check_private_rows, check_queries, without_cells
 from ._release import (

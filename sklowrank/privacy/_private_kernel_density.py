@@ -11,7 +11,7 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._accountant import keep_family
+from ._families import keep_family
 from ._kernels import KERNELS, log_normalizer
 from ._private_rows import check_private_rows, check_queries
 from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
