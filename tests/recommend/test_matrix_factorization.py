@@ -591,10 +591,10 @@ def test_batches_lead_near_the_fit_to_all_values(order):
     assert np.array_equal(stream.col_ids_, whole.col_ids_)
     everywhere = np.argwhere(np.ones_like(truth))
     errors = [np.sqrt(((m.predict(everywhere) - truth.ravel()) ** 2).mean()) for m in (stream, whole, first)]
-    assert errors[0] < 1.25 * errors[1]  # 1.05 to 1.2 were measured
+    assert errors[0] < 1.15 * errors[1]  # 0.99 to 1.06 were measured; the first quarter alone 2.7 to 11
     assert errors[2] > 2 * errors[1]
     stds = [m.predict(everywhere, return_std=True)[1] for m in (stream, whole)]
-    assert np.median(stds[0] / stds[1]) == pytest.approx(1, abs=0.1)
+    assert np.median(stds[0] / stds[1]) == pytest.approx(1, abs=0.05)  # 1.00 to 1.01
 
 
 def test_the_first_values_are_fitted_anew_when_they_have_doubled():
