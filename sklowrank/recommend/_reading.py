@@ -24,8 +24,11 @@ def check_columns(estimator, X, y: Any = "no_validation", *, reset):
     X, y = on_host(X), on_host(y)
     if _is_frame(X):
         validate_data(estimator, X, y, reset=reset, skip_check_array=True)
-        if not len(X):
-            raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) while a minimum of 1 is required.")
+        for what, size in zip(("sample(s)", "feature(s)"), X.shape):
+            if not size:
+                raise ValueError(
+                    f"Found array with 0 {what} (shape={tuple(X.shape)}) while a minimum of 1 is required."
+                )
     else:
         X = validate_data(estimator, _typed(X), reset=reset, dtype=None, ensure_all_finite=False)
     if isinstance(y, str):
@@ -59,7 +62,7 @@ def separate(X):
 
 
 def _is_frame(X):
-    return hasattr(X, "shape") and any(hasattr(X, name) for name in ("iloc", "to_series", "column_names"))
+    return len(getattr(X, "shape", ())) == 2 and any(hasattr(X, name) for name in ("iloc", "to_series", "column_names"))
 
 
 def _typed(X):
@@ -76,7 +79,7 @@ def _typed(X):
 def _as_numbers(column):
     column = values_of(column)
     try:
-        if column.dtype.kind in "Mm":
+        if column.dtype.kind in "Mmc":  # which numpy would convert
             raise TypeError
         if column.dtype.kind == "O":
             column = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in column]

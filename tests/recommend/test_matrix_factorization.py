@@ -280,7 +280,7 @@ def test_missing_identifiers_of_polars_and_lists():
             regressor(1).fit(X, np.arange(3.0))
 
 
-def test_columns_in_another_order_are_refused():
+def test_frames_that_do_not_fit_are_refused():
     pairs, y, _ = ratings()
     frame = pd.DataFrame({"who": pairs[:, 0], "what": pairs[:, 1], "age": y, "dose": -y})
     for X in (frame, pl.from_pandas(frame)):
@@ -290,8 +290,19 @@ def test_columns_in_another_order_are_refused():
                 model.predict(X[other])
     with pytest.raises(ValueError, match="NaN"):
         regressor().fit(frame.assign(age=np.nan), y)
-    with pytest.raises(ValueError, match="0 sample"):
-        regressor().fit(frame[:0], y[:0])
+    for wrong, told in (
+        (frame[:0], "0 sample"),
+        (frame[[]], "0 feature"),
+        (frame.who, "2-dim|2D"),
+        (pl.Series(pairs[:, 0]), "2-dim|2D"),
+        (frame.assign(age=1j), "must be numbers"),
+        (frame.assign(who=1j), "Complex data not supported"),
+        (frame.assign(age=pd.Timestamp("2020-01-01")), "must be numbers"),
+        (frame.assign(age="blue"), "must be numbers"),
+        (frame.assign(age=np.inf), "infinity"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            regressor().fit(wrong, y[: len(wrong)])
 
 
 # ---------------------------------------------------------------- standard errors
@@ -608,6 +619,11 @@ def test_the_first_values_are_fitted_anew_when_they_have_doubled():
     np.testing.assert_allclose(
         regressor().partial_fit(pairs, y).predict(pairs), regressor().fit(pairs, y).predict(pairs), rtol=1e-12
     )
+    first, late = (slice(1000), slice(1000, None))
+    whole, blocks = (
+        regressor(batch_size=size).fit(pairs[first], y[first]).partial_fit(pairs[late], y[late]) for size in ("auto", 7)
+    )
+    np.testing.assert_allclose(blocks.predict(pairs), whole.predict(pairs), rtol=1e-9)
 
 
 def test_a_batch_of_new_rows_is_what_folding_in_gives_while_columns_are_sure():
