@@ -68,7 +68,7 @@ def fit(estimator, X, y=None, **params):
             "Fit it to rows that one machine holds, such as X[:5000].compute()."
         )
     check_collection(X)
-    params = {name: to_local(values) for name, values in params.items()}
+    params = {name: _brought(values) for name, values in params.items()}
     if estimator._sums_over_rows == "pairs":
         from .recommend._partitioned_pairs import PartitionedPairs
 
@@ -194,6 +194,12 @@ def score_samples(estimator, X):
     return _lazily(estimator, X, "score_samples")
 
 
+def _brought(values):
+    """Return what belongs to rows in this process, frames with the names of their columns."""
+    values = values.compute() if hasattr(values, "__dask_graph__") else values
+    return values if hasattr(values, "columns") else np.asarray(values)
+
+
 # Answers
 
 
@@ -201,6 +207,8 @@ def _lazily(estimator, X, method):
     check_is_fitted(estimator)
     check_collection(X)
     framed = hasattr(X, "divisions")
+    if not framed and np.isnan(X.shape[1]):
+        raise ValueError("The number of columns of X is unknown. Call X.compute_chunk_sizes() first.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a row that stands for the type and the width of the answer
         row = X._meta_nonempty.iloc[:1] if framed else np.zeros((1, X.shape[1]), dtype=X.dtype)
@@ -214,7 +222,7 @@ def _lazily(estimator, X, method):
 
 def _answer(X, estimator, method, none=None):
     """Return the answer for some rows; for no rows it is known."""
-    return np.asarray(getattr(estimator, method)(X)) if len(X) else none
+    return np.asarray(getattr(estimator, method)(X)) if X.shape[0] else none
 
 
 def _framed_answer(frame, estimator, method, none=None):

@@ -1,10 +1,13 @@
 """What every public estimator owes its user; an estimator is covered from the moment it is public."""
 
 import copy
+import inspect
 import os
 import pickle
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -12,6 +15,7 @@ import polars as pl
 import pytest
 import skops.io
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.exceptions import NotFittedError
@@ -31,8 +35,26 @@ from sklearn.utils.estimator_checks import (
     check_transformer_get_feature_names_out_pandas,
     parametrize_with_checks,
 )
+from sklearn.utils.validation import check_is_fitted
 
-from tests.common import answers, fit, needs_two_features, new_data, public_estimators, seeded, small_data
+from sklowrank._core.workspace import Workspace
+from sklowrank.mixture import LowRankGaussianMixture
+from tests.common import (
+    METHODS,
+    answers,
+    fit,
+    needs_two_features,
+    new_data,
+    off_the_law,
+    parts_of,
+    public_estimators,
+    same_value,
+    scaled,
+    seeded,
+    small_data,
+)
+from tests.estimators import ESTIMATORS as SPECS
+from tests.estimators import LAWS, spec_of
 
 ESTIMATORS = public_estimators()
 TRANSFORMERS = [e for e in ESTIMATORS if hasattr(e, "transform")]
@@ -48,8 +70,7 @@ def same(a, b, **tolerance):
 
 
 def test_the_search_finds_the_estimators():
-    names = {type(e).__name__ for e in ESTIMATORS}
-    assert {"MatrixCompletionImputer", "MatrixFactorizationRegressor"} <= names
+    assert [type(e).__name__ for e in ESTIMATORS] == sorted(SPECS)
 
 
 def test_array_api_checks_are_switched_on():
@@ -98,11 +119,20 @@ def test_init_stores_what_it_gets(estimator):
 
 @each
 def test_every_method_before_fit_says_so(estimator):
-    X, _ = small_data(estimator)
-    for name in ("transform", "predict", "embed", "score_samples", "recommend"):
-        if hasattr(estimator, name):
-            with pytest.raises(NotFittedError):
-                getattr(clone(estimator), name)(X)
+    X, y = small_data(estimator)
+    y = np.zeros(len(X)) if y is None else y
+    asked = []
+    for name, method in inspect.getmembers(estimator, inspect.ismethod):
+        first, *others = [*inspect.signature(method).parameters.values()] or [None]
+        takes_data = first is not None and first.name in ("X", "Y", "row_ids", "codes")
+        if not takes_data or name.startswith(("_", "fit", "partial_fit")):
+            continue
+        needed = [p.name for p in others if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+        with pytest.raises(NotFittedError):
+            getattr(clone(estimator), name)(X, *(y if name == "y" else 1.0 for name in needed))
+        asked.append(name)
+    assert {m for m in METHODS if hasattr(estimator, m)} <= set(asked)
+    assert asked
 
 
 @each
@@ -131,8 +161,15 @@ def test_no_torch_object_is_an_attribute(estimator):
     X, y = small_data(estimator)
     foreign = (torch.Tensor, torch.nn.Module, torch.Generator, torch.device, torch.dtype)
     model = fit(seeded(estimator), X, y)
-    flat = [*vars(model).values(), *(v for d in vars(model).values() if isinstance(d, dict) for v in d.values())]
-    assert not [value for value in flat if isinstance(value, foreign)]
+    assert not [part for part in parts_of(vars(model)) if isinstance(part, foreign)]
+
+
+def test_torch_objects_are_found_at_any_depth():
+    """What the test above looks with."""
+    hidden, cells = torch.zeros(1, device="cpu"), np.empty(2, dtype=object)
+    cells[1] = hidden
+    for value in ([hidden], ({"a": [(1, hidden)]},), {hidden: 1}, {"a": {"b": hidden}}, cells):
+        assert any(part is hidden for part in parts_of({"attribute_": value}))
 
 
 @each
@@ -187,21 +224,31 @@ def test_foreign_default_device_and_dtype(estimator):
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 @each
 def test_scale_of_the_data(estimator, scale, dtype):
-    """Answers stay as they are or scale with the data, squares with its square, log densities by a constant."""
+    """Each answer follows the one law that the table of estimators states, as far as float32 reaches.
+
+    Scales that are no powers of two round each cell of X anew, which fits magnify: by networks to 1e-4 in float32.
+    """
     X, y = small_data(estimator, dtype)
     unit = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
-    penalty = {"C": estimator.C / scale**2} if hasattr(estimator, "C") else {}  # C has the units of X squared, inverted
-    if hasattr(estimator, "bandwidth"):  # it has the units of X; "auto" is for standardised columns
-        penalty["bandwidth"] = scale * (
-            0.7 * X.shape[1] ** 0.5 if estimator.bandwidth == "auto" else estimator.bandwidth
-        )
-    scaled = answers(fit(seeded(estimator, **penalty), X * dtype(scale), y), new_data(estimator, X * dtype(scale)))
+    there = X * dtype(scale)
+    found = answers(fit(scaled(estimator, scale, X.shape[1]), there, y), new_data(estimator, there))
     for name, answer in unit.items():
-        there, size = scaled[name].astype(np.float64), np.abs(answer).max()
-        laws = [there, there / scale, there / scale**2, there + X.shape[1] * np.log(scale) * (name == "score_samples")]
-        if not np.finfo(dtype).tiny < scale**2 < float(np.finfo(dtype).max):  # then squares are inf or 0, and no less
-            laws.append(np.where(there == (np.inf if scale > 1 else 0), answer, np.inf))
-        assert min(np.abs(law - answer).max() for law in laws) <= (0.02 if dtype is np.float32 else 1e-5) * size, name
+        off = off_the_law(estimator, name, answer, found[name], scale, X.shape[1])
+        assert off <= (2e-3 if dtype is np.float32 else 1e-5), (name, off)
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("wrong", [np.zeros_like, lambda a: np.full_like(a, np.inf), lambda a: np.full_like(a, np.nan)])
+def test_answers_off_their_law_are_seen(law, wrong):
+    """What the test above judges with: constants, zeros and infinities satisfy no law."""
+    answer = np.random.default_rng(0).normal(size=(20, 3))
+    name = {"same": "predict_proba", "linear": "transform", "log": "score_samples"}[law]
+    mixture = LowRankGaussianMixture()
+    for scale in (1e-25, 1e25):
+        assert off_the_law(mixture, name, answer, LAWS[law](answer, scale, 5), scale, 5) < 1e-10
+        assert not off_the_law(mixture, name, answer, wrong(answer), scale, 5) <= 0.5
+        others = [there(answer, scale, 5) for other, there in LAWS.items() if other != law]
+        assert not any(off_the_law(mixture, name, answer, there, scale, 5) <= 0.5 for there in others)
 
 
 @each
@@ -213,7 +260,8 @@ def test_float32_stays_and_agrees_with_float64(estimator):
     for name, answer in single.items():
         if answer.dtype.kind == "f":
             assert answer.dtype == np.float32, name
-            assert np.abs(answer - double[name]).max() <= 0.02 * np.abs(double[name]).max(), name
+            # rounding of 6e-8, magnified by fits: networks reach 3e-5; benchmarks.quality measures real tables
+            assert np.abs(answer - double[name]).max() <= 1e-3 * np.abs(double[name]).max(), name
 
 
 @pytest.mark.parametrize("case", ["one feature", "constant features", "duplicated rows", "one row repeated"])
@@ -265,14 +313,160 @@ class Stop(Interrupt):
         return self.steps == 3
 
 
+# Fits that fail
+
+
+def narrower(X):
+    """Three columns of other names, as a frame: nothing of the former fit is right for them."""
+    return pd.DataFrame(X[:, :3], columns=["red", "green", "blue"])
+
+
+def refuse_a_parameter(model, estimator, X, y):
+    params = spec_of(estimator).too_large
+    former = {name: getattr(model, name) for name in params}
+    try:
+        with pytest.raises(ValueError, match=next(iter(params))):
+            fit(model.set_params(**params), narrower(X), y)
+    finally:
+        model.set_params(**former)
+
+
+def refuse_nan_or_infinity(model, estimator, X, y):
+    X = narrower(X)
+    X.iloc[4, 2] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        fit(model, X, y)
+
+
+def refuse_text(model, estimator, X, y):
+    X = narrower(X).astype(object)
+    X.iloc[4, 2] = "unknown"
+    with pytest.raises(ValueError, match=r"'blue'|must be numbers"):
+        fit(model, X, y)
+
+
+def refuse_complex_numbers(model, estimator, X, y):
+    with pytest.raises(ValueError, match=r"Complex data not supported|must be numbers"):
+        fit(model, narrower(X) + 1j, y)
+
+
+def refuse_y_of_another_length(model, estimator, X, y):
+    if y is None:
+        pytest.skip("it takes no y")
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        fit(model, narrower(X), y[:-1])
+
+
+def refuse_nan_in_y(model, estimator, X, y):
+    if y is None:
+        pytest.skip("it takes no y")
+    y = y.astype(float)
+    y[3] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fit(model, narrower(X), y)
+
+
+def refuse_no_rows(model, estimator, X, y):
+    with pytest.raises(ValueError, match="0 sample"):
+        fit(model, narrower(X)[:0], None if y is None else y[:0])
+
+
+def interrupt_at_the_end(model, estimator, X, y):
+    """When the last result is about to be stored: attributes that are set one by one are there but for one."""
+    X, count, store = narrower(X) * 2, [], Workspace.store
+
+    def interrupting(ws, tensor):
+        count.append(tensor)
+        if len(count) == n_stored:
+            raise KeyboardInterrupt
+        return store(ws, tensor)
+
+    with pytest.MonkeyPatch.context() as patch:
+        n_stored = -1
+        patch.setattr(Workspace, "store", interrupting)
+        fit(seeded(estimator), X, y)
+        n_stored = len(count)
+        count.clear()
+        with pytest.raises(KeyboardInterrupt):
+            fit(model, X, y)
+
+
+FAILURES = [
+    refuse_a_parameter,
+    refuse_nan_or_infinity,
+    refuse_text,
+    refuse_complex_numbers,
+    refuse_y_of_another_length,
+    refuse_nan_in_y,
+    refuse_no_rows,
+    interrupt_at_the_end,
+]
+
+
+def unchanged(model, before):
+    """True where all attributes of a model are those in a copy that was made before."""
+    return same_value(vars(model), before)
+
+
+@pytest.mark.parametrize("fail", FAILURES, ids=lambda f: f.__name__)
+@each
+def test_a_refit_that_fails_leaves_the_former_fit_whole(estimator, fail):
+    X, y = small_data(estimator)
+    model = fit(seeded(estimator), pd.DataFrame(X, columns=list("abcde")), y)
+    new = pd.DataFrame(new_data(estimator, X), columns=list("abcde"))
+    before, expected = copy.deepcopy(vars(model)), answers(model, new)
+    fail(model, estimator, X, y)
+    assert unchanged(model, before)
+    assert same(expected, answers(model, new), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fail", FAILURES, ids=lambda f: f.__name__)
+@each
+def test_a_first_fit_that_fails_leaves_an_unfitted_estimator(estimator, fail):
+    X, y = small_data(estimator)
+    model = seeded(estimator)
+    before = copy.deepcopy(vars(model))
+    fail(model, estimator, X, y)
+    assert unchanged(model, before)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(model)
+
+
+@pytest.mark.parametrize(
+    "estimator", [e for e in ESTIMATORS if hasattr(e, "partial_fit")], ids=lambda e: type(e).__name__
+)
+def test_a_batch_that_fails_leaves_the_former_ones_whole(estimator):
+    X, y = small_data(estimator)
+    model = seeded(estimator)
+    batch = (
+        {"classes": [0, 1]} if y is not None and "classes" in inspect.signature(model.partial_fit).parameters else {}
+    )
+    target = () if y is None else (y,)
+    model.partial_fit(X, *target, **batch)
+    before = copy.deepcopy(vars(model))
+    with pytest.raises(ValueError, match=r"5 features"):
+        model.partial_fit(X[:, :3], *target)
+    assert unchanged(model, before)
+    bad = X.copy()
+    bad[7, 2] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        model.partial_fit(bad, *target)
+    assert unchanged(model, before)
+
+
 @each_iterative
 def test_interrupted_refit_leaves_the_former_fit_whole(estimator):
     X, y = small_data(estimator)
     model = fit(seeded(estimator), X, y)
     before = answers(model, new_data(estimator, X))
     model.set_callbacks(Interrupt())
+    attributes = copy.deepcopy(vars(model))
+    callback = vars(model)["_skl_callbacks"]
     with pytest.raises(KeyboardInterrupt):
-        fit(model, X[::-1] * 2, y)
+        fit(model, narrower(X) * 2, y)
+    assert vars(model)["_skl_callbacks"] is callback
+    attributes["_skl_callbacks"] = callback
+    assert unchanged(model, attributes)
     assert same(before, answers(model, new_data(estimator, X)), rtol=0, atol=0)
 
 
@@ -341,13 +535,74 @@ def test_data_frames_of_both_kinds(estimator):
         assert same(expected, answers(model, frame), rtol=1e-9)
 
 
+@pytest.mark.parametrize("device", ["warp", "mps", "xpu", "meta", "cpu:3", "CUDA", "cuda:", ""])
 @each
-def test_unknown_device_names_the_cure(estimator):
-    if "device" not in estimator.get_params():
-        pytest.skip("it has no device")
+def test_unknown_device_names_the_cure(estimator, device):
     X, y = small_data(estimator)
-    with pytest.raises(ValueError, match=r"device='warp'.*Use 'auto', 'cpu', 'cuda'"):
-        fit(seeded(estimator, device="warp"), X, y)
+    model = seeded(estimator, device=device)
+    with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
+        fit(model, X, y)
+    fitted = fit(seeded(estimator), X, y).set_params(device=device)
+    for name in [m for m in METHODS if hasattr(fitted, m)]:
+        with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
+            getattr(fitted, name)(X)
+
+
+@each
+def test_missing_device_names_the_cure(estimator):
+    X, y = small_data(estimator)
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ValueError, match=f"device='{missing}'.*device='auto' or 'cpu'"):
         fit(seeded(estimator, device=missing), X, y)
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+@each
+def test_tensors_on_devices_that_are_not_computed_on_name_the_cure(estimator, dispatch):
+    X, y = small_data(estimator)
+    model, there = fit(seeded(estimator), X, y), torch.from_numpy(X).to("meta")
+    with config_context(array_api_dispatch=dispatch):
+        with pytest.raises(TypeError, match=r"X is a tensor on the device 'meta'.*X\.cpu\(\)"):
+            fit(seeded(estimator), there, y)
+        for name in [m for m in METHODS if hasattr(model, m)]:
+            with pytest.raises(TypeError, match=r"X is a tensor on the device 'meta'"):
+                getattr(model, name)(there)
+        if y is not None:
+            with pytest.raises(TypeError, match=r"y is a tensor on the device 'meta'"):
+                fit(seeded(estimator), X, there[:, 0])
+        for name in {"sample_weight", "covariates"} & set(inspect.signature(model.fit).parameters):
+            with pytest.raises(TypeError, match=rf"{name} is a tensor on the device 'meta'"):
+                model.fit(X, y, **{name: there[:, :1] if name == "covariates" else there[:, 0]})
+
+
+@each
+def test_fits_in_threads_equal_serial_fits(estimator):
+    """Four fits at a time, which share this process and its global state, give what each gives alone."""
+    X, y = small_data(estimator)
+    if "random_state" in estimator.get_params():
+        models = [seeded(estimator, random_state=seed) for seed in range(4)]
+    else:
+        models = [clone(estimator) for _ in range(4)]
+    X_new = new_data(estimator, X)
+    alone = [answers(fit(clone(model), X, y), X_new) for model in models]
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as for the others, but filters belong to the process
+        beside = list(pool.map(lambda model: answers(fit(model, X, y), X_new), models))
+    for one, other in zip(alone, beside):
+        assert same(one, other, rtol=0, atol=0)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state()))
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)  # fmt: skip
+@each
+def test_modes_of_torch_around_a_fit_change_nothing(estimator, mode):
+    X, y = small_data(estimator)
+    expected = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    with mode():
+        there = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    assert same(expected, there, rtol=0, atol=0)

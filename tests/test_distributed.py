@@ -8,6 +8,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -255,6 +256,17 @@ def test_frames_keep_their_names():
     assert list(codes.columns) == list(model.get_feature_names_out())
 
 
+def test_names_of_covariates_come_along():
+    X, y = table()
+    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(8)])
+    beside = frame[["x6", "x7"]]
+    parts = [dd.from_pandas(part, npartitions=3) for part in (frame, beside)]
+    model = distributed.fit(SupervisedDictionaryRegressor(2, **SEED), parts[0], y, covariates=parts[1])
+    assert list(model.covariate_names_in_) == ["x6", "x7"]
+    with pytest.raises(ValueError, match="same order"):
+        model.predict(frame, covariates=beside[["x7", "x6"]])
+
+
 def test_identifiers_may_be_text():
     X, y = pairs()
     frame = pd.DataFrame({"who": [f"user {i:.0f}" for i in X[:, 0]], "what": [f"film {j:.0f}" for j in X[:, 1]]})
@@ -317,6 +329,195 @@ def test_refusals_name_the_cure():
     X[600, 3] = np.nan
     with pytest.raises(ValueError, match="NaN or infinity"):
         distributed.fit(KSubspaces(), da.from_array(X, chunks=(500, 8)))
+
+
+# Partitions that are not what they say
+
+
+def lying(*blocks):
+    """A Dask array whose partitions are these blocks, whatever its own idea of them: five real columns of float64."""
+    parts = [da.from_delayed(dask.delayed(b), shape=(b.shape[0], 5), dtype=np.float64) for b in blocks]
+    return da.concatenate(parts)
+
+
+def part(n=40, seed=0, columns=5):
+    return np.random.default_rng(seed).normal(size=(n, columns)) + 3
+
+
+ODD = {
+    "complex": (part() + 1j, ValueError, "Complex data not supported"),
+    "narrower": (part(columns=4), ValueError, "Partition 1 of X has 4 columns, but partition 0 has 5"),
+    "wider": (part(columns=6), ValueError, "Partition 1 of X has 6 columns, but partition 0 has 5"),
+    "sparse": (sp.csr_array(part()), TypeError, r"Sparse data was passed for X: partition 1.*toarray"),
+    "text": (part().astype(str).astype(object) + "x", ValueError, r"Text is in the columns .*OneHotEncoder"),
+    "infinity": (np.where(part() > 4, np.inf, part()), ValueError, "infinity"),
+    "one dimension": (part()[:, 0], ValueError, "Expected 2D array"),
+}
+WITHOUT_Y = {
+    "K-subspaces": KSubspaces(2, n_dims=1, **SEED),
+    "mixture": LowRankGaussianMixture(2, n_dims=1, **SEED),
+    "density": PrivateKernelDensity(bandwidth=2.0, n_components=16, **PRIVATE),
+    "distances": PrivateDistanceSum(**PRIVATE),
+    "holes": MatrixCompletionImputer(2, **SEED),
+}
+WITH_Y = {
+    "classes": PrivateSimilarityClassifier(n_components=16, **PRIVATE),
+    "directions": LinearFrechetSDR(1, method="fccov", n_landmarks=8),
+    "dictionary": SupervisedDictionaryLearning(2, **SEED),
+    "dictionary, numbers": SupervisedDictionaryRegressor(2, **SEED),
+    "pairs": MatrixFactorizationRegressor(1, **SEED),
+}
+EVERY = {**WITHOUT_Y, **WITH_Y}
+
+
+def targets(name, n):
+    return () if name in WITHOUT_Y else (np.arange(n) % 2,)
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.filterwarnings("ignore")
+def test_partitions_of_another_form_are_refused_as_arrays_are(name, kind):
+    odd, error, match = ODD[kind]
+    if name == "pairs" and kind in ("complex", "text"):
+        match = r"Complex data not supported|must be numbers"
+    if name == "pairs" and kind == "infinity":
+        match = r"infinity|finite"
+    model = clone(EVERY[name])
+    with pytest.raises(error, match=match):
+        distributed.fit(model, lying(part(), odd), *targets(name, 80))
+    assert vars(model) == vars(clone(model))  # nothing is left of what failed
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.filterwarnings("ignore")
+def test_partitions_of_other_real_types_give_the_answer_of_all_rows(name):
+    blocks = [part(0), part(40, 0).round(2), part(1, 1), part(0), part(30, 2).round().astype(np.int16), part(9, 3) > 3]
+    blocks += [part(30, 4).astype(np.float32), part(10, 5).astype(object)]
+    if name == "holes":
+        blocks = [np.where(b > 4, np.nan, b) if b.dtype.kind in "fO" else b for b in blocks]
+    X = np.concatenate([b.astype(np.float64) for b in blocks])
+    model = clone(EVERY[name]).fit(X, *targets(name, len(X)))
+    assert_same(model, distributed.fit(clone(model), lying(*blocks), *targets(name, len(X))))
+
+
+def test_float32_partitions_are_computed_with_as_float32_where_all_are():
+    single, double = part().astype(np.float32), part()
+    for blocks, dtype in (((single, single), np.float32), ((single, double), np.float64)):
+        model = distributed.fit(KSubspaces(2, n_dims=1, **SEED), lying(*blocks))
+        assert model.means_.dtype == dtype
+
+
+def test_no_rows_at_all_are_refused_as_no_rows_of_an_array_are():
+    for X in (lying(part(0)), lying(part(0), part(0))):
+        with pytest.raises(ValueError, match=r"0 sample\(s\)"):
+            distributed.fit(KSubspaces(), X)
+    with pytest.raises(ValueError, match=r"1 sample"):
+        distributed.fit(LowRankGaussianMixture(), lying(part(0), part(1)))
+
+
+def test_checks_of_the_first_rows_see_beyond_a_first_partition_of_one_row():
+    X = part(60)
+    model = LowRankGaussianMixture(2, n_dims=1, **SEED).fit(X)
+    assert_same(model, distributed.fit(clone(model), da.from_array(X, chunks=((1, 59), 5))))
+
+
+def test_blocks_side_by_side_are_joined_or_refused():
+    X = part(60)
+    model = KSubspaces(2, n_dims=1, **SEED).fit(X)
+    assert_same(model, distributed.fit(clone(model), da.from_array(X, chunks=(25, 2))))
+    left, right = (da.from_delayed(dask.delayed(X[: 60 - i, :2]), (60, 2), dtype=float) for i in (0, 1))
+    with pytest.raises(ValueError, match=r"side by side.*\(60, 2\), \(59, 2\)"):
+        distributed.fit(clone(model), da.concatenate([left, right], axis=1))
+
+
+def frames(*parts):
+    return dd.from_delayed([dask.delayed(p) for p in parts], meta=parts[0].iloc[:0], verify_meta=False)
+
+
+@pytest.mark.parametrize("name", ["K-subspaces", "dictionary, numbers", "pairs"])
+def test_frames_of_other_columns_are_refused(name):
+    first = pd.DataFrame(part(), columns=list("abcde"))
+    for other in (first[list("edcba")], first.rename(columns={"e": "f"})):
+        with pytest.raises(ValueError, match=r"Partition 1 of X has the columns \[.*same columns in the same order"):
+            distributed.fit(clone(EVERY[name]), frames(first, other), *targets(name, 80))
+    with pytest.raises(ValueError, match="Partition 1 of X has 4 columns"):
+        distributed.fit(clone(EVERY[name]), frames(first, first[list("abcd")]), *targets(name, 80))
+
+
+def test_frames_of_nullable_and_text_columns():
+    first = pd.DataFrame(part(), columns=list("abcde"))
+    nullable = first.round().astype("Int64")
+    whole = pd.concat([first, nullable.astype(float)], ignore_index=True)
+    model = KSubspaces(2, n_dims=1, **SEED).fit(whole)
+    assert_same(model, distributed.fit(clone(model), frames(first, nullable)))
+    gone = nullable.mask(nullable < 2)
+    with pytest.raises(ValueError, match=r"NaN.*partition 1"):
+        distributed.fit(clone(model), frames(first, gone))
+    holes = MatrixCompletionImputer(2, **SEED).fit(pd.concat([first, gone.astype(float)], ignore_index=True))
+    assert_same(holes, distributed.fit(clone(holes), frames(first, gone)))
+    with pytest.raises(ValueError, match=r"Text is in the columns \['c'\].*partition 1"):
+        distributed.fit(clone(model), frames(first, first.assign(c="north")))
+
+
+@pytest.mark.parametrize("change", [lambda X, n: X[: len(X) - n], lambda X, n: X[:, : 5 - (n > 0)]])
+def test_partitions_that_change_between_reads_are_refused(change):
+    reads = []
+
+    def read():
+        reads.append(1)
+        return change(part(), len(reads) - 1)
+
+    X = da.from_delayed(dask.delayed(read, pure=False)(), shape=(40, 5), dtype=float)
+    with dask.config.set(scheduler="synchronous"), pytest.raises(ValueError, match=r"had \d+ .* when it was counted"):
+        distributed.fit(KSubspaces(2, n_dims=1, **SEED), X)
+
+
+def test_complex_targets_do_not_lose_their_imaginary_part():
+    X, y = pairs()
+    y = y + 1j
+    for model in (MatrixFactorizationRegressor(2), SupervisedDictionaryRegressor(2)):
+        rows = da.from_array(X, chunks=(700, 3))
+        with pytest.raises(ValueError, match="Complex data not supported: y"):
+            distributed.fit(model, rows, y)
+        with pytest.raises(ValueError, match="Complex data not supported: y"):
+            distributed.fit(model, rows, da.from_array(y, chunks=500))
+
+
+def test_targets_of_pairs_are_checked_beyond_the_first_rows():
+    X, y = pairs()
+    y[1200] = np.nan
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        distributed.fit(MatrixFactorizationRegressor(2), da.from_array(X, chunks=(700, 3)), y)
+
+
+def test_identifiers_are_the_same_whatever_the_type_of_their_partition():
+    X, y = pairs()
+    X = X[:, :2]
+    expected = MatrixFactorizationRegressor(1, **SEED).fit(X, y)
+    blocks = (X[:700].astype(np.int32), X[700:1000], X[1000:].astype(np.float32))
+    model = distributed.fit(clone(expected), lying(*blocks), y)
+    assert np.array_equal(model.row_ids_, expected.row_ids_)
+    np.testing.assert_allclose(model.predict(X), expected.predict(X), rtol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["complex", "narrower", "text", "infinity"])
+def test_predictions_refuse_such_partitions_too(kind):
+    model = KSubspaces(2, n_dims=1, **SEED).fit(part())
+    odd, error, match = ODD[kind]
+    answer = distributed.predict(model, lying(part(), odd))
+    with pytest.raises(error, match={"narrower": "4 features"}.get(kind, match)):
+        answer.compute()
+
+
+def test_predictions_need_a_known_width():
+    unknown = da.from_delayed(dask.delayed(part()), shape=(np.nan, np.nan), dtype=float)
+    model = distributed.fit(KSubspaces(2, n_dims=1, **SEED), unknown)
+    assert model.n_features_in_ == 5
+    with pytest.raises(ValueError, match=r"compute_chunk_sizes\(\)"):
+        distributed.predict(model, unknown)
+    rows = da.from_delayed(dask.delayed(part()), shape=(np.nan, 5), dtype=float)
+    assert np.array_equal(distributed.predict(model, rows).compute(), model.predict(part()))
 
 
 def test_without_dask_the_extra_is_named(monkeypatch):

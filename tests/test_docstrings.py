@@ -9,6 +9,7 @@ import pytest
 import sklowrank
 
 validate = pytest.importorskip("numpydoc.validate", reason="numpydoc is not installed: the extra doc has it").validate
+ClassDoc = pytest.importorskip("numpydoc.docscrape").ClassDoc
 
 IGNORED = {
     "EX01",  # an example: asked for below, of classes and functions
@@ -45,6 +46,11 @@ def public_names():
 NAMES = sorted(public_names())
 
 
+def _public(name):
+    package, _, short = name.rpartition(".")
+    return getattr(importlib.import_module(package), short)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_numpydoc_finds_nothing(name):
     errors = [f"{code} {text}" for code, text in validate(name)["errors"] if code not in IGNORED]
@@ -62,3 +68,10 @@ def test_numpydoc_finds_nothing(name):
 def test_every_public_name_has_an_example(name):
     package, _, short = name.rpartition(".")
     assert ">>>" in inspect.getdoc(getattr(importlib.import_module(package), short))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if inspect.isclass(_public(n)) and "__init__" in vars(_public(n))])
+def test_parameters_of_constructors_are_documented_in_their_order(name):
+    signature = list(inspect.signature(_public(name)).parameters)
+    documented = ClassDoc(_public(name))["Parameters"]
+    assert [part for parameter in documented for part in parameter.name.split(", ")] == signature

@@ -13,9 +13,11 @@ import pandas as pd
 import polars as pl
 import scipy.sparse as sp
 
-from tests.common import answers, fit, needs_two_features, seeded, small_data
+from tests.common import answers, fit, needs_two_features, off_the_law, seeded, small_data
+from tests.estimators import spec_of
 
 ERRORS = (ValueError, TypeError, MemoryError)
+_N_FEATURES = 5  # of the harmless data
 RIGHT, NAMED, UNNAMED, SILENT = "right answer", "error that names the cause", "other error", "silent and wrong"
 
 
@@ -72,21 +74,12 @@ def twins(fitted, found, base):
     return finite(fitted, found, base) and all(_alike(a[: len(a) // 2], a[len(a) // 2 :], 1e-6) for a in found.values())
 
 
-def scaled(scale):
-    """Answers stay, or grow with the data or its square, or log densities by a constant; squares may leave float64."""
+def follows_its_law(scale):
+    """Every answer follows the law of scale that the table of estimators states for its method."""
 
     def oracle(fitted, found, base):
-        for name, answer in base.items():
-            there = found[name]
-            if answer.dtype.kind != "f":
-                if np.mean(there == answer) < 0.95:
-                    return False
-                continue
-            size = np.abs(answer).max()
-            laws = [there, there / scale, there / scale**2, there + 5 * np.log(scale)]
-            if min(np.abs(law - answer).max() for law in laws) > 1e-4 * size:
-                return False
-        return True
+        off = (off_the_law(fitted, name, answer, found[name], scale, _N_FEATURES) for name, answer in base.items())
+        return all(far <= 1e-4 for far in off)
 
     return oracle
 
@@ -96,14 +89,8 @@ def scaled(scale):
 
 def _scale(factor):
     def attack(estimator, X, y):
-        params = {}
-        if "C" in estimator.get_params():
-            params["C"] = estimator.C / factor**2  # in units of X squared, inverted
-        if "bandwidth" in estimator.get_params():
-            width = 0.7 * X.shape[1] ** 0.5 if estimator.bandwidth == "auto" else estimator.bandwidth
-            params["bandwidth"] = factor * width
-        oracle = finite if hasattr(estimator, "recommend") else scaled(factor)
-        return Attack(X * factor, y, oracle, params=params)
+        params = spec_of(estimator).in_units(estimator, factor, X.shape[1])
+        return Attack(X * factor, y, follows_its_law(factor), params=params)
 
     return attack
 
@@ -158,7 +145,7 @@ def _one_class(estimator, X, y):
 
 
 def _strings(estimator, X, y):
-    if hasattr(estimator, "recommend"):
+    if spec_of(estimator).ids:
         return Attack(np.char.add("id ", X[:, :2].astype(int).astype(str)), y, finite)
     return Attack(np.full(X.shape, "a", dtype=object), y, None, ("could not convert", "string", "numeric"))
 

@@ -48,6 +48,17 @@ def in_blocks(compute: Callable[[slice], _T], n_rows: int, block: int, *, bytes_
         start = rows.stop
 
 
+_SHORTAGES = (  # what the plain RuntimeErrors of torch say where memory is short
+    "can't allocate memory",  # CPU: Linux, macOS
+    "not enough memory",  # CPU: Windows
+    "out of memory",  # the CUDA driver, outside of torch's own allocator
+    "ALLOC_FAILED",  # cuBLAS, cuSOLVER, cuSPARSE
+    "bad_alloc",  # C++
+)
+
+
 def _is_out_of_memory(error: BaseException) -> bool:
-    """True for CUDA's own class, Python's, and the plain RuntimeError of torch's CPU allocator."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "not enough memory" in str(error)
+    """True for Python's and numpy's class, for that of CUDA, and for the RuntimeErrors of torch's other allocators."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return any(text in str(error) for text in _SHORTAGES)

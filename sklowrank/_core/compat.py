@@ -1,6 +1,10 @@
 """The one place that imports scikit-learn's private names, so that a rename upstream is mended in one line."""
 
-from sklearn.base import _fit_context
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sklearn.base import _fit_context as _fit_context_of_sklearn
 from sklearn.cluster._spectral import cluster_qr
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
@@ -11,6 +15,7 @@ from sklearn.utils._set_output import _get_output_config as get_output_config
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
+from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 __all__ = [
     "OUTPUT_ADAPTERS",
@@ -26,9 +31,39 @@ __all__ = [
     "check_y",
     "cluster_qr",
     "get_column_indices",
+    "get_feature_names",
     "get_namespace",
     "get_namespace_and_device",
     "get_output_config",
     "move_to",
     "validate_params",
 ]
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
+    """Decorate `fit` or `partial_fit` as scikit-learn does, and let a call that fails leave the estimator as it was.
+
+    Validation sets `n_features_in_` before the checks behind it can fail, and whoever interrupts a fit wants the former
+    one back: all attributes are put back as they were, so that a first fit that fails leaves an unfitted estimator.
+    Attributes are replaced by fits and never changed in place, so the names alone are kept.
+    """
+
+    def decorator(method: _Method) -> _Method:
+        fit = _fit_context_of_sklearn(prefer_skip_nested_validation=prefer_skip_nested_validation)(method)
+
+        @functools.wraps(method)
+        def whole_or_not_at_all(estimator, *args, **kwargs):
+            before = vars(estimator).copy()
+            try:
+                return fit(estimator, *args, **kwargs)
+            except BaseException:
+                vars(estimator).clear()
+                vars(estimator).update(before)
+                raise
+
+        return whole_or_not_at_all  # type: ignore[return-value]
+
+    return decorator

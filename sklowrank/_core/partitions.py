@@ -4,15 +4,23 @@ A partition that is lost with its worker is read again: nothing is scattered tha
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import hstack
+from sklearn.utils import check_array
 
 from .rows import Rows, added
+from .validation import explained
 from .workspace import open_workspace
 
-FIRST_ROWS = 100  # which stand for all where their form is checked
+FIRST_ROWS = 100  # which stand for all where an estimator checks them
+_ANY_FORM: dict[str, Any] = {"ensure_all_finite": False, "ensure_min_samples": 0}  # left to the fit
+_CHANGED = (
+    "A partition of X had {before} {what} when it was counted and has {now} now. Partitions have to be the same each "
+    "time they are read: call X.persist() first."
+)
 _LARGE_GRAPH = "1GB"  # below it Dask need not warn: what belongs to rows (labels, weights) travels with the tasks
 
 
@@ -48,8 +56,10 @@ class Partitions:
         build, collect = (dask.delayed(f, pure=False, traverse=False) for f in (self._build, collect))
         results = []
         for i, part in enumerate(self._parts):
-            pieces = [_own(b, slice(*self._starts[i : i + 2])) for b in beside]
-            results.append(task(part, build, self._device, collect, pieces))
+            start, end = (None, None) if self._starts is None else self._starts[i : i + 2]
+            pieces = [_own(b, slice(start, end)) for b in beside]
+            n_rows = None if end is None else int(end - start)
+            results.append(task(part, build, self._device, collect, pieces, n_rows))
         while len(results) > 1:  # neighbours are merged, so that what belongs to rows stays in their order
             pairs = [join(*results[i : i + 2]) for i in range(0, len(results) - 1, 2)]
             results = pairs + results[len(results) - len(results) % 2 :]
@@ -79,9 +89,11 @@ def _as_built(built, device):
     return built
 
 
-def _on_partition(part, build, device, collect, pieces):
-    """Run on a worker, on its device: collect from what is built of one partition."""
+def _on_partition(part, build, device, collect, pieces, n_rows):
+    """Run on a worker, on its device: collect from what is built of one partition, which had `n_rows` when counted."""
     built, here = build(part, device)
+    if n_rows is not None and built.shape[0] != n_rows:
+        raise ValueError(_CHANGED.format(what="rows", before=n_rows, now=built.shape[0]))
     collect, pieces = _moved(collect, here), _moved(pieces, here)
     return _moved(collect(built, *pieces), torch.device("cpu"))
 
@@ -135,18 +147,15 @@ class PartitionedRows(Partitions):
     """
 
     def __init__(self, X, *, device="auto", allow_nan=False):
-        dask = load_dask()
-        parts = partitions_of(X)
-        facts = [dask.delayed(_facts)(part, FIRST_ROWS * (i == 0), allow_nan) for i, part in enumerate(parts)]
-        lengths, types, heads = zip(*dask.compute(*facts))
-        if "NaN" in types:
-            raise ValueError("Input X contains NaN or infinity. Fill or drop the rows that have them.")
-        self.source, self.head = X, heads[0]
-        self.dtype = np.dtype(np.float32 if set(types) == {"float32"} else np.float64)
-        starts = np.cumsum([0, *(n for n in lengths if n)])
-        parts = [part for part, n in zip(parts, lengths) if n]
-        super().__init__(parts, partial(_rows_here, self.dtype), device, starts)
-        self.shape = (len(self), self.head.shape[1])
+        parts, read = partitions_of(X), partial(_floats, allow_nan)
+        forms = forms_of(parts, read)
+        self.source, self.head = X, head_of(parts, forms)
+        self.dtype = np.dtype(np.float32 if {form.dtype for form in forms} == {np.dtype(np.float32)} else np.float64)
+        parts = [part for part, form in zip(parts, forms) if form.n_rows]
+        width = self.head.shape[1]
+        starts = np.cumsum([0, *(form.n_rows for form in forms if form.n_rows)])
+        super().__init__(parts, partial(_rows_here, self.dtype, width), device, starts)
+        self.shape = (len(self), width)
         self.outline = np.broadcast_to(self.dtype.type(0), self.shape)
 
     def take(self, at) -> torch.Tensor:
@@ -162,24 +171,116 @@ class PartitionedRows(Partitions):
         return torch.from_numpy(rows)
 
 
-def _facts(part, n_head, allow_nan):
-    """Return the number of rows, the name of their type ("NaN" where they are not finite), and the first of them."""
-    values = np.asarray(part)
-    name = str(values.dtype)
-    if values.dtype.kind == "f" and not (~np.isinf(values) if allow_nan else np.isfinite(values)).all():
-        name = "NaN"
-    return len(values), name, part[:n_head]
+def _floats(allow_nan, part):
+    """Return a partition as an array of floats, with scikit-learn's errors for what is none."""
+    X = _values(part)
+    there = ~np.isinf(X) if allow_nan else np.isfinite(X)
+    if not there.all():
+        found = "infinity" if allow_nan else "NaN or infinity"
+        raise ValueError(f"Input X contains {found}. Fill or drop the rows that have them.")
+    return X
+
+
+def _values(part):
+    with explained(part):
+        return check_array(part, dtype=[np.float64, np.float32], **_ANY_FORM)
 
 
 def _picked(part, at, dtype):
-    return np.asarray(part)[at].astype(dtype, copy=False)
+    return _values(part)[at].astype(dtype, copy=False)
 
 
-def _rows_here(dtype, part, device):
+def _rows_here(dtype, width, part, device):
     """Return the rows of a partition, and the device on which they are computed with."""
-    X = np.require(np.asarray(part), dtype=dtype, requirements=["C", "W"])
+    X = np.require(_values(part), dtype=dtype, requirements=["C", "W"])
+    if X.shape[1] != width:
+        raise ValueError(_CHANGED.format(what="columns", before=width, now=X.shape[1]))
     ws = open_workspace(X, device=device)
     return Rows(X, ws), ws.device
+
+
+# The form of partitions
+
+
+class Form(NamedTuple):
+    """What is known of a partition before it is computed with."""
+
+    n_rows: int
+    n_columns: int
+    names: list | None  # of the columns of a data frame
+    dtype: np.dtype
+
+
+def forms_of(parts, read) -> list[Form]:
+    """Return the forms of partitions; each is read once, where it lies.
+
+    Parameters
+    ----------
+    parts : list of delayed objects
+        The partitions.
+    read : callable
+        From a partition to an array; it raises what the fit of an array would raise.
+
+    Raises
+    ------
+    TypeError or ValueError
+        That of `read`, or that partitions are sparse or do not have the same columns.
+    """
+    dask = load_dask()
+    form = dask.delayed(_form_of, pure=False)
+    forms = list(dask.compute(*(form(part, i, dask.delayed(read, traverse=False)) for i, part in enumerate(parts))))
+    filled = [(i, form) for i, form in enumerate(forms) if form.n_rows]
+    for i, form in filled[1:]:
+        first, (_, width, names, _) = filled[0]
+        if form.n_columns != width:
+            raise ValueError(
+                f"Partition {i} of X has {form.n_columns} columns, but partition {first} has {width}. Give all of them "
+                "the same columns."
+            )
+        if form.names != names:
+            raise ValueError(
+                f"Partition {i} of X has the columns {form.names}, but partition {first} has {names}. Give all of them "
+                "the same columns in the same order."
+            )
+    return forms
+
+
+def _form_of(part, i, read):
+    """Run on a worker: return the form of partition i."""
+    if hasattr(part, "nnz"):
+        raise TypeError(
+            f"Sparse data was passed for X: partition {i} is a {type(part).__name__}, and dense data is required. Use "
+            "'.toarray()', for example X.map_blocks(lambda part: part.toarray()), where what is not stored is 0."
+        )
+    try:
+        X = read(part)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{error} This is in partition {i} of X.") from None
+    names = list(part.columns) if hasattr(part, "columns") else None
+    return Form(X.shape[0], X.shape[1], names, X.dtype)
+
+
+def head_of(parts, forms):
+    """Return the first rows, in the form of the partitions."""
+    first, heads, missing = load_dask().delayed(_first, pure=False), [], FIRST_ROWS
+    for part, form in zip(parts, forms):
+        if form.n_rows and missing > 0:
+            heads.append(first(part, missing, form))
+            missing -= form.n_rows
+    heads = load_dask().compute(*(heads or [first(parts[0], 0, forms[0])]))
+    if not hasattr(heads[0], "columns"):
+        return np.concatenate([np.asarray(head) for head in heads])
+    import pandas as pd
+
+    return pd.concat(heads)
+
+
+def _first(part, n, form):
+    shape = np.shape(part)
+    for what, before, now in zip(("rows", "columns"), form, shape):
+        if before != now:
+            raise ValueError(_CHANGED.format(what=what, before=before, now=now))
+    return part.iloc[:n] if hasattr(part, "iloc") else part[:n]
 
 
 # Collections
@@ -196,14 +297,25 @@ def load_dask() -> Any:
 
 def partitions_of(X) -> list[Any]:
     """Return the partitions of X, each of them all columns of some rows, as delayed objects."""
-    if hasattr(X, "npartitions") and hasattr(X, "divisions"):
+    if hasattr(X, "divisions"):
         return list(X.to_delayed())
-    return list(X.rechunk({1: -1}).to_delayed()[:, 0])
+    blocks = X.to_delayed()
+    return list(blocks[:, 0]) if blocks.shape[1] == 1 else [load_dask().delayed(_side_by_side)(list(b)) for b in blocks]
+
+
+def _side_by_side(blocks):
+    """Run on a worker: return all columns of some rows."""
+    if any(hasattr(block, "nnz") for block in blocks):
+        return hstack(blocks, format="csr")
+    shapes = [np.shape(block) for block in blocks]
+    if any(len(shape) != 2 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(f"Blocks of X that lie side by side have the shapes {shapes}: all need the same rows.")
+    return np.concatenate([np.asarray(block) for block in blocks], axis=1)
 
 
 def check_collection(X) -> None:
     """Refuse what is no table of Dask."""
-    if not (hasattr(X, "__dask_graph__") and hasattr(X, "to_delayed") and X.ndim == 2):
+    if not (hasattr(X, "__dask_graph__") and hasattr(X, "to_delayed") and getattr(X, "ndim", None) == 2):
         raise TypeError(
             f"X has to be a Dask array of two dimensions or a Dask data frame, got {type(X).__name__}. For arrays of "
             "this process, memmaps included, call fit of the estimator."

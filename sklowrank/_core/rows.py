@@ -16,7 +16,7 @@ from scipy.sparse import issparse
 
 from .blocks import in_blocks, rows_per_block
 from .compat import check_sample_weight
-from .workspace import Workspace, is_remote
+from .workspace import Workspace, check_place, is_remote
 
 _SHARE_OF_DEVICE = 0.25  # of a device's free memory that a table may take; a larger one stays with the host
 
@@ -131,6 +131,7 @@ def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:
     """Return weights of rows (n,) in float64, or None where there are none."""
     if sample_weight is None:
         return None
+    check_place(sample_weight, "sample_weight")
     return ws.exact().load(check_sample_weight(sample_weight, rows.outline, ensure_non_negative=True)).double()
 
 

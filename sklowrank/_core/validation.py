@@ -1,5 +1,8 @@
 """Scikit-learn's validation in the two forms that estimators need."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -9,33 +12,85 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from .compat import check_same_namespace, check_y, get_namespace, move_to
 from .rows import SlicedArray, is_sliced
-from .workspace import is_remote
+from .workspace import check_place, is_remote
 
 _FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form is checked
+_NOT_A_NUMBER = ("could not convert string", "argument must be a string", "Unable to convert array of bytes/strings")
+_MOST_NAMED = 10  # columns that an error names
 
 
 def check_fit_data(estimator, X, y="no_validation", **kwargs) -> Any:
     """Validate what `fit` was given; float32 and float64 are kept, everything else becomes float64."""
-    return _validate(estimator, _on_host(X), y, **{"dtype": _floats(X), **kwargs})
+    return _validate(estimator, _here(X), y, **{"dtype": _floats(X), **kwargs})
 
 
 def _validate(estimator, X, y="no_validation", **kwargs):
-    """Call scikit-learn's `validate_data`; where a table holds text, its error names the columns."""
+    """Call scikit-learn's `validate_data`, with errors that name columns and show no cell."""
+    y = y if isinstance(y, str) else _here(y, "y")
+    with explained(X, y, dtype=kwargs["dtype"]):
+        checked = validate_data(estimator, X, y, **kwargs)
+        if kwargs.get("y_numeric") and not isinstance(y, str):
+            return checked[0], _as_numbers(checked[1])
+        return checked
+
+
+def _as_numbers(y):
+    """Return targets that came as text as numbers; scikit-learn converts objects alone."""
+    return y.astype(np.float64) if getattr(y.dtype, "kind", "f") in "SU" else y
+
+
+@contextmanager
+def explained(X, y=None, *, dtype: Any = "numeric") -> Iterator[None]:
+    """Say what validation found in other words where scikit-learn's would show cells of X or y, or name no column.
+
+    `dtype` None means that X is not converted to numbers.
+    """
     try:
-        return validate_data(estimator, X, y, **kwargs)
+        yield
     except (TypeError, ValueError) as error:
-        names = [name for name in getattr(X, "columns", ()) if any(map(_is_text, np.asarray(X[name]).ravel()))]
-        if not names:
+        text = _explanation(str(error), X, y, dtype)
+        if text is None:
             raise
-        raise type(error)(
-            f"{error} Text is in the columns {names}. Encode them, for example by OneHotEncoder in a "
-            "ColumnTransformer, or leave them out."
-        ) from error
+        raise ValueError(text) from None
+
+
+def _explanation(text, X, y, dtype):
+    """Return the error in other words, None where it is fine as it is."""
+    if text.startswith("Complex data not supported"):
+        name = "y" if y is not None and not np.iscomplexobj(X) else "X"
+        return f"Complex data not supported: {name} has complex numbers. Pass real and imaginary parts as columns."
+    if "\narray=" in text:
+        return re.sub(r":\narray=.*\.\n(?=Reshape)", ". ", text, flags=re.DOTALL)
+    if not any(said in text for said in _NOT_A_NUMBER):
+        return None
+    columns = [] if dtype is None else text_columns(X)
+    if columns:
+        named = f"{columns[:_MOST_NAMED]}" + f" and {len(columns) - _MOST_NAMED} more" * (len(columns) > _MOST_NAMED)
+        return (
+            f"X could not be converted to numeric values. Text is in the columns {named}. Encode them, for example by "
+            "OneHotEncoder in a ColumnTransformer, or leave them out."
+        )
+    if y is not None and not isinstance(y, str) and any(map(_is_text, np.asarray(y, dtype=object).flat)):
+        return "y could not be converted to numeric values: it has text in it. Pass numbers."
+    return None
+
+
+def text_columns(X) -> list:
+    """Return the names, or else the positions, of the columns of X with a cell that is a string and no number."""
+    names = getattr(X, "columns", None)
+    try:
+        cells = np.asarray(X, dtype=object)
+    except ValueError:
+        return []
+    if cells.ndim != 2:
+        return []
+    names = range(cells.shape[1]) if names is None else names
+    return [name for name, column in zip(names, cells.T) if any(map(_is_text, column))]
 
 
 def _is_text(value):
     """Return whether a cell is a string that is no number."""
-    if not isinstance(value, str):
+    if not isinstance(value, str | bytes):
         return False
     try:
         float(value)
@@ -61,7 +116,9 @@ def check_fit_rows(estimator, X, y="no_validation", *, sliced=True, **kwargs) ->
     check_consistent_length(X, y)
     kept = {name: kwargs.pop(name) for name in ("multi_output", "y_numeric") if name in kwargs}
     check_fit_data(estimator, head, **kwargs)
-    return X, check_y(y, estimator=estimator, **kept)
+    with explained(head, y):
+        y = check_y(_here(y, "y"), estimator=estimator, **kept)
+        return X, _as_numbers(y) if kept.get("y_numeric") else y
 
 
 def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwargs) -> Any:
@@ -71,7 +128,7 @@ def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwar
     identifiers rather than numbers.
     """
     check_is_fitted(estimator)
-    X = _on_host(X)
+    X = _here(X)
     if like is not None:
         check_same_namespace(X, estimator, attribute=like, method=method)
     return _validate(estimator, X, reset=False, **{"dtype": _floats(X), **kwargs})
@@ -79,19 +136,23 @@ def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwar
 
 def on_host(y):
     """Return targets as they are, but tensors and arrays of other libraries as numpy's."""
+    check_place(y, "y")
     if isinstance(y, torch.Tensor):
         return y.detach().cpu().numpy()
     return move_to(y, xp=np, device="cpu") if hasattr(y, "__array_namespace__") else y
 
 
-def _on_host(X):
-    """Refuse a CUDA tensor that scikit-learn, with its dispatch switched off, could only fail on."""
-    if isinstance(X, torch.Tensor) and X.device.type != "cpu" and not get_config()["array_api_dispatch"]:
+def _here(array, name="X"):
+    """Refuse a tensor that scikit-learn could only fail on, with the cure; gradients are not followed."""
+    check_place(array, name)
+    if not isinstance(array, torch.Tensor):
+        return array
+    if array.device.type != "cpu" and not get_config()["array_api_dispatch"]:
         raise TypeError(
-            f"X is a tensor on {X.device}. Pass X.cpu(), or enable array_api_dispatch with "
+            f"{name} is a tensor on {array.device}. Pass {name}.cpu(), or enable array_api_dispatch with "
             "sklearn.set_config(array_api_dispatch=True) to compute where it is."
         )
-    return X
+    return array.detach()
 
 
 def _floats(X):

@@ -1,5 +1,6 @@
 """The border between the user's arrays and torch: device, precision and seed are decided here, once per call."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -72,7 +73,7 @@ def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
     Raises
     ------
     ValueError
-        If a CUDA device is asked for and torch sees none, or `device` names no device of torch.
+        If a CUDA device is asked for and torch does not see it, or `device` is neither the CPU nor a CUDA device.
     """
     known = isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__")
     namespace, _, home = get_namespace_and_device(*[X] * known)  # what is no array counts as numpy's
@@ -92,17 +93,29 @@ def is_remote(X) -> bool:
     return getattr(X, "remote", None) is True
 
 
+_DEVICE = re.compile(r"cpu(:0)?|cuda(:(0|[1-9][0-9]*))?")  # those of torch on which float64 and seeds mean the same
+
+
+def check_place(array: Any, name: str = "X") -> None:
+    """Refuse a tensor of the user that lies where nothing is computed, or that has no values; other arrays pass."""
+    if isinstance(array, torch.Tensor) and array.device.type not in ("cpu", "cuda"):
+        why = "which has no values" if array.is_meta else "where nothing is computed"
+        raise TypeError(
+            f"{name} is a tensor on the device '{array.device}', {why}. Pass a tensor on the CPU, such as "
+            f"{name}.cpu(), or one on CUDA with array_api_dispatch enabled."
+        )
+
+
 def _choose_device(device: str, home: Any) -> torch.device:
     if device == "auto":
         if isinstance(home, torch.device):
             return home
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not _DEVICE.fullmatch(device):
         cure = "Use 'auto', 'cpu', 'cuda' or 'cuda:1'."
-        raise ValueError(f"device={device!r} is not a device of torch. {cure}") from None
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device={device!r} is no device that can be computed on. {cure}")
+    kind, _, index = device.partition(":")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         seen = f"only {torch.cuda.device_count()} CUDA device(s)" if torch.cuda.is_available() else "no CUDA device"
         raise ValueError(f"device={device!r} was asked for, but torch sees {seen}. Use device='auto' or 'cpu'.")
-    return chosen
+    return torch.device(device)

@@ -1,9 +1,11 @@
 """Blocks cover all rows once, and shrink where memory runs out."""
 
+import numpy as np
 import pytest
 import torch
 
 from sklowrank._core.blocks import in_blocks, rows_per_block
+from sklowrank._core.rows import Rows
 
 
 def test_blocks_cover_the_rows_in_order():
@@ -15,22 +17,52 @@ def test_no_rows_no_blocks():
     assert list(in_blocks(lambda rows: rows, 0, 4, bytes_per_row=8)) == []
 
 
+TOO_MUCH = 10**15  # numbers: more than any machine holds, but no overflow of sizes, so that allocators themselves fail
+
+
+def too_much_from_torch():
+    torch.empty(TOO_MUCH, dtype=torch.float64, device="cpu")
+
+
+def too_much_from_numpy():
+    np.empty(TOO_MUCH)
+
+
+def too_much_from_cuda():
+    torch.empty(TOO_MUCH, dtype=torch.float64, device="cuda")
+
+
+def windows():
+    raise RuntimeError("[enforce fail at alloc_cpu.cpp:116] DefaultCPUAllocator: not enough memory: you tried to ...")
+
+
+def driver():
+    raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported")
+
+
+def cublas():
+    raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+
 @pytest.mark.parametrize(
-    "error",
+    "allocate",
     [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory: you tried to allocate"),
+        too_much_from_torch,
+        too_much_from_numpy,
+        pytest.param(too_much_from_cuda, marks=pytest.mark.cuda),
+        windows,
+        driver,
+        cublas,
     ],
-    ids=["python", "cuda", "torch on the CPU"],
+    ids=lambda f: f.__name__,
 )
-def test_a_block_that_does_not_fit_is_halved_and_tried_again(error):
+def test_a_block_that_does_not_fit_is_halved_and_tried_again(allocate):
     sizes = []
 
     def compute(rows):
         sizes.append(rows.stop - rows.start)
         if sizes[-1] > 3:
-            raise error
+            allocate()
         return list(range(10))[rows]
 
     parts = list(in_blocks(compute, 10, 8, bytes_per_row=8))
@@ -38,9 +70,22 @@ def test_a_block_that_does_not_fit_is_halved_and_tried_again(error):
     assert sizes == [8, 4, 2, 2, 2, 2, 2]
 
 
+def test_sums_over_rows_survive_a_failed_allocation():
+    """Through the rows that estimators read: the sum is that of one block."""
+    X = torch.arange(40, dtype=torch.float64, device="cpu").reshape(20, 2)
+
+    def collect(block):
+        if len(block) > 4:
+            too_much_from_torch()
+        return (block.sum(0),)
+
+    (total,) = Rows(X).gather(collect, size=16)
+    assert torch.equal(total, X.sum(0))
+
+
 def test_not_even_one_row_names_the_bytes_and_the_parameter():
     def compute(rows):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        too_much_from_torch()
 
     with pytest.raises(MemoryError, match=r"about 4096 bytes.*batch_size"):
         list(in_blocks(compute, 10, 4, bytes_per_row=4096))

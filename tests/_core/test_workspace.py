@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn import config_context
 
+from sklowrank._core.rows import row_weights, rows_of
 from sklowrank._core.workspace import open_workspace
 
 
@@ -71,10 +72,35 @@ def test_seed_decides_the_draws_and_none_leaves_numpy_alone_until_used():
     assert ws.generator is ws.generator
 
 
-@pytest.mark.parametrize(("device", "cure"), [("warp", "Use 'auto'"), ("cuda:99", "Use device='auto' or 'cpu'")])
-def test_missing_devices_name_the_cure(device, cure):
-    with pytest.raises(ValueError, match=cure):
+@pytest.mark.parametrize(
+    "device",
+    ["warp", "mps", "mps:0", "xpu", "meta", "cpu:3", "CUDA", "cuda:-1", "cuda:01", "cuda:", "cuda:x", "", " cpu"],
+)
+def test_devices_that_are_not_computed_on_name_the_cure(device):
+    with pytest.raises(ValueError, match=rf"device='{device}' is no device .* Use 'auto', 'cpu', 'cuda' or 'cuda:1'"):
         open_workspace(np.zeros((1, 1)), device=device)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "cuda:99999999999999999999"])
+def test_devices_that_are_missing_name_the_cure(device):
+    with pytest.raises(
+        ValueError, match=rf"device='{device}' was asked for, but torch sees .*Use device='auto' or 'cpu'"
+    ):
+        open_workspace(np.zeros((1, 1)), device=device)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", "auto"])
+def test_the_cpu_may_be_named(device):
+    expected = "cuda" if device == "auto" and torch.cuda.is_available() else "cpu"
+    assert open_workspace(np.zeros((1, 1)), device=device).device.type == expected
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_weights_without_values_are_refused(dispatch):
+    X = np.zeros((3, 2))
+    ws = open_workspace(X)
+    with config_context(array_api_dispatch=dispatch), pytest.raises(TypeError, match=r"sample_weight is .*'meta'"):
+        row_weights(torch.ones(3, device="meta"), rows_of(X, ws), ws)
 
 
 @pytest.mark.cuda
