@@ -7,7 +7,7 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from .._core.compat import check_y
-from .._core.validation import on_host
+from .._core.validation import explained, on_host
 from ._identifiers import check_identifiers, values_of
 
 
@@ -30,12 +30,15 @@ def check_columns(estimator, X, y: Any = "no_validation", *, reset):
                     f"Found array with 0 {what} (shape={tuple(X.shape)}) while a minimum of 1 is required."
                 )
     else:
-        X = validate_data(estimator, _typed(X), reset=reset, dtype=None, ensure_all_finite=False)
+        with explained(X, dtype=None):
+            X = validate_data(estimator, _typed(X), reset=reset, dtype=None, ensure_all_finite=False)
     if isinstance(y, str):
         return columns_of(X)
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None.")
-    y = check_y(y, multi_output=False, y_numeric=True, estimator=estimator)
+    with explained(None, y):
+        y = check_y(y, multi_output=False, y_numeric=True, estimator=estimator)
+        y = y.astype(np.float64) if y.dtype.kind in "SU" else y
     check_consistent_length(X, y)
     return columns_of(X), y
 

@@ -303,6 +303,12 @@ def test_frames_that_do_not_fit_are_refused():
     ):
         with pytest.raises(ValueError, match=told):
             regressor().fit(wrong, y[: len(wrong)])
+    with pytest.raises(ValueError, match="y could not be converted to numeric values") as error:
+        regressor().fit(frame, ["secret", *y[1:]])
+    assert "secret" not in str(error.value)
+    np.testing.assert_array_equal(
+        regressor().fit(frame, y.astype(str)).predict(frame), regressor().fit(frame, y).predict(frame)
+    )
 
 
 # ---------------------------------------------------------------- standard errors
