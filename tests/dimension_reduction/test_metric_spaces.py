@@ -170,7 +170,7 @@ def test_near_points_of_the_sphere_have_distances_of_full_accuracy():
     assert D[0, 2] == pytest.approx(np.pi)
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 5e307])
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e307])
 def test_distances_of_any_size(scale):
     y = RESPONSES["euclidean"]
     assert np.allclose(between(scale * y, "euclidean") / scale, cdist(y, y))
