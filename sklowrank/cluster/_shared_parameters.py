@@ -32,7 +32,8 @@ _PARAMETERS = """
     affinity : {"auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"}, default="auto"
         How magnitudes of codes become a symmetric graph: "sum" adds the transpose, "max" first divides each row by its
         largest entry, "doubly_stochastic" projects on matrices with unit row sums, "nearest_neighbors" joins each row
-        to the 3 with the most similar codes. "auto" is "{default}".
+        to the 3 with the most similar codes. "auto" is "{default}". The graph of the distinct rows is made, and given
+        to their copies.
     n_init : int, default=10
         Runs of k-means on the spectral embedding; the best is kept.
     assign_labels : {"kmeans", "cluster_qr"}, default="kmeans"
