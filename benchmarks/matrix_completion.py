@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
+from scipy.stats import t as student
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -71,6 +72,36 @@ def generated_table(rank=8, noise=0.5):
     X = signal + noise * rng.randn(*signal.shape)
     hole = rng.rand(*X.shape) < 0.3
     return signal, X, np.where(hole, np.nan, X), hole
+
+
+def long_table(n_samples=50_000, n_features=30, rank=5):
+    """A table of 50,000 x 30: rank 5, noise of half its standard deviation, and 30 % holes."""
+    rng = np.random.RandomState(0)
+    X = rng.randn(n_samples, rank) @ rng.randn(rank, n_features)
+    X += 0.5 * np.sqrt(rank) * rng.randn(*X.shape)
+    hole = rng.rand(*X.shape) < 0.3
+    return X, np.where(hole, np.nan, X), hole
+
+
+def survey(n_samples=1500, n_features=24, n_traits=4):
+    """Answers from 1 to 5 to 24 questions, each about one of four traits above all; 25 % are missing."""
+    rng = np.random.RandomState(0)
+    loadings = 0.3 * rng.randn(n_traits, n_features)
+    loadings[np.arange(n_features) % n_traits, np.arange(n_features)] += 1
+    X = 3 + 0.8 * rng.randn(n_samples, n_traits) @ loadings + 0.7 * rng.randn(n_samples, n_features)
+    X = np.clip(np.round(X), 1, 5)
+    hole = rng.rand(*X.shape) < 0.25
+    return X, np.where(hole, np.nan, X), hole
+
+
+def one_factor(seed, at_random, n_samples=1000, n_features=8):
+    """Rows of one factor with equal loadings; column 1 has holes at random, or more often where column 0 is large."""
+    rng = np.random.default_rng(seed)
+    X = np.sqrt(0.5) * (rng.normal(size=(n_samples, 1)) + rng.normal(size=(n_samples, n_features)))
+    gone = rng.random(n_samples) < (1 / (1 + np.exp(1 - 2 * X[:, 0])) if at_random else 0.37)
+    table = X.copy()
+    table[gone, 1] = np.nan
+    return X, table, gone
 
 
 def ratings(m, n, cells, rank=8):
@@ -209,6 +240,76 @@ def cover(name, n_components):
         far = np.abs(model.transform(table) - X)[hole] > 1.6449 * model.transform_std(table)[hole]
         inside, hidden = inside + (~far).sum(), hidden + far.size
     return {"cover": inside / hidden, "remark": f"{inside} of {hidden} hidden cells, five draws of the holes"}
+
+
+def fill_common_table(name, method):
+    X, table, hole = {"long": long_table, "survey": survey}[name]()
+    model = make_imputer(method, "auto", 10)
+    fill, seconds = clock(lambda: quietly(lambda: model.fit_transform(table)))
+    return {"error": standardised(fill, X, hole), "seconds": seconds, "remark": f"{model.n_iter_} rounds or sweeps"}
+
+
+def apart(name, n_components, kind):
+    """Largest and root mean square difference of the fills of a table, in standard deviations of the columns."""
+    X, table, hole = real_table(name, 0)
+    if kind == "float32":
+        fills = [imputer(n_components).fit_transform(table.astype(dtype)) for dtype in (np.float64, np.float32)]
+    else:
+        fills = [imputer(n_components).set_params(random_state=seed).fit_transform(table) for seed in range(5)]
+    scale = np.where(X.std(0) > 0, X.std(0), 1)
+    gaps = [((a - b) / scale)[hole] for i, a in enumerate(fills) for b in fills[:i]]
+    largest = float(max(np.abs(gap).max() for gap in gaps))
+    errors = ", ".join(f"{standardised(fill, X, hole):.4f}" for fill in fills)
+    return {"largest": largest, "remark": f"largest {largest:.2g}, rms {max(map(rms, gaps)):.2g}; errors {errors}"}
+
+
+def fill_exactly_low_rank(rank):
+    """Error on new rows of an exactly low-rank table, half of it hidden, in standard deviations; components in use."""
+    rng = np.random.RandomState(0)
+    full = rng.rand(70, rank) @ rng.rand(rank, 70)
+    hole = rng.rand(70, 70) < 0.5
+    table = np.where(hole, np.nan, full)
+    model = imputer("auto").fit(table[:35])
+    error = rms((model.transform(table[35:]) - full[35:])[hole[35:]]) / full.std()
+    alive = int(model.n_components_effective_)
+    return {"error": error, "alive": alive, "remark": f"{alive} components in use"}
+
+
+def bias_of_fills(method):
+    """Mean of fill minus truth where a column's holes depend on another column, in standard deviations."""
+    biases = []
+    for seed in range(5):
+        X, table, gone = one_factor(seed, at_random=True)
+        fill = quietly(lambda table=table: make_imputer(method, "auto", 10).fit_transform(table))
+        biases.append((fill - X)[gone, 1].mean())
+    return {"bias": float(np.mean(biases)), "remark": f"mean {np.mean(biases):.3f} over five tables"}
+
+
+def cover_by_multiple_imputation(at_random, n_tables=100, n_draws=10):
+    """How often the pooled 95 % interval of a column's mean, by Rubin's rules, has the true mean in it."""
+    inside = 0
+    for seed in range(n_tables):
+        _, table, _ = one_factor(1000 + seed, at_random)
+        draws = imputer("auto").fit(table).sample(table, n_draws, random_state=seed)[:, :, 1]
+        means = draws.mean(1)
+        within, between = draws.var(1, ddof=1).mean() / len(table), (1 + 1 / n_draws) * means.var(ddof=1)
+        freedom = (n_draws - 1) * (1 + within / between) ** 2
+        inside += abs(means.mean()) <= student.ppf(0.975, freedom) * np.sqrt(within + between)
+    return {"cover": inside / n_tables, "remark": f"{inside} of {n_tables} tables, {n_draws} draws of each"}
+
+
+def cover_few_values(n_values, n_tables=40):
+    """Share of a column's hidden cells inside 90 % intervals, where few of its 150 cells are observed."""
+    inside = []
+    for seed in range(n_tables):
+        rng = np.random.default_rng(seed)
+        X = rng.normal(size=(150, 2)) @ rng.normal(size=(2, 6)) + 0.3 * rng.normal(size=(150, 6))
+        table = X.copy()
+        table[rng.permutation(150)[n_values:], 3] = np.nan
+        model = imputer("auto").fit(table)
+        near = np.abs(model.transform(table) - X) <= 1.6449 * model.transform_std(table)
+        inside.append(near[np.isnan(table)].mean())
+    return {"cover": float(np.mean(inside)), "remark": f"{n_tables} tables"}
 
 
 def u1_ours(n_components, sweeps):
@@ -379,6 +480,50 @@ def intervals(bench):
         bench.claim(f"{name}: share of hidden cells inside", ours.cover, at_least=0.85, at_most=0.95)
 
 
+def common_tables(bench):
+    """Common tables: 50,000 x 30 of rank 5 with noise, and 1,500 answers to 24 questions; defaults of both"""
+    for name in ("long", "survey"):
+        methods = ("MatrixCompletionImputer", "IterativeImputer")
+        ours, iterative = (bench.measure(f"{name}, {m}", fill_common_table, name, m) for m in methods)
+        bench.claim(f"{name}: error against IterativeImputer", ours.error, iterative.error, at_most=1)
+        bench.claim(f"{name}: seconds against IterativeImputer", ours.seconds, iterative.seconds, at_least=1)
+
+
+def exactly_low_rank(bench):
+    """Exactly low rank: 35 x 70, half of the cells hidden, number of components by default, 35 new rows"""
+    for rank in (3, 5):
+        ours = bench.measure(f"rank {rank}", fill_exactly_low_rank, rank)
+        bench.claim(f"rank {rank}: error on new rows in standard deviations", ours.error, at_most=1e-3)
+        bench.claim(f"rank {rank}: components in use", ours.alive, at_least=rank, at_most=rank)
+
+
+def precision_and_seeds(bench):
+    """Precision and seeds: fills of float32 against float64 data, and of five seeds, in standard deviations"""
+    for name, (_, k, *_) in TABLES.items():
+        for n_components in (k, "auto"):
+            gap = bench.measure(f"{name}, {n_components}, float32", apart, name, n_components, "float32").largest
+            bench.claim(f"{name}, {n_components} components: float32 against float64", gap, at_most=1e-3)
+        bench.measure(f"{name}, auto, five seeds", apart, name, "auto", "seeds")
+
+
+def missing_at_random(bench):
+    """Missing at random: 1,000 x 8, one factor; column 1 misses values more often where column 0 is large"""
+    ours = bench.measure("fills, MatrixCompletionImputer", bias_of_fills, "MatrixCompletionImputer")
+    for method in ("IterativeImputer", "KNNImputer", "SimpleImputer"):
+        bench.measure(f"fills, {method}", bias_of_fills, method)
+    bench.claim("bias in standard deviations", abs(ours.bias), at_most=0.08)
+    for kind, at_random in (("missing completely at random", False), ("missing at random", True)):
+        ours = bench.measure(f"pooled intervals of the mean, {kind}", cover_by_multiple_imputation, at_random)
+        bench.claim(f"95 % intervals, {kind}", ours.cover, at_least=0.90, at_most=0.98)
+
+
+def few_values(bench):
+    """Few values: 90 % intervals of cells of a column with two to five observed values, 150 x 6, rank 2"""
+    for n_values in (2, 3, 4, 5):
+        ours = bench.measure(f"{n_values} values", cover_few_values, n_values)
+        bench.claim(f"{n_values} values: share of hidden cells inside", ours.cover, at_least=0.8)
+
+
 def movielens_u1(bench):
     """MovieLens-100k: u1 split, predictions clipped to 1 to 5"""
     if not os.environ.get("SKLOWRANK_DATA"):
@@ -437,6 +582,11 @@ CASES = [
     other_tables,
     large_table,
     intervals,
+    common_tables,
+    exactly_low_rank,
+    precision_and_seeds,
+    missing_at_random,
+    few_values,
     movielens_u1,
     alternating_least_squares,
     conjugate_gradients,

@@ -74,7 +74,8 @@ def fit(estimator, X, y=None, **params):
     if estimator._sums_over_rows == "pairs":
         from .recommend._partitioned_pairs import PartitionedPairs
 
-        return estimator.fit(PartitionedPairs(X, y, device=estimator.device), None, **params)
+        pairs = PartitionedPairs(X, y, params.pop("sample_weight", None), device=estimator.device)
+        return estimator.fit(pairs, None, **params)
     rows = PartitionedRows(X, device=estimator.device, allow_nan=estimator.__sklearn_tags__().input_tags.allow_nan)
     return estimator.fit(rows, **params) if y is None else estimator.fit(rows, to_local(y), **params)
 

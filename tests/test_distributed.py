@@ -267,6 +267,27 @@ def test_identifiers_may_be_text():
     assert np.array_equal(model.recommend(some, 3)[0], expected.recommend(some, 3)[0])
 
 
+def test_sample_weights_go_with_their_pairs():
+    X, y = pairs()
+    weights = np.random.default_rng(0).integers(0, 3, N)
+    expected = MatrixFactorizationRegressor(2, **SEED).fit(X, y, sample_weight=weights)
+    there = da.from_array(X, chunks=(CHUNKS, 3))
+    model = distributed.fit(clone(expected), there, y, sample_weight=da.from_array(weights, chunks=400))
+    assert_same(expected, model)
+    with pytest.raises(ValueError, match="at least one non-zero"):
+        distributed.fit(clone(expected), there, y, sample_weight=np.zeros(N))
+
+
+def test_identifiers_keep_their_types_beside_fractions():
+    X, y = pairs()
+    frame = pd.DataFrame({"u": 2**60 + X[:, 0].astype(int), "v": pd.Categorical(X[:, 1].astype(int)), "z": X[:, 2]})
+    expected = MatrixFactorizationRegressor(2, **SEED).fit(frame, y)
+    model = distributed.fit(clone(expected), dd.from_pandas(frame, npartitions=3), y)
+    assert len(model.row_ids_) == len(expected.row_ids_) > 250
+    assert np.array_equal(model.row_ids_, expected.row_ids_)
+    np.testing.assert_allclose(model.predict(frame), expected.predict(frame), rtol=1e-7)
+
+
 def test_sample_weights_go_with_their_rows():
     X, weights = flats(), np.random.default_rng(0).integers(0, 3, N)
     for estimator in (KSubspaces(3, n_dims=2, **SEED), LowRankGaussianMixture(3, n_dims=2, **SEED)):
@@ -450,6 +471,17 @@ def test_complex_targets_do_not_lose_their_imaginary_part():
             distributed.fit(model, rows, y)
         with pytest.raises(ValueError, match="Complex data not supported: y"):
             distributed.fit(model, rows, da.from_array(y, chunks=500))
+
+
+def test_complex_columns_beside_pairs_do_not_lose_their_imaginary_part():
+    X, y = pairs()
+    frame = pd.DataFrame({"who": X[:, 0], "what": X[:, 1], "how": X[:, 2] + 1j})
+    for fit in (
+        lambda model: model.fit(frame, y),
+        lambda model: distributed.fit(model, dd.from_pandas(frame, npartitions=2), y),
+    ):
+        with pytest.raises(ValueError, match="must be numbers"):
+            fit(MatrixFactorizationRegressor(2))
 
 
 def test_targets_of_pairs_are_checked_beyond_the_first_rows():

@@ -10,11 +10,14 @@ from sklearn.utils._array_api import check_same_namespace, get_namespace, get_na
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._optional_dependencies import check_matplotlib_support
 from sklearn.utils._param_validation import Interval, Options, RealNotInt, StrOptions, validate_params
+from sklearn.utils._set_output import ADAPTERS_MANAGER as OUTPUT_ADAPTERS
+from sklearn.utils._set_output import _get_output_config as get_output_config
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
 
 __all__ = [
+    "OUTPUT_ADAPTERS",
     "Interval",
     "Options",
     "RealNotInt",
@@ -29,6 +32,7 @@ __all__ = [
     "get_column_indices",
     "get_namespace",
     "get_namespace_and_device",
+    "get_output_config",
     "move_to",
     "validate_params",
 ]

@@ -21,6 +21,7 @@ class Workspace:
     random_state: Any
     namespace: Any  # the user's array library
     home: Any  # the device on which the user's array lives; None for numpy
+    precision: torch.dtype  # of X, in which answers are given
 
     @cached_property
     def generator(self) -> torch.Generator:
@@ -55,6 +56,10 @@ class Workspace:
         array = tensor.cpu().numpy().copy()
         return array if self.home is None else move_to(array, xp=self.namespace, device=self.home)
 
+    def answer(self, tensor: torch.Tensor) -> Any:
+        """Return `tensor` in the user's library, floating values in the precision of X."""
+        return self.store(tensor.to(self.precision) if tensor.is_floating_point() else tensor)
+
     def randn(self, *shape: int) -> torch.Tensor:
         """Draw standard normal values of the given shape."""
         return torch.randn(*shape, generator=self.generator, dtype=self.dtype, device="cpu").to(self.device)
@@ -72,12 +77,14 @@ def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
     """
     known = isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__")
     namespace, _, home = get_namespace_and_device(*[X] * known)  # what is no array counts as numpy's
+    precision = torch.float32 if str(X.dtype).endswith("float32") else torch.float64
     return Workspace(
         device=torch.device("cpu") if is_remote(X) else _choose_device(device, home),
-        dtype=torch.float32 if str(X.dtype).endswith("float32") else torch.float64,
+        dtype=precision,
         random_state=random_state,
         namespace=namespace,
         home=home,
+        precision=precision,
     )
 
 

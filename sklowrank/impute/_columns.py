@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.special import gammaincinv, ndtri, stdtrit
 
 from .._core.rows import MappedRows, rows_of
 from .._core.workspace import is_remote
 from ._observed_cells import ListedCells, RemoteCells, TableCells
 from ._row_equations import augmented, bytes_per_row, factors_of, pairs_of, seen_by_rows, solve_rows
+
+_SAMPLE_ROWS = 2048  # at least that many rows, or cells, are looked at to count the components
+_SAMPLE_ROWS_PER_COLUMN = 16
 
 
 class Columns(NamedTuple):
@@ -34,6 +38,7 @@ class Layout(NamedTuple):
     modelled: Any  # bool: columns with something to model; all others are filled with their mean
     kept: Any  # bool: columns of the output
     holes: Any  # bool: columns that had holes in fit
+    count: Any  # of observed values: with few of them mean and scale are uncertain themselves
 
 
 class Entries(NamedTuple):
@@ -72,6 +77,17 @@ def rows_with_values(X):
     """Return the rows of a loaded table in which something was observed."""
     there = np.diff(X.indptr) > 0 if sp.issparse(X) else (~X.isnan()).any(1)
     return X if there.all() else X[there]
+
+
+def cells_of_some_rows(X, layout, ws):
+    """Return the cells of rows drawn from a long table, enough to count its components; None where it is short."""
+    n_rows, n_columns = X.shape
+    n_drawn = max(_SAMPLE_ROWS, _SAMPLE_ROWS_PER_COLUMN * n_columns)
+    if n_rows < 2 * n_drawn:
+        return None
+    drawn = torch.randperm(n_rows, generator=ws.generator, device="cpu")[:n_drawn].sort().values
+    cells = cells_in(rows_with_values(rows_of(X).take(drawn)), layout, ws)
+    return cells if cells.column_counts.sum() >= _SAMPLE_ROWS else None
 
 
 def observe(X, ws):
@@ -144,15 +160,36 @@ def lay_out(X, ws, *, centred, scaled, clip, keep_empty):
     count = columns.count[modelled]
     unit = float((count * square[modelled]).sum() / count.sum().clamp_min(1)) ** 0.5 or 1.0
     low, high = _bounds(columns, clip)
-    floats = (a.to(ws.dtype) for a in (mean, scale * unit, std, low, high))
-    return Layout(*floats, modelled, kept=filled | keep_empty, holes=columns.count < X.shape[0]), unit
+    mean, scale, std, low, high, count = (a.to(ws.dtype) for a in (mean, scale * unit, std, low, high, columns.count))
+    kept, holes = filled | keep_empty, columns.count < X.shape[0]
+    return Layout(mean, scale, std, low, high, modelled, kept, holes, count), unit
+
+
+def check_clip(clip, n_features=None):
+    """Return `clip` as it is, or its bounds as floats or arrays of shape (n_features,), which they may be if given."""
+    if clip is None or isinstance(clip, str):
+        return clip
+    bounds = [np.asarray(bound) for bound in clip]
+    if len(bounds) != 2 or any(bound.dtype.kind not in "biuf" or np.isnan(bound).any() for bound in bounds):
+        raise ValueError(f"clip={clip} must be a pair (low, high) of numbers with low <= high, 'observed' or None.")
+    for name, bound in zip(("low", "high"), bounds):
+        if bound.shape not in ((), (n_features,)):
+            per_feature = "" if n_features is None else f", or one bound for each of the n_features={n_features}"
+            raise ValueError(f"The {name} bound in clip has shape {bound.shape}. Pass a number{per_feature}.")
+    low, high = (bound.astype(np.float64) for bound in bounds)
+    wrong = np.flatnonzero(np.atleast_1d(low > high))
+    if len(wrong):
+        pair = tuple(float(bound.flat[min(wrong[0], bound.size - 1)]) for bound in (low, high))
+        where = "" if low.ndim == high.ndim == 0 else f" of feature {wrong[0]}"
+        raise ValueError(f"The bounds {pair}{where} in clip are not in order: they need low <= high.")
+    return tuple(bound.item() if bound.ndim == 0 else bound for bound in (low, high))
 
 
 def _bounds(columns, clip):
-    if clip == "observed":
+    if isinstance(clip, str):  # "observed"
         return columns.low, columns.high
-    low, high = (-torch.inf, torch.inf) if clip is None else clip
-    return torch.full_like(columns.low, low), torch.full_like(columns.high, high)
+    bounds = (-np.inf, np.inf) if clip is None else clip
+    return tuple(columns.low.new_tensor(bound).expand(len(columns.low)) for bound in bounds)
 
 
 def observed_cells(table, layout, ws):
@@ -173,7 +210,7 @@ def cells_in(X, layout, ws=None):
         return TableCells(((X if layout.modelled.all() else X[:, layout.modelled]) - centre) / scale)
     entries = X[:, layout.modelled.cpu().numpy()].tocoo()
     values = (entries.data - centre.cpu().numpy()[entries.col]) / scale.cpu().numpy()[entries.col]
-    return ListedCells(ws, entries.row, entries.col, values.astype(X.dtype, copy=False), entries.shape)
+    return ListedCells(ws, entries.row, entries.col, values, entries.shape)
 
 
 def over_all(values, layout):
@@ -242,6 +279,25 @@ def fit_at(entries, rows, model, layout):
     return torch.where(layout.modelled[entries.columns], pairs_of(P, F, entries.rows, place[entries.columns]), 0.0)
 
 
+def widening(layout):
+    """Return by how much the deviations of each column are wider than its standard deviation says.
+
+    That is Student's t, of one degree of freedom less than there are values, at the ends of a 90 % interval, over the
+    normal law there: 5.4 for two values, 1.65 for four, 1.02 for a hundred.
+    """
+    count = layout.count.clamp_min(2)
+    quantile = torch.from_numpy(stdtrit(count.cpu().numpy() - 1, 0.95)).to(count)
+    return quantile / ndtri(0.95) * (count / (count - 1)).sqrt()
+
+
+def drawn_widening(layout, ws):
+    """Draw the ratio of true and observed standard deviation of each column, given its values."""
+    count = layout.count.clamp_min(2)
+    uniform = torch.rand(len(count), generator=ws.generator, dtype=torch.float64).numpy()
+    chi_squared = 2 * gammaincinv((count.cpu().numpy() - 1) / 2, uniform)
+    return (count / torch.from_numpy(chi_squared).to(count).clamp_min(torch.finfo(count.dtype).tiny)).sqrt()
+
+
 def entries_in_units(fit, columns, layout):
     """Return the model's values of single cells as bounded values in the units of the table, NaN in dropped columns."""
     values = layout.mean.nan_to_num(nan=0.0)[columns]
@@ -257,6 +313,16 @@ def put_observed(full, X, value=None):
     rows, columns, values = observed_entries(X, full.device)
     full[rows, columns] = values if value is None else value
     return full
+
+
+def with_holes_again(filled, layout, missing_values):
+    """Undo the filling of a table, beside which stand the indicators of the columns that had holes in fit."""
+    n_kept = int(layout.kept.sum())
+    full = filled.new_full((len(filled), len(layout.kept)), missing_values)
+    full[:, layout.kept] = filled[:, :n_kept]
+    missing = torch.zeros_like(full, dtype=torch.bool)
+    missing[:, layout.holes] = filled[:, n_kept:] != 0
+    return torch.where(missing, missing_values, full)
 
 
 def hide(X, share, modelled):

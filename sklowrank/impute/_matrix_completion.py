@@ -1,23 +1,29 @@
 """Matrix completion for tables: fill the holes with a low-rank model, and say how sure each fill is."""
 
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
+from sklearn.impute import MissingIndicator
+from sklearn.utils import check_array, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from .._core.compat import _fit_context, check_feature_names_in
+from .._core.compat import OUTPUT_ADAPTERS, StrOptions, _fit_context, check_feature_names_in, get_output_config
 from .._core.iterate import drive
 from .._core.validation import check_fit_rows, check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._columns import (
     Layout,
+    cells_of_some_rows,
+    check_clip,
     check_positions,
     cov_over_all,
+    drawn_widening,
     entries_in_units,
     fit_at,
     fold_in,
@@ -26,9 +32,12 @@ from ._columns import (
     lay_out,
     load_table,
     means_in,
+    observe,
     observed_cells,
     over_all,
     put_observed,
+    widening,
+    with_holes_again,
 )
 from ._matrix_completion_solver import (
     CONSTRAINTS,
@@ -38,8 +47,11 @@ from ._matrix_completion_solver import (
     describe,
     learns_offsets,
     load_model,
+    precise,
+    precise_for,
     sweeps,
 )
+from ._online import ROUNDS, absorb, keeps_a_posterior, stacked
 from ._row_equations import (
     Rows,
     canonical,
@@ -52,12 +64,16 @@ from ._row_equations import (
     variances_of,
     widened,
 )
+from ._unstored import MOST_DENSE_CELLS, with_meaning
 
-_MOST_DENSE_CELLS = 2**27  # 1 GiB of float64: above it a sparse X is not answered with a dense table
+_FIRST_ROWS = 1000  # of a stream, which are kept
 
 
-def _is_variational(estimator):
-    return estimator.inference == "variational"
+def _has_indicator(estimator):
+    """Ask the fit for an indicator, or, where there is none yet, the parameter."""
+    if not getattr(estimator, "indicator_", estimator.add_indicator or None):
+        raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
+    return True
 
 
 class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstimator):
@@ -68,15 +84,16 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     cell. The default, variational Bayes, has no strength to tune and switches surplus components off. Where rows lie on
     a curved surface rather than near a flat one (images, say), :class:`~sklearn.impute.KNNImputer` can be better.
 
-    In a dense X, NaN is missing and **zero is a value**. In a sparse X, what is not stored is missing, and a stored
-    zero is a value.
+    In a dense X, NaN is missing and **zero is a value**. In a sparse X, `unstored` says what cells that are not stored
+    mean; a stored zero is a value.
 
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        Number of components at most, above 0. "auto" means ``min(20, n_features - 1, n_samples - 1)``, at least 1.
-        Raising it costs time; under "variational" inference surplus components switch themselves off. An int above
-        ``min(n_samples, n_features)`` is cut to it with a warning.
+        Number of components at most, above 0. "auto" means ``min(20, n_features - 1, n_samples - 1)``, at least 1, of
+        which "variational" inference takes as many as raise the lower bound of the evidence. With an int it takes as
+        many as stay in use. Raising it costs time. An int above ``min(n_samples, n_features)`` is cut to it with a
+        warning.
     inference : {"variational", "map"}, default="variational"
         "variational" learns the noise of each column, the strength of each component, and how sure both are. "map" is
         penalised alternating least squares: faster, with `alpha` to tune, and without standard errors.
@@ -96,8 +113,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Divide each column by the standard deviation of its observed values.
     nonnegative : bool, default=False
         Non-negative factors, for "map" without conjugate gradients: no centring and no offsets.
-    clip : None, "observed" or (float, float), default=None
-        Bounds of the filled values: the observed range of each column, or two numbers.
+    clip : None, "observed" or (low, high), default=None
+        Bounds of the filled values: the observed range of each column, or two bounds, each of them a number or an array
+        of shape (n_features,), -inf and inf included.
     init : {"svd", "random"}, default="svd"
         For "map": start from the leading singular vectors of the zero-filled table, or from random factors.
     max_iter : int, default=1000
@@ -107,6 +125,12 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         relative change of the root mean squared residual.
     missing_values : float or int, default=nan
         What marks a hole in X.
+    unstored : {"auto", "missing", "zero"}, default="auto"
+        What the cells that a sparse matrix, or a sparse column of a data frame, does not store mean. "missing": holes,
+        as in ratings; the table never becomes dense. "zero": zeros, as in one-hot columns; the table is made dense, so
+        that it takes n_samples n_features numbers, at most 2**27. "auto" asks the data: a column of a data frame has
+        its fill value; in a matrix that stores holes (NaN, or `missing_values`) the rest are zeros; of any other matrix
+        they are taken as missing, with a warning. What `fit` finds holds for later matrices too.
     add_indicator : bool, default=False
         Append one column for each feature that had holes in `fit`: 1 where the value is missing.
     keep_empty_features : bool, default=False
@@ -150,10 +174,17 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     components_cov_ : ndarray of shape (n_features, n_components + 1, n_components + 1)
         Posterior covariance of each column's factors and offset. Only for "variational".
     loss_curve_ : list of float
-        After each sweep the negative lower bound of the log-evidence per observed cell; for "map" the penalised
-        objective per observed cell. Both in units of the scaled columns, divided by their root mean square.
+        After each sweep the negative lower bound of the log-evidence per observed cell, which can rise where
+        components are added; for "map" the penalised objective per observed cell. Both in units of the scaled columns,
+        divided by their root mean square.
     n_iter_ : int
-        Sweeps run.
+        Sweeps run, those over a sample of the rows included.
+    indicator_ : MissingIndicator or None
+        Scikit-learn's indicator of the features that had holes in `fit`; None without `add_indicator`.
+    unstored_ : {"missing", "zero"} or None
+        What the unstored cells of a sparse X meant in `fit`; None where it had none, or columns that differ.
+    n_samples_seen_ : int
+        Rows of `fit`, and of `partial_fit` since.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -172,7 +203,11 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     ("automatic relevance determination"). "variational" maximises the lower bound of the evidence over
     :math:`\\prod_i q(u_i, b_i) \\prod_j q(v_j, c_j)`; rotating the factors after each sweep so that both sides are
     uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one,
-    on the log scale, with the weight of five cells. "map" minimises
+    on the log scale, with the weight of five cells. The offsets of the columns have a prior variance of at least 1 in
+    units of the scaled columns, so that the mean of a column whose holes depend on other columns is estimated by the
+    model, not by its observed values. Components are added, five at first, to a fit that has nearly settled; in tables
+    of more than 4,096 rows and 32 rows per column their number is found on half as many rows, drawn at random. The
+    posterior is computed in float64 whatever the precision of X. "map" minimises
 
     .. math:: \\sum_{ij\\ \\mathrm{observed}} (x_{ij} - u_i^\\top v_j - b_i - c_j)^2
               + \\alpha \\left(\\|U\\|^2 + \\|V\\|^2 + \\|b\\|^2 + \\|c\\|^2\\right).
@@ -207,7 +242,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     _parameter_constraints = {
         **CONSTRAINTS,
         "scale": ["boolean"],
+        "clip": [StrOptions({"observed"}), tuple, list, None],
         "missing_values": [Real],
+        "unstored": [StrOptions({"auto", "missing", "zero"})],
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
     }
@@ -231,6 +268,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         max_iter=1000,
         tol=1e-3,
         missing_values=np.nan,
+        unstored="auto",
         add_indicator=False,
         keep_empty_features=False,
         batch_size="auto",
@@ -252,6 +290,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self.max_iter = max_iter
         self.tol = tol
         self.missing_values = missing_values
+        self.unstored = unstored
         self.add_indicator = add_indicator
         self.keep_empty_features = keep_empty_features
         self.batch_size = batch_size
@@ -266,7 +305,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Parameters
         ----------
         X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table. NaN, or what is not stored in a sparse X, is missing.
+            The table. NaN, or `missing_values`, is missing; of a sparse X see `unstored`.
         y : ignored
             Present for pipelines.
 
@@ -274,19 +313,26 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         self : MatrixCompletionImputer
         """
+        X, meaning = with_meaning(X, self.unstored, self.missing_values)
         X = check_fit_rows(self, X, sliced=False, **self._reading())
+        return self._fit(X, y, meaning)
+
+    def _fit(self, X, y, meaning):
         check_options(self)
+        options = {"clip": check_clip(self.clip, X.shape[1]), "keep_empty": self.keep_empty_features}
         n_components = count_components(self, X.shape)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        table = load_table(X, ws, self.missing_values)
-        options = {"scaled": self.scale, "clip": self.clip, "keep_empty": self.keep_empty_features}
-        layout, unit = lay_out(table, ws, centred=learns_offsets(self), **options)
+        table, ws = load_table(X, ws, self.missing_values), precise(self, ws)
+        layout, unit = lay_out(table, ws, centred=learns_offsets(self), scaled=self.scale, **options)
+        self._warn_of_dropped(layout)
 
         cells = observed_cells(table, layout, ws)
-        steps = sweeps(self, cells, n_components, unit=unit, ws=ws)
+        sample = cells_of_some_rows(table, layout, ws)
+        steps = sweeps(self, cells, n_components, unit=unit, ws=ws, sample=sample, offset_variance=1.0)
 
         def attributes(model):
-            return self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
+            fitted = self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
+            return {**fitted, "unstored_": meaning, "n_samples_seen_": X.shape[0], "_kept": None}
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
@@ -315,14 +361,81 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
         def fill(part, rows):
             full = put_observed(in_units(cells_of(rows.mean, model), layout), part)[:, layout.kept]
-            if not self.add_indicator:
+            if self.indicator_ is None:
                 return full
             missing = put_observed(full.new_ones(part.shape), part, value=0.0)
             return torch.cat([full, missing[:, layout.holes]], 1)
 
-        return ws.store(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
+        return ws.answer(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
 
-    @available_if(_is_variational)
+    @available_if(keeps_a_posterior)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y=None):
+        """Go on with further rows, each of which is given once; the first call is `fit`. For "variational" alone.
+
+        The columns' posterior after the earlier rows is their prior for the new ones (streaming variational Bayes): new
+        rows and columns are solved in turns, and nothing of the earlier rows is needed. Exact are the equations of new
+        rows and what they add to those of the columns; approximate is that earlier rows are not looked at again, so
+        that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the components in use and the
+        features that are dropped or have indicators stay as in the last full fit. Since a few rows determine none of
+        these, the first 1,000 rows are kept, and fitted anew each time their number has doubled.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The new rows.
+        y : ignored
+            Present for pipelines.
+
+        Returns
+        -------
+        self : MatrixCompletionImputer
+            `row_embedding_` and `row_intercept_` have the rows of all calls; `n_iter_` counts rounds.
+        """
+        seen = self.unstored_ if hasattr(self, "unstored_") else None
+        X, meaning = with_meaning(X, self.unstored, self.missing_values, seen=seen)
+        if not hasattr(self, "_model"):
+            X = check_fit_rows(self, X, sliced=False, **self._reading())
+            return self._fit_and_keep(X, meaning)
+        X = check_new_data(self, X, like="components_", method="partial_fit", **self._reading())
+        kept = None if self._kept is None else stacked(self._kept, X)
+        if kept is not None and kept.shape[0] >= 2 * self._n_rows_fitted:
+            return self._fit_and_keep(kept, seen or meaning)
+        self._absorb(X)
+        self._kept = kept
+        return self
+
+    @available_if(_has_indicator)
+    def inverse_transform(self, X):
+        """Put the holes back that the indicator columns of a filled table mark; only with `add_indicator`.
+
+        As in :class:`~sklearn.impute.SimpleImputer`: holes of features that had none in `fit` have no indicator and
+        stay filled, and features that were dropped come back without values.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features_out)
+            What `transform` returned with `add_indicator`.
+
+        Returns
+        -------
+        X_original : array of shape (n_samples, n_features)
+            The table with its holes.
+
+        Raises
+        ------
+        ValueError
+            If X has another number of columns.
+        """
+        check_is_fitted(self)
+        X = check_array(X, dtype="numeric", ensure_all_finite="allow-nan", input_name="X")
+        names = self.get_feature_names_out()
+        if X.shape[1] != len(names):
+            raise ValueError(f"X has {X.shape[1]} columns, but transform returns {len(names)}: {names}.")
+        ws = open_workspace(X, device=self.device)
+        return ws.store(with_holes_again(ws.load(X).to(ws.dtype), self._load_layout(ws), self.missing_values))
+
+    @available_if(keeps_a_posterior)
     def transform_std(self, X):
         """Return the standard error of each cell that `transform` fills, noise included.
 
@@ -335,18 +448,22 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         std : array of shape (n_samples, n_features_kept)
             In the units of the columns; 0 at observed cells, and in columns whose observed values are all equal, which
-            say nothing of their spread. Without the columns of `add_indicator`.
+            say nothing of their spread. In columns with few values it is wider by as much as Student's t is wider than
+            the normal law at 90 %. Without the columns of `add_indicator`.
+            say nothing of their spread. Without the columns of `add_indicator`. A data frame where `set_output` asks
+            for one.
         """
         table, layout, model, ws = self._open(X, "transform_std")
+        wider = widening(layout)
 
         def spread(part, rows):
             full = rows.mean.new_zeros(part.shape)
-            full[:, layout.modelled] = variances_of(rows, model).sqrt() * layout.scale[layout.modelled]
+            full[:, layout.modelled] = variances_of(rows, model).sqrt() * (layout.scale * wider)[layout.modelled]
             return put_observed(full, part, value=0.0)[:, layout.kept]
 
-        return ws.store(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True)))
+        return self._framed(ws.answer(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True))), X)
 
-    @available_if(_is_variational)
+    @available_if(keeps_a_posterior)
     def sample(self, X, n_draws=1, random_state=None):
         """Draw filled tables from the posterior, for multiple imputation.
 
@@ -355,20 +472,29 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
             The table.
         n_draws : int, default=1
-            Number of tables.
+            Number of tables, above 0.
         random_state : int, RandomState instance or None, default=None
             Seeds the draws.
 
         Returns
         -------
-        draws : array of shape (n_draws, n_samples, n_features_kept)
-            Observed cells are the same in each. Column factors, row factors and noise are drawn anew for each table.
+        draws : array of shape (n_draws, n_samples, n_features_kept), or list of n_draws data frames
+            Observed cells are the same in each. Column factors, row factors, noise, and the scale of each column given
+            its number of values are drawn anew for each table. Data frames, of shape (n_samples, n_features_kept),
+            where `set_output` asks for them.
         """
+        check_scalar(n_draws, "n_draws", Integral, min_val=1)
         table, layout, model, ws = self._open(X, "sample", random_state=random_state)
         means, covs = zip(*self._fold_in(table, layout, model, ws, lambda _, rows: (rows.mean, rows.cov)))
-        draws = draws_of(Rows(torch.cat(means), torch.cat(covs), None), model, n_draws, ws)
+        rows = Rows(torch.cat(means), torch.cat(covs), None)
+        fit = cells_of(rows.mean, model)
+        draws = (
+            fit + (d - fit) * drawn_widening(layout, ws)[layout.modelled] for d in draws_of(rows, model, n_draws, ws)
+        )
         tables = [put_observed(in_units(draw, layout), table)[:, layout.kept] for draw in draws]
-        return ws.store(torch.stack(tables))
+        if get_output_config("transform", self)["dense"] == "default":
+            return ws.answer(torch.stack(tables))
+        return [self._framed(ws.answer(filled), X) for filled in tables]
 
     def embed(self, X):
         """Return the row factors of X; new rows are folded in.
@@ -384,7 +510,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         table, layout, model, ws = self._open(X, "embed", dense_answer=False)
         rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
-        return ws.store(widened(factors_of(rows, model), self.components_.shape[0]))
+        return ws.answer(widened(factors_of(rows, model), self.components_.shape[0]))
 
     def predict_entries(self, rows, cols):
         """Return the model's values of single cells of the training table, observed or not.
@@ -450,10 +576,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         names = check_feature_names_in(self, input_features)
-        ws = open_workspace(self.components_, device="cpu")
-        kept, holes = (ws.load(self._layout[name]).numpy() for name in ("kept", "holes"))
-        indicators = [f"missingindicator_{name}" for name in names[holes]] if self.add_indicator else []
-        return np.concatenate([names[kept], np.asarray(indicators, dtype=object)])
+        kept = names[self._on_cpu(self._layout["kept"])]
+        return kept if self.indicator_ is None else np.r_[kept, self.indicator_.get_feature_names_out(names)]
 
     @property
     def components_cov_(self):
@@ -462,9 +586,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             raise AttributeError(
                 "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
             )
-        ws = open_workspace(self.components_, device=self.device)
+        ws = open_workspace(self.components_, device=self.device).exact()
         cov = cov_over_all(load_model(self._model, ws), self._load_layout(ws), self.components_.shape[0])
-        return ws.store(cov * self._unit**2)
+        return ws.answer(cov * self._unit**2)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -473,6 +597,31 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    def _fit_and_keep(self, X, meaning):
+        """Fit to the first rows of a stream; few of them are kept, to be fitted anew with later ones."""
+        self._fit(X, None, meaning)
+        self._kept, self._n_rows_fitted = (X if X.shape[0] < _FIRST_ROWS else None), X.shape[0]
+        return self
+
+    def _absorb(self, X):
+        """Update the columns with further rows, and append these."""
+        ws = open_workspace(X, device=self.device)
+        table, ws = load_table(X, ws, self.missing_values), ws.exact()
+        layout = self._load_layout(ws)
+        cells = observed_cells(table, layout, ws)
+        if self.clip == "observed":
+            found = observe(table, ws)
+            low, high = torch.minimum(layout.low, found.low), torch.maximum(layout.high, found.high)
+            layout = layout._replace(low=low, high=high)
+        model, counts = load_model(self._model, ws), ws.load(self._counts)
+        if cells.column_counts.sum() > 0:
+            model, _ = absorb(cells, model, counts, batch_size=self.batch_size)
+        new = self._attributes(model, table, cells, layout, self._unit, self.components_.shape[0], ws)
+        for name in ("row_embedding_", "row_intercept_"):
+            new[name] = stacked(getattr(self, name), new[name])
+        new.update(indicator_=self.indicator_, _counts=ws.store(counts + cells.column_counts))
+        vars(self).update(new, n_samples_seen_=self.n_samples_seen_ + X.shape[0], n_iter_=self.n_iter_ + ROUNDS)
 
     def _reading(self):
         """How X is to be validated, in `fit` and later."""
@@ -492,25 +641,57 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             noise = float(model.noise.mean()) if len(model.noise) else 0.0
         return {
             **attributes,
-            "components_": ws.store(over_all(ws.load(attributes["components_"]).mT, layout).mT),
-            **{name: ws.store(over_all(values, layout)) for name, values in columns.items()},
+            "components_": ws.answer(over_all(ws.load(attributes["components_"]).mT, layout).mT),
+            **{name: ws.answer(over_all(values, layout)) for name, values in columns.items()},
             "noise_variance_": noise * unit**2,
-            "mean_": ws.store(layout.mean),
-            "scale_": ws.store(layout.scale / unit),
+            "mean_": ws.answer(layout.mean),
+            "scale_": ws.answer(layout.scale / unit),
             "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
+            "_counts": ws.store(cells.column_counts),
+            "indicator_": self._indicator(layout.holes.cpu().numpy()) if self.add_indicator else None,
         }
+
+    def _indicator(self, holes):
+        """Return scikit-learn's indicator, fitted to one row that has the holes of all."""
+        value = 1.0 if self.missing_values == 0 else 0.0
+        indicator = MissingIndicator(missing_values=self.missing_values, error_on_new=False)
+        return indicator.fit(np.where(holes, float(self.missing_values), value)[None])
+
+    def _warn_of_dropped(self, layout):
+        dropped = np.flatnonzero(~layout.kept.cpu().numpy())
+        if len(dropped):
+            names = check_feature_names_in(self) if hasattr(self, "feature_names_in_") else np.arange(len(layout.kept))
+            warn(
+                f"Skipping features without any observed values: {names[dropped]}. At least one non-missing value is "
+                "needed for imputation. Pass keep_empty_features=True to keep them as zeros.",
+                UserWarning,
+            )
+
+    def _framed(self, values, X):
+        """Return values of the kept features in the container that `set_output` asks for."""
+        container = get_output_config("transform", self)["dense"]
+        if container == "default":
+            return values
+        names = check_feature_names_in(self)[self._on_cpu(self._layout["kept"])]
+        return OUTPUT_ADAPTERS.adapters[container].create_container(values, X, columns=names)
+
+    def _on_cpu(self, stored):
+        return open_workspace(self.components_, device="cpu").load(stored).numpy()
 
     def _open(self, X, method, *, dense_answer=True, random_state=None):
         """Validate new rows; return them loaded, with the layout, the model and the workspace to compute in."""
+        check_is_fitted(self)
+        X, _ = with_meaning(X, self.unstored, self.missing_values, seen=self.unstored_)
         X = check_new_data(self, X, like="components_", method=method, **self._reading())
-        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > _MOST_DENSE_CELLS:
+        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > MOST_DENSE_CELLS:
             raise ValueError(
                 f"{method} of a sparse X answers with a dense table, and n_samples={X.shape[0]} times "
-                f"n_features={X.shape[1]} is above {_MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
+                f"n_features={X.shape[1]} is above {MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
                 "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
             )
         ws = open_workspace(X, device=self.device, random_state=random_state)
-        return load_table(X, ws, self.missing_values), self._load_layout(ws), load_model(self._model, ws), ws
+        table, ws = load_table(X, ws, self.missing_values), precise_for(self._model, ws)
+        return table, self._load_layout(ws), load_model(self._model, ws), ws
 
     def _load_layout(self, ws):
         return Layout(**{name: ws.load(a) for name, a in self._layout.items()})

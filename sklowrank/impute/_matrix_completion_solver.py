@@ -10,7 +10,7 @@ from .._core.iterate import Step
 from .._core.warn import warn
 from ._alternating_least_squares import penalised, penalised_start
 from ._row_equations import Model, factors_of, widened
-from ._variational_solver import variational
+from ._variational_solver import VariationalOptions, variational
 
 CONSTRAINTS = {  # of the parameters that both estimators have
     "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
@@ -40,9 +40,6 @@ def check_options(estimator):
         raise ValueError(f"{name}(nonnegative=True) needs inference='map': a normal posterior is never non-negative.")
     if estimator.nonnegative and estimator.solver == "cg":
         raise ValueError(f"{name}(nonnegative=True) is solved by coordinate descent. Use solver='auto', not 'cg'.")
-    clip = estimator.clip
-    if isinstance(clip, tuple) and not (len(clip) == 2 and clip[0] <= clip[1]):
-        raise ValueError(f"clip={clip} must be a pair (low, high) with low <= high, 'observed' or None.")
 
 
 def automatic_components(shape):
@@ -69,13 +66,24 @@ def learns_offsets(estimator):
     return bool(estimator.fit_intercepts and not estimator.nonnegative)
 
 
-def sweeps(estimator, cells, n_components, *, unit, ws):
-    """Yield the model of the cells, whose values are in multiples of `unit`, after each sweep of the chosen solver."""
+def precise(estimator, ws):
+    """Return the workspace of a fit: posteriors and noise depend on differences that float32 does not keep."""
+    return ws.exact() if estimator.inference == "variational" else ws
+
+
+def sweeps(estimator, cells, n_components, *, unit, ws, sample=None, offset_variance=0.0):
+    """Yield the model of the cells, whose values are in multiples of `unit`, after each sweep of the chosen solver.
+
+    On the cells of `sample` the number of components is found, on all cells where it is None. `offset_variance` is the
+    least prior variance of the columns' offsets.
+    """
     offsets = learns_offsets(estimator)
     if not cells.column_counts.sum() > 0:
         return iter([Step(_nothing_observed(cells.shape[1], offsets, ws), gap=0.0)])
     if estimator.inference == "variational":
-        return variational(cells, n_components, offsets=offsets, batch_size=estimator.batch_size, ws=ws)
+        parsimonious = estimator.n_components == "auto"
+        options = VariationalOptions(n_components, parsimonious, offsets, offset_variance, estimator.batch_size)
+        return variational(cells, cells if sample is None else sample, options, ws)
     solver = estimator.solver
     if solver == "auto":
         few = n_components <= _MOST_CHOLESKY_COMPONENTS
@@ -118,8 +126,8 @@ def describe(model, rows, unit, n_components, ws):
     variance = widened(variance[None], n_components)[0].double() * unit**2
     return {
         **describe_rows(model, rows, unit, n_components, ws),
-        "components_": ws.store(widened(v, n_components).mT * unit),
-        "component_variance_": ws.store(variance.to(ws.dtype)),
+        "components_": ws.answer(widened(v, n_components).mT * unit),
+        "component_variance_": ws.answer(variance),
         "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
         "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
         "_unit": unit,
@@ -129,8 +137,8 @@ def describe(model, rows, unit, n_components, ws):
 def describe_rows(model, rows, unit, n_components, ws):
     """Return the fitted attributes of the rows alone."""
     return {
-        "row_embedding_": ws.store(widened(factors_of(rows, model), n_components)),
-        "row_intercept_": ws.store(_offsets(rows, model) * unit),
+        "row_embedding_": ws.answer(widened(factors_of(rows, model), n_components)),
+        "row_intercept_": ws.answer(_offsets(rows, model) * unit),
     }
 
 
@@ -141,6 +149,11 @@ def column_offsets(model, unit):
 
 def _offsets(mean, model):
     return mean[:, -1] if model.offsets else torch.zeros_like(mean[:, 0])
+
+
+def precise_for(stored, ws):
+    """Return the workspace in which the model that :func:`describe` stored is computed with."""
+    return ws if stored["cov"] is None else ws.exact()
 
 
 def load_model(stored, ws):

@@ -151,29 +151,32 @@ class ListedCells(Cells):
         Numbers of rows and columns.
     covariates : ndarray of shape (n_observations, n_covariates) or None
         Further features of each observation, standardised; :meth:`refit_covariates` removes their linear effect.
+    weights : ndarray of shape (n_observations,) or None
+        How many observations each stands for, above 0; they need not be whole numbers.
     """
 
-    def __init__(self, ws, rows, columns, values, shape, covariates=None):
+    def __init__(self, ws, rows, columns, values, shape, covariates=None, weights=None):
         m, n = self.shape = shape
-        counts = sp.coo_matrix((np.ones(len(values), dtype=values.dtype), (rows, columns)), shape=shape).tocsr()
+        each = np.ones_like(values) if weights is None else weights.astype(values.dtype)
+        counts = sp.coo_matrix((each, (rows, columns)), shape=shape).tocsr()
         counts.sum_duplicates()
-        sums = sp.coo_matrix((values, (rows, columns)), shape=shape).tocsr()
+        weighted = values if weights is None else each * values
+        sums = sp.coo_matrix((weighted, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
         self.structure, self._indices, self._faces, self._load = counts, {}, {}, ws.load
-        self._counts = None if counts.nnz == len(values) else ws.load(counts.data)
+        self._counts = None if counts.nnz == len(values) and (each == 1).all() else ws.load(counts.data)
         self._sums = ws.load(sums.data)
-        self.row_counts = ws.load(np.bincount(rows, minlength=m).astype(values.dtype))
-        self.column_counts = ws.load(np.bincount(columns, minlength=n).astype(values.dtype))
-        self.column_squares = ws.load(np.bincount(columns, weights=values**2, minlength=n).astype(values.dtype))
+        self.row_counts = ws.load(np.bincount(rows, each, minlength=m).astype(values.dtype))
+        self.column_counts = ws.load(np.bincount(columns, each, minlength=n).astype(values.dtype))
+        self.column_squares = ws.load(np.bincount(columns, weighted * values, minlength=n).astype(values.dtype))
         self.covariates, self.weights = None, ws.load(np.zeros(0, dtype=values.dtype))
         if covariates is not None:
             counts.sort_indices()
             sums.sort_indices()
             key = rows.astype(np.int64) * n + columns
             cell = np.unique(key, return_inverse=True)[1]  # row by row: the order of the sorted CSR structure
-            self.covariates = Covariates(
-                ws.load(covariates), ws.load(values), ws.load(cell), ws.load(columns.astype(np.int64)), len(sums.data)
-            )
+            arrays = covariates, values, each, cell, columns.astype(np.int64)
+            self.covariates = Covariates(*(ws.load(a) for a in arrays), len(sums.data))
 
     def by_row(self, rows):
         """Return the face of a slice of rows; built once, then kept."""
@@ -211,10 +214,17 @@ class ListedCells(Cells):
         """Sum of squared deviations of the observations from the means of their cells."""
         return 0.0 if self._counts is None else self.column_squares.sum() - (self._sums**2 / self._counts).sum()
 
+    def covariate_gram(self):
+        """Return the sums of products of covariates with themselves."""
+        if self.covariates is None:
+            return self.weights.new_zeros(0, 0)
+        return (self.covariates.Z * self.covariates.weight.unsqueeze(1)).mT @ self.covariates.Z
+
     def linear_sums(self, P, F, **options):
         """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
         fit = torch.cat(self.gather(partial(_mean_fit, F), P, **options)[0])
-        return self.covariates.Z.mT @ self.covariates.Z, self.covariates.Z.mT @ self.covariates.left(fit)
+        rest = self.covariates.weight * self.covariates.left(fit)
+        return self.covariate_gram(), self.covariates.Z.mT @ rest
 
     def refit_covariates(self, P, F, **options):
         """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
@@ -253,6 +263,10 @@ class RemoteCells:
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows."""
         return self._parts.gather(compute, *beside, **options)
 
+    def covariate_gram(self):
+        """Return the sums of products of covariates with themselves."""
+        return self._bare.reduce(_gram)[0]
+
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells."""
         return self._scatter
@@ -278,6 +292,10 @@ def _structure(cells):
     return ([cells.structure],)
 
 
+def _gram(cells):
+    return (cells.covariate_gram(),)
+
+
 def _linear_sums(F, options, cells, P):
     return cells.linear_sums(P, F, **options)
 
@@ -295,6 +313,7 @@ class Covariates(NamedTuple):
 
     Z: torch.Tensor  # (n_observations, n_covariates)
     y: torch.Tensor  # (n_observations,)
+    weight: torch.Tensor  # (n_observations,)
     cell: torch.Tensor  # (n_observations,): position of its cell
     column: torch.Tensor  # (n_observations,)
     n_cells: int
@@ -306,8 +325,8 @@ class Covariates(NamedTuple):
     def without(self, weights, n_columns):
         """Return the cells' sums and the columns' sums of squares without the linear term."""
         rest = self.y - self.Z @ weights
-        sums = rest.new_zeros(self.n_cells).index_add_(0, self.cell, rest)
-        return sums, rest.new_zeros(n_columns).index_add_(0, self.column, rest**2)
+        sums = rest.new_zeros(self.n_cells).index_add_(0, self.cell, self.weight * rest)
+        return sums, rest.new_zeros(n_columns).index_add_(0, self.column, self.weight * rest**2)
 
 
 def _mean_fit(F, block, P):

@@ -19,40 +19,76 @@ from ._row_equations import (
     with_ridge,
 )
 
+FIRST_COMPONENTS = 5  # that a fit begins with; more are added as long as all of them explain something
 WARM_SWEEPS = 10  # sweeps before the priors are learnt
 PSEUDO_CELLS = 5.0  # weight, in cells, of the common noise variance in that of one column
 _SEPARATE_EVERY = 4  # sweeps: one is enough to go far along a direction in which sweeps are slow
 _DROWNED = 0.01  # a component is dead when its means have less than this share of its posterior variances
 _LEAST_VARIANCE = 1e-8  # of a prior; the values have mean square 1
+_LOOSE_GAP = 1e-2  # at which a fit has settled enough to say whether it needs more components
 
 
-def variational(cells, n_components, *, offsets, batch_size, ws):
+class VariationalOptions(NamedTuple):
+    """What the caller decides of a variational fit."""
+
+    n_components: int  # at most
+    parsimonious: bool  # more components only where they raise the bound, not wherever they stay alive
+    offsets: bool
+    offset_variance: float  # least prior variance of the columns' offsets, in units of a mean square of 1
+    batch_size: int | str
+
+
+def variational(cells, sample, options, ws):
     """Yield the model after each sweep of variational Bayes with learnt noise and priors.
 
-    The values are expected with mean square 1. The first sweeps keep equal priors and start from little noise: all
-    components are alive, and the surplus ones are switched off from above as noise and priors are learnt. Started from
-    much noise, weak components die before their turn comes.
+    The values are expected with mean square 1. Components are added to a fit that has nearly settled, as many again as
+    it has; where that does not help, half as many, down to one. A fit that begins with all of them ends more often in a
+    worse optimum, and pays for each in every sweep. How many it takes is found on the cells of `sample`, some of the
+    rows, or all of them; the last sweeps are over `cells`.
     """
-    model = _first_guess(cells, n_components, offsets, ws)
+    offsets, most = options.offsets, options.n_components
+    k = more = min(FIRST_COMPONENTS, most)
+    model, kept, known, best, doubling = _first_guess(cells.shape[1], k, offsets, ws), None, 0, math.inf, True
+    while True:
+        for step in _sweeps(model, sample, options, n_warm=WARM_SWEEPS):
+            yield step._replace(gap=max(step.gap, 1.0))
+            if step.gap <= _LOOSE_GAP:
+                break
+        alive = step.state.mean.shape[1] - offsets
+        better = step.loss < best if options.parsimonious else alive > known
+        if better:
+            kept, best, known = step.state, step.loss, alive
+        doubling = doubling and better
+        more = known if doubling else more // 2
+        if alive < k or more == 0 or known == most or not (doubling or options.parsimonious):
+            break
+        k = min(known + more, most)
+        model = _with_more(kept, k, ws)
+    yield from _sweeps(kept, cells, options, n_warm=0)
+
+
+def _sweeps(model, cells, options, *, n_warm):
+    """Yield the model after each sweep; the first ones keep equal priors, so that no component dies too early."""
     total, bound, sweep = cells.column_counts.sum(), model.noise.new_tensor(math.inf), 0
     while True:
         sweep += 1
-        sums, moments, rows, means = _row_half(cells, model, batch_size)
+        sums, moments, rows, means = _row_half(cells, model, options.batch_size)
         solved, columns, residual = _column_half(cells, sums, moments, model)
         if cells.covariates is not None:
-            refit_linear_term(cells, torch.cat(means), model._replace(mean=solved.mean), batch_size)
+            refit_linear_term(cells, torch.cat(means), model._replace(mean=solved.mean), options.batch_size)
 
         old, noise = model.noise, _learn_noise(residual, cells.column_counts)
         model = model._replace(mean=solved.mean, cov=solved.cov, noise=noise)
         misfit = (cells.column_counts * torch.log(2 * math.pi * noise) + residual / noise).sum()
-        if sweep > WARM_SWEEPS and (sweep - WARM_SWEEPS) % _SEPARATE_EVERY == 1:
+        warm = sweep > n_warm
+        if warm and (sweep - n_warm) % _SEPARATE_EVERY == 1:
             model, rows, columns = _separate(model, rows, columns)
-        model, divergence, alive = _learn_priors(model, rows, columns, warm=sweep > WARM_SWEEPS)
+        model, divergence, alive = _learn_priors(model, rows, columns, options.offset_variance, warm=warm)
 
         previous, bound = bound, (misfit + divergence) / (2 * total)
         gap = torch.maximum((noise.mean().log() - old.mean().log()).abs(), (previous - bound).abs())
         gap, loss, n_alive = torch.stack([gap, bound, alive.sum().to(gap.dtype)]).tolist()
-        settled = sweep > WARM_SWEEPS and n_alive == len(alive)
+        settled = warm and n_alive == len(alive)
         model = _keep(model, alive) if n_alive < len(alive) else model
         yield Step(model, gap if settled else max(gap, 1.0), loss)
 
@@ -67,16 +103,31 @@ class _Side(NamedTuple):
     log_det: torch.Tensor  # sum over the side of the log-determinants of the posterior covariances
 
 
-def _first_guess(cells, k, offsets, ws):
-    n, d = cells.shape[1], k + offsets
+def _first_guess(n, k, offsets, ws):
+    """Return a model of n columns with random factors and little noise, so that all components are alive."""
+    d = k + offsets
     mean = 0.1 * ws.randn(n, d)
     prior = torch.ones(d, dtype=ws.dtype, device=ws.device)
     row_prior, column_prior = prior.clone(), 0.1 * prior
     if offsets:
         mean[:, -1], row_prior[-1] = 0, 0.1
-    cov = 0.01 * torch.eye(d, dtype=ws.dtype, device=ws.device).expand(n, d, d)
+    cov = 0.01 * torch.eye(d, dtype=ws.dtype, device=ws.device).repeat(n, 1, 1)
     noise = torch.full((n,), 0.01, dtype=ws.dtype, device=ws.device)
     return Model(mean, cov, noise, 1 / row_prior, 1 / column_prior, bool(offsets))
+
+
+def _with_more(model, k, ws):
+    """Return a model with k components, the new ones behind the old ones as in the first guess."""
+    guess = _first_guess(len(model.mean), k, model.offsets, ws)
+    old = torch.arange(model.mean.shape[1], device=ws.device)
+    if model.offsets:
+        old[-1] = k
+    guess.mean[:, old] = model.mean
+    guess.cov[:, old] = 0
+    guess.cov[:, :, old] = 0
+    guess.cov[:, old[:, None], old] = model.cov
+    guess.row_ridge[old], guess.column_ridge[old] = model.row_ridge, model.column_ridge
+    return guess._replace(noise=model.noise)
 
 
 def _row_half(cells, model, batch_size):
@@ -120,7 +171,7 @@ def _column_half(cells, sums, moments, model):
 def _learn_noise(residual, counts):
     """Noise variance of each column, drawn on the log scale towards the common one as if by PSEUDO_CELLS more cells."""
     least = max(1e-10, 1e3 * torch.finfo(residual.dtype).eps)  # below it a row with few cells is singular
-    own = (residual / counts).clamp_min(least).log()
+    own = (residual / counts.clamp_min(1)).clamp_min(least).log()
     common = (residual.sum() / counts.sum()).clamp_min(least).log()
     return ((counts * own + PSEUDO_CELLS * common) / (counts + PSEUDO_CELLS)).exp()
 
@@ -163,7 +214,7 @@ def _shear(a):
     return T
 
 
-def _learn_priors(model, rows, columns, *, warm):
+def _learn_priors(model, rows, columns, offset_variance, *, warm):
     """Rotate the factors so that both sides' second moments are diagonal, and take these as the prior variances.
 
     Among all invertible maps of the factors this one makes the bound largest: the product of a matrix's diagonal is
@@ -196,7 +247,7 @@ def _learn_priors(model, rows, columns, *, warm):
         alive = (mean**2).mean(0) > _DROWNED * cov.diagonal(dim1=1, dim2=2).mean(0)
         alive[0], alive[k:] = True, True
         row_prior[k:] = _offset_prior(rows, row_prior, model.row_ridge)[k:]
-        column_prior[k:] = _offset_prior(columns, column_prior, model.column_ridge)[k:]
+        column_prior[k:] = _offset_prior(columns, column_prior, model.column_ridge)[k:].clamp_min(offset_variance)
     model = model._replace(mean=mean, cov=cov, row_ridge=1 / row_prior, column_ridge=1 / column_prior)
     return model, divergence, alive
 

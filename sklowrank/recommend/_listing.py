@@ -4,9 +4,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from ..impute._observed_cells import ListedCells, RemoteCells
-from ._identifiers import as_identifiers, encode, find
+from ._identifiers import encode, find, together
 
 
 class Listing(NamedTuple):
@@ -31,91 +32,94 @@ class Listing(NamedTuple):
         return self.cells.structure if self.order is None else self.cells.structure()[self.order]
 
 
-def column_ids(X):
-    """Return the second column of X, or one identifier for all where there is none."""
-    return X[:, 1] if X.shape[1] > 1 else np.zeros(len(X))
-
-
-def further_columns(X):
-    """Return all columns but the identifiers, as numbers."""
-    try:
-        return X[:, 2:].astype(np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(
-            "Columns of X after the first two enter linearly and must be numbers. Encode or drop them."
-        ) from None
-
-
-def listed(X, y, *, centred: bool, ws) -> Listing:
-    """Return the listing of a list at hand."""
-    row_ids, rows = encode(X[:, 0], "row")
-    col_ids, cols = encode(column_ids(X), "column")
-    y = y.astype(np.float32 if y.dtype == np.float32 else np.float64, copy=False)
-    mean, unit = _centre_and_unit(y, centred=centred)
-    Z, centre, spread = _standardise(further_columns(X))
+def listed(columns, y, weights, *, centred: bool, ws) -> Listing:
+    """Return the listing of a list at hand; `weights` (n_samples,) are numbers of observations, None for one each."""
+    y = y.astype(np.float32 if ws.dtype == torch.float32 else np.float64, copy=False)
+    columns, y, weights = _present(columns, y, weights)
+    row_ids, rows = encode(columns.rows, "row")
+    col_ids, cols = encode(columns.cols, "column")
+    mean, unit = _centre_and_unit(y, weights, centred=centred)
+    Z, centre, spread = _standardise(columns.Z, weights)
     values, shape = ((y - mean) / unit).astype(y.dtype), (len(row_ids), len(col_ids))
-    cells = ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None)
+    cells = ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, weights)
     return Listing(cells, row_ids, col_ids, None, mean, unit, (float(y.min()), float(y.max())), centre, spread)
 
 
-def listed_on_cluster(pairs, *, centred: bool) -> Listing:
-    """Return the listing of pairs on a cluster, whose partitions have all values of their rows."""
-    row_ids, columns, lows, highs, total, sizes = pairs.reduce(_facts)
-    row_ids, col_ids, n = np.concatenate(row_ids), np.unique(np.concatenate(columns)), len(pairs)
-    mean, size = float(total) / n if centred else 0.0, np.max(sizes, axis=0)
+def _present(columns, y, weights):
+    """Leave out what has no weight: it is as if it were not there."""
+    if weights is None:
+        return columns, y, None
+    there = weights > 0
+    if not there.any():
+        raise ValueError("sample_weight is zero for all samples. At least one must be above 0.")
+    if not there.all():
+        columns, y, weights = type(columns)(*(part[there] for part in columns)), y[there], weights[there]
+    return columns, y, weights.astype(np.float64)
+
+
+def listed_on_cluster(pairs, *, centred: bool, dtype) -> Listing:
+    """Return the listing of pairs on a cluster, with cells of a dtype; partitions have whole rows."""
+    rows, columns, lows, highs, total, n, sizes = pairs.reduce(_facts)
+    rows, col_ids = together(rows), encode(together(columns), "column")[0]
+    mean, size = float(total / n) if centred else 0.0, np.max(sizes, axis=0)
     squares, sums = pairs.reduce(partial(_sums, mean, size))
     centre, unit = sums / n, float(squares / n) ** 0.5 or 1.0
     spread = np.sqrt(pairs.reduce(partial(_deviations, size, centre))[0] / n) * size
     spread = np.where(spread > 0, spread, 1.0)
-    parts = pairs.rebuilt(partial(_cells_of_pairs, col_ids, mean, unit, centre * size, spread)).kept()
-    order = np.argsort(row_ids, kind="stable")
+    parts = pairs.rebuilt(partial(_cells_of_pairs, dtype, col_ids, mean, unit, centre * size, spread)).kept()
+    row_ids, place = encode(rows, "row")
     cells, ends = RemoteCells(parts, len(col_ids)), (min(lows), max(highs))
-    return Listing(cells, row_ids[order], col_ids, order, mean, unit, ends, centre * size, spread)
+    return Listing(cells, row_ids, col_ids, np.argsort(place), mean, unit, ends, centre * size, spread)
 
 
 def _facts(pairs):
-    """Return the identifiers of a partition, the ends and the sum of its values, the sizes of the further columns."""
-    X, y = pairs.X, pairs.y.astype(np.float64)
-    Z = further_columns(X)
-    if not (np.isfinite(y).all() and np.isfinite(Z).all()):
-        raise ValueError("y and the further columns of X have to be finite. Leave out the rows that are not.")
-    ids = encode(X[:, 0], "row")[0], np.unique(as_identifiers(column_ids(X)))
-    return [ids[0]], [ids[1]], [float(y.min())], [float(y.max())], y.sum(), [_sizes(Z)]
+    """Return the identifiers of a partition, ends and sum of its values, its weight, sizes of its further columns."""
+    columns, y, w = pairs.columns, pairs.y.astype(np.float64), pairs.weights
+    if not np.isfinite(y).all():
+        raise ValueError("y has to be finite. Leave out the samples that are not.")
+    ids = encode(columns.rows, "row")[0], encode(columns.cols, "column")[0]
+    return [ids[0]], [ids[1]], [float(y.min())], [float(y.max())], (w * y).sum(), w.sum(), [_sizes(columns.Z)]
 
 
 def _sums(mean, size, pairs):
-    return np.square(pairs.y.astype(np.float64) - mean).sum(), (further_columns(pairs.X) / size).sum(0)
+    w = pairs.weights
+    return (w * np.square(pairs.y.astype(np.float64) - mean)).sum(), (w[:, None] * (pairs.columns.Z / size)).sum(0)
 
 
 def _deviations(size, centre, pairs):
-    return (np.square(further_columns(pairs.X) / size - centre).sum(0),)
+    return ((pairs.weights[:, None] * np.square(pairs.columns.Z / size - centre)).sum(0),)
 
 
-def _cells_of_pairs(col_ids, mean, unit, centre, spread, pairs):
+def _cells_of_pairs(dtype, col_ids, mean, unit, centre, spread, pairs):
     """Return the cells of a partition."""
-    X, y = pairs.X, pairs.y
-    row_ids, rows = encode(X[:, 0], "row")
-    values, Z = ((y - mean) / unit).astype(y.dtype), (further_columns(X) - centre) / spread
-    shape = len(row_ids), len(col_ids)
-    cols = find(col_ids, column_ids(X))
-    return ListedCells(pairs.ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None)
+    exact = dtype == torch.float64
+    ws = pairs.ws.exact() if exact else pairs.ws
+    y, columns = pairs.y.astype(np.float64) if exact else pairs.y, pairs.columns
+    row_ids, rows = encode(columns.rows, "row")
+    values, Z = ((y - mean) / unit).astype(y.dtype), (columns.Z - centre) / spread
+    shape, cols = (len(row_ids), len(col_ids)), find(col_ids, columns.cols)
+    return ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, pairs.weights)
 
 
 def _sizes(Z):
     return np.maximum(np.abs(Z).max(0, initial=0), np.finfo(np.float64).tiny)  # before anything is squared
 
 
-def _standardise(Z):
+def _standardise(Z, weights):
     """Return Z centred and divided by its columns' standard deviations, these means, and these deviations."""
     size = _sizes(Z)
-    centre = (Z / size).mean(0) * size
-    spread = ((Z - centre) / size).std(0) * size
-    spread = np.where(spread > 0, spread, 1.0)
+    centre = _mean(Z / size, weights) * size
+    spread = np.sqrt(_mean(((Z - centre) / size) ** 2, weights)) * size
+    spread = np.where(Z.max(0) > Z.min(0), spread, 1.0)
     return (Z - centre) / spread, centre, spread
 
 
-def _centre_and_unit(y, *, centred):
+def _centre_and_unit(y, weights, *, centred):
     """Return the mean that is subtracted from y and the root mean square of the rest, 1 where that is zero."""
     y = y.astype(np.float64)
-    mean = float(y.mean()) if centred else 0.0
-    return mean, float(np.sqrt(np.mean((y - mean) ** 2))) or 1.0
+    mean = float(_mean(y, weights)) if centred else 0.0
+    return mean, float(np.sqrt(_mean((y - mean) ** 2, weights))) or 1.0
+
+
+def _mean(values, weights):
+    return values.mean(0) if weights is None else weights @ values / weights.sum()

@@ -1,18 +1,21 @@
 """Matrix factorization for (row, column, value) lists: ratings, sensor by time, product by store."""
 
 import copy
+from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_scalar
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import _fit_context
+from .._core.compat import StrOptions, _fit_context, check_feature_names_in, check_sample_weight
 from .._core.iterate import drive
-from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import is_remote, open_workspace
+from ..impute._columns import check_clip
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
     automatic_components,
@@ -22,9 +25,12 @@ from ..impute._matrix_completion_solver import (
     describe_rows,
     learns_offsets,
     load_model,
+    precise,
+    precise_for,
     sweeps,
 )
 from ..impute._observed_cells import ListedCells, face_of
+from ..impute._online import ROUNDS, keeps_a_posterior
 from ..impute._row_equations import (
     canonical,
     factors_of,
@@ -33,12 +39,17 @@ from ..impute._row_equations import (
     squared_error,
     update_rows,
 )
-from ._identifiers import encode, find, readable
-from ._listing import column_ids, further_columns, listed, listed_on_cluster
+from ._identifiers import check_listed, encode, find, locate, together
+from ._listing import listed, listed_on_cluster
 from ._pairs import at_rows, pack, sides_with_unknown, standard_errors, unpack, with_unknown_row
+from ._reading import check_columns
+from ._stream import Stretch, absorb_covariates, absorb_pairs, cells_at, columns_at, rows_at
+
+_KEPT_PER_ENTITY = 20  # values of a stream are kept until there are so many per row and column, within bounds
+_LEAST_KEPT, _MOST_KEPT = 1000, 1_000_000
 
 
-class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEstimator):
+class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, TransformerMixin, BaseEstimator):
     """Predict the value of a (row, column) pair from a list of such values.
 
     Each row and each column of a large, mostly unobserved matrix gets an offset and a few factors; a value is the mean
@@ -90,7 +101,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     Attributes
     ----------
     row_ids_, col_ids_ : ndarrays of shape (n_rows,) and (n_columns,)
-        Distinct identifiers, sorted.
+        Distinct identifiers, sorted. Of mixed types they are objects, sorted type by type.
     row_embedding_ : ndarray of shape (n_rows, n_components)
         Row factors.
     components_ : ndarray of shape (n_components, n_columns)
@@ -112,6 +123,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         value. Both for y divided by its standard deviation.
     n_iter_ : int
         Sweeps run.
+    n_samples_seen_ : int
+        Values of `fit`, and of `partial_fit` since, but those of weight 0.
     n_features_in_ : int
         Number of columns of X seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -150,7 +163,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     (array([21., 18.]), array([21., 18.]))
     """
 
-    _parameter_constraints = CONSTRAINTS
+    _parameter_constraints = {**CONSTRAINTS, "clip": [StrOptions({"observed"}), tuple, list, None]}
 
     _sums_over_rows = "pairs"  # so that partitions of a cluster can be added up
 
@@ -192,30 +205,41 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         """Fit the model to a list of values.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features)
-            The first two columns identify row and column, by numbers or text. One column alone is taken for rows.
-            Further columns are numbers that enter linearly.
+            The first two columns identify row and column, by numbers, text or dates. One column alone is taken for
+            rows. Further columns are numbers that enter linearly. Columns of a data frame keep their types.
         y : array-like of shape (n_samples,)
             The values.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Weight k, at least 0, is the same as k observations, and 0 as absence.
 
         Returns
         -------
         self : MatrixFactorizationRegressor
+
+        Raises
+        ------
+        ValueError
+            If an identifier is missing.
         """
-        if is_remote(X):
-            check_fit_data(self, readable(X.head[0]), X.head[1], dtype=None, y_numeric=True)
-        else:
-            X, y = check_fit_data(self, readable(X), y, dtype=None, y_numeric=True)
+        pairs, values = check_columns(self, *(X.head if is_remote(X) else (X, y)), reset=True)
+        return self._fit(pairs, values, _checked_weights(sample_weight, values), X, y)
+
+    def _fit(self, pairs, values, weights, X, y):
         check_options(self)
-        single = (X if is_remote(X) else y).dtype == np.float32
-        ws = open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X))
+        bounds = check_clip(self.clip)
+        single = (X if is_remote(X) else values).dtype == np.float32
+        ws = precise(self, open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X)))
         centred = learns_offsets(self)
-        found = listed_on_cluster(X, centred=centred) if is_remote(X) else listed(X, y, centred=centred, ws=ws)
+        if is_remote(X):
+            found = listed_on_cluster(X, centred=centred, dtype=ws.dtype)
+        else:
+            found = listed(pairs, values, weights, centred=centred, ws=ws)
         cells, shape = found.cells, (len(found.row_ids), len(found.col_ids))
         n_components = automatic_components(shape) if self.n_components == "auto" else self.n_components
 
@@ -226,13 +250,58 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
                 "col_ids_": found.col_ids,
                 "mean_": found.mean,
                 "coef_": found.unit * ws.store(cells.weights) / found.spread,
+                "n_samples_seen_": len(X if is_remote(X) else values) if weights is None else np.count_nonzero(weights),
                 "_covariate_mean": found.centre,
-                "_bounds": found.ends if self.clip == "observed" else self.clip,
+                "_covariate_spread": found.spread,
+                "_covariate_gram": ws.store(cells.covariate_gram()),
+                "_bounds": found.ends if bounds == "observed" else bounds,
                 "_seen": pack(found.structure()),
+                "_kept": None,
             }
 
         run = drive(self, sweeps(self, cells, n_components, unit=found.unit, ws=ws), attributes=attributes, X=X, y=y)
         vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
+        return self
+
+    @available_if(keeps_a_posterior)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X, y, sample_weight=None):
+        """Go on with further values, each of which is given once; the first call is `fit`. For "variational" alone.
+
+        Rows, columns, and values of known ones may be new. The columns' posterior after the earlier values is their
+        prior for the new ones (streaming variational Bayes): rows and columns of the batch are solved in turns, a row
+        from all of its values. Exact are the equations of these rows and what the new values add to those of the
+        columns; approximate is that rows without new values stay as they are when their columns move, and that what
+        earlier values said of the columns is not said anew. The mean, the priors and the components in use stay as in
+        the last full fit. Since a few values determine none of these, the first values are kept, and fitted anew each
+        time their number has doubled, until there are 20 times as many as rows and columns together (at least 1,000
+        and at most 1,000,000). A component that these do not show stays off.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Pairs, and the further columns of the first call.
+        y : array-like of shape (n_samples,)
+            The values.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Numbers of observations.
+
+        Returns
+        -------
+        self : MatrixFactorizationRegressor
+            Knows the rows and columns of all calls; `n_iter_` counts rounds.
+        """
+        first = not hasattr(self, "_model")
+        pairs, values = check_columns(self, X, y, reset=first)
+        weights = _checked_weights(sample_weight, values)
+        if first:
+            return self._fit_and_keep(Stretch(*pairs, values, weights), X, y)
+        batch = Stretch(*pairs, values, np.ones(len(values)) if weights is None else weights)
+        kept = None if self._kept is None else Stretch(**self._kept).followed_by(batch)
+        if kept is not None and len(kept.y) >= 2 * self._n_values_fitted:
+            return self._fit_and_keep(kept, X, y)
+        self._absorb(batch.present())
+        self._kept = None if kept is None else kept._asdict()
         return self
 
     def predict(self, X, return_std=False):
@@ -257,20 +326,57 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
         ValueError
             If standard errors are asked of a model fitted with ``inference="map"``.
         """
-        X = check_new_data(self, readable(X), method="predict", dtype=None)
+        check_is_fitted(self)
+        pairs = check_columns(self, X, reset=False)
         if return_std and self._model["cov"] is None:
             raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
         ws = open_workspace(self.components_, device=self.device)
-        rows, cols = find(self.row_ids_, X[:, 0]), find(self.col_ids_, column_ids(X))
+        rows, cols = self._positions(pairs)
         P, F = self._sides(ws)
-        linear = (further_columns(X) - self._covariate_mean) @ self.coef_
+        linear = (pairs.Z - self._covariate_mean) @ self.coef_
         y = ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
         y = self._bounded(y).astype(self.components_.dtype)
         if not return_std:
             return y
+        ws = precise_for(self._model, ws)
         model, seen = load_model(self._model, ws), unpack(self._seen, len(self.col_ids_))
         std = standard_errors(rows, cols, self._row_means(model, ws), seen, model, self.batch_size, ws)
         return y, std * self._unit
+
+    def transform(self, X):
+        """Return what the model knows of each pair: the factors of its row and those of its column, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Pairs, and the further columns of `fit`, which play no part.
+
+        Returns
+        -------
+        factors : array of shape (n_samples, 2 * n_components)
+            Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
+        """
+        check_is_fitted(self)
+        rows, cols = self._positions(check_columns(self, X, reset=False))
+        sides = (self.row_embedding_, rows), (self.components_.T, cols)
+        return np.hstack([np.vstack([side, np.zeros_like(side[:1])])[at] for side, at in sides])
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Only compared with the names seen in `fit`.
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self)
+        check_feature_names_in(self, input_features, generate_names=False)
+        width = range(len(self.components_))
+        return np.array([f"{side}_factor{i}" for side in ("row", "column") for i in width], dtype=object)
 
     def recommend(self, row_ids, n=10, exclude_seen=True):
         """Return for each row the columns with the highest predictions.
@@ -293,18 +399,18 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
         Raises
         ------
+        TypeError
+            If `n` is no integer.
         ValueError
-            If `n` is too large, or `row_ids` is no list.
+            If `n` is below 1 or too large, or `row_ids` is no list.
         """
         check_is_fitted(self)
         ws = open_workspace(self.components_, device=self.device)
         P, F = self._sides(ws)
+        n = check_scalar(n, "n", Integral)
         if not 1 <= n <= len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
-        row_ids = np.asarray(row_ids)
-        if row_ids.ndim != 1:
-            raise ValueError(f"row_ids has to be a list of identifiers, such as {self.row_ids_[:1].tolist()}.")
-        rows, F = find(self.row_ids_, row_ids), F[:-1]
+        rows, F = locate(self.row_ids_, check_listed(row_ids, self.row_ids_), "row"), F[:-1]
         seen = with_unknown_row(unpack(self._seen, len(self.col_ids_)))
 
         def one_block(part):
@@ -316,12 +422,12 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
         need = 2 * F.shape[0] * ws.dtype.itemsize
         block = rows_per_block(self.batch_size, len(rows), need)
-        best = list(in_blocks(one_block, len(rows), block, bytes_per_row=need))
+        best = [F.new_zeros(0, n).topk(n), *in_blocks(one_block, len(rows), block, bytes_per_row=need)]
         scores = ws.store(torch.cat([part.values for part in best])) + self.mean_
         bounded = np.where(np.isneginf(scores), scores, self._bounded(scores))
         return self.col_ids_[ws.store(torch.cat([part.indices for part in best]))], bounded
 
-    def fold_in(self, X, y):
+    def fold_in(self, X, y, sample_weight=None):
         """Return a copy that knows more values of known or new rows; the columns stay as they are.
 
         Parameters
@@ -331,29 +437,34 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
             out.
         y : array-like of shape (n_samples,)
             The values.
+        sample_weight : array-like of shape (n_samples,) or None, default=None
+            Numbers of observations; a pair of weight 0 is as if it were not there.
 
         Returns
         -------
         model : MatrixFactorizationRegressor
             The rows of X are solved anew from all their values; all other rows are the same.
         """
-        X, y = check_new_data(self, readable(X), y=y, method="fold_in", dtype=None, y_numeric=True)
-        ws = open_workspace(self.components_, device=self.device)
+        check_is_fitted(self)
+        pairs, y = check_columns(self, X, y, reset=False)
+        batch = Stretch(*pairs, y, _checked_weights(sample_weight, y)).weighted().present()
+        ws = precise_for(self._model, open_workspace(self.components_, device=self.device))
         model = load_model(self._model, ws)
-        linear = (further_columns(X) - self._covariate_mean) @ self.coef_
-        target = ((y - self.mean_ - linear) / self._unit).astype(self.components_.dtype)
-        cols = find(self.col_ids_, column_ids(X))
+        linear = (batch.Z - self._covariate_mean) @ self.coef_
+        target = (batch.y - self.mean_ - linear) / self._unit
+        cols = self._positions(batch)[1]
         known = cols < len(self.col_ids_)
 
-        ids, rows = encode(X[:, 0], "row")
+        ids, rows = encode(batch.rows, "row")
         old, seen = find(self.row_ids_, ids), unpack(self._seen, len(self.col_ids_))
         before = with_unknown_row(seen)[old]
-        cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape)
+        weights = batch.weights[known]
+        cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape, weights=weights)
         means = self._row_means(model, ws)
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
         mean = update_rows(cells.by_row(slice(0, len(ids))), face_of(before, ws), mean, model)
 
-        row_ids = np.union1d(self.row_ids_, ids)
+        row_ids = encode(together([self.row_ids_, ids]), "row")[0]
         place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
         grown_means = means.new_empty(len(row_ids), means.shape[1])
         grown_means[ws.load(place)], grown_means[ws.load(new)] = means, mean
@@ -369,7 +480,58 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []  # precision is that of y
         return tags
+
+    def _positions(self, pairs):
+        """Return where the identifiers of pairs stand among those of fit, one past the end for unknown ones."""
+        return locate(self.row_ids_, pairs.rows, "row"), locate(self.col_ids_, pairs.cols, "column")
+
+    def _fit_and_keep(self, stretch, X, y):
+        """Fit to the first values of a stream; few of them are kept, to be fitted anew with later ones."""
+        self._fit(stretch.columns(), stretch.y, stretch.weights, X, y)
+        enough = _KEPT_PER_ENTITY * (len(self.row_ids_) + len(self.col_ids_))
+        few = len(stretch.y) < min(max(enough, _LEAST_KEPT), _MOST_KEPT)
+        self._kept, self._n_values_fitted = (stretch.weighted()._asdict() if few else None), len(stretch.y)
+        return self
+
+    def _absorb(self, batch):
+        """Update rows and columns by a batch of values, and append new ones."""
+        if not len(batch.y):
+            return
+        exact = open_workspace(self.components_, device=self.device).exact()
+        self._positions(batch)  # warns of identifiers of another kind
+        row_ids, col_ids = (
+            encode(together(ids), "row")[0] for ids in ((self.row_ids_, batch.rows), (self.col_ids_, batch.cols))
+        )
+        shape, model = (len(row_ids), len(col_ids)), load_model(self._model, exact)
+        old_rows, old_cols = find(row_ids, self.row_ids_), find(col_ids, self.col_ids_)
+        means = rows_at(self._row_means(model, exact), exact.load(old_rows), shape[0])
+        model = columns_at(model, exact.load(old_cols), shape[1])
+        seen = cells_at(unpack(self._seen, len(self.col_ids_)), old_rows, old_cols, shape)
+
+        rows, cols = find(row_ids, batch.rows), find(col_ids, batch.cols)
+        values, Z = (batch.y - self.mean_) / self._unit, (batch.Z - self._covariate_mean) / self._covariate_spread
+        coef = self.coef_ * self._covariate_spread / self._unit
+        model, means, seen = absorb_pairs(
+            rows, cols, values - Z @ coef, batch.weights, model, means, seen, batch_size=self.batch_size, ws=exact
+        )
+        arrays = (exact.load(a) for a in (Z, values, batch.weights, rows, cols))
+        gram, coef = absorb_covariates(*arrays, model, means, *map(exact.load, (self._covariate_gram, coef)))
+        if self.clip == "observed":
+            self._bounds = min(self._bounds[0], float(batch.y.min())), max(self._bounds[1], float(batch.y.max()))
+        vars(self).update(
+            describe(model, means, self._unit, len(self.components_), exact),
+            row_ids_=row_ids,
+            col_ids_=col_ids,
+            col_intercept_=exact.answer(column_offsets(model, self._unit)),
+            noise_variance_=float(model.noise.mean()) * self._unit**2,
+            coef_=self._unit * exact.store(coef) / self._covariate_spread,
+            n_samples_seen_=self.n_samples_seen_ + len(batch.y),
+            n_iter_=self.n_iter_ + ROUNDS,
+            _covariate_gram=exact.store(gram),
+            _seen=pack(seen),
+        )
 
     def _place(self, X):
         """Return where to compute: for pairs on a cluster the little that is left is done on the CPU."""
@@ -385,7 +547,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
             noise = float(model.noise.mean())
         return {
             **describe(model, found.sorted_rows(rows), unit, n_components, ws),
-            "col_intercept_": ws.store(column_offsets(model, unit)),
+            "col_intercept_": ws.answer(column_offsets(model, unit)),
             "noise_variance_": noise * unit**2,
         }
 
@@ -400,3 +562,13 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, BaseEst
 
     def _bounded(self, y):
         return y if self._bounds is None else np.clip(y, *self._bounds)
+
+
+def _checked_weights(sample_weight, y):
+    """Return weights as float64, or None where all are one."""
+    if sample_weight is None:
+        return None
+    weights = check_sample_weight(
+        sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
+    )
+    return None if (weights == 1).all() else weights

@@ -48,7 +48,7 @@ def standard_errors(rows, cols, means, seen, model, batch_size, ws):
 
     need = bytes_per_row(model)
     parts = in_blocks(one_block, len(rows), rows_per_block(batch_size, len(rows), need), bytes_per_row=need)
-    sorted_std = ws.store(torch.cat(list(parts)))
+    sorted_std = ws.answer(torch.cat(list(parts)))
     std = np.empty_like(sorted_std)
     std[order] = sorted_std
     return std

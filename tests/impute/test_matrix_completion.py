@@ -8,16 +8,17 @@ import pytest
 import scipy.sparse as sp
 import torch
 from sklearn import config_context
+from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning, DataDimensionalityWarning
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
-from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
+from sklearn.impute import IterativeImputer, KNNImputer, MissingIndicator, SimpleImputer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklowrank.impute import MatrixCompletionImputer
+from sklowrank.impute import MatrixCompletionImputer, _matrix_completion
 
 
 def low_rank(m=300, n=40, rank=3, noise=0.1, holes=0.4, seed=0):
@@ -94,7 +95,7 @@ def test_objectives_never_rise():
     _, X, _ = low_rank()
     exact = np.diff(imputer(inference="map", solver="cholesky").fit(X).loss_curve_)
     assert exact.max() <= 1e-12
-    bound = np.diff(imputer(8).fit(X).loss_curve_[10:])  # after the sweeps with priors held fixed
+    bound = np.diff(imputer(3).fit(X).loss_curve_[10:])  # after the sweeps with priors held fixed
     assert bound.max() < 1e-4  # the pull of noise variances to their common value is outside the bound
     assert bound.sum() < 0
 
@@ -190,7 +191,7 @@ def test_sparse_input_not_stored_is_missing():
     i, j = np.nonzero(~np.isnan(X))
     for make in (sp.csr_matrix, sp.csc_matrix, sp.coo_array):
         stored = make((X[i, j], (i, j)), shape=X.shape)
-        model = imputer().fit(stored)
+        model = imputer(unstored="missing").fit(stored)
         np.testing.assert_allclose(model.transform(stored), imputer().fit_transform(X), atol=1e-8)
         np.testing.assert_allclose(model.transform_std(stored), imputer().fit(X).transform_std(X), atol=1e-8)
         np.testing.assert_allclose(model.embed(stored), model.row_embedding_, atol=1e-10)
@@ -204,6 +205,114 @@ def test_stored_nan_and_duplicates_in_sparse_input():
     assert np.isfinite(fill).all()
     assert fill[0, 0] == 1.0
     assert fill[2, 1] == 4.0
+
+
+def coded():
+    """A table as encoders leave it: mostly zeros, some holes; as a dense array."""
+    rng = np.random.default_rng(0)
+    X = np.column_stack([np.eye(6)[rng.integers(0, 6, 80)], rng.normal(size=80), rng.normal(size=80)])
+    X[:, 7] = X[:, 0] - 2 * X[:, 1] + 0.1 * X[:, 6]
+    X[::5, 7] = np.nan
+    return X
+
+
+@pytest.mark.parametrize("make", [sp.csr_array, sp.csc_matrix, sp.coo_array, sp.lil_matrix])
+def test_zeros_of_a_sparse_matrix_that_stores_its_holes(make):
+    X = coded()
+    expected = imputer().fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for unstored in ("auto", "zero"):
+            model = imputer(unstored=unstored).fit(make(X))
+            assert model.unstored_ == "zero"
+            for rows in (X, X[:40], X[1:2]):  # one of them without holes: what fit found holds
+                assert np.array_equal(model.transform(make(rows)), expected.transform(rows))
+                assert np.array_equal(model.transform(rows), expected.transform(rows))
+        assert np.array_equal(model.transform_std(make(X)), expected.transform_std(X))
+        assert np.array_equal(model.embed(make(X)), expected.embed(X))
+        assert model.score(make(X)) == expected.score(X)
+    marked = imputer(missing_values=-9).fit(make(np.nan_to_num(X, nan=-9)))
+    assert np.array_equal(marked.transform(make(np.nan_to_num(X, nan=-9))), expected.transform(X))
+
+
+def test_a_sparse_matrix_without_holes_is_warned_of_once():
+    X = sp.csr_matrix(np.where(np.isnan(coded()), 0.0, coded()))
+    with pytest.warns(UserWarning, match=r"stores 0\.35 of its cells.*unstored='missing'.*unstored='zero'"):
+        model = imputer().fit(X)
+    assert model.unstored_ == "missing"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filled = model.transform(X)
+        assert np.array_equal(filled, imputer(unstored="missing").fit_transform(X))
+        assert np.array_equal(imputer(unstored="zero").fit_transform(X), X.toarray())
+        assert np.array_equal(imputer(missing_values=0).fit_transform(X), filled)  # zeros are holes, stored or not
+        assert imputer(missing_values=0).fit(X).unstored_ == "missing"
+        full = sp.csr_matrix(np.ones((5, 3)) * np.arange(1.0, 4.0))
+        assert imputer(1).fit(full).unstored_ is None
+    dense = imputer().fit(coded())
+    assert dense.unstored_ is None
+    with pytest.warns(UserWarning, match="unstored"):  # now nothing says what unstored cells are
+        dense.transform(X)
+
+
+def test_sparse_columns_of_a_frame_have_their_fill_values():
+    X = coded()
+    expected = imputer().fit_transform(X)
+    frame = pd.DataFrame(X, columns=list("abcdefgh"))
+    zeros = frame.astype(pd.SparseDtype(float, 0.0))
+    mixed = frame.assign(
+        **{c: pd.arrays.SparseArray(frame[c], fill_value=0.0) for c in "abc"},
+        **{c: pd.arrays.SparseArray(frame[c], fill_value=np.nan) for c in "gh"},
+    )
+    fives = frame.assign(a=pd.arrays.SparseArray(frame.a + 5, fill_value=5.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for sparse in (zeros, mixed):
+            model = imputer().set_output(transform="pandas").fit(sparse)
+            found = model.transform(sparse)
+            np.testing.assert_array_equal(found.to_numpy(), expected)
+            assert list(found.columns) == list("abcdefgh")
+        assert imputer().fit(zeros).unstored_ == "zero"
+        assert imputer().fit(mixed).unstored_ is None
+        assert imputer().fit(frame.astype(pd.SparseDtype(float, np.nan))).unstored_ == "missing"
+        np.testing.assert_array_equal(
+            imputer().fit_transform(fives), imputer().fit_transform(frame.assign(a=frame.a + 5))
+        )
+        holes = np.where((X == 0), np.nan, X)
+        np.testing.assert_array_equal(imputer(unstored="missing").fit_transform(zeros), imputer().fit_transform(holes))
+
+
+@pytest.mark.parametrize("dtype", [bool, float, "uint8"])
+def test_dummies_keep_their_zeros(dtype):
+    raw = pd.DataFrame({"city": list("abcdefghij") * 4, "pay": np.arange(40.0) * 3})
+    raw.loc[::4, "pay"] = np.nan
+    sparse, dense = (pd.get_dummies(raw, columns=["city"], sparse=s, dtype=dtype) for s in (True, False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = imputer().fit_transform(sparse)
+    np.testing.assert_array_equal(found, imputer().fit_transform(dense.astype(float)))
+    np.testing.assert_array_equal(found[:10, 1:], np.eye(10))
+
+
+def test_the_sparse_output_of_a_column_transformer():
+    raw = pd.DataFrame({"city": list("abcdefghij") * 4, "age": np.arange(40.0), "pay": np.arange(40.0) * 3})
+    raw.loc[::4, "pay"] = np.nan
+    encode = make_column_transformer((OneHotEncoder(), ["city"]), remainder="passthrough")
+    assert sp.issparse(encode.fit_transform(raw))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filled = make_pipeline(encode, imputer()).fit_transform(raw)
+    assert np.array_equal(filled[:10, :10], np.eye(10))
+    with pytest.warns(UserWarning, match="unstored"):
+        make_pipeline(encode, imputer()).fit(raw.fillna(0.0))
+
+
+def test_zeros_that_would_make_a_giant_table_are_refused():
+    X = sp.csr_matrix(([1.0, np.nan], ([0, 5], [1, 2])), shape=(20_000, 10_000))
+    with pytest.raises(
+        ValueError, match=r"n_samples=20000 times n_features=10000 .* 134217728 cells.*unstored='missing'"
+    ):
+        imputer().fit(X)
 
 
 def test_missing_values_by_number():
@@ -297,7 +406,47 @@ def test_transform_std_is_zero_where_observed_and_belongs_to_variational():
     assert (std[~np.isnan(X)] == 0).all()
     assert (std[np.isnan(X)] > 0).all()
     for name in ("transform_std", "sample"):
+        assert not hasattr(imputer(inference="map"), name)
         assert not hasattr(imputer(inference="map").fit(X), name)
+
+
+def test_the_fit_decides_whether_there_are_standard_errors():
+    _, X = table()
+    model = imputer(inference="map").fit(X).set_params(inference="variational")
+    for name in ("transform_std", "sample"):
+        assert not hasattr(model, name)
+        with pytest.raises(AttributeError) as told:
+            getattr(model, name)(X)
+        assert "was fitted with 'map', which gives no standard errors" in str(told.value.__cause__)
+    model = imputer().fit(X)
+    std = model.transform_std(X)
+    np.testing.assert_array_equal(model.set_params(inference="map").transform_std(X), std)
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars"])
+def test_standard_errors_and_draws_come_as_transform_does(container):
+    _, X = table()
+    X = np.column_stack([X, np.full(120, np.nan)])
+    frame = pd.DataFrame(X, columns=list("abcdefghi"), index=np.arange(120)[::-1])
+    with pytest.warns(UserWarning, match="Skipping"):
+        model = imputer(add_indicator=True).set_output(transform=container).fit(frame)
+    std, draws = model.transform_std(frame), model.sample(frame, 2, random_state=0)
+    assert isinstance(draws, list)
+    for found in (std, *draws):
+        assert list(found.columns) == list("abcdefgh")
+        assert type(found).__module__.startswith(container)
+        if container == "pandas":
+            assert found.index.equals(frame.index)
+    model.set_output(transform="default")
+    assert np.array_equal(model.transform_std(frame), std.to_numpy())
+    assert np.array_equal(model.sample(frame, 2, random_state=0), np.stack([d.to_numpy() for d in draws]))
+
+
+@pytest.mark.parametrize(("n_draws", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), ("2", TypeError)])
+def test_numbers_of_draws_are_checked(n_draws, error):
+    _, X = table()
+    with pytest.raises(error, match="n_draws"):
+        imputer().fit(X).sample(X, n_draws)
 
 
 def test_sample_spreads_as_transform_std_says():
@@ -323,13 +472,134 @@ def test_score_is_about_minus_one_for_means_and_finds_the_rank():
         imputer().fit(X).score(X, mask_fraction=1.0)
 
 
+# ---------------------------------------------------------------- rows that arrive in batches
+
+
+@pytest.fixture
+def short_memory(monkeypatch):
+    """Let 200 rows of a stream be kept instead of 1,000, so that streams of a test are longer than that."""
+    monkeypatch.setattr(_matrix_completion, "_FIRST_ROWS", 200)
+
+
+@pytest.mark.parametrize("batch", [300, 100])
+@pytest.mark.usefixtures("short_memory")
+def test_batches_lead_near_the_fit_to_all_rows(batch):
+    truth, X, hole = low_rank(m=1500, n=20, noise=1.0)
+    stream, whole = imputer(8), imputer(8).fit(X)
+    for i in range(0, 1500, batch):
+        stream.partial_fit(X[i : i + batch])
+    assert stream.n_samples_seen_ == 1500
+    assert stream._kept is None
+    ours, best, first = (error(m.transform(X), truth, hole) for m in (stream, whole, imputer(8).fit(X[:batch])))
+    assert ours < 1.06 * best  # 1.03 and 1.01 were measured; the first batch alone 1.10 and 1.4
+    assert first > 1.08 * best
+    i, j = np.nonzero(hole)
+    old_rows = (stream.predict_entries(i, j) - truth[i, j]) / truth.std(0)[j]
+    assert stream.row_embedding_.shape == (1500, 8)
+    assert np.sqrt((old_rows**2).mean()) < 1.1 * best
+    np.testing.assert_allclose(stream.row_embedding_[-batch:], stream.embed(X[-batch:]), atol=1e-10)
+    widths = stream.transform_std(X)[hole] / whole.transform_std(X)[hole]
+    assert np.median(widths) == pytest.approx(1, abs=0.06)
+
+
+@pytest.mark.usefixtures("short_memory")
+def test_the_first_rows_are_fitted_anew_when_they_have_doubled():
+    _, X, _ = low_rank(m=300, n=12)
+    stream = imputer(3)
+    for i in range(32):
+        stream.partial_fit(X[i : i + 1])
+        if i + 1 in (2, 16, 32):
+            np.testing.assert_array_equal(stream.transform(X), imputer(3).fit(X[: i + 1]).transform(X))
+    assert len(stream._kept) == 32
+    stream.partial_fit(X[32:])
+    np.testing.assert_array_equal(stream.transform(X), imputer(3).fit(X).transform(X))
+    assert stream._kept is None
+    stream.partial_fit(X)
+    assert imputer(3).partial_fit(X).transform(X) == pytest.approx(imputer(3).fit(X).transform(X), rel=1e-12)
+
+
+def test_a_stream_of_rows_goes_on_after_fit_and_forgets_at_the_next_one():
+    truth, X, hole = low_rank(m=900)
+    model = imputer().fit(X[:300])
+    before = error(model.transform(X), truth, hole)
+    model.partial_fit(X[300:600]).partial_fit(X[600:])
+    assert error(model.transform(X), truth, hole) < before
+    assert model.n_samples_seen_ == 900
+    np.testing.assert_array_equal(model.fit(X[:300]).transform(X), imputer().fit(X[:300]).transform(X))
+
+
+def test_the_columns_after_a_batch_are_the_posterior_of_its_equations():
+    """In numpy, from the documented model: the precision of a column grows by what the new rows' factors say of it."""
+    _, X, _ = low_rank(m=400, n=10)
+    model = imputer(fit_intercepts=False).fit(X[:300])
+    n, T, noise = (model._model[name].copy() for name in ("mean", "cov", "noise"))
+    ridge, scale = model._model["row_ridge"], model._layout["scale"]
+    model.partial_fit(X[300:])
+    t, there = np.nan_to_num(X[300:] / scale), ~np.isnan(X[300:])
+    mean, cov = n.copy(), T.copy()
+    for _ in range(4):
+        u, S = np.empty((100, 3)), np.empty((100, 3, 3))
+        for i in range(100):
+            F = [(np.outer(mean[j], mean[j]) + cov[j]) / noise[j] for j in np.flatnonzero(there[i])]
+            S[i] = np.linalg.inv(sum(F) + np.diag(ridge))
+            u[i] = S[i] @ (mean.T @ (t[i] / noise))
+        for j in range(10):
+            rows = np.flatnonzero(there[:, j])
+            precision = np.linalg.inv(T[j])
+            moments = np.einsum("ik,il->kl", u[rows], u[rows]) + S[rows].sum(0)
+            cov[j] = np.linalg.inv(precision + moments / noise[j])
+            mean[j] = cov[j] @ (precision @ n[j] + u[rows].T @ t[rows, j] / noise[j])
+    np.testing.assert_allclose(model._model["mean"], mean, rtol=1e-6, atol=1e-8)
+    np.testing.assert_allclose(model._model["cov"], cov, rtol=1e-6, atol=1e-10)
+
+
+def test_batches_of_any_form():
+    _, X, _ = low_rank(m=300, n=12)
+    expected = imputer().fit(X[:200]).partial_fit(X[200:]).transform(X)
+    i, j = np.nonzero(~np.isnan(X))
+    stored = sp.csr_matrix((X[i, j], (i, j)), shape=X.shape)
+    sparse = imputer(unstored="missing").fit(stored[:200]).partial_fit(stored[200:])
+    np.testing.assert_allclose(sparse.transform(stored), expected, rtol=1e-8)
+    mixed = imputer(unstored="missing").partial_fit(stored[:100]).partial_fit(X[100:])
+    np.testing.assert_allclose(mixed.transform(X), imputer().fit(X).transform(X), rtol=1e-6)
+    frame = pd.DataFrame(X, columns=list("abcdefghijkl"))
+    framed = (
+        imputer(add_indicator=True).set_output(transform="pandas").partial_fit(frame[:100]).partial_fit(frame[100:])
+    )
+    assert list(framed.transform(frame).columns) == list(framed.get_feature_names_out())
+    assert list(framed.feature_names_in_) == list(frame.columns)
+    with pytest.raises(ValueError, match="feature names"):
+        framed.partial_fit(frame[list("bacdefghijkl")])
+    single = imputer().fit(X[:200].astype(np.float32)).partial_fit(X[200:].astype(np.float32))
+    assert single.components_.dtype == single.row_embedding_.dtype == np.float32
+    with config_context(array_api_dispatch=True):
+        tensors = imputer().partial_fit(torch.from_numpy(X[:100])).partial_fit(torch.from_numpy(X[100:150]))
+        assert isinstance(tensors.row_embedding_, torch.Tensor)
+        assert len(tensors.row_embedding_) == 150
+    empty = imputer().fit(X).partial_fit(np.full((2, 12), np.nan))
+    np.testing.assert_array_equal(empty.transform(X), imputer().fit(X).transform(X))
+    assert len(empty.row_embedding_) == 302
+    assert not hasattr(imputer(inference="map"), "partial_fit")
+
+
+def test_a_stream_widens_the_observed_bounds():
+    _, X, _ = low_rank(m=300, n=12)
+    X[200:] *= 3
+    model = imputer(clip="observed").fit(X[:200])
+    held = np.nanmax(X[:200], 0)
+    fill = model.partial_fit(X[200:]).transform(X)
+    assert (fill <= np.nanmax(X, 0)).all()
+    assert (fill > held)[np.isnan(X)].any()
+
+
 # ---------------------------------------------------------------- odd tables
 
 
 def test_empty_and_constant_columns():
     _, X = table()
     X = np.column_stack([X, np.where(np.arange(120) % 2, np.nan, 7.0), np.full(120, np.nan)])
-    model = imputer().fit(X)
+    with pytest.warns(UserWarning, match=r"Skipping .*\[9\]"):
+        model = imputer().fit(X)
     fill = model.transform(X)
     assert fill.shape == (120, 9)
     assert (fill[:, 8] == 7.0).all()
@@ -390,9 +660,25 @@ def test_options_that_exclude_each_other():
         imputer(nonnegative=True).fit(X)
     with pytest.raises(ValueError, match="coordinate descent"):
         imputer(nonnegative=True, inference="map", solver="cg").fit(X)
-    for clip in ((1, -1), (1, 2, 3)):
-        with pytest.raises(ValueError, match="low <= high"):
-            imputer(clip=clip).fit(X)
+
+
+@pytest.mark.parametrize(
+    ("clip", "told"),
+    [
+        ((1, -1), r"\(1\.0, -1\.0\) .* not in order: .*low <= high"),
+        ((1, 2, 3), "pair .* low <= high"),
+        (("a", "b"), "pair .* of numbers"),
+        ((0, np.nan), "pair .* of numbers"),
+        ((None, 1), "pair .* of numbers"),
+        ((np.zeros(3), 1), r"low bound in clip has shape \(3,\).*n_features=8"),
+        ((0, np.zeros((8, 1))), r"high bound in clip has shape \(8, 1\)"),
+        ((np.zeros(8), np.r_[np.ones(5), -1, 1, 1]), r"\(0\.0, -1\.0\) of feature 5"),
+        ((0.0, np.r_[np.ones(5), -1, 1, 1]), r"\(0\.0, -1\.0\) of feature 5"),
+    ],
+)
+def test_bounds_that_make_no_sense(clip, told):
+    with pytest.raises(ValueError, match=told):
+        imputer(clip=clip).fit(table()[1])
 
 
 def test_clip_bounds_the_fills_alone():
@@ -404,6 +690,19 @@ def test_clip_bounds_the_fills_alone():
     fill = imputer(clip=(-1, 1)).fit_transform(X)
     assert np.abs(fill[hole]).max() <= 1
     assert np.array_equal(fill[~hole], X[~hole])
+
+
+def test_clip_by_column():
+    _, X = table()
+    low, high = np.full(8, -np.inf), np.nanmean(X, 0)
+    low[2] = high[2]  # both bounds at the mean
+    free = imputer().fit_transform(X)
+    for bounds in ((low, high), [list(low), list(high)], (low, pd.Series(high))):
+        model = imputer(clip=bounds).fit(X)
+        np.testing.assert_allclose(model.transform(X), np.where(np.isnan(X), np.clip(free, low, high), X))
+        i, j = np.nonzero(np.isnan(X))
+        np.testing.assert_allclose(model.predict_entries(i, j), np.clip(free, low, high)[i, j])
+        assert (model.sample(X, 3, random_state=0) <= np.where(np.isnan(X), high, X) + 1e-12).all()
 
 
 def test_nonnegative_factors():
@@ -446,9 +745,9 @@ def test_wrong_positions_are_refused():
 
 def test_a_sparse_answer_that_would_be_giant_is_refused():
     X = sp.csr_matrix(([1.0, 2.0, 3.0], ([0, 5, 19_999], [1, 2, 9_999])), shape=(20_000, 10_000))
-    model = imputer(1, inference="map", max_iter=2, fit_intercepts=False)
+    model = imputer(1, inference="map", max_iter=2, fit_intercepts=False, unstored="missing")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.simplefilter("ignore")  # of empty columns, and of a fit that is cut short
         model.fit(X)
     with pytest.raises(ValueError, match=r"134217728 cells.*predict_entries"):
         model.transform(X)
@@ -469,6 +768,47 @@ def test_indicator_and_names():
     assert list(out.columns) == [*"abcdefgh", *holes]
     assert out.index.equals(frame.index)
     assert np.array_equal(out[holes].to_numpy().astype(bool), np.isnan(X)[:, [0, 1, 2, 3, 5, 6, 7]])
+
+
+def test_the_indicator_is_that_of_scikit_learn():
+    X = np.array(
+        [[np.nan, 1, 5, np.nan, 1], [2, np.nan, 1, np.nan, 2], [6, 3, np.nan, np.nan, 3], [1, 2, 9, np.nan, 4]]
+    )
+    for missing, keep in ((np.nan, False), (-1, True), (0, False)):
+        coded = np.nan_to_num(X, nan=missing)
+        options = {"add_indicator": True, "missing_values": missing, "keep_empty_features": keep}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ours, theirs = imputer(1, **options).fit(coded), SimpleImputer(**options).fit(coded)
+            expected = theirs.transform(coded)
+        assert np.array_equal(ours.indicator_.features_, theirs.indicator_.features_)
+        assert list(ours.get_feature_names_out()) == list(theirs.get_feature_names_out())
+        alone = MissingIndicator(missing_values=missing, error_on_new=False).fit_transform(coded)
+        assert np.array_equal(ours.indicator_.transform(coded), alone)
+        filled = ours.transform(coded)
+        assert filled.shape == expected.shape
+        assert np.array_equal(ours.inverse_transform(filled), coded, equal_nan=True)
+        if not keep:  # scikit-learn's does not know kept features that are empty
+            assert np.array_equal(theirs.inverse_transform(expected), coded, equal_nan=True)
+        assert np.array_equal(ours.set_params(add_indicator=False).transform(coded), filled)  # as it was fitted
+    plain = imputer(1).fit(X[:, :3])
+    assert plain.indicator_ is None
+    assert not hasattr(plain.set_params(add_indicator=True), "inverse_transform")
+    assert not hasattr(imputer(), "inverse_transform")
+    with pytest.raises(ValueError, match="X has 3 columns, but transform returns 8"):
+        ours.inverse_transform(X[:, :3])
+
+
+def test_dropped_features_are_named():
+    _, X = table()
+    X[:, 3] = np.nan
+    with pytest.warns(UserWarning, match=r"Skipping features without any observed values: \[3\].*keep_empty_features"):
+        imputer().fit(X)
+    with pytest.warns(UserWarning, match=r"Skipping features without any observed values: \['d'\]"):
+        imputer().fit(pd.DataFrame(X, columns=list("abcdefgh")))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        imputer(keep_empty_features=True).fit(X)
 
 
 def test_nullable_frames():
