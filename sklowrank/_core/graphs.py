@@ -16,6 +16,7 @@ from .compat import cluster_qr
 from .doubly_stochastic import doubly_stochastic
 
 _SMALL = 100  # graphs of at most so many rows are decomposed densely: Lanczos gains nothing there
+_STRONG = 0.1  # share of the largest weight of a row from which an edge is strong
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -108,6 +109,16 @@ def _similar_codes(codes, n_neighbors):
     return csr_from(columns, values, n)
 
 
+def spread(graph, place) -> sp.csr_array:
+    """Return the affinity of n rows from that of the distinct ones; `place` (n,) says which one a row is, -1 for none.
+
+    Equal rows have the neighbours of the row that they equal; rows that equal none have no neighbours.
+    """
+    rows = (place >= 0).nonzero()[0]
+    pick = sp.csr_array((np.ones(len(rows)), (rows, place[rows])), shape=(len(place), graph.shape[0]))
+    return sp.csr_array(pick @ graph @ pick.T)
+
+
 def spectral_labels(W, n_clusters: int, *, random_state, n_init: int = 10, assign_labels: str = "kmeans") -> np.ndarray:
     """Return labels (n,) of the rows of a symmetric affinity W (CSR), consecutive from 0.
 
@@ -147,6 +158,21 @@ def graph_clusters(
         V = V / np.maximum(np.linalg.norm(V, axis=1, keepdims=True), _TINY)
         labels[rows] = _consecutive(_assign(V, n_clusters, rng, n_init, assign_labels))
     return labels, int(n_pieces)
+
+
+def strong_pieces(W, n_clusters: int) -> tuple[int, float]:
+    """Return the number of connected components that strong edges make, and the share of rows outside the largest.
+
+    An edge is strong if it has a tenth of the largest weight at one of its ends. The largest are the components, at
+    most `n_clusters`, that :func:`graph_clusters` would cluster.
+    """
+    largest = W.max(axis=1).toarray().ravel()
+    row = np.repeat(np.arange(W.shape[0]), np.diff(W.indptr))
+    strong = W.data >= _STRONG * np.minimum(largest[row], largest[W.indices])
+    edges = sp.csr_array((W.data[strong], (row[strong], W.indices[strong])), shape=W.shape)
+    n_pieces, piece = connected_components(edges, directed=False)
+    sizes = np.bincount(piece, minlength=n_pieces)
+    return int(n_pieces), 1 - float(sizes[_pieces_kept(sizes, n_clusters)].sum()) / W.shape[0]
 
 
 def _pieces_kept(sizes, n_clusters):

@@ -9,7 +9,7 @@ from .._core.compat import Interval, _fit_context
 from .._core.graphs import packed_attribute
 from .._core.iterate import drive
 from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import make_ready, outcome, predict, read
+from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 
 
@@ -160,14 +160,14 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
         self : ElasticNetSubspaceClustering
         """
         X = read(self, X, sparse=True)
-        ready = make_ready(self, X)
+        ready = make_ready(self, X, negatives=not self.positive)
         steps, matrix = _solver(self, ready.rows)
 
         def attributes(state):
             return outcome(self, ready, matrix(state), affinity_by_default="sum")
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state), n_iter_=run.n_iter)
+        conclude(self, ready, {**attributes(run.state), "n_iter_": run.n_iter})
         return self
 
     def predict(self, X):

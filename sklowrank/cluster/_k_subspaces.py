@@ -7,11 +7,11 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Cluster
 from sklearn.callback import CallbackSupportMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.graphs import pack, packed_attribute
+from .._core.graphs import pack, packed_attribute, spread
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude, row_weights, rows_of
-from .._core.subspaces import dims_by_threshold
+from .._core.subspaces import dims_by_threshold, table_of
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._k_subspaces_solver import descend, last
@@ -22,8 +22,8 @@ from ._k_subspaces_starts import (
     draw_rows,
     ensemble_labels,
     spectral_start,
-    spread,
     starting_labels,
+    warn_of_fewer,
 )
 from ._k_subspaces_stream import Data, absorb, distances, nearest, power_of_two, stream, sweep
 
@@ -218,10 +218,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
             return self._attributes(flats, n_dims, data, ws)
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state), n_iter_=run.n_iter)
-        vars(self).pop("_affinity", None)
-        if graph is not None:
-            self._affinity = pack(graph)
+        self._remember(attributes(run.state), graph, n_iter=run.n_iter)
+        warn_of_fewer(ws.load(self.labels_), self.n_clusters, "n_clusters")
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -245,13 +243,11 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         if not hasattr(self, "means_"):
             X = check_fit_data(self, X, ensure_min_features=2)
             ws = open_workspace(X, device=self.device, random_state=self.random_state)
-            data, steps, n_dims, _ = self._descent(rows_of(X, ws), sample_weight, ws)
-            vars(self).update(self._attributes(last(steps, self.max_iter), n_dims, data, ws), n_iter_=1)
-            return self
+            data, steps, n_dims, graph = self._descent(rows_of(X, ws), sample_weight, ws)
+            return self._remember(self._attributes(last(steps, self.max_iter), n_dims, data, ws), graph, n_iter=1)
         X = check_new_data(self, X, like="means_", method="partial_fit")
         ws = open_workspace(X, device=self.device)
-        vars(self).update(self._absorb(rows_of(X, ws), sample_weight, ws), n_iter_=self.n_iter_ + 1)
-        return self
+        return self._remember(self._absorb(rows_of(X, ws), sample_weight, ws), None, n_iter=self.n_iter_ + 1)
 
     def predict(self, X):
         """Return the nearest flat of each row.
@@ -269,7 +265,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         return ws.store(nearest(rows, None, *self._flats(ws), self.batch_size)[0])
 
     def transform(self, X):
-        """Return the squared distance of each row from each flat.
+        """Return the distance of each row from each flat.
 
         Parameters
         ----------
@@ -279,11 +275,11 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         Returns
         -------
         distances : array of shape (n_samples, n_clusters)
-            In squared units of X, so that values of float32 rows above 1e19 may become infinite.
+            Euclidean distances, in units of X.
         """
         rows, ws = self._open(X, "transform")
-        blocks, unit = distances(rows, *self._flats(ws), self.batch_size)
-        return ws.store(torch.cat([(R * unit * unit).to(ws.dtype) for R in blocks]))
+        blocks = distances(rows, *self._flats(ws), self.batch_size)
+        return ws.store(torch.cat([block.to(ws.dtype) for block in blocks]))
 
     def score(self, X, y=None, sample_weight=None):
         """Return minus the sum of the squared distances of the rows from their nearest flats.
@@ -332,7 +328,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         if n_dims is None or (self.init == "auto" and not self.ensemble):
             spectral = spectral_start(rows, self.n_clusters, generator)
         if n_dims is None:
-            n_dims = [dims_by_threshold(rows, spectral, self.n_clusters, centred=self.affine)] * self.n_clusters
+            table = table_of(rows, centred=self.affine)
+            n_dims = [dims_by_threshold(table, spectral, self.n_clusters)] * self.n_clusters
         options = {"centred": self.affine, "generator": generator}
         if self.ensemble:
             q = 10 if self.ensemble_neighbors == "auto" else self.ensemble_neighbors
@@ -384,6 +381,14 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
             "_sketch": [ws.store((known * data.unit).to(ws.dtype)) for known in sketches],
             "_weight": ws.store(total),
         }
+
+    def _remember(self, found, graph, *, n_iter):
+        """Set the fitted attributes; the graph of a former fit does not stay."""
+        vars(self).pop("_affinity", None)
+        vars(self).update(found, n_iter_=n_iter)
+        if graph is not None:
+            self._affinity = pack(graph)
+        return self
 
     def _open(self, X, method):
         X = check_new_data(self, X, like="means_", method=method)

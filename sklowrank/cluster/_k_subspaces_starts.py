@@ -3,12 +3,14 @@
 from numbers import Integral
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.graphs import affinity, csr_from, spectral_labels
+from .._core.warn import warn
+from ._directions import distinct_directions
 from ._k_subspaces_solver import assign, fit_starts, random_labels
 from ._thresholded import thresholded_codes
 
@@ -40,6 +42,18 @@ def check_enough(n_samples, n_given, n_clusters, *, name="n_clusters"):
     if n_samples < n_clusters:
         kind = "" if n_samples == n_given else " of positive weight"
         raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")
+
+
+def warn_of_fewer(labels, n_clusters, name):
+    """Warn if some clusters, `n_clusters` of them asked for by the parameter `name`, have no row."""
+    n_found = len(labels.unique())
+    if n_found < n_clusters:
+        warn(
+            f"The number of clusters found, {n_found}, is smaller than {name}={n_clusters}: the others are the nearest "
+            f"to no row. Either X has few distinct rows, or n_dims is so large that one cluster holds the rows of "
+            f"several. Lower {name} or n_dims.",
+            ConvergenceWarning,
+        )
 
 
 def distinct(X, weights):
@@ -77,13 +91,14 @@ def starting_labels(X, weights, n_dims, n_starts, *, init, centred, spectral, ge
 
 def spectral_start(X, n_clusters, generator):
     """Return the labels (n,) of thresholded subspace clustering: each row's neighbours are those at small angles."""
-    n, seed = len(X), draw_seed(generator)
-    if n <= n_clusters + 1:
-        return torch.arange(n, device=X.device) % n_clusters
-    length = torch.linalg.vector_norm(X, dim=1, keepdim=True)
+    length, seed = torch.linalg.vector_norm(X, dim=1, keepdim=True), draw_seed(generator)
     unit = X / length.clamp(min=torch.finfo(X.dtype).tiny)
-    codes = thresholded_codes(unit, min(n - 1, max(3, int(np.ceil(2 * np.log(n) / 3)))))
-    return on_graph(affinity(codes, "sum"), n_clusters, seed, X.device)
+    first, place, _ = distinct_directions(unit)
+    n = len(first)
+    if n <= n_clusters + 1:
+        return place % n_clusters
+    codes = thresholded_codes(unit[first], min(n - 1, max(3, int(np.ceil(2 * np.log(n) / 3)))))
+    return on_graph(affinity(codes, "sum"), n_clusters, seed, X.device)[place]
 
 
 def k_means_labels(X, weights, n_clusters, generator):
@@ -141,10 +156,3 @@ def co_association(runs, n_neighbors, generator):
     block = rows_per_block("auto", n, 32 * n)
     nearest, share = (torch.cat(part) for part in zip(*in_blocks(compute, n, block, bytes_per_row=32 * n)))
     return affinity(csr_from(nearest, share.double(), n), "sum")
-
-
-def spread(graph, place):
-    """Return the affinity of the rows as given from that of the distinct rows; rows of weight 0 have no neighbours."""
-    rows = (place >= 0).nonzero()[0]
-    pick = sp.csr_array((np.ones(len(rows)), (rows, place[rows])), shape=(len(place), graph.shape[0]))
-    return (pick @ graph @ pick.T).tocsr()

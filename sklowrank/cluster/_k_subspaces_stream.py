@@ -10,7 +10,7 @@ import torch
 from .._core.iterate import Step
 from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude
-from .._core.subspaces import squared_distances
+from .._core.subspaces import nearest_flats, squared_distances
 from ._k_subspaces_solver import Flats, assign, leading, share_of_fall, shortened
 
 _LABELS = torch.int32  # of many rows: half of what indices take
@@ -36,10 +36,10 @@ def power_of_two(*magnitudes) -> float:
 
 
 def distances(rows, means, bases, batch_size):
-    """Return the squared distances of all rows, in blocks (b, K), and the unit whose square they are in."""
+    """Return the distances of all rows from each flat, in blocks (b, K)."""
     unit, size = _unit_and_size(rows, means, bases)
     compute = partial(_distances, means.double() / unit, bases.double(), unit)
-    return rows.gather(compute, size=size, batch_size=batch_size)[0], unit
+    return rows.gather(compute, size=size, batch_size=batch_size)[0]
 
 
 def nearest(rows, weights, means, bases, batch_size):
@@ -58,11 +58,11 @@ def _unit_and_size(rows, means, bases):
 
 
 def _distances(means, bases, unit, X):
-    return ([squared_distances(X.double() / unit, means, bases)],)
+    return ([squared_distances(X.double() / unit, means, bases).sqrt() * unit],)
 
 
 def _nearest(means, bases, unit, X, w):
-    distance, labels = squared_distances(X.double() / unit, means, bases).min(1)
+    labels, distance = nearest_flats(X.double() / unit, means, bases)
     return [labels.to(_LABELS)], distance.sum() if w is None else distance @ w
 
 

@@ -7,7 +7,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.compat import Interval, _fit_context
 from .._core.graphs import packed_attribute
-from ._self_expression import make_ready, outcome, predict, read
+from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 
 
@@ -123,7 +123,7 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
         """
         ready = make_ready(self, read(self, X))
         codes = least_squares_codes(ready.rows, self.alpha, self.zero_diagonal)
-        vars(self).update(outcome(self, ready, codes, affinity_by_default="max"))
+        conclude(self, ready, outcome(self, ready, codes, affinity_by_default="max"))
         return self
 
     def predict(self, X):

@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import packed_attribute
 from .._core.prox import row_threshold, singular_value_threshold
-from ._self_expression import make_ready, outcome, predict, read
+from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 
 _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of unit length
@@ -150,7 +150,7 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
             U, _, w = low_rank_factors(rows, self.tau, self.n_dims_total)
             codes, left = (U * w) @ U.mT, U * w.sqrt()
         found = outcome(self, ready, codes, strengths=cosines(left, self.power), affinity_by_default="max")
-        vars(self).update(found, _rank=left.shape[1])
+        conclude(self, ready, {**found, "_rank": left.shape[1]})
         return self
 
     def predict(self, X):

@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from .._core.compat import Interval, _fit_context
 from .._core.graphs import csr_from, packed_attribute
 from ._gram import norms_of, products, residuals, small_grams, take, walk
-from ._self_expression import make_ready, outcome, predict, read
+from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 
 _DEPENDENT = 1e-10  # squared distance from the span of the atoms chosen, below which another atom adds nothing
@@ -132,7 +132,7 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
         """
         ready = make_ready(self, read(self, X, sparse=True))
         codes = _codes(self, ready.rows, None, ready.ws)
-        vars(self).update(outcome(self, ready, codes, affinity_by_default="sum"))
+        conclude(self, ready, outcome(self, ready, codes, affinity_by_default="sum"))
         return self
 
     def predict(self, X):

@@ -10,24 +10,38 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, unpack
+from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, strong_pieces, unpack
 from .._core.linalg import signs_of_largest
-from .._core.subspaces import median_dimension, rank_by_threshold, squared_distances, top_eigenpairs
+from .._core.subspaces import (
+    dims_by_threshold,
+    first_largest,
+    nearest_flats,
+    squared_distances,
+    table_of,
+    top_eigenpairs,
+)
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import Workspace, open_workspace
+from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all, rows_at
+from ._gram import mask_own, norms_of, products
 from ._k_subspaces_solver import alternate
+
+_LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph has fallen apart
+_NEARLY = 0.995  # cosine of an angle of 0.1: such rows are nearly equal
 
 
 class Ready(NamedTuple):
     """Rows as they are coded: centred, projected on principal axes and scaled to unit length, as far as asked for."""
 
-    rows: torch.Tensor | sp.csr_array  # (n, p), float64
+    rows: torch.Tensor | sp.csr_array  # (m, p), float64: in `fit` the distinct ones
     centre: torch.Tensor | None  # (D,)
     axes: torch.Tensor | None  # (D, p)
     ws: Workspace
+    directions: Directions | None = None  # which of the distinct rows each of n rows equals
 
 
 # Rows made ready
@@ -55,8 +69,11 @@ def read(estimator, X, *, sparse: bool = False):
     return X
 
 
-def make_ready(estimator, X) -> Ready:
-    """Return the training rows as they are coded; warn of rows that are all zeros. To be called by `fit` itself."""
+def make_ready(estimator, X, *, negatives: bool = True) -> Ready:
+    """Return the distinct training rows as they are coded; warn of rows that are all zeros.
+
+    With `negatives` a row and its negative count as one.
+    """
     ws = open_workspace(X, device=estimator.device, random_state=estimator.random_state)
     rows = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else ws.load(X).double()
     centre = rows.mean(0) if estimator.center else None
@@ -70,7 +87,8 @@ def make_ready(estimator, X) -> Ready:
             "cluster. Leave them out, or pass center=True.",
             UserWarning,
         )
-    return Ready(rows, centre, axes, ws)
+    directions = distinct_directions(rows, negatives=negatives)
+    return Ready(rows_at(rows, directions.first), centre, axes, ws, directions)
 
 
 def _principal_axes(rows, n_pca):
@@ -123,9 +141,9 @@ def _lengths(rows):
 
 
 def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_default: str) -> dict:
-    """Return the fitted attributes that follow from codes (n, n), CSR or dense.
+    """Return the fitted attributes that follow from codes (m, m) of the distinct rows, CSR or dense.
 
-    `strengths` (n, n) make the graph in place of the codes themselves.
+    `strengths` (m, m) make the graph in place of the codes themselves.
     """
     how = affinity_by_default if estimator.affinity == "auto" else estimator.affinity
     K, ws = estimator.n_clusters, ready.ws
@@ -135,12 +153,48 @@ def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_defau
         W, K, random_state=seed, n_init=estimator.n_init, assign_labels=estimator.assign_labels
     )
     labels = torch.from_numpy(labels).to(ws.device)
+    if len(labels) <= K:  # each direction is a cluster
+        labels = torch.where(_lengths(ready.rows).to(ws.device) > 0, torch.arange(len(labels), device=ws.device), -1)
     return {
         **_flats(estimator, ready, labels),
-        **_stored_codes(codes, ws),
-        "_affinity": pack(W.astype(_numpy_dtype(ws))),
+        **_stored_codes(codes_of_all(codes, ready.directions), ws),
+        "_affinity": pack(graph_of_all(W.astype(_numpy_dtype(ws)), ready.directions)),
         "n_components_graph_": n_pieces,
     }
+
+
+def conclude(estimator, ready: Ready, found: dict) -> None:
+    """Set the fitted attributes; warn of fewer clusters than asked for, or of a graph that falls apart."""
+    vars(estimator).update(found)
+    K, n_found, n_distinct = estimator.n_clusters, len(found["bases_"]), len(ready.directions.first)
+    n_pieces, left_out = strong_pieces(unpack(found["_affinity"]), K)
+    raised = [name for name in ("n_neighbors", "n_nonzero", "gamma") if hasattr(estimator, name)]
+    denser = f"raise {' or '.join(raised)}" if raised else "take affinity='max'"
+    if n_found < K:
+        n_components = found["n_components_graph_"]
+        warn(
+            f"The number of clusters found, {n_found}, is smaller than n_clusters={K}: the rows of X have {n_distinct} "
+            f"distinct directions, which form {n_components} connected components of the graph. Lower n_clusters, "
+            f"or {denser if n_distinct >= K else 'add rows'}.",
+            ConvergenceWarning,
+        )
+    elif n_distinct > K and left_out > _LEFT_OUT:
+        close = _share_of_close(ready.rows)
+        cause = f"{close:.0%} of the rows have a nearly equal row, which dominates their codes. Merge such rows, or"
+        warn(
+            f"The graph falls apart: its strong edges, from a tenth of a row's largest, leave {n_pieces} connected "
+            f"components for n_clusters={K}, and {left_out:.0%} of the rows are in none of the {K} largest. "
+            f"{cause if close else 'The codes are too sparse:'} {denser}.",
+            UserWarning,
+        )
+
+
+def _share_of_close(rows):
+    """Return the share of (at most 1000) rows with another one at an angle below 0.1."""
+    some = slice(0, min(1000, rows.shape[0]))
+    lengths = norms_of(rows).clamp(min=torch.finfo(torch.float64).tiny)
+    cosines = mask_own(products(rows[some], rows).abs_(), some, 0.0) / (lengths[some, None] * lengths)
+    return float((cosines.amax(1) > _NEARLY).double().mean())
 
 
 def _stored_codes(codes, ws):
@@ -161,7 +215,7 @@ def _flats(estimator, ready, labels):
         known, labels = known | True, torch.zeros_like(labels)
     K = int(labels.max()) + 1
     members = [(known & (labels == k)).nonzero()[:, 0] for k in range(K)]
-    dims = _dimensions(estimator, rows, members)
+    dims = _dimensions(estimator, rows, torch.where(known, labels, -1), members)
     bases = _bases(rows, members, dims)
     mixture = None
     if estimator.refine != "none":
@@ -177,12 +231,15 @@ def _flats(estimator, ready, labels):
         "_preparation": [ws.store(part) for part in (ready.centre, ready.axes) if part is not None],
         "_mixture": [ws.store(part) for part in (mixture.weights, mixture.variances, mixture.noise)] if mixture else [],
         "_training_rows": None,
+        "_places": None,
     }
     if estimator.predict_method == "code":
         found["_training_rows"] = pack(rows) if sp.issparse(rows) else ws.store(rows)
+        found["_places"] = ws.store(ready.directions.first)
     assigned = _assigned(estimator, found, ready, rows)
     labels = torch.where(known, labels, assigned) if estimator.refine == "none" else assigned
-    return {**found, "labels_": ws.store(_place_zeros(rows, labels))}
+    place = ready.directions.place
+    return {**found, "labels_": ws.store(_place_zeros(_lengths(rows)[place] == 0, labels[place]))}
 
 
 def _refined(how, rows, labels, dims, ws):
@@ -206,18 +263,12 @@ def _means(ready, K, D):
     return ready.centre.to(ready.ws.dtype).expand(K, D)
 
 
-def _dimensions(estimator, rows, members):
+def _dimensions(estimator, rows, labels, members):
     """Return the dimension of each cluster's subspace: one for all, as far as a cluster has the rows."""
-    D = rows.shape[1]
     if estimator.n_dims == "auto":
-        ranks = [
-            rank_by_threshold(_right_singular_vectors(rows[_index(rows, m)], min(len(m), D))[1].sqrt(), len(m), D)
-            for m in members
-            if len(m) > 1
-        ]
-        dimension = median_dimension(ranks, D)
+        dimension = dims_by_threshold(table_of(rows, centred=False), labels, len(members))
     else:
-        dimension = min(estimator.n_dims, D - 1)
+        dimension = min(estimator.n_dims, rows.shape[1] - 1)
     return [max(1, min(dimension, len(m))) for m in members]
 
 
@@ -234,9 +285,8 @@ def _index(rows, positions):
     return positions.cpu().numpy() if sp.issparse(rows) else positions
 
 
-def _place_zeros(rows, labels):
+def _place_zeros(zero, labels):
     """Give rows of zeros, which lie in every subspace, to the largest cluster."""
-    zero = _lengths(rows).to(labels.device) == 0
     if not zero.any():
         return labels
     return torch.where(zero, largest_cluster(torch.where(zero, -1, labels).cpu().numpy()), labels)
@@ -281,11 +331,11 @@ def _assigned(estimator, fitted, ready, rows):
     def nearest(at):
         part = rows[at]
         if posterior is not None:
-            return posterior(part).argmax(1)
+            return first_largest(posterior(part))
         if sp.issparse(part):
             P = torch.from_numpy(part @ flat.numpy()).view(-1, K, width)
-            return P.square().sum(2).argmax(1)  # the rows pass through the origin, so the rest is what P leaves
-        return squared_distances(part, origin, bases).argmin(1)
+            return first_largest(P.square().sum(2))  # the flats pass through the origin: the largest leaves least
+        return nearest_flats(part, origin, bases)[0]
 
     per_row = 8 * (3 * D + 3 * K * (width + 2))
     block = rows_per_block("auto", rows.shape[0], per_row)
@@ -313,7 +363,7 @@ def _labels_by_code(estimator, ready, labels, code):
     if sp.issparse(rows) != sp.issparse(atoms):
         rows, atoms = (part if sp.issparse(part) else sp.csr_array(part.cpu().numpy()) for part in (rows, atoms))
     codes = code(estimator, atoms, rows, ready.ws)
-    known = _training_labels(estimator, ready.ws)
+    known = _training_labels(estimator, ready.ws)[ready.ws.load(estimator._places).cpu().numpy()]
     member = sp.csr_array((np.ones(len(known)), (np.arange(len(known)), known)))
     if sp.issparse(codes):
         mass = torch.from_numpy((abs(codes) @ member).toarray())

@@ -10,7 +10,7 @@ from .._core.graphs import csr_from, packed_attribute
 from .._core.iterate import drive
 from ._admm_solver import admm_steps, least_largest_product
 from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import make_ready, outcome, predict, read
+from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 
 _SUPPORT = 100  # rows with which a row is coded at a time
@@ -160,14 +160,14 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
         self : SparseSubspaceClustering
         """
         X = read(self, X)
-        ready = make_ready(self, X)
+        ready = make_ready(self, X, negatives=not self.affine)
         steps, matrix = _solver(self, ready.rows)
 
         def attributes(state):
             return outcome(self, ready, matrix(state), affinity_by_default="sum")
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state), n_iter_=run.n_iter)
+        conclude(self, ready, {**attributes(run.state), "n_iter_": run.n_iter})
         return self
 
     def predict(self, X):

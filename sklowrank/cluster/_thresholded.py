@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import csr_from, packed_attribute
 from ._gram import mask_own, norms_of, products, walk
-from ._self_expression import make_ready, outcome, predict, read
+from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 
 
@@ -123,7 +123,7 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
         """
         ready = make_ready(self, read(self, X, sparse=True))
         codes = thresholded_codes(ready.rows, _count(self, ready.rows), batch_size=self.batch_size)
-        vars(self).update(outcome(self, ready, codes, affinity_by_default="sum"))
+        conclude(self, ready, outcome(self, ready, codes, affinity_by_default="sum"))
         return self
 
     def predict(self, X):

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.cluster import contingency_matrix
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array, check_consistent_length
 
 from .._core.compat import validate_params
+from ._labels import check_labels
 
 
 @validate_params({"y": ["array-like"], "labels": ["array-like"]}, prefer_skip_nested_validation=True)
@@ -38,7 +39,7 @@ def clustering_accuracy(y, labels):
     >>> clustering_accuracy(["a", "a", "b", "b"], [1, 1, 0, 2])
     0.75
     """
-    y, labels = column_or_1d(y), column_or_1d(labels)
+    y, labels = check_labels(y, "y"), check_labels(labels, "labels")
     check_consistent_length(y, labels)
     table = contingency_matrix(y, labels)
     return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(y))
@@ -114,7 +115,7 @@ def subspace_preserving_error(representation, y):
     0.0833
     """
     codes = check_array(representation, accept_sparse="csr", dtype=np.float64)
-    classes = np.unique(column_or_1d(y), return_inverse=True)[1]
+    classes = np.unique(check_labels(y, "y"), return_inverse=True)[1]
     if codes.shape != (len(classes), len(classes)):
         raise ValueError(
             f"representation of shape {codes.shape} does not belong to y with n_samples={len(classes)}. "

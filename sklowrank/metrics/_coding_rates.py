@@ -4,10 +4,11 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils import check_array, check_consistent_length
 
 from .._core import coding_rates
 from .._core.compat import Interval, validate_params
+from ._labels import check_labels
 
 _PRECISION = [Interval(Real, 0, None, closed="neither")]
 
@@ -120,5 +121,5 @@ def _shares(membership):
     """Return labels as a matrix of zeros and ones; a matrix as it is."""
     if np.ndim(membership) != 1:
         return membership
-    names, labels = np.unique(column_or_1d(membership), return_inverse=True)
+    names, labels = np.unique(check_labels(membership, "membership"), return_inverse=True)
     return np.eye(len(names))[labels]

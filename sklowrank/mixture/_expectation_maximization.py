@@ -9,7 +9,7 @@ import torch
 
 from .._core.iterate import Step
 from .._core.rows import Rows
-from .._core.subspaces import leading_directions
+from .._core.subspaces import improved_directions, leading_directions
 from ._data import Data, data_of, mean_variance, weigh
 from ._low_rank_gaussian import Model, log_joint, responsibilities
 
@@ -17,6 +17,8 @@ _NEGLIGIBLE = 1e-12  # responsibilities below it are left out of a component's s
 _WIDE = 512  # features above which streamed rows are sketched: a scatter matrix per component would be too large
 _SURPLUS = 8  # columns of the sketch beyond the dimension
 _RESEEDS = 5
+_NEAR = 1e-3  # nats a row: an iteration that gains less is near the end
+_PATIENCE = 50  # iterations in which a run that is behind could reach the best
 _SETTLED = 1e-7  # nats a row: a run that gains less in an iteration has arrived
 
 
@@ -86,14 +88,16 @@ def by_label(K: int, Z, w, labels):
     return weigh(torch.nn.functional.one_hot(labels, K).to(Z), w), Z.new_zeros(())
 
 
-def moments_by(data: Data, assign: Callable, about: torch.Tensor, form: Form, frames=None, beside=()):
+def moments_by(data: Data, assign: Callable, about: torch.Tensor, form: Form, frames=None, beside=(), *, exact=True):
     """Return the moments under the responsibilities, and the log-likelihood of all rows.
 
-    Exact where one block holds all rows, or D is at most 512; otherwise one step of block power iteration from the
-    former bases `frames`, in which the likelihood does not fall either. Sums are taken `about` (K, D).
+    Exact where one block holds all rows, or D is at most 512; otherwise, and unless `exact` where one block holds all
+    rows, one step of block power iteration from the former bases `frames`, in which the likelihood does not fall
+    either. Sums are taken `about` (K, D).
     """
     if data.in_memory:
-        found = data.gather(partial(_moments_of_block, assign, form), *beside, merge=_not_merged)
+        collect = partial(_moments_of_block, assign, form, None if exact else frames)
+        found = data.gather(collect, *beside, merge=_not_merged)
         if found is not None:
             return found
     if about.shape[1] <= _WIDE:
@@ -112,13 +116,16 @@ def _members(Z, R, k):
     return (Z, R[:, k]) if len(rows) == len(Z) else (Z[rows], R[rows, k])
 
 
-def _moments_of_block(assign, form, Z, w, *beside):
+def _moments_of_block(assign, form, frames, Z, w, *beside):
     R, bound = assign(Z, w, *beside)
-    return moments_of(Z, R, form), bound
+    return moments_of(Z, R, form, frames), bound
 
 
-def moments_of(Z: torch.Tensor, R: torch.Tensor, form: Form) -> Moments:
-    """Return the moments of rows Z (n, D) that are at hand under responsibilities R (n, K)."""
+def moments_of(Z: torch.Tensor, R: torch.Tensor, form: Form, frames: torch.Tensor | None = None) -> Moments:
+    """Return the moments of rows Z (n, D) that are at hand under responsibilities R (n, K).
+
+    The bases are those of the leading eigenvectors, or `frames` (K, D, d) after one step of block power iteration.
+    """
     K, D, width = R.shape[1], Z.shape[1], max(form.n_dims)
     means, bases = Z.new_zeros(K, D), Z.new_zeros(K, D, width)
     e, traces = Z.new_zeros(K, width), Z.new_zeros(K)
@@ -129,7 +136,10 @@ def moments_of(Z: torch.Tensor, R: torch.Tensor, form: Form) -> Moments:
         if form.centred:
             means[k] = w @ Y
             Y = Y - means[k]
-        bases[k, :, :d], e[k, :d] = leading_directions(Y, w, d)
+        if frames is None:
+            bases[k, :, :d], e[k, :d] = leading_directions(Y, w, d)
+        else:
+            bases[k, :, :d], e[k, :d] = improved_directions(w.sqrt()[:, None] * Y, frames[k, :, :d])
         traces[k] = w @ Y.square().sum(1)
     return Moments(mass, means, bases, e, traces)
 
@@ -240,9 +250,14 @@ def model_of_labels(data: Data, labels: torch.Tensor, form: Form) -> Model:
     return maximise(moments_by(data, partial(by_label, K), about, form, beside=(labels,))[0], form)
 
 
-def expectation_maximization(data: Data, model: Model, form: Form) -> Iterator[Fit]:
-    """Yield the fit, iteration by iteration."""
-    moments, bound = _expect(data, model, form)
+def expectation_maximization(data: Data, model: Model, form: Form, *, settled: float = torch.inf) -> Iterator[Fit]:
+    """Yield the fit, iteration by iteration.
+
+    Until an iteration gains at most `settled`, they are those of generalised EM: bases are improved by one step of
+    block power iteration, at a tenth of the time of an eigendecomposition.
+    """
+    exact = settled == torch.inf
+    moments, bound = _expect(data, model, form, exact)
     bounds: list[float] = []
     reseeds = 0
     while True:
@@ -252,29 +267,50 @@ def expectation_maximization(data: Data, model: Model, form: Form) -> Iterator[F
             moments = _reseed(data, model, moments, starved, form)
             reseeds += 1
         before, model = bound, maximise(moments, form)
-        moments, bound = _expect(data, model, form)
+        moments, bound = _expect(data, model, form, exact)
+        if not (exact or rescue) and bound - before <= settled:
+            exact = True
+            moments, bound = _expect(data, model, form, exact)
         bounds.append(bound)
         yield Fit(model, bounds, bool(starved), float("inf") if rescue else bound - before)
 
 
-def race(data: Data, models: Sequence[Model], form: Form) -> Iterator[Step]:
-    """Run EM from several models side by side; the state is the fit with the best likelihood."""
-    for steps in zip(*(expectation_maximization(data, model, form) for model in models)):
-        place = max(range(len(steps)), key=lambda run: steps[run].bounds[-1])
-        gap = max(fit.gap for fit in steps)
-        best = steps[place]._replace(gap=gap, place=place)
-        yield Step(best, gap, -best.bounds[-1])
+def race(data: Data, models: Sequence[Model], form: Form, *, tol: float = 0.0) -> Iterator[Step]:
+    """Run EM from several models side by side; the state is the fit with the best likelihood.
+
+    Bases are exact from where an iteration gains 1e-3 nats a row, or `tol` if that is more. A run is left that at its
+    present gain would take more than 50 iterations to reach the best.
+    """
+    runs = {k: expectation_maximization(data, model, form, settled=max(tol, _NEAR)) for k, model in enumerate(models)}
+    while True:
+        fits = {place: next(run) for place, run in runs.items()}
+        place = max(fits, key=lambda run: fits[run].bounds[-1])
+        bound = fits[place].bounds[-1]
+        reach = {k: fit.bounds[-1] + _PATIENCE * max(fit.gap, 0.0) for k, fit in fits.items()}
+        runs = {k: run for k, run in runs.items() if reach[k] >= bound}
+        gap = max(fits[k].gap for k in runs)
+        yield Step(fits[place]._replace(gap=gap, place=place), gap, -bound)
 
 
 def leaders(data: Data, models: Sequence[Model], form: Form, *, n_iter: int, keep: int) -> list[tuple[int, Model]]:
-    """Return the places and the models of the runs that lead after `n_iter` iterations, the best first."""
-    after = []
-    for place, model in enumerate(models):
-        for fit in islice(expectation_maximization(data, model, form), n_iter):
-            if fit.gap <= _SETTLED:
-                break
-        after.append((fit.bounds[-1], place, fit.model))
-    after.sort(key=lambda entry: (-entry[0], entry[1]))
+    """Return the places and the models of the runs that lead after `n_iter` iterations of generalised EM, best first.
+
+    The runs advance side by side. One stops early that has arrived, or that at its present gain an iteration would end
+    below the `keep` best.
+    """
+    runs = {
+        place: expectation_maximization(data, model, form, settled=-torch.inf) for place, model in enumerate(models)
+    }
+    fits: dict[int, Fit] = {}
+    for left in reversed(range(n_iter)):
+        fits |= {place: next(runs[place]) for place in runs}
+        bar = sorted((fit.bounds[-1] for fit in fits.values()), reverse=True)[min(keep, len(fits)) - 1]
+        runs = {
+            place: run
+            for place, run in runs.items()
+            if fits[place].gap > _SETTLED and fits[place].bounds[-1] + left * fits[place].gap >= bar
+        }
+    after = sorted(((fit.bounds[-1], place, fit.model) for place, fit in fits.items()), key=lambda e: (-e[0], e[1]))
     best: list[tuple[float, int, Model]] = []
     for entry in after:  # two runs at the same optimum are one
         if len(best) < keep and all(abs(entry[0] - other[0]) > 10 * _SETTLED for other in best):
@@ -282,9 +318,9 @@ def leaders(data: Data, models: Sequence[Model], form: Form, *, n_iter: int, kee
     return [(place, model) for _, place, model in best]
 
 
-def _expect(data, model, form):
+def _expect(data, model, form, exact):
     """E-step: return the moments under the model's responsibilities, and its mean log-likelihood."""
-    moments, bound = moments_by(data, partial(by_posterior, model), model.means, form, model.bases)
+    moments, bound = moments_by(data, partial(by_posterior, model), model.means, form, model.bases, exact=exact)
     return moments, float(bound) / data.total
 
 

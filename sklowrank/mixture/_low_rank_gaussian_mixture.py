@@ -15,11 +15,11 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
 from .._core.rows import answers, row_weights, rows_of
-from .._core.subspaces import coordinates
+from .._core.subspaces import coordinates, first_largest
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ..cluster._k_subspaces_starts import check_dims, check_enough
+from ..cluster._k_subspaces_starts import check_dims, check_enough, warn_of_fewer
 from ._data import mean_log_likelihood
 from ._diffusion import Schedule, denoising_descent
 from ._expectation_maximization import Fit, leaders, race
@@ -305,6 +305,8 @@ class LowRankGaussianMixture(
         vars(self).update(attributes(run.state), n_iter_=run.n_iter)
         for name in ("_statistics", "loss_curve_"):
             vars(self).pop(name, None)
+        if not run.state.starved:
+            warn_of_fewer(ws.load(self.labels_), self.n_components, "n_components")
         if self.solver == "diffusion":
             self.loss_curve_ = run.loss_curve
         return self
@@ -345,6 +347,7 @@ class LowRankGaussianMixture(
             statistics = blend(old, batch_statistics(data, models[0], form), (seen + 2) ** -0.6)
         model = model_from(statistics, form).moved(-data.shift)
         fit = Fit(model, [mean_log_likelihood(data, model)])
+        vars(self).pop("loss_curve_", None)
         vars(self).update(self._attributes(fit, form, data, names, rows, ws), n_iter_=seen + 1)
         self._statistics = [ws.store(part) for part in statistics]
         return self
@@ -553,17 +556,21 @@ class LowRankGaussianMixture(
         check_enough(n_samples, len(rows), 1 if warm else K, name="n_components")
         if not (warm or (self.warm_start and hasattr(self, "means_"))):
             return data_and_models(self, rows, weights, n_dims, ws)
-        if len(self.means_) != K:
-            raise ValueError(
-                f"n_components={K}, but the fit so far has {len(self.means_)} components. Set it back, or fit anew "
-                "with warm_start=False."
-            )
-        return data_and_models(self, rows, weights, [U.shape[1] for U in self.bases_], ws, warm=self._model(ws))
+        for name, now, before in (
+            ("n_components", K, len(self.means_)),
+            ("n_features", rows.shape[1], self.means_.shape[1]),
+        ):
+            if now != before:
+                raise ValueError(
+                    f"{name}={now}, but the fit so far has {before}. Set it back, or fit anew with warm_start=False."
+                )
+        before = [U.shape[1] for U in self.bases_]
+        return data_and_models(self, rows, weights, before if warm else n_dims, ws, warm=(self._model(ws), before))
 
     def _steps(self, data, form, models, ws):
         """Return the solver, and the limits that it has of its own."""
         if self.solver == "em":
-            return race(data, models, form), {}
+            return race(data, models, form, tol=self.tol), {}
         law = (self.noise_log_mean, self.noise_log_std)
         schedule = Schedule(self.batch_size, self.learning_rate, self.max_steps, *law)
         steps = denoising_descent(data, models[0], form, schedule, ws.generator)
@@ -636,7 +643,7 @@ def _log_density(Z, model):
 
 
 def _most_probable(Z, model):
-    return log_joint(Z, model).argmax(1)
+    return first_largest(log_joint(Z, model))
 
 
 def _of_all_rows(compute, rows, model, *, moved=False):

@@ -10,20 +10,22 @@ from sklearn.cluster import KMeans
 
 from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.rows import Rows, largest_magnitude
-from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold
+from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
+from ..cluster._directions import distinct_directions
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows
 from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
 from ._data import data_of, mean_log_likelihood, mean_variance
-from ._expectation_maximization import Form, leaders, model_of_labels
+from ._expectation_maximization import Form, by_posterior, leaders, maximise, model_of_labels, moments_by
 from ._low_rank_gaussian import log_joint, n_parameters
 
 _ITERATIONS = 10  # of EM, after which starts are compared
 _ENOUGH_ROWS = 30  # of a cluster, to tell its dimension
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
-_RESTARTS = 20  # of K-subspaces, which finds large subspaces that overlap and misses small ones
+_RUNS = 3  # of k-means on the embedding of a graph
+_RESTARTS = 4, 20  # of K-subspaces: the more where subspaces overlap, which graphs miss; more than half of D in all
 
 
 def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
@@ -31,12 +33,11 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
 
     Up to 5000 rows are reduced to the distinct ones in a fixed order, so that a row of weight 2 is two rows. More rows
     stream as they lie, and 5000 of them decide on the start. `weights` is None or of shape (n,); `warm` is a model to
-    start from, `n_dims` None or a list.
+    start from with the dimensions of its components, `n_dims` None or a list.
     """
     K, centred = estimator.n_components, estimator.mean == "free"
     if warm is not None:
-        data = _data(rows, weights, estimator, n_dims, ws)
-        return data, _form(data, estimator, n_dims), [warm.moved(-data.shift)], ["warm start"]
+        return _going_on(estimator, rows, weights, n_dims, ws, *warm)
     known = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights
     chosen = draw_rows(known, ws.generator)
     few, few_weights = rows.take(chosen).double(), known[chosen]
@@ -44,7 +45,7 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
     if labels is not None:
         there = few_weights > 0
         few, few_weights, few_labels = few[there], few_weights[there], labels[chosen][there]
-        n_dims = n_dims or [dims_by_threshold(few, few_labels, K, centred=centred)] * K
+        n_dims = n_dims or [dims_by_threshold(table_of(few, centred=centred), few_labels, K)] * K
         if len(set(n_dims)) > 1:
             labels = matching_dims(few, few_weights, few_labels, n_dims, centred=centred)[labels]
         data = _data(rows, weights, estimator, n_dims, ws)
@@ -74,13 +75,38 @@ def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
     return data, _form(data, estimator, n_dims), [model.moved(sample.shift - data.shift) for model in models], names
 
 
+def _going_on(estimator, rows, weights, n_dims, ws, model, before):
+    """Return what :func:`data_and_models` does, from a former model whose components have the dimensions `before`.
+
+    What the estimator asks for now, it learns from the responsibilities of that model.
+    """
+    if n_dims is None:
+        n_dims = _dims_now(estimator, rows, weights, ws, model, before)
+    data = _data(rows, weights, estimator, n_dims, ws)
+    form = _form(data, estimator, n_dims)
+    model = model.moved(-data.shift)
+    if n_dims != before or not (form.centred or bool((model.means == 0).all())):
+        about = model.means * form.centred
+        model = maximise(moments_by(data, partial(by_posterior, model), about, form)[0], form)
+    return data, form, [model], ["warm start"]
+
+
+def _dims_now(estimator, rows, weights, ws, model, before):
+    """Return the dimensions that the components of a former model have in (at most 5000 of) the rows."""
+    known = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if weights is None else weights
+    chosen = draw_rows(known, ws.generator)
+    few, few_weights, _ = distinct(rows.take(chosen).double(), known[chosen])
+    sample, form, (model,), _ = _going_on(estimator, Rows(few), few_weights, before, ws, model, before)
+    return list(_with_own_dims(sample, form, [model], few, few_weights, estimator, ws)[1].n_dims)
+
+
 def _with_own_dims(sample, form, models, few, few_weights, estimator, ws):
     """Give each component with enough rows the dimension of its cluster, where that has the lower BIC.
 
     Starts mix clusters, and so see too many dimensions; the clusters of the leading model do so less.
     """
     labels = [log_joint(few - sample.shift, model).argmax(1) for model in models]
-    ranks = ranks_by_threshold(few, labels[0], len(form.n_dims), centred=form.centred)
+    ranks = ranks_by_threshold(table_of(few, centred=form.centred), labels[0], len(form.n_dims))
     sizes = torch.bincount(labels[0], minlength=len(ranks)).tolist()
     n_dims = [
         possible_dimension(rank, few.shape[1]) if size >= _ENOUGH_ROWS else before
@@ -155,7 +181,7 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         return [(init, torch.arange(len(X), device=X.device))], n_dims or [1] * n_components
     if n_components == 1:
         labels = torch.zeros(len(X), dtype=torch.long, device=X.device)
-        return [(init, labels)], n_dims or [dims_by_threshold(X, labels, 1, centred=centred)]
+        return [(init, labels)], n_dims or [dims_by_threshold(table_of(X, centred=centred), labels, 1)]
 
     def seed():
         return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
@@ -168,6 +194,7 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         "k-subspaces": ["tsc"] if n_dims is None else [],
     }.get(init, [init])
     unit = torch.nn.functional.normalize(X, dim=1, eps=torch.finfo(X.dtype).tiny)
+    first, place, _ = distinct_directions(unit)
     starts: list[tuple[str, torch.Tensor]] = []
     for name in names:
         if name == "kmeans":
@@ -179,17 +206,27 @@ def starting_labels(X, weights, init: str, n_components: int, n_dims, *, centred
         elif name == "random":
             labels = torch.randint(n_components, (len(X),), generator=generator, dtype=torch.long, device="cpu")
         else:
-            labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed())
+            labels = _spectral(name, unit[first], n_components, seed)[place]
         starts.append((name.removeprefix("wide "), torch.as_tensor(labels, dtype=torch.long, device=X.device)))
     if n_dims is None:
-        found = sorted(dims_by_threshold(X, labels, n_components, centred=centred) for _, labels in starts)
+        table = table_of(X, centred=centred)
+        found = sorted(dims_by_threshold(table, labels, n_components) for _, labels in starts)
         n_dims = [found[len(found) // 2]] * n_components
     if init in ("auto", "k-subspaces"):
+        restarts = _RESTARTS[init == "k-subspaces" or 2 * sum(n_dims) > X.shape[1]]
         labels = random_starts(
-            X, weights, n_components, n_dims, _RESTARTS, centred=centred, generator=generator, max_iter=50
+            X, weights, n_components, n_dims, restarts, centred=centred, generator=generator, max_iter=50
         )
         starts = [*(starts if init == "auto" else []), ("k-subspaces", labels)]
     return _distinct(starts), n_dims
+
+
+def _spectral(name, unit, n_components, seed):
+    """Return the spectral labels (n,) of the graph `name` of unit rows with different directions."""
+    if len(unit) <= n_components + 1:
+        return torch.arange(len(unit), device=unit.device) % n_components
+    labels = spectral_labels(_GRAPHS[name](unit, seed()), n_components, random_state=seed(), n_init=_RUNS)
+    return torch.from_numpy(labels).to(unit.device)
 
 
 def _thresholded(unit, seed, wider=1):

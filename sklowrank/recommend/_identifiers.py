@@ -169,7 +169,7 @@ def encode(column, name):
 def _encode_objects(column, name):
     try:
         first = {}
-        keys = [_key(value) for value in column]
+        keys = [key_of(value) for value in column]
         for key, value in zip(keys, column):
             first.setdefault(key, value)
         order = sorted(first, key=lambda key: (_kind(first[key]), key))
@@ -182,7 +182,7 @@ def _encode_objects(column, name):
     return _objects([first[key] for key in order]), np.array([place[key] for key in keys], dtype=np.int64)
 
 
-def _key(value):
+def key_of(value):
     """What stands for a value where objects are compared: equal for equal numbers, and for equal dates of any class."""
     if isinstance(value, np.datetime64 | datetime.date) and getattr(value, "tzinfo", None) is None:
         return _date(value).astype("datetime64[ns]").astype(np.int64).item(), "date"
@@ -236,8 +236,8 @@ def find(identifiers, column):
     """Return the position of each value among sorted identifiers, and their number where it is not one of them."""
     kinds = identifiers.dtype.kind, column.dtype.kind
     if "O" in kinds:
-        place = {_key(value): i for i, value in enumerate(identifiers)}
-        return np.array([place.get(_key(value), len(identifiers)) for value in column], dtype=np.int64)
+        place = {key_of(value): i for i, value in enumerate(identifiers)}
+        return np.array([place.get(key_of(value), len(identifiers)) for value in column], dtype=np.int64)
     if kinds_of(identifiers) != kinds_of(column):
         return np.full(len(column), len(identifiers))
     exact = np.ones(len(column), dtype=bool)

@@ -12,7 +12,7 @@ from .._core.compat import check_sample_weight, check_y
 from .._core.partitions import Partitions, forms_of, head_of, load_dask, partitions_of, to_local
 from .._core.validation import explained
 from .._core.workspace import open_workspace
-from ._identifiers import values_of
+from ._identifiers import key_of, values_of
 from ._reading import Columns, columns_of, separate
 
 
@@ -38,7 +38,7 @@ class PartitionedPairs(Partitions):
         if y is None:
             raise ValueError("MatrixFactorizationRegressor requires y to be passed, but the target y is None.")
         parts = partitions_of(X)
-        forms = forms_of(parts, _types_of_columns)
+        forms = forms_of(parts, _outline)
         y = to_local(y)
         with explained(None, y):
             y = check_y(y, y_numeric=True, estimator="MatrixFactorizationRegressor")
@@ -48,24 +48,25 @@ class PartitionedPairs(Partitions):
         weights = check_sample_weight(
             None if sample_weight is None else to_local(sample_weight), outline, ensure_non_negative=True
         )
-        types = {form.dtype for form in forms if form.n_rows}
-        plain = len(types) == 1 and next(iter(types))[0].kind != "O"  # all identifiers of rows are of one type
-        framed = partial(_framed, not plain)
-        frames = [dask.delayed(framed)(part, y[i:j], weights[i:j]) for part, i, j in zip(parts, ends, ends[1:])]
+        framed, types = dask.delayed(_framed), {form.dtype for form in forms if form.n_rows}
+        alike = len(types) < 2
+        frames = [framed(part, y[i:j], weights[i:j], alike) for part, i, j in zip(parts, ends, ends[1:])]
+        objects = not alike or any(t[name].kind == "O" for t in types for name in t.names)
         self.source, self.dtype = X, np.dtype(np.float32 if y.dtype == np.float32 else np.float64)
         first = frames[0].compute()
         head = head_of(parts, forms)
         self.head = (head, y[: len(head)])
-        with dask.config.set({"dataframe.convert-string": False}):
+        how = {"dataframe.convert-string": False}
+        if objects:  # peer-to-peer shuffles need columns of a type that Arrow knows
+            how["dataframe.shuffle.method"] = "tasks"
+        with dask.config.set(how):
             frame = dd.from_delayed(frames, meta=first.iloc[:0], verify_meta=False)
-            frame = (
-                frame[frame["weight"] > 0].shuffle("key", shuffle_method=None if len(types) == 1 else "tasks").persist()
-            )
+            frame = frame[frame["weight"] > 0].shuffle("key").persist()
         parts = frame.to_delayed()
         lengths = dask.compute(*(dask.delayed(len)(part) for part in parts))
         parts = [part for part, n in zip(parts, lengths) if n]
         super().__init__(parts, partial(_pairs_here, self.dtype), device, np.cumsum([0, *(n for n in lengths if n)]))
-        self.shape = (len(self), first.shape[1] - 3)
+        self.shape = (len(self), first.shape[1] - 2)
 
 
 class Pairs(NamedTuple):
@@ -81,33 +82,49 @@ class Pairs(NamedTuple):
         return (len(self.y),)
 
 
-def _types_of_columns(part):
-    """Return an array of the shape of a partition, whose type has those of its columns; what are no pairs raises."""
+def _validated(part):
+    """Return a partition as a frame or an array, with the errors that a fit to it would raise."""
     if not hasattr(part, "iloc"):
         with explained(part, dtype=None):
             part = check_array(part, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
     if len(part):
         columns_of(part)
-    types = np.dtype([(str(i), values_of(column).dtype) for i, column in enumerate(separate(part))])
-    return np.broadcast_to(np.empty((), dtype=types), part.shape)
+    return part
 
 
-def _framed(as_text, part, y, weights):
-    """Return a frame of the columns of pairs, of their values and weights, and of keys by which rows find together.
+def _outline(part):
+    """Return an array of a partition's shape that has the types of its columns."""
+    columns = [values_of(column) for column in separate(_validated(part))]
+    types = np.dtype([(str(i), column.dtype) for i, column in enumerate(columns)])
+    return np.broadcast_to(np.zeros((), types), part.shape)
 
-    Identifiers keep their types. The keys are the row identifiers, as text where partitions have them in several types.
+
+def _framed(part, y, weights, alike):
+    """Return a frame of the columns of pairs, values, weights, and keys by which rows find together.
+
+    Columns whose types are not `alike` in all partitions hold objects, each identifier as it is.
     """
     import pandas as pd
 
-    part = part if hasattr(part, "iloc") else np.asarray(part)
-    columns = {str(i): values_of(column) for i, column in enumerate(separate(part))}
-    key = [_text_of(value) for value in columns["0"]] if as_text else columns["0"]
-    return pd.DataFrame({**columns, "value": y, "weight": weights, "key": key})
+    columns = [values_of(column) for column in separate(_validated(part))]
+    named = {str(i): column if alike else column.astype(object) for i, column in enumerate(columns)}
+    return pd.DataFrame({**named, "value": y, "weight": weights, "key": _keys(columns[0])})
 
 
-def _text_of(identifier):
-    """Return a text that is the same for equal identifiers, such as 1, 1.0 and True."""
-    return str(float(identifier) if isinstance(identifier, Real | np.bool_) else identifier)
+def _keys(identifiers):
+    """Return integers (n,) that are the same for equal identifiers, whatever the type of the array they stand in."""
+    from pandas.util import hash_array
+
+    if identifiers.dtype.kind in "biuf":
+        return hash_array(identifiers.astype(np.float64) + 0.0)  # of -0.0 it makes 0.0
+    keys = [key_of(value) for value in identifiers]
+    hashes = hash_array(np.array([str(key) for key in keys], dtype=object), categorize=False)
+    is_number = np.array([isinstance(key, Real) for key in keys], dtype=bool)
+    numbers = [
+        float(key) + 0.0 if abs(key) < np.finfo(np.float64).max else 0.0 for key in keys if isinstance(key, Real)
+    ]
+    hashes[is_number] = hash_array(np.array(numbers, dtype=np.float64))
+    return hashes
 
 
 def _pairs_here(dtype, frame, device):

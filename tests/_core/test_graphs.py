@@ -6,7 +6,17 @@ import scipy.sparse as sp
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from sklowrank._core.graphs import affinity, csr_from, graph_clusters, pack, packed_attribute, spectral_labels, unpack
+from sklowrank._core.graphs import (
+    affinity,
+    csr_from,
+    graph_clusters,
+    pack,
+    packed_attribute,
+    spectral_labels,
+    spread,
+    strong_pieces,
+    unpack,
+)
 
 
 def blocks(sizes, inside=0.9, between=0.0, seed=0):
@@ -160,3 +170,18 @@ def test_packed_matrices_come_back():
         fitted.matrix_  # noqa: B018
     fitted._parts = pack(W)
     assert abs(fitted.matrix_ - W).max() == 0
+
+
+def test_strong_edges_make_the_pieces():
+    """Ten pairs of rows that hold tightly together, and weak edges between all of them: one component, ten pieces."""
+    pairs = np.kron(np.eye(10), [[0.0, 1], [1, 0]])
+    W = sp.csr_array(pairs + 0.01 * (1 - np.eye(20)))
+    assert strong_pieces(W, 2) == (10, 0.8)
+    assert strong_pieces(sp.csr_array(pairs + 0.2 * (1 - np.eye(20))), 2) == (1, 0.0)
+    assert strong_pieces(sp.csr_array((6, 6)), 2) == (6, 1.0)  # no edge at all
+
+
+def test_copies_have_the_neighbours_of_the_row_that_they_equal():
+    W = sp.csr_array(np.array([[0.0, 2, 0], [2, 0, 3], [0, 3, 0]]))
+    full = spread(W, np.array([1, 0, 1, -1, 2])).toarray()
+    assert full.tolist() == [[0, 2, 0, 0, 3], [2, 0, 2, 0, 0], [0, 2, 0, 0, 3], [0] * 5, [3, 0, 3, 0, 0]]

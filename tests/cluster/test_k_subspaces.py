@@ -163,7 +163,7 @@ def test_outputs_follow_from_the_stored_flats(dtype):
     parts = [(X.astype(float) - m) - (X.astype(float) - m) @ U @ U.T for m, U in zip(model.means_, model.bases_)]
     R = np.stack([(part**2).sum(1) for part in parts], 1)
     assert model.transform(X).dtype == model.means_.dtype == model.bases_[0].dtype == dtype
-    assert np.allclose(model.transform(X), R, rtol=1e-5, atol=1e-5 if dtype is np.float32 else 1e-12)
+    assert np.allclose(model.transform(X) ** 2, R, rtol=1e-5, atol=1e-5 if dtype is np.float32 else 1e-12)
     assert np.array_equal(model.labels_, R.argmin(1))
     assert np.array_equal(model.labels_, model.predict(X))
     assert model.labels_.dtype == np.int64
@@ -188,12 +188,11 @@ def test_float32_of_extreme_size(scale):
     X, y, _ = make_union_of_subspaces(120, 8, 2, 3, noise=0.05, affine=True, random_state=0)
     model = KSubspaces(3, n_dims=2, random_state=0).fit((X * scale).astype(np.float32))
     assert clustering_accuracy(y, model.predict((X * scale).astype(np.float32))) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # squares of 1e25 are beyond float32, and infinite
-        out = model.transform((X * scale).astype(np.float32))
-    assert not np.isnan(out).any()
-    huge = KSubspaces(3, n_dims=2, random_state=0).fit(X * 1e200)
+    out = model.transform((X * scale).astype(np.float32))
     plain = KSubspaces(3, n_dims=2, random_state=0).fit(X)
+    # X has entries of size 1, which float32 rounds by 6e-8; distances on the flats themselves are 0.05
+    assert np.allclose(np.sort(out / scale, axis=1), np.sort(plain.transform(X), axis=1), rtol=1e-4, atol=1e-5)
+    huge = KSubspaces(3, n_dims=2, random_state=0).fit(X * 1e200)
     assert clustering_accuracy(plain.labels_, huge.labels_) == 1  # of starts that end alike, rounding picks one
 
 
@@ -263,6 +262,17 @@ def test_ensemble_finds_what_single_runs_find_and_keeps_few_neighbours():
     assert not hasattr(model, "affinity_matrix_")
 
 
+def test_a_batch_leaves_no_graph_of_a_former_fit():
+    X, _, _ = make_union_of_subspaces(60, 10, 2, 3, random_state=0)
+    model = KSubspaces(3, n_dims=2, affine=False, ensemble=10, random_state=0).partial_fit(X)
+    assert model.affinity_matrix_.shape == (60, 60)  # the first batch makes the start
+    model.partial_fit(X[:20])
+    assert len(model.labels_) == 20
+    assert not hasattr(model, "affinity_matrix_")
+    model.fit(X).partial_fit(X[:20])
+    assert not hasattr(model, "affinity_matrix_")
+
+
 def test_ensemble_with_copies_and_rows_without_weight():
     X, _, _ = make_union_of_subspaces(60, 10, 2, 3, random_state=0)
     weights = np.ones(63)
@@ -272,6 +282,53 @@ def test_ensemble_with_copies_and_rows_without_weight():
     assert W.shape == (63, 63)
     assert np.array_equal(W[:3], W[60:])
     assert not W[5].any()
+
+
+# Rows that stand several times, and clusters without rows
+
+
+@pytest.mark.parametrize("n_dims", ["auto", 1, 3])
+def test_fewer_distinct_rows_than_clusters_are_warned_of(n_dims):
+    rows = np.random.default_rng(0).normal(size=(3, 6))
+    X = np.repeat(rows, 20, axis=0)
+    with pytest.warns(ConvergenceWarning, match=r"clusters found, [123], is smaller than n_clusters=5"):
+        model = KSubspaces(5, n_dims=n_dims, random_state=0).fit(X)
+    assert np.array_equal(model.labels_, np.repeat(model.labels_[::20], 20))
+    assert np.array_equal(model.predict(X), model.labels_)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_equal_rows_have_equal_labels_wherever_they_lie(affine):
+    """Rows on several flats at once: their distances are rounding, which differs from place to place in a block."""
+    rng = np.random.default_rng(0)
+    X = np.outer(rng.normal(size=40), rng.normal(size=9))  # one line, on which all flats can lie
+    X = np.vstack([X] * 5)[rng.permutation(200)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = KSubspaces(4, n_dims=2, affine=affine, random_state=0).fit(X)
+    place = np.unique(X, axis=0, return_inverse=True)[1].ravel()
+    for labels in (model.labels_, model.predict(X)):
+        assert len({(k, label) for k, label in zip(place, labels)}) == 40
+
+
+@pytest.mark.parametrize("copies", [[1.0, 1.0], [1.0, -2.0, 0.5]])
+def test_the_start_from_a_graph_stands_copies(copies):
+    """Coded by its copies a row would need no other, and the graph would fall into as many pieces as rows."""
+    X, y, _ = make_union_of_subspaces(120, 15, 3, 3, random_state=0)
+    rows = torch.from_numpy(np.concatenate([factor * X for factor in copies]))
+    labels = starts.spectral_start(rows, 3, torch.Generator().manual_seed(0))
+    assert clustering_accuracy(np.tile(y, len(copies)), labels.numpy()) >= 0.99
+
+
+@pytest.mark.parametrize("more", ["zeros", "twice", "rare"])
+def test_dimension_is_found_among_columns_that_add_none(more):
+    X, y, _ = make_union_of_subspaces(300, 20, 3, 3, noise=0.2, affine=True, random_state=0)
+    rng = np.random.default_rng(0)
+    few = np.where(rng.random((300, 25)) < 0.01, rng.normal(size=(300, 25)), 0)
+    wide = np.c_[X, {"zeros": np.zeros((300, 25)), "twice": X, "rare": few}[more]]
+    model = KSubspaces(3, random_state=0).fit(wide)
+    assert model.n_dims_.tolist() == [3] * 3
+    assert clustering_accuracy(y, model.labels_) >= 0.99
 
 
 # Batches

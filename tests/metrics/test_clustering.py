@@ -3,10 +3,42 @@
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from sklowrank.metrics import clustering_accuracy, subspace_preserving_error, subspace_recovery_error
+from sklowrank.metrics import clustering_accuracy, rate_reduction, subspace_preserving_error, subspace_recovery_error
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, np.nan],
+        [np.inf, 1.0],
+        [None, "a"],
+        np.array(["a", np.nan], dtype=object),
+        pd.Series(["a", pd.NA], dtype="string"),
+        pd.Series([1, pd.NA], dtype="Int64"),
+        pd.Categorical(["a", None]),
+        np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"),
+    ],
+)
+def test_missing_labels_are_refused(labels):
+    with pytest.raises(ValueError, match="labels has 1 missing or infinite values, the first at position"):
+        clustering_accuracy([0, 1], labels)
+    with pytest.raises(ValueError, match="y has 1 missing or infinite values"):
+        clustering_accuracy(labels, [0, 1])
+    with pytest.raises(ValueError, match="y has 1 missing or infinite values"):
+        subspace_preserving_error(np.zeros((2, 2)), labels)
+    with pytest.raises(ValueError, match="membership has 1 missing or infinite values"):
+        rate_reduction(np.eye(2), labels)
+
+
+def test_no_labels_at_all_are_refused():
+    with pytest.raises(ValueError, match="y has n_samples=0"):
+        clustering_accuracy([], [])
+    with pytest.raises(ValueError, match="0 sample"):
+        subspace_preserving_error(np.zeros((0, 0)), [])
 
 
 def frame(D, d, seed):
