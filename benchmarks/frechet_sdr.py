@@ -328,6 +328,23 @@ def exact_cost(n_samples):
     return {"seconds": seconds, "remark": f"value {value:.3g}"}
 
 
+def of_numbers(function, n_samples, all_pairs):
+    """Seconds of a measure of dependence of two columns; `all_pairs` by a column of zeros beside the second one."""
+    from sklowrank.dimension_reduction import frechet_cumulative_covariance
+    from sklowrank.metrics import distance_correlation
+
+    call = {"cumulative covariance": frechet_cumulative_covariance, "distance correlation": distance_correlation}[
+        function
+    ]
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=n_samples)
+    U = np.tanh(y) + rng.normal(size=n_samples)
+    y = np.column_stack([y, np.zeros(n_samples)]) if all_pairs else y
+    call(U[:100], y[:100])
+    value, seconds = clock(lambda: call(U, y))
+    return {"seconds": seconds, "value": value, "remark": f"value {value:.9f}"}
+
+
 def landmarks(name):
     """Relative difference of the measure with 64 landmarks from the exact one."""
     from sklowrank.dimension_reduction import frechet_cumulative_covariance
@@ -483,6 +500,16 @@ def measure(bench):
     bench.claim("seconds of 3,000 rows", bench.measure("3,000 rows", exact_cost, 3000).seconds, at_most=3)
 
 
+def numbers(bench):
+    """Numbers: dependence of two columns, from cumulative sums and from all pairs of rows"""
+    for function, least in (("cumulative covariance", 5), ("distance correlation", 5)):
+        pairs = bench.measure(f"{function}, 3,000 rows, all pairs", of_numbers, function, 3000, True)
+        fast = bench.measure(f"{function}, 3,000 rows", of_numbers, function, 3000, False)
+        bench.measure(f"{function}, 20,000 rows", of_numbers, function, 20_000, False)
+        bench.claim(f"{function}: relative difference", abs(fast.value / pairs.value - 1), at_most=1e-10)
+        bench.claim(f"{function}, 3,000 rows: times faster", fast.seconds, pairs.seconds, at_least=least)
+
+
 def linear(bench):
     """Linear: directions of 500 rows and 10 columns; error is one minus the cosine"""
     for method in ("wire", "fccov"):
@@ -515,4 +542,4 @@ def speed(bench):
         bench.claim(f"five networks at once, {n:,} rows: times faster", together.seconds, after.seconds, at_least=1)
 
 
-CASES = [models, other_sizes, penalty, digits, half_digits, tables, measure, linear, speed]
+CASES = [models, other_sizes, penalty, digits, half_digits, tables, measure, numbers, linear, speed]

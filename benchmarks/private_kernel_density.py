@@ -13,6 +13,7 @@ import warnings
 from itertools import pairwise
 
 import numpy as np
+from scipy.stats import beta, norm
 from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
@@ -250,6 +251,54 @@ def draws(backend):
     return {"seconds": seconds, "remark": f"{seconds / len(zeros) * 1e6:.1f} microseconds a draw"}
 
 
+def audit(similarity, mechanism, epsilon, delta, share=1.0, n=8000, seed=0):
+    """What an attacker can prove from n releases with a row and n without it, with a confidence of 99 %.
+
+    `share` of the noise is drawn. Each class of a classifier is a release of its own, so two fits are enough.
+    """
+    from sklowrank.privacy import _release
+
+    params = {"similarity": similarity, "mechanism": mechanism, "epsilon": epsilon, "delta": delta, "bandwidth": 1.0}
+    params |= {"classes": range(n + 1), "n_components": 1, "feature_random_state": 0, "noise_backend": "builtin"}
+    model, draw = ours("PrivateSimilarityClassifier", **params), _release.add_noise
+    row = np.ones((1, 1))  # on the sphere; or where cosine and sine are equal, which is the most in the 1-norm
+    if similarity != "linear":
+        row = math.pi / 4 / model.fit(row, [n]).frequencies_
+    _release.add_noise = lambda sums, name, scale, *rest: draw(sums, name, share * scale, *rest)
+    try:
+        seen = []
+        for i, labels in enumerate((np.arange(n), np.full(n, n))):
+            model.set_params(random_state=2 * seed + i).fit(np.repeat(row, n, 0), labels)
+            weight = model._plan[3 if similarity == "linear" else 6]  # what a row adds to the count
+            seen.append(np.column_stack([model.sketch_, weight * model.class_counts_])[:n])
+    finally:
+        _release.add_noise = draw
+    signal = np.r_[[1.0] if similarity == "linear" else [math.sqrt(0.5)] * 2, weight]
+    if mechanism == "laplace":  # the logarithm of the likelihood ratio
+        present, absent = (-np.abs(part - signal).sum(1) + np.abs(part).sum(1) for part in seen)
+    else:
+        present, absent = (part @ signal for part in seen)
+    return {
+        "epsilon": _proved(present, absent, lambda hit, alarm: np.log(np.maximum(hit - delta, 1e-9) / alarm)),
+        "mu": _proved(present, absent, lambda hit, alarm: norm.ppf(hit) - norm.ppf(alarm)),
+        "promised": model.sensitivity_ / model.noise_scale_,
+    }
+
+
+def _proved(present, absent, measure, wrong=0.01):
+    """A lower bound of a measure of hits and false alarms: the best threshold on one half, judged on the other."""
+    half = len(present) // 2
+    thresholds = np.quantile(np.r_[present[:half], absent[:half]], np.linspace(0.01, 0.99, 99))
+
+    def bounds(part, thresholds):
+        n = half if part.start is None else len(present) - half
+        hits, alarms = ((seen[part][:, None] >= thresholds).sum(0) for seen in (present, absent))
+        return beta.ppf(wrong / 2, hits, n - hits + 1), beta.ppf(1 - wrong / 2, alarms + 1, n - alarms)
+
+    best = np.nanargmax(measure(*bounds(slice(None, half), thresholds)))
+    return float(measure(*bounds(slice(half, None), thresholds[[best]]))[0])
+
+
 def calibration():
     """How far the scale is above that of the best order, relative, the largest of several budgets."""
     from sklowrank.privacy._accountant import gaussian_scale
@@ -374,6 +423,22 @@ def noise(bench):
     bench.measure("20,480 draws, OpenDP", draws, "opendp", package="opendp")
 
 
+def audits(bench):
+    """Audits: lower bounds of epsilon, and of mu of Gaussian differential privacy, from 8,000 releases on each side"""
+    for similarity in ("gaussian", "linear"):
+        name = f"{similarity} similarity, Gaussian noise, epsilon=1"
+        found = bench.measure(name, audit, similarity, "gaussian", 1.0, 1e-6)
+        bench.claim(f"{name}: mu over what is promised", found.mu, found.promised, at_most=1)
+        found = bench.measure(f"{name}, half of it", audit, similarity, "gaussian", 1.0, 1e-6, 0.5)
+        bench.claim(f"{name}, half of it: mu, above what is promised", found.mu / found.promised, at_least=1)
+        bench.claim(f"{name}, half of it: epsilon, which shows nothing", found.epsilon, at_most=1)
+        name = f"{similarity} similarity, Laplace noise, epsilon=1"
+        found = bench.measure(name, audit, similarity, "laplace", 1.0, 0.0)
+        bench.claim(f"{name}: epsilon", found.epsilon, at_most=1)
+        found = bench.measure(f"{name}, half of it", audit, similarity, "laplace", 1.0, 0.0, 0.5)
+        bench.claim(f"{name}, half of it: epsilon", found.epsilon, at_least=1)
+
+
 def speed(bench):
     """Speed: 1,024 waves of 16 columns against the same cosines and sines by plain torch in blocks of 256 rows"""
     for dtype in ("float32", "float64"):
@@ -385,4 +450,4 @@ def speed(bench):
     bench.claim("10,000 queries: seconds over torch alone", found.seconds, plain.seconds, at_most=1.5)
 
 
-CASES = [plane_density, digits_density, distance_sums, classifier, noise, speed]
+CASES = [plane_density, digits_density, distance_sums, classifier, noise, audits, speed]

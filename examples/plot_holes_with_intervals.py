@@ -32,7 +32,7 @@ filled.iloc[:4, :5]
 # interval reaches 1.645 of them to either side.
 
 half = 1.645 * imputer.transform_std(table)
-inside = np.abs(filled - whole).to_numpy()[hidden] <= half[hidden]
+inside = (np.abs(filled - whole) <= half).to_numpy()[hidden]
 print(f"{inside.mean():.1%} of {inside.size} hidden values lie inside their 90 % interval")
 
 # %%
@@ -41,12 +41,11 @@ print(f"{inside.mean():.1%} of {inside.size} hidden values lie inside their 90 %
 
 figure, panels = plt.subplots(1, 3, figsize=(10, 4), layout="constrained")
 for panel, name in zip(panels, ["mean radius", "mean texture", "mean smoothness"]):
-    j = whole.columns.get_loc(name)
-    rows = np.flatnonzero(hidden[:, j])
-    known = whole[name][~hidden[:, j]]
+    rows = hidden[:, whole.columns.get_loc(name)]
+    known = whole[name][~rows]
     panel.plot(known, known, ".", color="0.7", label="observed")
     style = {"fmt": ".", "color": "#0f766e", "ecolor": "#0f766e55", "label": "filled, with its 90 % interval"}
-    panel.errorbar(whole[name].iloc[rows], filled[name].iloc[rows], yerr=half[rows, j], **style)
+    panel.errorbar(whole[name][rows], filled[name][rows], yerr=half[name][rows], **style)
     panel.axline((known.mean(), known.mean()), slope=1, color="k", lw=0.8)
     panel.set(title=name, xlabel="true value")
 panels[0].set_ylabel("value in the filled table")

@@ -70,7 +70,7 @@ def fit(estimator, X, y=None, **params):
             "Fit it to rows that one machine holds, such as X[:5000].compute()."
         )
     check_collection(X)
-    params = {name: to_local(values) for name, values in params.items()}
+    params = {name: _brought(values) for name, values in params.items()}
     if estimator._sums_over_rows == "pairs":
         from .recommend._partitioned_pairs import PartitionedPairs
 
@@ -194,6 +194,12 @@ def score_samples(estimator, X):
     (100,)
     """
     return _lazily(estimator, X, "score_samples")
+
+
+def _brought(values):
+    """Return what belongs to rows in this process, frames with the names of their columns."""
+    values = values.compute() if hasattr(values, "__dask_graph__") else values
+    return values if hasattr(values, "columns") else np.asarray(values)
 
 
 # Answers

@@ -6,6 +6,8 @@ import os
 import pickle
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -571,3 +573,36 @@ def test_tensors_on_devices_that_are_not_computed_on_name_the_cure(estimator, di
         for name in {"sample_weight", "covariates"} & set(inspect.signature(model.fit).parameters):
             with pytest.raises(TypeError, match=rf"{name} is a tensor on the device 'meta'"):
                 model.fit(X, y, **{name: there[:, :1] if name == "covariates" else there[:, 0]})
+
+
+@each
+def test_fits_in_threads_equal_serial_fits(estimator):
+    """Four fits at a time, which share this process and its global state, give what each gives alone."""
+    X, y = small_data(estimator)
+    if "random_state" in estimator.get_params():
+        models = [seeded(estimator, random_state=seed) for seed in range(4)]
+    else:
+        models = [clone(estimator) for _ in range(4)]
+    X_new = new_data(estimator, X)
+    alone = [answers(fit(clone(model), X, y), X_new) for model in models]
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as for the others, but filters belong to the process
+        beside = list(pool.map(lambda model: answers(fit(model, X, y), X_new), models))
+    for one, other in zip(alone, beside):
+        assert same(one, other, rtol=0, atol=0)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state()))
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, partial(torch.autocast, "cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)  # fmt: skip
+@each
+def test_modes_of_torch_around_a_fit_change_nothing(estimator, mode):
+    X, y = small_data(estimator)
+    expected = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    with mode():
+        there = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    assert same(expected, there, rtol=0, atol=0)

@@ -256,6 +256,17 @@ def test_frames_keep_their_names():
     assert list(codes.columns) == list(model.get_feature_names_out())
 
 
+def test_names_of_covariates_come_along():
+    X, y = table()
+    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(8)])
+    beside = frame[["x6", "x7"]]
+    parts = [dd.from_pandas(part, npartitions=3) for part in (frame, beside)]
+    model = distributed.fit(SupervisedDictionaryRegressor(2, **SEED), parts[0], y, covariates=parts[1])
+    assert list(model.covariate_names_in_) == ["x6", "x7"]
+    with pytest.raises(ValueError, match="same order"):
+        model.predict(frame, covariates=beside[["x7", "x6"]])
+
+
 def test_identifiers_may_be_text():
     X, y = pairs()
     frame = pd.DataFrame({"who": [f"user {i:.0f}" for i in X[:, 0]], "what": [f"film {j:.0f}" for j in X[:, 1]]})

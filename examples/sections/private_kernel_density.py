@@ -69,6 +69,6 @@ NOTE = "Accuracy: share of held-out digits that are labelled right. Private meth
 TEXT = """<p>A fit releases noisy sums once; whatever is asked of them later, each private row stays protected: the
 release would be nearly as likely without it. The price is accuracy: it falls with the budget <code>epsilon</code>, and
 rises with the number of rows. Without a need for privacy, neighbours are better.</p>
-<pre>purse = PrivacyAccountant(epsilon=2.0)
+<pre>purse = PrivacyAccountant(epsilon=2.0, delta=1e-5)
 model = PrivateSimilarityClassifier(epsilon=1.0, classes=range(10), bounds=(0, 16), accountant=purse).fit(X, y)
 model.predict(X_new), model.privacy_spent_, purse.remaining()</pre>"""

@@ -15,6 +15,7 @@ from sklearn.utils._set_output import _get_output_config as get_output_config
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
+from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 __all__ = [
     "OUTPUT_ADAPTERS",
@@ -30,6 +31,7 @@ __all__ = [
     "check_y",
     "cluster_qr",
     "get_column_indices",
+    "get_feature_names",
     "get_namespace",
     "get_namespace_and_device",
     "get_output_config",

@@ -1,6 +1,8 @@
 """The one loop behind every iterative solver: stopping, callbacks, progress lines, the convergence warning."""
 
+import math
 from collections.abc import Callable, Iterable
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -40,9 +42,11 @@ def drive(
     """Pull `steps` until the gap is at or below `tol`, `max_iter` is reached, or a callback asks to stop.
 
     Both are the estimator's own, unless a method that counts in steps or epochs passes others. A solver that ends by
-    itself has converged. `attributes` turns a state into the fitted attributes that methods read: callbacks such as
-    ScoringMonitor ask for an estimator that is fitted as far as the fit has come. The contexts of steps are kept until
-    the fit ends, so they are opened only where the user has set callbacks.
+    itself has converged. The gap is infinite where no change can be measured yet. However the loop ends, by an error or
+    an interrupt too, the solver is closed: its `finally` has run before this returns. `attributes` turns a state into
+    the fitted attributes that methods read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far
+    as the fit has come. The contexts of steps are kept until the fit ends, so they are opened only where the user has
+    set callbacks.
     """
     X = X.source if is_remote(X) else X
     max_iter = estimator.max_iter if max_iter is None else max_iter
@@ -51,30 +55,44 @@ def drive(
     task = estimator._init_callback_context(max_subtasks=max_iter)
     task.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
 
-    state, loss_curve, n_iter, gap, stopped, converged = None, [], 0, float("inf"), False, True
-    for n_iter, (state, gap, loss) in enumerate(islice(steps, max_iter), 1):
-        if loss is not None:
-            loss_curve.append(loss)
-        if estimator.verbose:
-            print(f"[{name}] step {n_iter}: gap {gap:.1e}" + ("" if loss is None else f", loss {loss:.6g}"))
-        if watched:
-            step = task.subcontext(task_name="iteration").call_on_fit_task_begin(estimator=estimator, X=X, y=y)
-            now = _later(attributes, state)
-            stopped = step.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=now)
-        if stopped or gap <= tol:
-            converged = gap <= tol
-            break
-    else:
-        if n_iter == max_iter:
-            converged = False
-            warn(
-                f"{name} stopped at max_iter={max_iter} with a relative gap of {gap:.1e}, above tol={tol:.1e}. "
-                "Raise max_iter or tol, or scale the features.",
-                ConvergenceWarning,
-            )
+    state, loss_curve, n_iter, gap, stopped, converged = None, [], 0, math.inf, False, True
+    with _closed_at_the_end(steps):
+        for n_iter, (state, gap, loss) in enumerate(islice(steps, max_iter), 1):
+            if loss is not None:
+                loss_curve.append(loss)
+            if estimator.verbose:
+                figures = [f"gap {gap:.1e}"] * math.isfinite(gap) + [f"loss {loss:.6g}"] * (loss is not None)
+                print(f"[{name}] step {n_iter}: {', '.join(figures)}")
+            if watched:
+                step = task.subcontext(task_name="iteration").call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+                now = _later(attributes, state)
+                stopped = step.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=now)
+            if stopped or gap <= tol:
+                converged = gap <= tol
+                break
+        else:
+            converged = n_iter < max_iter
+    if not (converged or stopped):
+        reached = f"with a relative gap of {gap:.1e}, above tol={tol:.1e}"
+        if not math.isfinite(gap):
+            reached = f"before it could measure a relative gap to compare with tol={tol:.1e}"
+        warn(
+            f"{name} stopped at max_iter={max_iter} {reached}. Raise max_iter or tol, or scale the features.",
+            ConvergenceWarning,
+        )
     end = _later(attributes, state) if watched else None
     task.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=end)
     return Run(state, n_iter, loss_curve, converged)
+
+
+@contextmanager
+def _closed_at_the_end(steps):
+    """Close a generator after the block; other iterables have nothing to close."""
+    try:
+        yield
+    finally:
+        if hasattr(steps, "close"):
+            steps.close()
 
 
 def _later(attributes, state):

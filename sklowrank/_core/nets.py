@@ -2,13 +2,16 @@
 
 import copy
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import wraps
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping
 from torch import nn
 
 # What a method decides itself: its own parameters say it, so that nothing can be said twice.
@@ -16,30 +19,65 @@ _RESERVED = ("module", "criterion", "dataset", "batch_size", "lr", "max_epochs",
 _RESERVED_PREFIXES = ("iterator_train", "iterator_valid", "criterion__", "dataset__")
 
 
+# Torch's global generators belong to the process: one fit at a time may borrow them.
+_GLOBAL_GENERATORS = threading.RLock()
+
+
 class Epoch(NamedTuple):
-    """What is left of an epoch."""
+    """The result of an epoch."""
 
     loss: float  # its mean over the batches; over the validation rows where there are any
     weights: dict[str, torch.Tensor]  # of the best epoch so far
     last: bool
 
 
-class Randomness:
-    """Torch's global generators, borrowed: seeded for one fit, and given back as they were after each use.
+@contextmanager
+def plain_modes() -> Iterator[None]:
+    """Compute with gradients enabled, outside inference mode and without autocast, whatever surrounds the call."""
+    with ExitStack() as modes:
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for device in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device):
+                modes.enter_context(torch.autocast(device, enabled=False))
+        yield
 
-    Layers, dropout and the user's callbacks draw from the global generators, whatever we do. Under :meth:`lent` these
-    go on where the last use left them, the default device is the CPU, and afterwards nothing has happened.
+
+def in_plain_modes(method):
+    """Decorate a method so that it runs under :func:`plain_modes`."""
+
+    @wraps(method)
+    def inner(*args, **kwargs):
+        with plain_modes():
+            return method(*args, **kwargs)
+
+    return inner
+
+
+class Randomness:
+    """The random numbers of one fit.
+
+    Batches draw from `generator`; initial weights and dropout of our own layers from `layers`: both belong to the fit
+    alone. Code of the user (a module, callbacks or an optimizer of their own) draws from torch's global generators.
+    Where the fit `lends`, these are seeded under :meth:`lent` and continue from the state of the last use, the default
+    device is the CPU, and afterwards they are restored. A lock lets one thread borrow at a time.
     """
 
-    def __init__(self, generator: torch.Generator, device: torch.device):
+    def __init__(self, generator: torch.Generator, device: torch.device, *, lends: bool):
+        self.generator = generator
         self._seed = int(torch.randint(1 << 31, (), generator=generator, device="cpu", dtype=torch.int64))
+        self.layers = torch.Generator("cpu").manual_seed(self._seed)
+        self._lends = lends
         self._gpus = [device] if device.type == "cuda" else []
         self._states: list[torch.Tensor] = []
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """Let the block draw from the borrowed generators."""
-        with torch.random.fork_rng(devices=self._gpus), _cpu_by_default():
+        """Let the user's code in the block draw from the borrowed generators."""
+        if not self._lends:
+            yield
+            return
+        with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=self._gpus), _cpu_by_default():
             if self._states:
                 torch.set_rng_state(self._states[0])
                 for gpu, state in zip(self._gpus, self._states[1:]):
@@ -58,6 +96,19 @@ class Randomness:
 def _cpu_by_default():
     """Make the CPU the default device; where it is, do nothing, because the context would slow down each call."""
     return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+
+
+def linear(n_in: int, n_out: int, generator: torch.Generator | None, *, bias: bool = True) -> nn.Linear:
+    """Return a linear layer in float32, on the CPU, with torch's initial distribution drawn from `generator`.
+
+    Without a generator the weights are not initialised: they are to be loaded.
+    """
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, device="cpu", dtype=torch.float32)
+    if generator is not None:
+        with torch.no_grad():
+            for part in layer.parameters():
+                part.uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
+    return layer
 
 
 def split_params(net_params: dict | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -79,14 +130,16 @@ def split_params(net_params: dict | None) -> tuple[dict[str, Any], dict[str, Any
     return module, {name: v for name, v in net_params.items() if not name.startswith("module__")}
 
 
-def build_trunk(module, module_params: dict[str, Any], n_features: int, sizes: Sequence[int]) -> nn.Module:
+def build_trunk(
+    module, module_params: dict[str, Any], n_features: int, sizes: Sequence[int], generator: torch.Generator | None
+) -> nn.Module:
     """Return a network of `n_features` inputs in float32, on the CPU: the default one, or the user's own.
 
-    An instance is copied. A class or function is called with `module_params`, and with `n_features` if it has a
-    parameter of that name. Draw under :meth:`Randomness.lent`.
+    The default one draws its weights from `generator`. An instance is copied. A class or function is called with
+    `module_params`, and with `n_features` if it has a parameter of that name: under :meth:`Randomness.lent`.
     """
     if module is None:
-        return mlp(n_features, sizes)
+        return mlp(n_features, sizes, generator)
     if isinstance(module, nn.Module):
         if module_params:
             raise ValueError("net_params has module__ entries, but module is an instance. Pass its class instead.")
@@ -98,14 +151,13 @@ def build_trunk(module, module_params: dict[str, Any], n_features: int, sizes: S
     return trunk.to(device="cpu", dtype=torch.float32)
 
 
-def mlp(n_features: int, sizes: Sequence[int]) -> nn.Sequential:
+def mlp(n_features: int, sizes: Sequence[int], generator: torch.Generator | None) -> nn.Sequential:
     """Return linear layers of the given sizes with ReLU, and batch normalisation after the first."""
-    place: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(zip([n_features, *sizes], sizes)):
-        layers.append(nn.Linear(n_in, n_out, **place))
+        layers.append(linear(n_in, n_out, generator))
         if i == 0:
-            layers.append(nn.BatchNorm1d(n_out, **place))
+            layers.append(nn.BatchNorm1d(n_out, device="cpu", dtype=torch.float32))
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
 
@@ -116,10 +168,17 @@ def width_of(trunk: nn.Module, n_features: int) -> int:
     Raises
     ------
     ValueError
-        If the output is not a matrix with one row per row of the input.
+        If the network does not take such a row, or the output is not a matrix with one row per row of the input.
     """
-    with torch.inference_mode():
-        out = trunk.eval()(torch.zeros(1, n_features, device="cpu", dtype=torch.float32))
+    try:
+        with torch.inference_mode():
+            out = trunk.eval()(torch.zeros(1, n_features, device="cpu", dtype=torch.float32))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"module has to map rows of n_features_in_={n_features} columns to (n, width), but failed on one row: "
+            f"{error}. Give its first layer {n_features} inputs; a class or function gets that number if it has a "
+            "parameter n_features."
+        ) from error
     if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != 1:
         got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
         raise ValueError(f"module has to map (n, {n_features}) to (n, width); one row gave {got}.")
@@ -154,17 +213,17 @@ def train(
     learning_rate: float,
     weight_decay: float,
     randomness: Randomness,
-    generator: torch.Generator,
     device: torch.device,
     net_params: dict[str, Any],
-    settled: Callable[[list[float]], bool] | None = None,
+    verbose: int = 0,
 ) -> Iterator[Epoch]:
     """Train `module` in place with skorch, an epoch at a time; it ends with the weights of the best epoch.
 
     An epoch is `n_batches` batches of `batch_size` random rows at most, none of them twice. `make_batch` turns the
     indices of rows into inputs and target; `objective` turns outputs and target into the loss. Adam, unless
-    `net_params` names another optimizer. A callback of skorch that raises KeyboardInterrupt at the end of an epoch, as
-    its EarlyStopping does, ends the training, and so does `settled`, which sees the losses of all epochs so far.
+    `net_params` names another optimizer. It ends after `n_epochs`, after the epoch at which skorch's EarlyStopping asks
+    for it, or when the generator is closed. However it ends, by an error or an interrupt too, `on_train_end` of the
+    callbacks is called. A KeyboardInterrupt that does not come from EarlyStopping is raised, as scikit-learn does.
 
     Raises
     ------
@@ -174,38 +233,70 @@ def train(
     settings: dict[str, Any] = {"optimizer__weight_decay": weight_decay, "train_split": None}
     if "optimizer" not in net_params:
         settings |= {"optimizer": torch.optim.Adam, "optimizer__fused": True}
-    own = {"lr": learning_rate, "batch_size": batch_size, "device": str(device), "verbose": 1, "max_epochs": n_epochs}
-    net = _Net(module, nn.Identity, **{**settings, **net_params, **own})
-    net.objective, net.make_batch, net.n_batches, net.generator = objective, make_batch, n_batches, generator
+    own = {"lr": learning_rate, "batch_size": batch_size, "device": str(device), "max_epochs": n_epochs}
+    net = _Net(module, nn.Identity, **{**settings, **net_params, **own, "verbose": int(verbose)})
+    net.objective, net.make_batch, net.n_batches, net.generator = objective, make_batch, n_batches, randomness.generator
     with randomness.lent():
         net.initialize()
         net.notify("on_train_begin", X=None, y=None)
-        fitted, held_out = net.get_split_datasets(np.arange(n_rows))
-        batches = net.get_iterator(fitted, training=True)
-        others = None if held_out is None else net.get_iterator(held_out)
-    losses, best, stopped = [float("inf")], weights_of(module), False
-    for epoch in range(1, n_epochs + 1):
-        with randomness.lent():
-            net.notify("on_epoch_begin", dataset_train=fitted, dataset_valid=held_out)
-            net.run_single_epoch(batches, training=True, prefix="train", step_fn=net.train_step)
-            net.run_single_epoch(others, training=False, prefix="valid", step_fn=net.validation_step)
-            try:
-                net.notify("on_epoch_end", dataset_train=fitted, dataset_valid=held_out)
-            except KeyboardInterrupt:
-                stopped = True
-            loss = net.history[-1, "train_loss" if others is None else "valid_loss"]
-            if not np.isfinite(loss):
-                raise ValueError(f"The loss became {loss} in training. Lower the learning rate, or scale the features.")
-            if loss < min(losses):
-                best = weights_of(module)
-            losses.append(loss)
-            last = stopped or epoch == n_epochs or (settled is not None and settled(losses[1:]))
-            if last:
+    best = weights_of(module)
+    with _ending(net, randomness):
+        try:
+            with randomness.lent():
+                fitted, held_out = net.get_split_datasets(np.arange(n_rows))
+                batches = net.get_iterator(fitted, training=True)
+                others = None if held_out is None else net.get_iterator(held_out)
+            lowest = float("inf")
+            for epoch in range(1, n_epochs + 1):
+                with randomness.lent():
+                    net.notify("on_epoch_begin", dataset_train=fitted, dataset_valid=held_out)
+                    net.run_single_epoch(batches, training=True, prefix="train", step_fn=net.train_step)
+                    net.run_single_epoch(others, training=False, prefix="valid", step_fn=net.validation_step)
+                    stopped = _asks_to_stop(net, dataset_train=fitted, dataset_valid=held_out)
+                loss = net.history[-1, "train_loss" if others is None else "valid_loss"]
+                if not np.isfinite(loss):
+                    raise ValueError(
+                        f"The loss became {loss} in training. Lower the learning rate, or scale the features."
+                    )
+                if loss < lowest:
+                    lowest, best = loss, weights_of(module)
+                yield Epoch(loss, best, stopped or epoch == n_epochs)
+                if stopped:
+                    break
+        finally:
+            module.load_state_dict(best)
+
+
+@contextmanager
+def _ending(net, randomness: Randomness) -> Iterator[None]:
+    """Call `on_train_end` of the callbacks after the block; where an error ends it, that error is the one raised."""
+    try:
+        yield
+    except GeneratorExit:
+        pass  # the generator was closed: a plain end
+    except BaseException as error:
+        try:
+            with randomness.lent():
                 net.notify("on_train_end", X=None, y=None)
-                module.load_state_dict(best)
-        yield Epoch(loss, best, last)
-        if last:
-            break
+        except Exception as second:
+            error.add_note(f"Afterwards on_train_end of a callback failed: {second!r}")
+        raise
+    with randomness.lent():
+        net.notify("on_train_end", X=None, y=None)
+
+
+def _asks_to_stop(net, **kwargs) -> bool:
+    """Call `on_epoch_end` of the callbacks; True where an EarlyStopping is out of patience.
+
+    It says so by a KeyboardInterrupt. Any other one is the user's.
+    """
+    try:
+        net.notify("on_epoch_end", **kwargs)
+    except KeyboardInterrupt:
+        if any(isinstance(cb, EarlyStopping) and cb.misses_ == cb.patience for _, cb in net.callbacks_):
+            return True
+        raise
+    return False
 
 
 class _Net(NeuralNet):

@@ -11,7 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._core.compat import Interval, Options, StrOptions, _fit_context
 from .._core.iterate import drive
-from .._core.nets import Randomness, as_numpy, build_trunk, load_weights, split_params, width_of
+from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, load_weights, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
@@ -44,8 +44,8 @@ class ManifoldLinearizingClustering(
     Without labels a small network learns to map each cluster to a subspace of its own, at right angles to the others,
     and the rows are clustered there (MCR², the principle of maximal coding rate reduction). For some hundreds of rows
     and more whose clusters are connected, but neither balls nor flats: pixels, sensor windows, frozen embeddings. It
-    predicts new rows, gives features, and can choose the number of clusters. For small tables of
-    round clusters :class:`~sklearn.cluster.KMeans` is as good or better, and much faster.
+    predicts new rows, gives features, and can choose the number of clusters. For round clusters, above all of unequal
+    size, :class:`~sklearn.cluster.KMeans` is better, and much faster. Results vary with the seed: compare several.
 
     Parameters
     ----------
@@ -63,7 +63,8 @@ class ManifoldLinearizingClustering(
     net_params : dict or None, default=None
         More settings in skorch's names, for example ``{"module__dropout": 0.1, "optimizer": torch.optim.AdamW,
         "callbacks": [...], "train_split": ValidSplit(5)}``. Each of the two stages is a training of its own, with the
-        same callbacks.
+        same callbacks; their `on_train_end` is called however it ends. EarlyStopping ends it; any other
+        KeyboardInterrupt in a callback leaves `fit`, as Ctrl+C does.
     precision : float, default=0.5
         Squared precision of the coding rates. Smaller values resolve finer differences.
     eta : float or "auto", default="auto"
@@ -118,7 +119,7 @@ class ManifoldLinearizingClustering(
     Attributes
     ----------
     labels_ : array of shape (n_samples,)
-        Clusters of the training rows: what `predict` says of them.
+        Clusters of the training rows: what `predict` says of them. Equal rows have equal labels.
     weights_ : dict of ndarrays
         Of the network: ``trunk.*``, ``features.*``, ``clusters.*``.
     cluster_centers_ : array of shape (n_clusters, n_components)
@@ -136,7 +137,7 @@ class ManifoldLinearizingClustering(
     loss_curve_ : list of floats
         Mean objective of each epoch; that of the two stages is not the same.
     n_iter_ : int
-        Epochs run, of both stages.
+        Epochs run, of both stages; 1 where both are skipped.
     n_steps_init_ : int
         Steps of the first stage.
     n_features_in_ : int
@@ -280,6 +281,7 @@ class ManifoldLinearizingClustering(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @in_plain_modes
     def fit(self, X, y=None):
         """Train the network and cluster the rows.
 
@@ -300,15 +302,16 @@ class ManifoldLinearizingClustering(
         mean, scale = (part.to(ws.dtype) for part in standardization(ws.load(X), self.standardize))
         rows = standardized(ws.load(X), mean.double(), scale.double())
         n_components = _n_components(n_clusters) if self.n_components == "auto" else self.n_components
-        randomness = Randomness(ws.generator, ws.device)
+        randomness = self._randomness(ws)
         with randomness.lent():
-            net = self._network(X.shape[1], n_components, self.weights_ if self._goes_on() else None, ws.device)
+            net = self._network(X.shape[1], n_components, self.weights_ if self._goes_on() else None, ws, randomness)
         candidates = _CANDIDATES if self.n_clusters == "auto" else [n_clusters]
         known = {"mean_": ws.store(mean), "scale_": ws.store(scale), "n_components_": n_components}
         vars(self).update(self._train(X, y, net, rows, ws, randomness, n_clusters, candidates, known))
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @in_plain_modes
     def partial_fit(self, X, y=None):
         """Go on with the second stage on a batch of rows; the first batch is fitted from the start.
 
@@ -336,7 +339,7 @@ class ManifoldLinearizingClustering(
         net, rows = self._restored(X, ws)
         former = masses(codes_of(net, rows)[1], *self._clusters(ws)).argmax(1)
         candidates = [self.cluster_centers_.shape[0]] if self.n_clusters == "auto" else [n_clusters]
-        randomness = Randomness(ws.generator, ws.device)
+        randomness = self._randomness(ws)
         fitted = self._train(X, y, net, rows, ws, randomness, n_clusters, candidates, former=former.cpu().numpy())
         history = torch.cat([ws.load(self.loss_history_), ws.load(fitted["loss_history_"])])
         fitted |= {
@@ -348,6 +351,7 @@ class ManifoldLinearizingClustering(
         vars(self).update(fitted)
         return self
 
+    @in_plain_modes
     def predict(self, X):
         """Return the cluster of each row: the one whose stored codes give it the most mass.
 
@@ -363,6 +367,7 @@ class ManifoldLinearizingClustering(
         ws, _, C = self._codes(X, "predict")
         return ws.store(masses(C, *self._clusters(ws)).argmax(1))
 
+    @in_plain_modes
     def predict_proba(self, X):
         """Return how the mass that each row gets is shared between the clusters.
 
@@ -379,6 +384,7 @@ class ManifoldLinearizingClustering(
         ws, _, C = self._codes(X, "predict_proba")
         return ws.store(masses(C, *self._clusters(ws)).to(ws.dtype).softmax(1))
 
+    @in_plain_modes
     def transform(self, X):
         """Return the features of each row: those of one cluster lie near a subspace.
 
@@ -395,6 +401,7 @@ class ManifoldLinearizingClustering(
         ws, Z, _ = self._codes(X, "transform")
         return ws.store(unit(Z.to(ws.dtype)))
 
+    @in_plain_modes
     def membership(self, X):
         """Return who belongs together among some rows, as a doubly stochastic matrix.
 
@@ -411,6 +418,7 @@ class ManifoldLinearizingClustering(
         ws, _, C = self._codes(X, "membership", most=_MEMBERSHIP_ROWS)
         return ws.store(membership(unit(C.to(ws.dtype)), self.eta_, self.kernel)[0])
 
+    @in_plain_modes
     def score(self, X, y=None):
         """Return the rate reduction: how much shorter a code of the features is when the membership is known.
 
@@ -436,6 +444,7 @@ class ManifoldLinearizingClustering(
             reductions.append(R - R_c)
         return float(torch.stack(reductions).mean())
 
+    @in_plain_modes
     def estimate_n_clusters(self, X, n_clusters=_CANDIDATES):
         """Return the smallest number of clusters with which a code of the features is not far from the shortest.
 
@@ -488,10 +497,10 @@ class ManifoldLinearizingClustering(
             found = self._attributes(twin, state, rows, candidates, np.random.RandomState(seed), former, ws)
             return known | found
 
-        steps = training(net, rows, views, plan, randomness, ws.generator, eta)
+        steps = training(net, rows, views, plan, randomness, eta)
         n_epochs = plan.epochs[1][0] + (plan.epochs[0][0] if eta is None else 0)
         run = drive(self, steps, attributes=attributes, X=X, y=y, max_iter=max(1, n_epochs), tol=0.0)
-        fitted = attributes(run.state) | {"loss_curve_": run.loss_curve, "n_iter_": len(run.loss_curve)}
+        fitted = attributes(run.state) | {"loss_curve_": run.loss_curve, "n_iter_": run.n_iter}
         found = fitted["cluster_centers_"].shape[0]
         if found < min(candidates):
             warn(
@@ -536,34 +545,40 @@ class ManifoldLinearizingClustering(
             learning_rates=(self.learning_rate_init, self.learning_rate),
             weight_decay=self.weight_decay,
             net_params=split_params(self.net_params)[1],
+            verbose=self.verbose,
             stop_early=self.n_epochs_init == "auto",
             sample=some_rows(n_rows, batch_size, ws.generator).to(ws.device),
         )
 
-    def _network(self, n_features, n_components, weights, device):
-        """Return the network with the given weights, or fresh ones; draw under `Randomness.lent`."""
+    def _randomness(self, ws):
+        return Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
+
+    def _network(self, n_features, n_components, weights, ws, randomness):
+        """Return the network with the given weights, or fresh ones; a user's own draws under `Randomness.lent`."""
         sizes = list(self.hidden_layer_sizes)
         if not sizes or min(sizes) < 1:
             raise ValueError(
                 f"hidden_layer_sizes={self.hidden_layer_sizes} has to name one layer at least, none empty."
             )
-        trunk = build_trunk(self.module, split_params(self.net_params)[0], n_features, sizes)
-        net = TwoHeads(trunk, width_of(trunk, n_features), n_components)
+        generator = randomness.layers if weights is None else None
+        trunk = build_trunk(self.module, split_params(self.net_params)[0], n_features, sizes, generator)
+        net = TwoHeads(trunk, width_of(trunk, n_features), n_components, generator)
         if weights is None:
-            return net.to(device)
+            return net.to(ws.device)
         if {k: v.shape for k, v in weights.items()} != {k: tuple(v.shape) for k, v in net.state_dict().items()}:
             raise ValueError(
                 "The weights of the former fit do not suit the network. With warm_start=True keep n_features, "
                 "n_components, hidden_layer_sizes and module as they were, or set warm_start=False."
             )
-        return load_weights(net, weights, device)
+        return load_weights(net, weights, ws.device)
 
     def _restored(self, X, ws):
         """Return the fitted network, and the rows as it sees them."""
         mean, scale = (ws.load(part).double() for part in (self.mean_, self.scale_))
         rows = standardized(ws.load(X), mean, scale)
-        with Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu")).lent():
-            return self._network(X.shape[1], self.n_components_, self.weights_, ws.device), rows
+        fixed = Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=self.module is not None)
+        with fixed.lent():
+            return self._network(X.shape[1], self.n_components_, self.weights_, ws, fixed), rows
 
     def _codes(self, X, method, most=None):
         """Return the workspace of new rows, their features and their codes."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.coding_rates import clustered_rate, coding_rate
+from .._core.distinct import distinct_rows
 from .._core.iterate import Step
-from .._core.nets import train, weights_of
+from .._core.nets import linear, train, weights_of
 from ._membership import balanced_eta, kernel_of, project
 
 _NEIGHBOR_ROWS = 5000  # of more rows, neighbours are sought within random parts of this size: else views are too near
@@ -48,6 +50,7 @@ class Plan(NamedTuple):
     learning_rates: tuple[float, float]
     weight_decay: float
     net_params: dict[str, Any]
+    verbose: int
     stop_early: bool  # end the first stage where features no longer get better
     sample: torch.Tensor  # indices of a batch, on which eta is chosen
 
@@ -64,12 +67,11 @@ class Trained(NamedTuple):
 class TwoHeads(nn.Module):
     """A trunk and two linear heads: unit features of rows, and unit codes whose products say who belongs together."""
 
-    def __init__(self, trunk: nn.Module, width: int, n_components: int):
+    def __init__(self, trunk: nn.Module, width: int, n_components: int, generator):
         super().__init__()
-        place = {"bias": False, "device": "cpu", "dtype": torch.float32}
         self.trunk = trunk
-        self.features = nn.Linear(width, n_components, **place)
-        self.clusters = nn.Linear(width, n_components, **place)
+        self.features = linear(width, n_components, generator, bias=False)
+        self.clusters = linear(width, n_components, None, bias=False)
         self.clusters.load_state_dict(self.features.state_dict())
 
     def forward(self, x):
@@ -108,7 +110,7 @@ def rates(Z: torch.Tensor, G: torch.Tensor, precision: float) -> tuple[torch.Ten
 # Training
 
 
-def training(net, X, views, plan: Plan, randomness, generator, eta=None) -> Iterator[Step]:
+def training(net, X, views, plan: Plan, randomness, eta=None) -> Iterator[Step]:
     """Train features, then features and memberships, an epoch at a time; with `eta` given the second stage alone."""
     history, steps = [], [0]
 
@@ -124,7 +126,7 @@ def training(net, X, views, plan: Plan, randomness, generator, eta=None) -> Iter
 
     def stage(number, objective):
         n_epochs, n_batches = plan.epochs[number]
-        return train(
+        epochs = train(
             net,
             objective=objective,
             make_batch=lambda rows: (views(rows), rows[:1]),  # skorch wants a target; there is none
@@ -135,23 +137,32 @@ def training(net, X, views, plan: Plan, randomness, generator, eta=None) -> Iter
             learning_rate=plan.learning_rates[number],
             weight_decay=plan.weight_decay,
             randomness=randomness,
-            generator=generator,
             device=X.device,
             net_params=plan.net_params,
-            settled=(lambda losses: settled(losses, n_batches)) if plan.stop_early and number == 0 else None,
+            verbose=plan.verbose,
         )
+        return closing(epochs)
 
     state = Trained(weights_of(net), eta, torch.zeros(0, 2, dtype=torch.float32, device="cpu"), 0)
-    (n_first, _), (n_second, _) = plan.epochs
+    (n_first, per_epoch), (n_second, _) = plan.epochs
+    losses: list[float] = []
+    if eta is None and n_first:
+        with stage(0, features_alone) as epochs:
+            for loss, weights, last in epochs:
+                losses.append(loss)
+                state = state._replace(weights=weights, n_steps_init=steps[0])
+                last = last or (plan.stop_early and settled(losses, per_epoch))
+                yield Step(state, 0.0 if last and not n_second else math.inf, loss)
+                if last:
+                    break
     if eta is None:
-        for loss, weights, last in stage(0, features_alone):
-            state = state._replace(weights=weights, n_steps_init=steps[0])
-            yield Step(state, 0.0 if last and not n_second else math.inf, loss)
         state = with_memberships(net, state, X, plan)
-    for loss, weights, last in stage(1, rate_reduction):
-        state = state._replace(weights=weights, rates=torch.stack(history).cpu())
-        yield Step(state, 0.0 if last else math.inf, loss)
-    if not n_second and (eta is not None or not n_first):
+    if n_second:
+        with stage(1, rate_reduction) as epochs:
+            for loss, weights, last in epochs:
+                state = state._replace(weights=weights, rates=torch.stack(history).cpu())
+                yield Step(state, 0.0 if last else math.inf, loss)
+    elif not losses:
         yield Step(state, 0.0)
 
 
@@ -177,16 +188,19 @@ def with_memberships(net, state: Trained, X, plan: Plan) -> Trained:
 
 
 def codes_of(net: TwoHeads, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the features and the codes of all rows, as the network gives them when it is not training."""
+    """Return the features and the codes of all rows, as the network gives them when it is not training.
+
+    Equal rows get equal codes: each is computed once, since a product may round a row as its place in a block has it.
+    """
     was_training = net.training
     net.eval()
+    first, kind = (torch.from_numpy(part).to(X.device) for part in distinct_rows(X))
     size = 4 * 4 * (X.shape[1] + 2 * net.features.in_features)
+    step = rows_per_block("auto", len(first), size)
     with torch.inference_mode():
-        parts = list(
-            in_blocks(lambda rows: net(X[rows]), len(X), rows_per_block("auto", len(X), size), bytes_per_row=size)
-        )
+        parts = list(in_blocks(lambda rows: net(X[first[rows]]), len(first), step, bytes_per_row=size))
     net.train(was_training)
-    Z, C = (torch.cat(part) for part in zip(*parts))
+    Z, C = (torch.cat(part)[kind] for part in zip(*parts))
     return Z, C
 
 

@@ -10,6 +10,7 @@ from sklearn.metrics.cluster import contingency_matrix
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.coding_rates import coding_length
+from .._core.distinct import distinct_rows
 from .._core.graphs import k_means
 
 SPECTRAL_ROWS = 4000  # of more rows, so many at random are clustered by the spectrum
@@ -135,7 +136,11 @@ def leading_eigenvectors(G: torch.Tensor, count: int, rng) -> np.ndarray:
 
 
 def masses(C: torch.Tensor, known: Known, n_clusters: int, rule: Rule) -> torch.Tensor:
-    """Return the logarithm (n, n_clusters) of the mean kernel mass of each row towards the codes of each cluster."""
+    """Return the logarithm (n, n_clusters) of the mean kernel mass of each row towards the codes of each cluster.
+
+    Equal rows get equal masses: each is computed once.
+    """
+    first, kind = (torch.from_numpy(part).to(C.device) for part in distinct_rows(C))
     counts = torch.bincount(known.owners, minlength=n_clusters).to(C.dtype)
     to_clusters = torch.zeros(len(known.codes), n_clusters, dtype=C.dtype, device=C.device)
     to_clusters[torch.arange(len(known.codes), device=C.device), known.owners] = 1.0
@@ -143,14 +148,15 @@ def masses(C: torch.Tensor, known: Known, n_clusters: int, rule: Rule) -> torch.
     potentials = known.scaling.log()
 
     def of_rows(rows):
-        S = C[rows] @ known.codes.T
+        S = C[first[rows]] @ known.codes.T
         exponent = ((S.abs() if rule.kernel == "absolute" else S) - 1) / rule.eta + potentials
         largest = exponent.amax(1, keepdim=True)
         mass = (exponent - largest).exp() @ to_clusters
         return largest + mass.clamp(min=torch.finfo(C.dtype).tiny).log()
 
     size = 4 * len(known.codes) * C.element_size()
-    return torch.cat(list(in_blocks(of_rows, len(C), rows_per_block("auto", len(C), size), bytes_per_row=size)))
+    step = rows_per_block("auto", len(first), size)
+    return torch.cat(list(in_blocks(of_rows, len(first), step, bytes_per_row=size)))[kind]
 
 
 def settle(C, known: Known, n_clusters: int, rule: Rule, former=None) -> tuple[torch.Tensor, Known, int]:

@@ -8,13 +8,15 @@ import scipy.sparse as sp
 import torch
 from sklearn.utils import check_array, check_consistent_length
 
-from .._core.compat import get_column_indices
+from .._core.compat import get_column_indices, get_feature_names, get_namespace
 from .._core.rows import MappedRows, Rows, answers, column_ends, rows_of
 from .._core.sparse import csr_tensor
+from .._core.warn import warn
 from .._core.workspace import check_place, is_remote
 from ._supervised_dictionary_objective import Dense, Sparse, SparseRows, Table
 
 _COPIED_BYTES = 1 << 29  # of rows that are scaled once, and kept; more of them are scaled each time they are read
+_MOST_NAMED = 5  # covariates in an error
 
 
 class Scaled(NamedTuple):
@@ -111,11 +113,53 @@ def _beside(n_samples, covariates, ws, expected=None):
             raise ValueError(f"This model was fitted with {expected} covariates: pass covariates= here, too.")
         return torch.zeros(n_samples, 0, dtype=ws.dtype, device=ws.device)
     check_place(covariates, "covariates")
-    Z = check_array(covariates, dtype="numeric", input_name="covariates")
+    xp, _ = get_namespace(covariates)
+    try:
+        Z = check_array(covariates, dtype=[xp.float64, xp.float32], input_name="covariates")
+    except ValueError as error:
+        if "covariates" in str(error):
+            raise
+        raise ValueError(f"covariates cannot be used: {error}") from error
     check_consistent_length(range(n_samples), Z)
     if expected is not None and Z.shape[1] != expected:
         raise ValueError(f"covariates has {Z.shape[1]} columns, but fit was given {expected}.")
     return ws.load(Z).to(ws.dtype)
+
+
+def covariate_names(covariates):
+    """Return the fitted attribute `covariate_names_in_` in a dict, empty where not all columns have text for a name."""
+    names = None if covariates is None else get_feature_names(covariates)
+    return {} if names is None else {"covariate_names_in_": names}
+
+
+def check_covariate_names(model, covariates):
+    """Compare the names of covariates with those seen in fit, as scikit-learn does with those of X.
+
+    Raises
+    ------
+    ValueError
+        If names differ, or stand in another order.
+    """
+    kind, seen = type(model).__name__, getattr(model, "covariate_names_in_", None)
+    names = None if covariates is None else get_feature_names(covariates)
+    if covariates is None or (names is None and seen is None):
+        return
+    if seen is None:
+        warn(f"covariates has column names, but {kind} was fitted to covariates without names.", UserWarning)
+    elif names is None:
+        warn(f"covariates has no valid column names, but {kind} was fitted to covariates with names.", UserWarning)
+    elif list(names) != list(seen):
+        differences = {
+            "Covariate names unseen at fit time:": sorted(set(names) - set(seen)),
+            "Covariate names seen at fit time, yet now missing:": sorted(set(seen) - set(names)),
+        }
+        lines = ["The covariate names should match those that were passed during fit."]
+        for what, some in differences.items():
+            if some:
+                lines += [what, *(f"- {name}" for name in some[:_MOST_NAMED])] + ["- ..."] * (len(some) > _MOST_NAMED)
+        if not any(differences.values()):
+            lines.append("Covariate names must be in the same order as they were in fit.")
+        raise ValueError("\n".join(lines) + "\n")
 
 
 # Data as the solvers see them
@@ -124,7 +168,8 @@ def _beside(n_samples, covariates, ws, expected=None):
 def scaled(X, covariates, sample_weight, *, center, fit_intercept, keep, ws):
     """Return rows of mean square length one and covariates of variance one, rows of weight zero left out beforehand.
 
-    With `keep` the scaled rows are kept in memory, however large they are.
+    All are in the precision of `ws`, whatever that of X. With `keep` the scaled rows are kept in memory, however large
+    they are.
     """
     total = float(sample_weight.sum())
     v = sample_weight / total
@@ -169,7 +214,7 @@ def _sum_of_squares(size, mean, X, v):
 
 
 def _scaled_block(size, mean, unit, X):
-    return (X / size).sub_(mean).div_(unit)
+    return (X.to(mean.dtype) / size).sub_(mean).div_(unit)
 
 
 def _dense_block(scale, X):
@@ -178,13 +223,13 @@ def _dense_block(scale, X):
 
 def _sparse_table(X, v, center, ws):
     size = float(abs(X.data).max(initial=0.0)) or 1.0
-    X = sp.csr_matrix((X.data / X.dtype.type(size), X.indices, X.indptr), shape=X.shape)
+    X = sp.csr_matrix((X.data.astype(np.float64) / size, X.indices, X.indptr), shape=X.shape)
     weights = v.cpu().numpy()
-    mean = X.T.astype(np.float64) @ weights if center else np.zeros(X.shape[1])
+    mean = X.T @ weights if center else np.zeros(X.shape[1])
     squares = float(X.multiply(X).sum(axis=1).A1 @ weights - mean @ mean)
     unit = max(squares, 0.0) ** 0.5 or 1.0
-    X.data /= X.dtype.type(unit)
-    shift = ws.load((mean / unit).astype(X.dtype)) if center else None
+    X.data /= unit
+    shift = ws.load(mean / unit) if center else None
     rows = SparseRows(Sparse(csr(X, ws), csr(X.T.tocsr(), ws), shift))
     return Table(rows, v.to(ws.dtype)), torch.from_numpy(mean * size).to(ws.device), unit * size, float(squares > 0)
 

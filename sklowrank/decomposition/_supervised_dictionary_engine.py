@@ -17,9 +17,10 @@ from .._core.rows import Rows
 from .._core.warn import warn
 from .._core.workspace import is_remote, open_workspace
 from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
-from ._eliminated_codes import descend, polish, rebuilt
+from ._eliminated_codes import descend
 from ._lifted import project_and_descend
-from ._supervised_dictionary_data import csr, load_covariates, scaled
+from ._newton import polish, rebuilt
+from ._supervised_dictionary_data import check_covariate_names, csr, load_covariates, scaled
 from ._supervised_dictionary_objective import Task, Weights, leading
 
 CONSTRAINTS = {
@@ -117,13 +118,12 @@ def learn(
     n_components = count_components(estimator, X.shape)
     keep = options.solver == "bcd"  # which multiplies with all rows at once
     forms = {"center": options.center, "fit_intercept": estimator.fit_intercept, "keep": keep}
-    data = scaled(X, covariates, sample_weight, **forms, ws=ws)
+    data = scaled(X, covariates, sample_weight, **forms, ws=ws.exact())
     loss_weights = sample_weight / data.total * (1 if class_factor is None else class_factor)
     ridges = loss.ridge * _COVARIATE_RIDGE / (estimator.C * data.total) / data.covariate_scale**2
     if estimator.fit_intercept:
         ridges = torch.cat([ridges.new_zeros(1), ridges])
     ridge = loss.ridge / (estimator.C * data.total) / data.unit / data.unit
-    targets, loss_weights = targets.to(ws.dtype), loss_weights.to(ws.dtype)
     task = Task(data.table, data.Z, targets, loss_weights, loss, float(estimator.xi), ridge, ridges, data.squares)
     W = _start(task, n_components, options, ws)
 
@@ -159,8 +159,10 @@ def finish(estimator, task, steps, attributes, *, options, X, y, ws):
     run = drive(estimator, steps, attributes=attributes, X=X, y=y)
     state = run.state
     if options.solver == "lbfgs" and run.converged:
-        state = polish(task, state, ws.generator)
-    vars(estimator).update(attributes(state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
+        state = polish(task, state, ws.generator, estimator.tol)
+    found = attributes(state)
+    vars(estimator).pop("covariate_names_in_", None)  # of a former fit
+    vars(estimator).update(found, n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
 
 def _start(task, n_components, options, ws):
@@ -250,6 +252,7 @@ def features_of(model, X, ws):
 
 def scores_of(model, X, covariates, ws):
     """Return the scores (n, width) of validated rows X beside covariates, both as the user gave them."""
+    check_covariate_names(model, covariates)
     X, covariates = load_covariates(X, _places(model, ws), covariates, ws, model.covariate_coef_.shape[1])
     read = filtered(model, X, ws) if model.model == "filter" else codes_of(model, X, ws)
     linear = covariates @ ws.load(model.covariate_coef_).T + ws.load(model.intercept_)

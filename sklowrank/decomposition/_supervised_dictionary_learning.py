@@ -13,7 +13,7 @@ from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import logistic, softmax
-from ._supervised_dictionary_data import covariate_indices, rows_and_covariates
+from ._supervised_dictionary_data import covariate_indices, covariate_names, rows_and_covariates
 from ._supervised_dictionary_engine import (
     CONSTRAINTS,
     codes_of,
@@ -107,6 +107,8 @@ class SupervisedDictionaryLearning(
         Iterations run.
     covariate_indices_ : ndarray of shape (n_covariates,)
         Positions of the covariates among the columns of X; empty where they came by ``covariates=`` or not at all.
+    covariate_names_in_ : ndarray of shape (n_covariates,)
+        Names of the columns of ``covariates=``, where all are strings. Later calls need them in the same order.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -238,7 +240,8 @@ class SupervisedDictionaryLearning(
 
         def all_attributes(state):
             places = ws.store(torch.from_numpy(indices).to(ws.device))
-            return {**attributes(state), "classes_": labels, "covariate_indices_": places}
+            names = covariate_names(covariates)
+            return {**attributes(state), **names, "classes_": labels, "covariate_indices_": places}
 
         finish(self, task, steps, all_attributes, options=options, X=X, y=y, ws=ws)
         return self

@@ -133,9 +133,10 @@ class Task(NamedTuple):
     ridges: torch.Tensor  # (q,): the same for each row of gamma
     squares: float = 1.0  # weighted mean of the squared lengths of the rows of X
 
-    def gather(self, compute):
-        """Return the sums over blocks of ``compute(block, Z, targets, weights)``."""
-        return self.table.gather(partial(_without_table_weights, compute), self.Z, self.targets, self.weights)
+    def gather(self, compute, *beside):
+        """Return the sums over blocks of ``compute(block, Z, targets, weights, *parts of beside)``."""
+        without = partial(_without_table_weights, compute)
+        return self.table.gather(without, self.Z, self.targets, self.weights, *beside)
 
 
 def _without_table_weights(compute, block, w, *beside):
@@ -192,17 +193,53 @@ def _fit_sums_through_codes(loss, unknowns, block, Z, targets, weights):
     return (weights @ values).double(), block.turned_times(slopes @ B.T), by_B, by_gamma
 
 
-def curve_term(task, A, gamma, dA, dgamma):
-    """Return the Hessian of :func:`fit_term` times the direction (dA, dgamma)."""
-    both, beside = torch.cat([A, dA], 1), torch.cat([gamma, dgamma], 1)
-    by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, both, beside))
-    return by_A + task.ridge * dA, by_gamma + task.ridges[:, None] * dgamma
+def loss_curvature(task, weights):
+    """Return what is known of the rows at some weights, and the mean curvature of the loss (width, width).
+
+    That are X @ W (n, r), predictions (n, width), and the moments (r + q, r + q) of X @ W and Z under the weights of
+    the loss, which the mean curvature is taken over, too.
+    """
+    F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
+    return torch.cat(F), torch.cat(predictions), curvature, moments / total
 
 
-def _curve_sums(loss, both, beside, block, Z, targets, weights):
-    scores, directions = (block.times(both) + Z @ beside.to(Z.dtype)).chunk(2, 1)
-    curved = weights[:, None] * loss.curve(loss.link(scores), directions)
+def _curvature_sums(loss, unknowns, block, Z, targets, weights):
+    F = block.times(unknowns.W)
+    predictions = loss.link(F @ unknowns.B.to(Z.dtype) + Z @ unknowns.gamma.to(Z.dtype))
+    units = torch.eye(predictions.shape[1], dtype=Z.dtype, device=Z.device)
+    curvature = torch.stack([weights @ loss.curve(predictions, unit.expand_as(predictions)) for unit in units])
+    beside = torch.cat([F, Z], 1)
+    moments = beside.T @ (weights[:, None] * beside)
+    return [F], [predictions], curvature.double(), moments.double(), weights.sum().double()
+
+
+def curve_term(task, weights, F, predictions, direction):
+    """Return the Gauss-Newton product of the fit term with a direction of W, B and gamma; F is X @ W.
+
+    It is the Hessian by A and gamma, between the Jacobian of A = W B and its transpose.
+    """
+    (W, B, _), (dW, dB, dgamma) = weights, direction
+    dA = dW @ B + W @ dB
+    if B.shape[1] > len(B):
+        through = partial(_curve_sums_through_codes, task.loss, B, direction)
+        by_W, by_B, by_gamma = task.gather(through, F, predictions)
+    else:
+        by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, dA, dgamma), predictions)
+        by_W, by_B = by_A @ B.T, W.T @ by_A
+    by_W, by_B = by_W + task.ridge * dA @ B.T, by_B + task.ridge * W.T @ dA
+    return Weights(by_W, by_B, by_gamma + task.ridges[:, None] * dgamma)
+
+
+def _curve_sums(loss, dA, dgamma, block, Z, targets, weights, predictions):
+    curved = weights[:, None] * loss.curve(predictions, block.times(dA) + Z @ dgamma.to(Z.dtype))
     return block.turned_times(curved), (Z.T @ curved).double()
+
+
+def _curve_sums_through_codes(loss, B, direction, block, Z, targets, weights, F, predictions):
+    dW, dB, dgamma = direction
+    B, dB = B.to(Z.dtype), dB.to(Z.dtype)
+    curved = weights[:, None] * loss.curve(predictions, block.times(dW) @ B + F @ dB + Z @ dgamma.to(Z.dtype))
+    return block.turned_times(curved @ B.T), (F.T @ curved).double(), (Z.T @ curved).double()
 
 
 def explained(W, SW):
@@ -251,15 +288,15 @@ def _hessian_sums(loss, A, gamma, block, Z, targets, weights):
     return (H,)
 
 
-def curve(task, weights, by_A, curve_fit, direction):
+def curve(task, weights, F, predictions, by_A, SW, direction):
     """Return the Hessian of :func:`objective` times a direction, where W is orthonormal.
 
-    `by_A` is the gradient of the fit term by A, `curve_fit` maps a direction of (A, gamma) to its Hessian times that.
+    F is X @ W, `by_A` the gradient of the fit term by A, SW the second moment of X times W.
     """
-    (W, B, _), (dW, dB, dgamma) = weights, direction
-    dby_A, dby_gamma = curve_fit(dW @ B + W @ dB, dgamma)
-    bent = curve_explained(W, dW, *task.table.gram_times(torch.cat([W, dW], 1)).chunk(2, 1))
-    return Weights(dby_A @ B.T + by_A @ dB.T - task.xi * bent, dW.T @ by_A + W.T @ dby_A, dby_gamma)
+    (W, _, _), (dW, dB, _) = weights, direction
+    bent = curve_term(task, weights, F, predictions, direction)
+    by_W = bent.W + by_A @ dB.T - task.xi * curve_explained(W, dW, SW, task.table.gram_times(dW))
+    return bent._replace(W=by_W, B=bent.B + dW.T @ by_A)
 
 
 def curve_explained(W, dW, SW, SdW):
@@ -272,8 +309,11 @@ def curve_explained(W, dW, SW, SdW):
 # The dictionary that belongs to some weights on the features
 
 
-def leading(table, count, generator, without=None):
-    """Return the `count` leading orthonormal directions (p, count) of X, of those at right angles to `without`."""
+def leading(table, count, generator, without=None, near=None):
+    """Return the `count` leading orthonormal directions (p, count) of X, of those at right angles to `without`.
+
+    Where there are many columns they are found by iteration, from directions `near` to them and random ones.
+    """
     p = table.shape[1]
     if count == 0:
         return torch.zeros(p, 0, dtype=torch.float64, device=table.weights.device)
@@ -290,14 +330,17 @@ def leading(table, count, generator, without=None):
             S = S - S.diagonal().sum() * without @ without.T
         return torch.linalg.eigh(S)[1][:, -count:].flip(1)
     start = torch.randn(p, min(p, count + 10), generator=generator, dtype=torch.float64, device="cpu")
-    return randomized_svd(multiply, multiply, aside(start.to(table.weights.device)), n_components=count, n_iter=8)[0]
+    start = start.to(table.weights.device)
+    start = start if near is None else torch.cat([near, start], 1)[:, :p]
+    return randomized_svd(multiply, multiply, aside(start), n_components=count, n_iter=8)[0]
 
 
-def dictionary_for(table, A, n_components, generator):
+def dictionary_for(table, A, n_components, generator, near=None):
     """Return the best orthonormal dictionary (p, n_components) for weights A of at most that rank.
 
-    It spans the columns of A and, as far as there is room, the leading directions of what they leave of X.
+    It spans the columns of A and, as far as there is room, the leading directions of what they leave of X, which may
+    be `near` to the columns (p, n) of a former dictionary.
     """
     Q, s, _ = torch.linalg.svd(A, full_matrices=False)
     Q = Q[:, :n_components][:, s[:n_components] > 1e-10 * s[0]]
-    return torch.cat([Q, leading(table, n_components - Q.shape[1], generator, without=Q)], 1)
+    return torch.cat([Q, leading(table, n_components - Q.shape[1], generator, without=Q, near=near)], 1)

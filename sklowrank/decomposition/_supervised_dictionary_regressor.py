@@ -1,16 +1,18 @@
 """Supervised dictionary learning for numbers: a dimension reduction and a linear regression at once."""
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import r2_score
+from sklearn.utils import assert_all_finite
 
 from .._core.compat import _fit_context
 from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import squared
-from ._supervised_dictionary_data import covariate_indices, rows_and_covariates
+from ._supervised_dictionary_data import covariate_indices, covariate_names, rows_and_covariates
 from ._supervised_dictionary_engine import (
     CONSTRAINTS,
     codes_of,
@@ -96,6 +98,8 @@ class SupervisedDictionaryRegressor(
         Iterations run.
     covariate_indices_ : ndarray of shape (n_covariates,)
         Positions of the covariates among the columns of X; empty where they came by ``covariates=`` or not at all.
+    covariate_names_in_ : ndarray of shape (n_covariates,)
+        Names of the columns of ``covariates=``, where all are strings. Later calls need them in the same order.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -187,7 +191,7 @@ class SupervisedDictionaryRegressor(
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         rows, beside = rows_and_covariates(X, indices, covariates, ws)
         weight = row_weights(sample_weight, rows_of(X, ws), ws)
-        targets, mean, unit = _standardised(ws.load(y).double(), weight, centred=self.fit_intercept)
+        targets, mean, unit = _standardised(ws.load(_finite(y)).double(), weight, centred=self.fit_intercept)
 
         scales = {"y_mean": mean, "y_unit": unit}
         task, steps, attributes = learn(
@@ -195,7 +199,8 @@ class SupervisedDictionaryRegressor(
         )
 
         def all_attributes(state):
-            return {**attributes(state), "covariate_indices_": ws.store(torch.from_numpy(indices).to(ws.device))}
+            places = ws.store(torch.from_numpy(indices).to(ws.device))
+            return {**attributes(state), **covariate_names(covariates), "covariate_indices_": places}
 
         finish(self, task, steps, all_attributes, options=options, X=X, y=y, ws=ws)
         return self
@@ -282,6 +287,20 @@ class SupervisedDictionaryRegressor(
     def _open(self, X, method):
         X = check_new_data(self, X, like="components_", method=method, accept_sparse="csr")
         return X, open_workspace(X, device=self.device)
+
+
+def _finite(y):
+    """Return targets as finite floats.
+
+    Scikit-learn leaves text, dates and wide floats as they come, and looks for NaN before it converts objects.
+    """
+    if isinstance(y, np.ndarray):
+        try:
+            y = y.astype(np.float64)
+        except ValueError:
+            raise ValueError("y could not be converted to numeric values: it has text in it. Pass numbers.") from None
+        assert_all_finite(y, input_name="y")
+    return y
 
 
 def _standardised(y, weight, *, centred):

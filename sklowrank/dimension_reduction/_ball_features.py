@@ -16,20 +16,21 @@ from sklearn.utils import check_consistent_length
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.validation import check_fit_data, check_fit_rows, on_host
 from .._core.warn import warn
-from ._metric_spaces import distances, points_of, resolve_metric
+from ._distance_order import Law, law_of, order_of_columns
+from ._metric_spaces import TIE, as_objects, distances, form_of, points_of, resolve_metric
 
 _KEPT, _KEPT_AT_LEAST = 0.95, 64  # share of the features' variance that their principal components keep, and how many
 _RANK = 1e-10  # eigenvalues below this share of the largest are zero
 _RADII_ROWS = 50_000  # at most, for the radii of balls
 _PRINCIPAL_ROWS = 4000  # at most, for the principal components
 _KEPT_BYTES = 1 << 28  # of targets
-_SORTED_COLUMNS = 8  # by which points are put in order
 
 
 class Balls(NamedTuple):
     """Balls of responses: m landmarks with t radii each. Feature f = (landmark, radius) is 1 inside, 0 outside."""
 
     metric: Any  # name, or the user's function
+    form: dict[str, Any]  # to which responses are brought, where the metric needs one
     centres: Any  # the landmarks' points, or their columns in given distances
     radii: torch.Tensor  # (m, t), ascending; infinity where a landmark has fewer
     weights: torch.Tensor  # (m t,) of features, they sum to one
@@ -46,6 +47,7 @@ class Features(NamedTuple):
     balls: Balls
     landmarks: np.ndarray  # (m,) rows of the landmarks, or columns
     points: Any  # (n, ...) the responses as points of their space
+    law: Law  # of the points
     basis: torch.Tensor  # (m t, r) orthonormal columns: axes of the centred features times the root of their weights
     targets: torch.Tensor | None  # (n, r) principal components along them; None where they take too much memory
 
@@ -81,10 +83,10 @@ def ball_features(
 ) -> Features:
     """Choose landmarks and radii among responses y, and return the features of all of them.
 
-    Nothing is drawn: landmarks are spread evenly over the responses in lexicographic order, and radii are order
-    statistics of the distances, so a row of weight two is as good as two rows. Labels are the exception: each class,
-    up to `n_landmarks`, is one ball, and all weigh the same. Targets are kept in `dtype`; unless `whole`, only where
-    they take 256 MB at most.
+    Nothing is drawn: landmarks are spread evenly over the responses in an order that distances alone make, and radii
+    are order statistics of the distances. So a row of weight two equals two rows, and neither the order of the rows nor
+    an isometry of the responses changes the features. Labels are the exception: each class, up to `n_landmarks`, is one
+    ball, and all weigh the same. Targets are kept in `dtype`; unless `whole`, only where they take 256 MB at most.
 
     Raises
     ------
@@ -93,24 +95,25 @@ def ball_features(
     """
     y = on_host(y)
     metric = resolve_metric(metric, y)
-    points = _on(points_of(y, metric), device)
+    form = form_of(y, metric, sample_weight)
+    points = _on(points_of(y, metric, form), device)
     n = points.shape[0]
     weight = np.ones(n) if sample_weight is None else sample_weight
-    order = _in_order(points, metric)
-    landmarks, shares = _landmarks(points, metric, order, weight, n_landmarks)
+    law = law_of(points, weight, metric)
+    landmarks, shares = _landmarks(points, metric, law, n_landmarks)
     centres = torch.from_numpy(landmarks) if metric == "precomputed" else points[landmarks]
     known = None
     if metric == "discrete":
         radii, shares_of_radii = torch.zeros(2, len(landmarks), 1, dtype=torch.float64, device=device)
         shares_of_radii += 1
     else:
-        rows, row_weight = _spread(order, weight, _RADII_ROWS)
+        rows, row_weight = _spread(law, _RADII_ROWS)
         D = torch.cat(list(_distances_in_blocks(points, rows, centres, metric, device)))
         radii, shares_of_radii = _order_statistics(D.T.contiguous(), row_weight.to(device), n_thresholds)
-        if len(rows) == n:
-            known = D[np.argsort(rows)]
+        if len(rows) == len(law.rows) and (law.place >= 0).all():
+            known = D[law.place]
     weights = torch.from_numpy(shares).to(device)[:, None] * shares_of_radii
-    balls = Balls(metric, centres, radii, weights.flatten(), torch.empty(0, dtype=torch.float64, device=device))
+    balls = Balls(metric, form, centres, radii, weights.flatten(), torch.empty(0, dtype=torch.float64, device=device))
 
     def away(some):
         """Return the distances of some rows from the centres, in blocks."""
@@ -121,12 +124,12 @@ def ball_features(
     everything = np.arange(n)
     means = _means((_bins(D, radii) for D in away(everything)), weight / weight.sum(), radii.shape[1])
     balls = balls._replace(means=means)
-    few, few_weights = _spread(order, weight, _PRINCIPAL_ROWS)
+    few, few_weights = _spread(law, _PRINCIPAL_ROWS)
     basis = _principal_axes(balls, torch.cat([_bins(D, radii) for D in away(few)]), few_weights)
     targets = None
     if whole or n * basis.shape[1] * dtype.itemsize <= _KEPT_BYTES:
         targets = torch.cat([_along(balls, basis, D, dtype) for D in away(everything)])
-    return Features(balls, landmarks, points, basis, targets)
+    return Features(balls, landmarks, points, law, basis, targets)
 
 
 def check_pairs(estimator, X, y, **kwargs):
@@ -173,9 +176,10 @@ def stored_balls(features: Features, y, ws) -> dict[str, Any]:
         "feature_means_": ws.store(balls.means),
         "_feature_weights": ws.store(balls.weights),
         "_metric": balls.metric,
+        "_form": balls.form,
     }
     if balls.metric != "precomputed":
-        objects = _objects(on_host(y), features)
+        objects = as_objects(on_host(y))[features.landmarks]
         known["landmark_objects_"] = ws.store(torch.from_numpy(objects)) if objects.dtype.kind in "fiub" else objects
     return known
 
@@ -187,9 +191,9 @@ def restored_balls(estimator, ws) -> Balls:
         centres = ws.load(estimator.landmarks_).cpu()
     else:
         objects = estimator.landmark_objects_
-        centres = _on(points_of(on_host(objects), metric), ws.device)
+        centres = _on(points_of(on_host(objects), metric, estimator._form), ws.device)
     parts = (ws.load(part) for part in (estimator.thresholds_, estimator._feature_weights, estimator.feature_means_))
-    return Balls(metric, centres, *parts)
+    return Balls(metric, estimator._form, centres, *parts)
 
 
 def explained(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor, ends) -> np.ndarray:
@@ -198,8 +202,8 @@ def explained(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor,
     Predictors (n, k) times loadings (k, m t) predict the centred, weighted features; the j-th prediction uses the first
     ``ends[j]`` of them.
     """
-    points = _on(points_of(on_host(y), balls.metric), loadings.device)
-    _check_width(points, balls)
+    points = _on(points_of(on_host(y), balls.metric, balls.form), loadings.device)
+    _check_shape(points, balls)
     G = predictors.T @ predictors
     C, total, start = torch.zeros_like(loadings), 0.0, 0
     for D in _distances_in_blocks(points, np.arange(len(predictors)), balls.centres, balls.metric, loadings.device):
@@ -240,44 +244,31 @@ def _on(points, device):
     return points.to(device) if isinstance(points, torch.Tensor) else points
 
 
-def _in_order(points, metric) -> np.ndarray:
-    """Return the rows in lexicographic order of their points, where these are numbers."""
-    if metric in ("precomputed", "discrete") or points.shape[0] == 0:
-        return np.arange(points.shape[0])
-    columns = np.asarray(points.cpu() if isinstance(points, torch.Tensor) else points).reshape(len(points), -1)
-    if columns.dtype.kind not in "fiub":
-        return np.arange(len(columns))
-    return np.lexsort(columns[:, :_SORTED_COLUMNS].T[::-1])
+def _spread(law, most):
+    """Return some rows, evenly spread over the law, and their weights; all its points where they are few enough."""
+    if len(law.rows) <= most:
+        return law.rows, torch.from_numpy(law.mass)
+    return law.rows[law.evenly(most)], torch.ones(most, dtype=torch.float64, device="cpu")
 
 
-def _spread(order, weight, most):
-    """Return some of the rows, evenly spread in their order, and their weights; all where there are few enough."""
-    if len(order) <= most:
-        return order, torch.from_numpy(weight[order])
-    return _evenly(order, weight, most), torch.ones(most, dtype=torch.float64, device="cpu")
-
-
-def _evenly(order, weight, count):
-    cumulated = np.cumsum(weight[order])
-    levels = (np.arange(count) + 0.5) / count * cumulated[-1]
-    return order[np.searchsorted(cumulated, levels)]
-
-
-def _landmarks(points, metric, order, weight, count):
+def _landmarks(points, metric, law, count):
     """Return rows of landmarks, or columns of given distances, and the share that each of them stands for."""
     if metric == "precomputed":
-        columns = np.unique(np.linspace(0, points.shape[1] - 1, min(count, points.shape[1])).round().astype(np.int64))
+        n_columns = points.shape[1]
+        columns = np.arange(n_columns)
+        if count < n_columns:
+            D = points[law.rows].cpu().numpy()
+            middles = ((np.arange(count) + 0.5) / count * n_columns).astype(np.int64)
+            columns = np.sort(order_of_columns(D, law.mass)[middles])
         return columns, np.full(len(columns), 1 / len(columns))
     if metric == "discrete":
-        _, first, code = np.unique(points, return_index=True, return_inverse=True)
-        size = np.bincount(code, weight)
-        frequent = np.argsort(-size, kind="stable")[: min(count, (size > 0).sum())]
-        rows = np.sort(first[frequent])
+        frequent = np.argsort(-law.mass[law.order], kind="stable")[:count]
+        rows = np.sort(law.rows[law.order[frequent]])
         return rows, np.full(len(rows), 1 / len(rows))
-    rows = _evenly(order, weight, count)
-    chosen = np.asarray(points[rows].cpu() if isinstance(points, torch.Tensor) else points[rows]).reshape(count, -1)
-    new = np.r_[True, (chosen[1:] != chosen[:-1]).any(1)]  # equal points follow one another
-    return rows[new], np.bincount(np.cumsum(new) - 1) / count
+    if len(law.rows) <= count:
+        return law.rows, law.mass / law.mass.sum()
+    places, times = np.unique(law.evenly(count), return_counts=True)
+    return law.rows[places], times / count
 
 
 def _order_statistics(D, weight, count):
@@ -285,10 +276,10 @@ def _order_statistics(D, weight, count):
     D, order = D.sort(dim=1)
     cumulated = weight[order].cumsum(1)
     levels = (torch.arange(count, dtype=torch.float64, device=D.device) + 0.5) / count
-    at = torch.searchsorted(cumulated, levels * cumulated[:, -1:])
+    at = torch.searchsorted(cumulated, levels * cumulated[:, -1:] * (1 - TIE))
     radii = D.gather(1, at.clamp(max=D.shape[1] - 1))
     new = torch.ones_like(radii, dtype=torch.bool)
-    new[:, 1:] = radii[:, 1:] != radii[:, :-1]
+    new[:, 1:] = radii[:, 1:] > radii[:, :-1] * (1 + TIE)
     place = new.long().cumsum(1) - 1
     merged = torch.full_like(radii, torch.inf).scatter(1, place, radii)
     shares = torch.zeros_like(radii).scatter_add(1, place, torch.full_like(radii, 1 / count))
@@ -296,21 +287,9 @@ def _order_statistics(D, weight, count):
     return merged[:, :used].contiguous(), shares[:, :used].contiguous()
 
 
-def _objects(y, features):
-    """Return the landmarks' responses; samples of unequal sizes as their quantiles."""
-    try:
-        return np.asarray(y)[features.landmarks]
-    except ValueError:
-        points = features.balls.centres.cpu().numpy()
-        return points * points.shape[1] ** 0.5
-
-
-def _check_width(points, balls):
-    if balls.metric == "precomputed":
-        width, least = points.shape[1], int(balls.centres.amax()) + 1
-        if width < least:
-            raise ValueError(f"y has distances to {width} objects, but those to {least} at least are needed.")
-    elif points.shape[1:] != balls.centres.shape[1:]:
+def _check_shape(points, balls):
+    comparable = callable(balls.metric) or balls.metric == "precomputed"
+    if not comparable and points.shape[1:] != balls.centres.shape[1:]:
         raise ValueError(
             f"Responses of shape {tuple(points.shape[1:])} cannot be compared with those of shape "
             f"{tuple(balls.centres.shape[1:])} that fit has seen."
@@ -330,8 +309,11 @@ def _distances_in_blocks(points, rows, centres, metric, device):
 
 
 def _bins(D, radii):
-    """Return how many radii of each landmark are below the distance: the ball of rank k holds bins 0 to k."""
-    return torch.searchsorted(radii, D.T.contiguous()).T.to(torch.uint8)
+    """Return how many radii of each landmark are below the distance: the ball of rank k holds bins 0 to k.
+
+    What differs by rounding is not below, so that ties stay ties.
+    """
+    return torch.searchsorted(radii * (1 + TIE), D.T.contiguous()).T.to(torch.uint8)
 
 
 def _means(blocks, share, count):

@@ -9,7 +9,7 @@ from sklearn.callback import CallbackSupportMixin
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.iterate import drive
-from .._core.nets import Randomness, as_numpy, build_trunk, split_params, width_of
+from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
 from .._core.warn import warn
@@ -50,12 +50,14 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         eigenvalues. There may be more than X has columns, but no more than distinct features of responses.
     metric : str or callable, default="auto"
         Distance between responses: "euclidean" for numbers (n_samples,) and vectors (n_samples, q), "discrete" for
-        labels, "wasserstein" for samples or quantiles of distributions (n_samples, size), also of unequal sizes in a
-        list, "spd_log" (or "spd"), "spd_cholesky", "spd_affine" for positive definite matrices (n_samples, k, k) or
-        (n_samples, k * k), "frobenius" for other matrices, "sphere" for directions (n_samples, q) of length one, names
-        of :func:`scipy.spatial.distance.cdist` such as "manhattan", "precomputed" for distances (n_samples, r) to r
-        reference objects, or a function of two rows of y, which is called n_samples times `n_landmarks` times. "auto"
-        is "discrete" for strings and booleans, else "euclidean".
+        labels, "wasserstein" for samples or quantiles of distributions (n_samples, size) or samples of vectors
+        (n_samples, size, q), both also of unequal sizes in a list, "spd_log" (or "spd"), "spd_cholesky", "spd_affine"
+        for symmetric positive definite matrices (n_samples, k, k) or (n_samples, k * k), "frobenius" for other
+        matrices, "sphere" for directions (n_samples, q) of length one, names of
+        :func:`scipy.spatial.distance.cdist` such as "manhattan", "precomputed" for distances (n_samples, r) to r
+        reference objects, or a function of two rows of y, which may be arrays of unequal sizes in a list. It is called
+        about n_samples times `n_landmarks` times, and for all pairs of up to 400 rows. "auto" is "discrete" for strings
+        and booleans, else "euclidean".
     hidden_layer_sizes : sequence of ints, default=(64, 64)
         Widths of the default networks' layers. Beside them there is a linear map.
     module : class, callable, torch.nn.Module or None, default=None
@@ -64,7 +66,8 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         parameter of that name; an instance is copied. For pickling it has to be importable.
     net_params : dict or None, default=None
         More settings in skorch's names, for example ``{"module__dropout": 0.1, "optimizer": torch.optim.SGD,
-        "callbacks": [...]}``. AdamW, unless an optimizer is named.
+        "callbacks": [...]}``. AdamW, unless an optimizer is named. `on_train_end` of callbacks is called however the
+        training ends. EarlyStopping ends it; any other KeyboardInterrupt in a callback leaves `fit`, as Ctrl+C does.
     activation : {"gelu", "relu", "tanh"}, default="gelu"
         Of the default networks.
     dropout : float, default=0.1
@@ -73,7 +76,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         Number of networks, each of which leaves out other rows; their predictions are averaged. Raising it makes
         features better and takes longer.
     n_landmarks : int, default=64
-        Number of responses around which there are balls, spread evenly over all.
+        Number of responses around which there are balls, spread evenly over all by their distances.
     n_thresholds : int, default=16
         Number of radii of each, 255 at most.
     constraint : {"whiten", "frobenius"}, default="whiten"
@@ -127,7 +130,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         Rows of the training data around whose responses balls lie, m being `n_landmarks` or fewer; columns of y with
         `metric="precomputed"`.
     landmark_objects_ : array of shape (m, ...)
-        Their responses. Missing with `metric="precomputed"`.
+        Their responses; an array of arrays where these have unequal sizes. Missing with `metric="precomputed"`.
     thresholds_ : array of shape (m, t)
         Radii of the balls, ascending; infinity where a landmark has fewer than others.
     feature_means_ : array of shape (m * t,)
@@ -164,6 +167,12 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
     means :math:`E[\\phi(y) | x]`. So the regressions of the indicators on the outputs of all networks are averaged, and
     `transform` gives the principal components of the average. Indicators enter as those of their principal components
     that hold 95 % of their variance. There is no `partial_fit`: balls need all responses.
+
+    Landmarks are chosen by distances alone: an isometry of the responses, such as a rotation on the sphere or
+    :math:`y \\mapsto A y A^\\top` under "spd_affine", leaves the features as they are. The order of the rows decides
+    which of them fall into which batch and which are left out, so another order gives another training. Samples of
+    unequal sizes are compared by 100 quantiles; samples of one size by their order statistics, to which new samples of
+    any size are brought.
 
     A pass takes O(n (net + r d)) time for r components of the indicators and d outputs, balls take n times
     `n_landmarks` distances and as many bytes. Training is in float32, what follows in float64.
@@ -268,6 +277,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
+    @in_plain_modes
     def fit(self, X, y):
         """Train the networks and average them.
 
@@ -300,9 +310,9 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         known = {**stored_balls(features, y, ws), **self._standardization(X, ws)}
         known["_activation"] = self.activation if self.module is None else None
         n_components, n_outputs = self._width(features.targets.shape[1])
-        randomness = Randomness(ws.generator, ws.device)
+        randomness = Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
         with randomness.lent():
-            nets = self._networks(X.shape[1], n_outputs).to(ws.device)
+            nets = self._networks(X.shape[1], n_outputs, randomness.layers).to(ws.device)
         split, n_epochs = self._split(X.shape[0], n_outputs, ws)
         rows, plan = self._rows(X, known, ws), self._plan(split, features, n_outputs, n_epochs)
 
@@ -312,7 +322,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             found = average(outputs_of(twin, rows), features.targets, split, n_components, self.whiten)
             return known | _attributes(state, found, features.basis, ws)
 
-        steps = training(nets, rows.float(), features.targets, split, plan, randomness, ws.generator)
+        steps = training(nets, rows.float(), features.targets, split, plan, randomness)
         run = drive(self, steps, attributes=attributes, X=X, y=y)
         fitted = attributes(run.state)
         vars(self).pop("landmark_objects_", None)  # of a former fit
@@ -320,6 +330,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         self.n_iter_, self.loss_curve_ = run.n_iter, run.loss_curve
         return self
 
+    @in_plain_modes
     def transform(self, X):
         """Return the features of each row.
 
@@ -354,6 +365,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         """
         return float(self.explained_dependence(X, y).sum())
 
+    @in_plain_modes
     def explained_dependence(self, X, y):
         """Return what each component adds to the score.
 
@@ -408,31 +420,33 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             return n_components, n_components
         return self.n_components, min(_OUTPUTS_OF_SHARE, n_targets)
 
-    def _networks(self, n_features, n_outputs):
-        """Return fresh networks; draw under `Randomness.lent`."""
+    def _networks(self, n_features, n_outputs, generator):
+        """Return fresh networks; the user's own ones draw under `Randomness.lent`."""
         sizes = list(self.hidden_layer_sizes)
         if self.module is None:
             if sizes and min(sizes) < 1:
                 raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes} has an empty layer.")
-            return SideBySide(self.n_estimators, n_features, sizes, n_outputs, self.activation, self.dropout)
-        return self._own_networks(self.n_estimators, n_features, n_outputs)
+            shape = self.n_estimators, n_features, sizes, n_outputs
+            return SideBySide(*shape, self.activation, self.dropout, generator)
+        return self._own_networks(self.n_estimators, n_features, n_outputs, generator)
 
-    def _own_networks(self, count, n_features, n_outputs):
+    def _own_networks(self, count, n_features, n_outputs, generator):
         params = split_params(self.net_params)[0]
-        trunks = [build_trunk(self.module, params, n_features, ()) for _ in range(count)]
-        return OneByOne(trunks, width_of(trunks[0], n_features), n_outputs)
+        trunks = [build_trunk(self.module, params, n_features, (), generator) for _ in range(count)]
+        return OneByOne(trunks, width_of(trunks[0], n_features), n_outputs, generator)
 
     def _fitted_networks(self):
         """Return the fitted networks, whatever the parameters have become since."""
         count = len(self.weights_)
         n_outputs = self.rotation_.shape[0] // count
         parts = [{k: torch.from_numpy(v.copy()) for k, v in weights.items()} for weights in self.weights_]
-        with Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu")).lent():
-            if self._activation is None:
-                nets = self._own_networks(count, self.n_features_in_, n_outputs)
-            else:
-                sizes = [W.shape[1] for name, W in parts[0].items() if name.startswith("weights")][:-1]
-                nets = SideBySide(count, self.n_features_in_, sizes, n_outputs, self._activation, 0.0)
+        if self._activation is not None:
+            sizes = [W.shape[1] for name, W in parts[0].items() if name.startswith("weights")][:-1]
+            nets = SideBySide(count, self.n_features_in_, sizes, n_outputs, self._activation, 0.0, None)
+        else:
+            fixed = Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=True)
+            with fixed.lent():
+                nets = self._own_networks(count, self.n_features_in_, n_outputs, None)
         nets.load_parts(parts)
         return nets
 
@@ -466,6 +480,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             net_params=net_params,
+            verbose=self.verbose,
         )
 
 

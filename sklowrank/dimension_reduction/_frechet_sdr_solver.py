@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.iterate import Step
 from .._core.linalg import signs_of_largest
-from .._core.nets import train
+from .._core.nets import linear, train
 from ._ball_features import number_of
 
 _RIDGE = 1e-3  # of a batch's covariance, times its mean variance
@@ -32,6 +33,7 @@ class Plan(NamedTuple):
     learning_rate: float
     weight_decay: float
     net_params: dict[str, Any]
+    verbose: int
 
 
 class Split(NamedTuple):
@@ -63,16 +65,20 @@ class Average(NamedTuple):
 class SideBySide(nn.Module):
     """K multilayer perceptrons of one shape, computed at once: (K, b, n_features) to (K, b, n_outputs).
 
-    A linear map beside the layers leaves these what is not linear.
+    A linear map beside the layers leaves these what is not linear. Weights and dropout are drawn from `generator`, on
+    the CPU, so that a seed means the same on every device; without one the weights are to be loaded.
     """
 
-    def __init__(self, count: int, n_features: int, sizes, n_outputs: int, activation: str, dropout: float):
+    def __init__(self, count: int, n_features: int, sizes, n_outputs: int, activation: str, dropout: float, generator):
         super().__init__()
         place: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
-        self.activation, self.dropout = ACTIVATIONS[activation], dropout
+        self.activation, self.dropout, self.generator = ACTIVATIONS[activation], dropout, generator
 
         def drawn(n_in, *shape):
-            return nn.Parameter(torch.empty(count, *shape, **place).uniform_(-(n_in**-0.5), n_in**-0.5))
+            weights = torch.empty(count, *shape, **place)
+            if generator is not None:
+                weights.uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
+            return nn.Parameter(weights)
 
         self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
         for n_in, n_out in zip([n_features, *sizes], [*sizes, n_outputs]):
@@ -81,22 +87,18 @@ class SideBySide(nn.Module):
         self.straight = drawn(n_features, n_features, n_outputs)
 
     def forward(self, x):
-        last, linear = len(self.weights) - 1, torch.bmm(x, self.straight)
+        last, straight = len(self.weights) - 1, torch.bmm(x, self.straight)
         for i, (W, b) in enumerate(zip(self.weights, self.biases)):
             x = torch.baddbmm(b, x, W)
             if i < last:
                 x = self._dropped_out(self.activation(x))
-        return x + linear
+        return x + straight
 
     def _dropped_out(self, x):
-        """Apply dropout. Its numbers are drawn on the CPU, so that a seed means the same on every device.
-
-        They come from the generator that :class:`Randomness` lends, as those of any layer do.
-        """
         if not self.training or not self.dropout:
             return x
-        kept = torch.rand(x.shape, device="cpu", dtype=torch.float32) >= self.dropout
-        return x * (kept.to(x) / (1 - self.dropout))
+        draws = torch.rand(x.shape, generator=self.generator, device="cpu", dtype=torch.float32)
+        return x * ((draws >= self.dropout).to(x) / (1 - self.dropout))
 
     @property
     def count(self) -> int:
@@ -116,9 +118,9 @@ class SideBySide(nn.Module):
 class OneByOne(nn.Module):
     """K networks of the user's own, each with a linear layer behind it: same shapes as `SideBySide`."""
 
-    def __init__(self, trunks, width: int, n_outputs: int):
+    def __init__(self, trunks, width: int, n_outputs: int, generator):
         super().__init__()
-        heads = [nn.Linear(width, n_outputs, device="cpu", dtype=torch.float32) for _ in trunks]
+        heads = [linear(width, n_outputs, generator) for _ in trunks]
         self.nets = nn.ModuleList(nn.Sequential(*pair) for pair in zip(trunks, heads))
 
     def forward(self, x):
@@ -191,18 +193,11 @@ def _without(order, fold, generator):
     return others[torch.randperm(len(others), generator=generator, device="cpu", dtype=torch.int64)]
 
 
-def training(nets, X, T, split: Split, plan: Plan, randomness, generator) -> Iterator[Step]:
+def training(nets, X, T, split: Split, plan: Plan, randomness) -> Iterator[Step]:
     """Train all nets, an epoch at a time; each keeps the weights of the epoch best on its held-out rows."""
     n_train = split.trained.shape[1]
     best = Trained(nets.parts(), torch.full((len(split.trained),), -math.inf, dtype=torch.float64, device="cpu"))
     curve = [best.scores]
-
-    def settled(losses):
-        nonlocal best
-        best = _best(best, nets, _scores(nets, X, T, split))
-        curve.append(best.scores)
-        return False
-
     epochs = train(
         nets,
         objective=lambda U, T: objective(U, T, plan),
@@ -214,13 +209,15 @@ def training(nets, X, T, split: Split, plan: Plan, randomness, generator) -> Ite
         learning_rate=plan.learning_rate,
         weight_decay=plan.weight_decay,
         randomness=randomness,
-        generator=generator,
         device=X.device,
         net_params=plan.net_params,
-        settled=settled,
+        verbose=plan.verbose,
     )
-    for loss, _, _ in epochs:
-        yield Step(best, _gain(curve, plan.patience), loss)
+    with closing(epochs):
+        for loss, _, _ in epochs:
+            best = _best(best, nets, _scores(nets, X, T, split))
+            curve.append(best.scores)
+            yield Step(best, _gain(curve, plan.patience), loss)
 
 
 def _best(best, nets, scores):

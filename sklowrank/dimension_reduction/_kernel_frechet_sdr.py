@@ -19,6 +19,7 @@ from ._ball_features import (
     number_of,
     stored_balls,
 )
+from ._distance_order import law_of
 from ._kernel_frechet_sdr_solver import exact_ridge, kernel_in_blocks, leave_one_out, median_distance, nystrom_ridge
 from ._metric_spaces import NAMES
 
@@ -64,7 +65,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the choice of rows, of more than 1000.
+        Seeds the choice of rows, of more than 1000; the order in which they come does not matter.
 
     Attributes
     ----------
@@ -189,14 +190,15 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         mean, scale = (part.to(ws.dtype) for part in standardization(ws.load(X), "columns" if self.scale else False))
         rows = standardized(ws.load(X), mean.double(), scale.double(), torch.float64)
         T = features.targets
-        gamma, alpha = self._choice(rows, T, ws)
+        sequence = _sequence(rows, features.law)
+        gamma, alpha = self._choice(rows, T, sequence, ws)
         if len(rows) <= self.max_exact:
             basis, ridge = (
                 torch.arange(len(rows), device=ws.device, dtype=torch.int64),
                 exact_ridge(rows, T, self.kernel, gamma, alpha),
             )
         else:
-            basis = _some(len(rows), _BASIS_ROWS, ws)
+            basis = _some(sequence, _BASIS_ROWS, ws)
             ridge = nystrom_ridge(rows, rows[basis], T, self.kernel, gamma, alpha)
         e, Q = torch.linalg.eigh(ridge.moment)
         e, Q = e.flip(0).clamp(min=0), Q.flip(1)
@@ -294,11 +296,11 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         blocks = kernel_in_blocks(rows, centres, self._kernel, self.gamma_)
         return ws, torch.cat([K @ coef for K in blocks]) + exact.load(self.intercept_)
 
-    def _choice(self, rows, T, ws):
+    def _choice(self, rows, T, sequence, ws):
         """Return gamma and alpha: the user's own, or the best by leave-one-out."""
         if "cv" not in (self.gamma, self.alpha):
             return float(self.gamma), float(self.alpha)
-        some = _some(len(rows), _CHOICE_ROWS, ws)
+        some = _some(sequence, _CHOICE_ROWS, ws)
         rows, T = rows[some], T[some]
         unit = median_distance(rows[:_MEDIAN_ROWS], self.kernel)
         gammas = [gamma / unit for gamma in _GAMMAS] if self.gamma == "cv" else [float(self.gamma)]
@@ -313,9 +315,16 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         return number_of(eigenvalues, self.n_components)
 
 
-def _some(n, most, ws):
-    """Return the indices of random rows, in ascending order; all where there are few enough."""
-    if n <= most:
-        return torch.arange(n, device=ws.device, dtype=torch.int64)
-    order = torch.randperm(n, generator=ws.generator, device="cpu", dtype=torch.int64)
-    return order[:most].sort().values.to(ws.device)
+def _sequence(rows, law):
+    """Return the rows in an order that their distances make, not the order in which they come."""
+    if len(rows) <= min(_CHOICE_ROWS, _BASIS_ROWS):
+        return np.arange(len(rows))
+    return np.lexsort([law.rank(), law_of(rows, np.ones(len(rows)), "euclidean").rank()])
+
+
+def _some(sequence, most, ws):
+    """Return random rows of a sequence, in ascending order; all where there are few enough."""
+    if len(sequence) <= most:
+        return torch.arange(len(sequence), device=ws.device, dtype=torch.int64)
+    order = torch.randperm(len(sequence), generator=ws.generator, device="cpu", dtype=torch.int64)
+    return torch.from_numpy(np.sort(sequence[order[:most].numpy()])).to(ws.device)

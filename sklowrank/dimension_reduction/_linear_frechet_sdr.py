@@ -88,8 +88,8 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
     :math:`z z^\\top` with the indicator of ball f. Indicators enter as those of their principal components that hold
     95 % of their variance. Time: O(n p² + n² p) for "wire", O(n p² + n p r) for "fccov", O(n p² r) for "second", with r
     principal components. Sparse X with "fccov" is never made dense: r least squares problems are solved by LSQR.
-    Eigenvalues of the covariance below 1e-10 of the largest count as zero. A weight of two equals two rows exactly up
-    to 4000 rows; of more, balls are made from an even selection. Everything is in float64.
+    Eigenvalues of the covariance below 1e-10 of the largest count as zero. A weight of two equals two rows, and the
+    order of the rows does not matter. Everything is in float64.
 
     References
     ----------

@@ -1,18 +1,23 @@
 """Distances between responses: numbers, classes, distributions, matrices, directions, or anything with a function.
 
-Each space is two steps: :func:`points_of` checks responses and turns them into points, once; :func:`distances` compares
-points with points. Points are float64 tensors, or numpy arrays where there is nothing to compute with (labels, objects
-of the user's own function).
+Each space is three steps: :func:`form_of` decides once, in `fit`, what samples of any size are brought to;
+:func:`points_of` checks responses and turns them into points; :func:`distances` compares points with points. Points are
+float64 tensors, or numpy arrays where there is nothing to compute with (labels, objects of the user's own function).
 """
+
+from typing import Any
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 from sklearn.utils import check_array
 
+from .._core.validation import on_host
+
+TIE = 1e-11  # relative difference up to which two distances are equal but for rounding
 _N_QUANTILES = 100  # of samples of unequal sizes
 _N_DIRECTIONS = 50  # along which distributions of vectors are compared
-_UNIT = 1e-6  # how far a row may be from the sphere
+_UNIT = 1e-6  # how far a row may be from the sphere, a matrix from its transpose
 NAMES = (
     *("euclidean", "discrete", "wasserstein", "spd", "spd_log", "spd_cholesky", "spd_affine", "sphere", "frobenius"),
     *("manhattan", "cityblock", "chebyshev", "canberra", "braycurtis", "cosine", "correlation", "sqeuclidean"),
@@ -37,8 +42,30 @@ def resolve_metric(metric, y):
     return "discrete" if labels else "euclidean"
 
 
-def points_of(y, metric):
+def form_of(y, metric, weight=None) -> dict[str, Any]:
+    """Return the form of responses y that :func:`points_of` needs to bring others to, as arrays and numbers.
+
+    For distributions it is that of the rows of positive weight, for given distances their number; else it is empty.
+    """
+    if metric == "precomputed":
+        return {"n_objects": _given_distances(y).shape[1]}
+    if metric != "wasserstein":
+        return {}
+    samples = _samples(y)
+    weight = np.ones(len(samples)) if weight is None else np.asarray(weight)
+    kept = np.flatnonzero(weight > 0)
+    sizes = {len(samples[row]) for row in kept}
+    q = samples[kept[0]].shape[1]
+    return {
+        "size": sizes.pop() if len(sizes) == 1 else _N_QUANTILES,
+        "directions": _directions([samples[row] for row in kept], weight[kept]) if q > 1 else np.ones((1, 1)),
+    }
+
+
+def points_of(y, metric, form: dict[str, Any] | None = None):
     """Check responses y, whose first axis is rows, and return them as points of the space.
+
+    `form` is that of the responses they are compared with; by default their own.
 
     Raises
     ------
@@ -46,13 +73,19 @@ def points_of(y, metric):
         If a response is not in the space; the message names its row.
     """
     if callable(metric):
-        return np.asarray(y)
+        return as_objects(y)
     if metric == "discrete":
         return _labels(y)
     if metric == "wasserstein":
-        return _tensor(_quantiles(y))
+        return _tensor(_quantiles(_samples(y), form or form_of(y, metric)))
     if metric == "precomputed":
-        return _tensor(_given_distances(y))
+        D = _given_distances(y)
+        if form and D.shape[1] != form["n_objects"]:
+            raise ValueError(
+                f"y has distances to {D.shape[1]} objects, but fit has seen those to {form['n_objects']}. Pass the "
+                "distances of each row to the same objects, in the same order."
+            )
+        return _tensor(D)
     if metric in ("spd_log", "spd_cholesky", "spd_affine"):
         S = _positive_definite(y, metric)
         return S if metric == "spd_affine" else _LOGARITHMS[metric](S)
@@ -65,13 +98,15 @@ def points_of(y, metric):
                 f"metric='sphere' needs rows of length 1, but row {row} of y has length "
                 f"{float(torch.linalg.vector_norm(rows[row])):.6g}. Divide each row by its length."
             )
+    if metric in ("cosine", "correlation"):
+        return _unit_rows(rows, metric)
     return rows
 
 
 def distances(points, centres, metric):
     """Return the distances (n, m) of points from centres, a float64 tensor.
 
-    With precomputed distances `centres` are the columns.
+    With precomputed distances `centres` are the columns. A distance does not depend on the other rows.
     """
     if callable(metric):
         return torch.tensor([[float(metric(a, b)) for b in centres] for a in points], dtype=torch.float64, device="cpu")
@@ -81,13 +116,45 @@ def distances(points, centres, metric):
         return points[:, centres]
     if metric == "spd_affine":
         return _affine(points, centres)
-    if metric == "sphere":
-        return torch.arccos((points @ centres.T).clamp(-1, 1))
+    if metric == "sphere":  # by chords, which are accurate where points are near
+        return 2 * torch.arcsin((_euclidean(points, centres) / 2).clamp(max=1))
     if metric in ("euclidean", "wasserstein", "spd_log", "spd_cholesky", "frobenius"):
-        # Products would lose the ties between equal distances.
-        return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
+        return _euclidean(points, centres)
     name = "cityblock" if metric == "manhattan" else metric
     return torch.from_numpy(cdist(points.cpu().numpy(), centres.cpu().numpy(), name)).to(points.device)
+
+
+def distances_from_mean(points: torch.Tensor, weight: np.ndarray, metric: str) -> torch.Tensor:
+    """Return the distances (n,) of points from a weighted mean that moves with the isometries of the space.
+
+    On the sphere they are straight through space. Matrices have the geometric mean of the arithmetic and the harmonic
+    mean, which inversion keeps.
+    """
+    share = torch.from_numpy(weight / weight.sum()).to(points.device)
+    mean = torch.tensordot(share, points, dims=1)
+    if metric == "spd_affine":
+        L = torch.linalg.cholesky(mean)
+        precision = L.T @ torch.tensordot(share, torch.linalg.inv(points), dims=1) @ L
+        e, V = torch.linalg.eigh((precision + precision.T) / 2)
+        mean = L @ (V * e.rsqrt()) @ V.T @ L.T
+        mean = (mean + mean.T) / 2
+    return distances(points, mean[None], "euclidean" if metric == "sphere" else metric)[:, 0]
+
+
+def as_objects(y) -> np.ndarray:
+    """Return responses as an array whose first axis is rows; arrays of unequal shapes as an array of objects."""
+    try:
+        return np.asarray(y)
+    except ValueError:
+        objects = np.empty(len(y), dtype=object)
+        for row, value in enumerate(y):
+            objects[row] = np.asarray(on_host(value)) if np.ndim(value) else value
+        return objects
+
+
+def _euclidean(points, centres):
+    """Products would lose the ties between equal distances."""
+    return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 # Into the space
@@ -125,31 +192,103 @@ def _given_distances(y):
     return D
 
 
-def _quantiles(y):
-    """Return distributions as vectors (n, q) whose Euclidean distance is the Wasserstein distance of order two.
+def _unit_rows(rows, metric):
+    """Return rows of length one, for "correlation" centred before: the distance does not see the rest."""
+    if metric == "correlation":
+        rows = rows - rows.mean(1, keepdim=True)
+    length = torch.linalg.vector_norm(rows, dim=1)
+    if not bool((length > 0).all()):
+        what = "zero" if metric == "cosine" else "constant"
+        raise ValueError(f"metric={metric!r} is not defined for row {int(length.argmin())} of y, which is {what}.")
+    return rows / length[:, None]
 
-    Samples of unequal sizes are brought to one by interpolation; samples of vectors are projected on fixed directions
-    (sliced Wasserstein).
-    """
+
+# Distributions
+
+
+def _samples(y):
+    """Return samples of distributions: an array (n, size, q), or a list of arrays (size, q) where sizes differ."""
     try:
-        y = np.asarray(y, dtype=np.float64)
-    except ValueError:  # ragged
-        levels = (np.arange(_N_QUANTILES) + 0.5) / _N_QUANTILES
-        samples = [np.asarray(sample, dtype=np.float64).ravel() for sample in y]
-        for row, sample in enumerate(samples):
-            if not len(sample) or not np.isfinite(sample).all():
-                raise ValueError(f"Row {row} of y is empty, or has NaN or infinite samples.") from None
-        y = np.array([np.quantile(sample, levels) for sample in samples])
-    y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")
-    if y.ndim not in (2, 3):
+        regular = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError):
+        samples = [_sample(sample, row) for row, sample in enumerate(y)]
+    else:
+        regular = check_array(regular, ensure_2d=False, allow_nd=True, input_name="y")
+        if regular.ndim not in (2, 3):
+            raise ValueError(
+                "metric='wasserstein' needs y of shape (n_samples, sample size) or (n_samples, sample size, q), or a "
+                f"list of samples, got {regular.shape}."
+            )
+        return regular.reshape(*regular.shape[:2], -1)
+    other = [row for row, sample in enumerate(samples) if sample.shape[1] != samples[0].shape[1]]
+    if other:
         raise ValueError(
-            f"metric='wasserstein' needs y of shape (n_samples, sample size) or (n_samples, sample size, q), "
-            f"got {y.shape}."
+            f"Row {other[0]} of y has samples of {samples[other[0]].shape[1]} numbers each, row 0 of "
+            f"{samples[0].shape[1]}. metric='wasserstein' compares distributions in one space."
         )
-    if y.ndim == 3:
-        directions = np.random.default_rng(0).normal(size=(y.shape[2], _N_DIRECTIONS))
-        y = y @ (directions / np.linalg.norm(directions, axis=0)) / _N_DIRECTIONS**0.5
-    return (np.sort(y, axis=1) / y.shape[1] ** 0.5).reshape(len(y), -1)
+    return np.stack(samples) if len({len(sample) for sample in samples}) == 1 else samples
+
+
+def _sample(sample, row):
+    try:
+        sample = np.asarray(on_host(sample), dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Row {row} of y is no sample of numbers or of vectors of one size: {error}") from error
+    if sample.ndim not in (1, 2) or not sample.size or not np.isfinite(sample).all():
+        raise ValueError(f"Row {row} of y is empty, or has NaN or infinite samples, or is no array of vectors.")
+    return sample.reshape(len(sample), -1)
+
+
+def _directions(samples, weight):
+    """Return directions (q, 50) along which samples of vectors are projected.
+
+    They are fixed in the frame of the principal axes of all samples together, each pointing to the longer tail: where
+    all samples are turned, so are the directions.
+    """
+    share, q = weight / weight.sum(), samples[0].shape[1]
+    mean = sum(w * sample.mean(0) for w, sample in zip(share, samples))
+    moments = sum(w * (sample - mean).T @ (sample - mean) / len(sample) for w, sample in zip(share, samples))
+    axes = np.linalg.eigh(moments)[1][:, ::-1]
+    tails = sum(w * (((sample - mean) @ axes) ** 3).mean(0) for w, sample in zip(share, samples))
+    directions = np.random.default_rng(0).normal(size=(q, _N_DIRECTIONS))
+    return (axes * np.where(tails < 0, -1.0, 1.0)) @ (directions / np.linalg.norm(directions, axis=0))
+
+
+def _quantiles(samples, form):
+    """Return distributions as vectors (n, r) whose Euclidean distance is the Wasserstein distance of order two.
+
+    Samples of other sizes than that of the form are brought to it by interpolation between order statistics; samples of
+    vectors are projected on the form's directions (sliced Wasserstein).
+    """
+    directions, size = form["directions"], form["size"]
+    q = samples[0].shape[1]
+    if q != len(directions):
+        raise ValueError(
+            f"Samples of {q} numbers each cannot be compared with those of {len(directions)} that fit has seen."
+        )
+    if isinstance(samples, np.ndarray):
+        points = _resized(np.sort(_projected(samples, directions), axis=1), size)
+    else:
+        points = np.stack([_resized(np.sort(_projected(s[None], directions), axis=1), size)[0] for s in samples])
+    return (points / (size * directions.shape[1]) ** 0.5).reshape(len(points), -1)
+
+
+def _projected(samples, directions):
+    return samples if len(directions) == 1 else samples @ directions
+
+
+def _resized(ordered, size):
+    """Return quantiles at the levels (k + 1/2) / size of ordered samples (n, m, r), which lie at (j + 1/2) / m."""
+    m = ordered.shape[1]
+    if m == size:
+        return ordered
+    at = ((np.arange(size) + 0.5) / size * m - 0.5).clip(0, m - 1)
+    low = np.minimum(at.astype(np.int64), max(m - 2, 0))
+    share = (at - low)[:, None]
+    return (1 - share) * ordered[:, low] + share * ordered[:, np.minimum(low + 1, m - 1)]
+
+
+# Matrices
 
 
 def _positive_definite(y, metric):
@@ -159,6 +298,13 @@ def _positive_definite(y, metric):
     if y.ndim not in (2, 3) or y[0].size != k * k:
         raise ValueError(f"metric={metric!r} needs y of shape (n_samples, k, k) or (n_samples, k * k), got {y.shape}.")
     S = _tensor(y.reshape(-1, k, k))
+    off, largest = (S - S.mT).abs().amax((1, 2)), S.abs().amax((1, 2))
+    if bool((off > _UNIT * largest).any()):
+        row = int((off - _UNIT * largest).argmax())
+        raise ValueError(
+            f"metric={metric!r} needs symmetric matrices, but row {row} of y differs from its transpose by "
+            f"{float(off[row]):.3g}. Pass (S + S.T) / 2 if that is meant, or use metric='frobenius'."
+        )
     S = (S + S.mT) / 2
     lowest = torch.linalg.eigvalsh(S)[:, 0]
     if float(lowest.amin()) <= 0:

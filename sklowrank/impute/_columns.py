@@ -165,6 +165,15 @@ def lay_out(X, ws, *, centred, scaled, clip, keep_empty):
     return Layout(mean, scale, std, low, high, modelled, kept, holes, count), unit
 
 
+def layout_with_more(layout, columns, *, widened):
+    """Return the layout after further rows, of which `columns` says what was observed; wider bounds where asked for."""
+    layout = layout._replace(count=layout.count + columns.count.to(layout.count))
+    if not widened:
+        return layout
+    low, high = columns.low.to(layout.low), columns.high.to(layout.high)
+    return layout._replace(low=torch.minimum(layout.low, low), high=torch.maximum(layout.high, high))
+
+
 def check_clip(clip, n_features=None):
     """Return `clip` as it is, or its bounds as floats or arrays of shape (n_features,), which they may be if given."""
     if clip is None or isinstance(clip, str):

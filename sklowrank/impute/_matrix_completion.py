@@ -30,6 +30,7 @@ from ._columns import (
     hide,
     in_units,
     lay_out,
+    layout_with_more,
     load_table,
     means_in,
     observe,
@@ -449,9 +450,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         std : array of shape (n_samples, n_features_kept)
             In the units of the columns; 0 at observed cells, and in columns whose observed values are all equal, which
             say nothing of their spread. In columns with few values it is wider by as much as Student's t is wider than
-            the normal law at 90 %. Without the columns of `add_indicator`.
-            say nothing of their spread. Without the columns of `add_indicator`. A data frame where `set_output` asks
-            for one.
+            the normal law at 90 %. Without the columns of `add_indicator`. A data frame where `set_output` asks for
+            one.
         """
         table, layout, model, ws = self._open(X, "transform_std")
         wider = widening(layout)
@@ -608,19 +608,15 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """Update the columns with further rows, and append these."""
         ws = open_workspace(X, device=self.device)
         table, ws = load_table(X, ws, self.missing_values), ws.exact()
-        layout = self._load_layout(ws)
+        layout, model = self._load_layout(ws), load_model(self._model, ws)
         cells = observed_cells(table, layout, ws)
-        if self.clip == "observed":
-            found = observe(table, ws)
-            low, high = torch.minimum(layout.low, found.low), torch.maximum(layout.high, found.high)
-            layout = layout._replace(low=low, high=high)
-        model, counts = load_model(self._model, ws), ws.load(self._counts)
         if cells.column_counts.sum() > 0:
-            model, _ = absorb(cells, model, counts, batch_size=self.batch_size)
+            model, _ = absorb(cells, model, layout.count[layout.modelled], batch_size=self.batch_size)
+        layout = layout_with_more(layout, observe(table, ws), widened=self.clip == "observed")
         new = self._attributes(model, table, cells, layout, self._unit, self.components_.shape[0], ws)
         for name in ("row_embedding_", "row_intercept_"):
             new[name] = stacked(getattr(self, name), new[name])
-        new.update(indicator_=self.indicator_, _counts=ws.store(counts + cells.column_counts))
+        new.update(indicator_=self.indicator_)
         vars(self).update(new, n_samples_seen_=self.n_samples_seen_ + X.shape[0], n_iter_=self.n_iter_ + ROUNDS)
 
     def _reading(self):
@@ -647,7 +643,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             "mean_": ws.answer(layout.mean),
             "scale_": ws.answer(layout.scale / unit),
             "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
-            "_counts": ws.store(cells.column_counts),
             "indicator_": self._indicator(layout.holes.cpu().numpy()) if self.add_indicator else None,
         }
 

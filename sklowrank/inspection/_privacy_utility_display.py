@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit, cross_val_score, validation_curve
 
 from .._core.compat import check_matplotlib_support
-from ..privacy import PrivacyLeakWarning
+from ..privacy import PrivacyLeakWarning, PrivacyWarning
 
 _PRIVATE, _PLAIN = "#0f766e", "#c08a3e"
 
@@ -107,7 +107,8 @@ class PrivacyUtilityDisplay:
         epsilons = np.sort(np.asarray(epsilons, dtype=float))
         options = {"cv": cv, "scoring": scoring, "error_score": "raise"}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PrivacyLeakWarning)  # these rows are not private
+            for category in (PrivacyLeakWarning, PrivacyWarning):
+                warnings.simplefilter("ignore", category)  # these rows are not private
             name = {"param_name": "epsilon", "param_range": epsilons}
             scores = validation_curve(clone(estimator), X, y, **name, **options)[1]
             plain = None if reference is None else cross_val_score(clone(reference), X, y, **options)

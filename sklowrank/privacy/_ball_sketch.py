@@ -8,7 +8,9 @@ import torch
 from scipy.sparse import issparse
 
 from ._lattice import ball_sums, sizes
+from ._private_rows import without_cells
 from ._release import (
+    EXTREME,
     Noise,
     Norms,
     Terms,
@@ -16,6 +18,7 @@ from ._release import (
     check_same_promise,
     choose,
     count_amplitude,
+    public_numbers,
     read_bounds,
     release,
     remember,
@@ -44,9 +47,15 @@ def make_ball(rows, terms: Terms, *, bounds, center, clip_norm, count_weight: fl
     low, high = (np.zeros(d), np.ones(d)) if bounds is None else bounds
     centre = np.zeros(d) if bounds is None else (low + high) / 2
     if center is not None:
-        centre = np.array(np.broadcast_to(np.asarray(center, dtype=np.float64), (d,)))
+        centre = public_numbers("center", center, d)
     if clip_norm is None:
         clip_norm = 1.0 if bounds is None else _RADIUS_IN_BOX * math.sqrt(d)
+    unit = (high - low) * clip_norm
+    if not ((unit >= 1 / EXTREME) & (unit <= EXTREME)).all():
+        raise ValueError(
+            f"clip_norm={clip_norm:g} makes the ball less than {1 / EXTREME:g} or more than {EXTREME:g} wide in some "
+            "column. Pass a radius that most rows have, in units of X, or of the bounds where they are given."
+        )
     norms = Norms(1.0, math.sqrt(d), n_groups * (d + 1))
 
     def calibrated(mechanism):
@@ -58,13 +67,13 @@ def make_ball(rows, terms: Terms, *, bounds, center, clip_norm, count_weight: fl
         return noise.deviation() * math.hypot(1, 1 / count)  # of a sum, and of the number it is divided by
 
     noise, count = calibrated(choose(terms.allowed, predicted))
-    return Ball(centre, (high - low) * clip_norm, noise, count, bounds)
+    return Ball(centre, unit, noise, count, bounds)
 
 
-def release_ball(terms, ball: Ball, rows, groups, n_groups, batch_size, label, charge):
+def release_ball(terms, ball: Ball, rows, groups, n_groups, batch_size, label):
     """Return the released sums (n_groups, d), and the released numbers of rows (n_groups,)."""
-    sums = ball_sums(rows, ball.centre, ball.unit, groups, n_groups, batch_size, ball.bounds)
-    return release(terms, ball.noise, sums, label, charge, ball.count, sizes(groups, n_groups))
+    sums = without_cells(ball_sums, rows, ball.centre, ball.unit, groups, n_groups, batch_size, ball.bounds)
+    return release(terms, ball.noise, sums, label, ball.count, sizes(groups, n_groups))
 
 
 def ball_answers(Y, centre, unit, means) -> torch.Tensor:

@@ -79,7 +79,7 @@ def along_directions(box: Box, n_directions, n_frequencies: int, generator) -> S
 def coordinates(X: torch.Tensor, box: Box, series: Series) -> torch.Tensor:
     """Return rows as coordinates in [0, 1], (n, J), each a function of its row alone, bit for bit."""
     middle, half = (torch.from_numpy(part).to(X.device) for part in box)
-    inside = (X - middle).clamp(-half, half)
+    inside = (X - middle).clamp(-half, half).nan_to_num_()
     if not series.directions.size:
         return (inside / half + 1) / 2
     radius = box.radius()
@@ -151,7 +151,7 @@ def moment_sums(rows, box: Box, batch_size) -> np.ndarray:
 def _moment_sums(box, X):
     """What :func:`moment_sums` returns, of a block."""
     middle, half = (torch.from_numpy(part).to(X.device) for part in box)
-    inside = (X.double() - middle).clamp(-half, half)
+    inside = (X.double() - middle).clamp(-half, half).nan_to_num_()
     whole = (inside / (box.radius() * STEP)).mul_(SHRINK).trunc_().to(torch.int64)
     squares = (whole.square().sum(1) >> 20) - (1 << 19)
     return (torch.cat([whole.sum(0), squares.sum(0, keepdim=True)]),)

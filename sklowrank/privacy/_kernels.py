@@ -8,9 +8,9 @@ from ._lattice import TURN, Waves
 
 KERNELS = ("gaussian", "exponential", "laplacian", "cauchy", "inverse", "inverse_l1")
 _PER_BANDWIDTH = 1 << 10  # steps of a coordinate in a bandwidth
-_LIMIT = 512 * _PER_BANDWIDTH  # of a coordinate in steps
 _FINEST = TURN // _PER_BANDWIDTH  # steps of frequency in one turn per bandwidth
 _FASTEST = 128  # turns per bandwidth
+_UNTOLD = 10**18  # waves, a number that no grid may have
 
 
 def random_waves(kernel: str, n_waves: int, origin, bandwidth, generator: np.random.Generator) -> Waves:
@@ -21,7 +21,7 @@ def random_waves(kernel: str, n_waves: int, origin, bandwidth, generator: np.ran
     radians = _frequencies(kernel, n_waves, len(bandwidth), generator)
     turns = np.clip(radians / (2 * np.pi), -_FASTEST, _FASTEST)
     steps = np.rint(turns * _FINEST).T
-    return Waves(origin, bandwidth / _PER_BANDWIDTH, _LIMIT, steps, np.full(n_waves, n_waves**-0.5))
+    return Waves(origin, bandwidth / _PER_BANDWIDTH, steps, np.full(n_waves, n_waves**-0.5))
 
 
 def _frequencies(kernel, n_waves, d, generator):
@@ -46,9 +46,13 @@ def orthogonal(d: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def grid_size(bandwidth, length, tolerance: float, margin: float = 0.0) -> int:
-    """Return an upper bound of the number of waves of a grid, before small ones are dropped."""
-    highest = [_highest(h, side, tolerance, margin) for h, side in zip(bandwidth, length)]
-    return (math.prod(2 * k + 1 for k in highest) + 1) // 2
+    """Return an upper bound of the number of waves of a grid, before small ones are dropped; at most `_UNTOLD`."""
+    size = 1
+    for h, side in zip(bandwidth.tolist(), length.tolist()):
+        if not math.isfinite(_period(h, side, tolerance, margin)) or size > _UNTOLD:
+            return _UNTOLD
+        size *= 2 * _highest(h, side, tolerance, margin) + 1
+    return min(size + 1, _UNTOLD) // 2
 
 
 def grid_waves(origin, length, bandwidth, tolerance: float, margin: float = 0.0) -> tuple[Waves, np.ndarray]:
@@ -75,7 +79,7 @@ def grid_waves(origin, length, bandwidth, tolerance: float, margin: float = 0.0)
     dropped = np.cumsum(weight[order]) < tolerance
     kept = np.sort(order[~dropped])
     period = np.array(period)
-    waves = Waves(origin, period / TURN, TURN, K[kept].T.astype(np.float64), np.sqrt(weight[kept]))
+    waves = Waves(origin, period / TURN, K[kept].T.astype(np.float64), np.sqrt(weight[kept]))
     return waves, weight[kept]
 
 

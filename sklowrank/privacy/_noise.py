@@ -1,8 +1,10 @@
 """Integer noise: discrete Laplace and discrete Gaussian, by OpenDP or by samplers of our own.
 
-The samplers draw whole numbers from probabilities that are known to many more digits than a float has, so no digit of a
-released sum says more than it should. Uniform words come from the operating system, or from a seed where noise has to
-be reproducible.
+Our samplers are exact. A uniform number is compared with a probability by its first digits; where these do not decide,
+more digits of both are computed, in rational arithmetic. So the argument for differential privacy needs no term for
+what a sampler may do wrong: such a term, a total variation distance t, would add (1 + exp(epsilon)) t to delta. (What
+has a probability below 10^-400 is left out.) Uniform words come from the operating system, or from a seed where noise
+has to be reproducible.
 """
 
 import importlib.util
@@ -10,16 +12,18 @@ import math
 import os
 from collections.abc import Callable
 from decimal import Decimal, localcontext
-from functools import lru_cache
+from fractions import Fraction
+from functools import lru_cache, partial
 
 import numpy as np
 
-_DIGITS = 60  # of the decimals from which thresholds are made
+_DECIMALS, _MORE_DECIMALS = 60, 40  # of a probability at first, and for each further word of the uniform number
 _WORD = 1 << 64
-_NEGLIGIBLE = 89  # exp(-89) is below 2^-128
-_MOST_BITS = 62  # of a draw
-_LARGEST_SCALE = 2.0**54
-FLOAT_ERROR = 2.0**-48  # of one acceptance of the Gaussian sampler, which compares floats
+_BELOW_A_WORD = 45  # exp(-45) is below 2^-64
+_MOST_REST = 31  # of the part of a draw above its binary digits; more has a probability of exp(-45 * 32)
+_FARTHEST = 10_000  # exp(-10000) counts as zero
+_MARGIN = 2.0**-44  # of an acceptance in float64, whose rounding stays below 2^-47
+LARGEST_SCALE = 2.0**50  # so that draws and their sums with whole numbers below 2^62 stay in 63 bits
 
 Words = Callable[[int], np.ndarray]  # so many uniform numbers of 64 bits
 
@@ -81,44 +85,95 @@ def discrete_gaussian(scale: float, count: int, words: Words) -> np.ndarray:
     found, missing = [], count
     while missing > 0:
         proposed = discrete_laplace(float(t), missing + missing // 2 + 32, words)
-        distance = (np.abs(proposed).astype(np.float64) - scale**2 / t) / scale
-        uniform = (words(len(proposed)) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-        accepted = proposed[uniform < np.exp(-(distance**2) / 2)]
-        found.append(accepted[:missing])
+        distance = ((np.abs(proposed).astype(np.float64) - scale**2 / t) / scale).clip(-20, 20)
+        chance, word = np.exp(-(distance**2) / 2), words(len(proposed))
+        uniform = (word >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        accepted = uniform < chance - _MARGIN
+        for j in np.flatnonzero(np.abs(uniform - chance) <= _MARGIN):
+            accepted[j] = _is_below(partial(_acceptance, int(proposed[j]), scale, t), int(word[j]), words)
+        found.append(proposed[accepted][:missing])
         missing -= len(found[-1])
     return np.concatenate(found)
 
 
 def _geometric(scale, count, words):
-    """Draw from P(G >= j) = exp(-j / scale), whose binary digits are independent."""
+    """Draw from P(G >= j) = exp(-j / scale), whose binary digits are independent.
+
+    What is above the digits is geometric, too, and nearly always 0.
+    """
+    thresholds = _thresholds(scale)
     total = np.zeros(count, dtype=np.int64)
-    for i, (high, low) in enumerate(_thresholds(scale)):
+    for i, threshold in enumerate(thresholds):
         word = words(count)
-        bit = word < high
-        tied = np.flatnonzero(word == high)
-        if len(tied):
-            bit[tied] = words(len(tied)) < low
+        bit = word < threshold
+        for j in np.flatnonzero(word == threshold):
+            bit[j] = _is_below(partial(_digit, scale, i), int(word[j]), words)
         total += bit.astype(np.int64) << i
+    for j in np.flatnonzero(words(count) == 0):
+        total[j] += _rest(scale, len(thresholds), words) << len(thresholds)
     return total
 
 
+def _rest(scale, n_digits, words):
+    """Draw what is above the digits, where the first word of the first trial is 0."""
+    trial, word, found = partial(_exponential, Fraction(2**n_digits) / Fraction(scale)), 0, 0
+    while found < _MOST_REST and _is_below(trial, word, words):
+        word, found = int(words(1)[0]), found + 1
+    return found
+
+
 @lru_cache(maxsize=64)
-def _thresholds(scale: float) -> tuple[tuple[np.uint64, np.uint64], ...]:
-    """Return the probability of each binary digit, times 2^128, in two words."""
-    if not 0 < scale <= _LARGEST_SCALE:
+def _thresholds(scale: float) -> tuple[np.uint64, ...]:
+    """Return the first 64 binary digits of the probability of each binary digit of a geometric draw."""
+    if not 0 < scale <= LARGEST_SCALE:
         raise ValueError(f"The noise would have the scale {scale:.3g} in steps of 2^-20. Raise epsilon.")
-    with localcontext() as context:
-        context.prec = _DIGITS
-        t = 1 / Decimal(scale)
-        found = []
-        for i in range(_MOST_BITS):
-            exponent = t * 2**i
-            if exponent > _NEGLIGIBLE:
-                break
-            odds = (-exponent).exp()
-            whole = int(odds / (1 + odds) * 2**128)
-            found.append((np.uint64(whole // _WORD), np.uint64(whole % _WORD)))
+    found = []
+    while 2.0 ** len(found) <= _BELOW_A_WORD * scale:
+        decimals, low, high = _DECIMALS, 0, 1
+        while low != high:
+            low, high = (int(bound * _WORD) for bound in _digit(scale, len(found), decimals))
+            decimals += _MORE_DECIMALS
+        found.append(np.uint64(low))
     return tuple(found)
+
+
+# Exact comparisons. A probability is a function of a number of decimals that returns rational bounds
+
+
+def _is_below(probability, word: int, words: Words) -> bool:
+    """Return whether a uniform number, of which the first 64 binary digits are `word`, is below a probability."""
+    n_digits, decimals = 64, _DECIMALS
+    while True:
+        low, high = probability(decimals)
+        if word + 1 <= low * 2**n_digits:
+            return True
+        if word >= high * 2**n_digits:
+            return False
+        word, n_digits, decimals = word << 64 | int(words(1)[0]), n_digits + 64, decimals + _MORE_DECIMALS
+
+
+def _exponential(x: Fraction, decimals: int) -> tuple[Fraction, Fraction]:
+    """Return bounds of exp(-x), x >= 0: decimals are rounded correctly, and an error of x counts x-fold."""
+    if x > _FARTHEST:
+        return Fraction(0), Fraction(0)
+    with localcontext() as context:
+        context.prec = decimals
+        middle = Fraction((-(Decimal(x.numerator) / Decimal(x.denominator))).exp())
+    wrong = middle * Fraction(10) ** (8 - decimals)
+    return middle - wrong, middle + wrong
+
+
+def _digit(scale: float, i: int, decimals: int) -> tuple[Fraction, Fraction]:
+    """Return bounds of the probability of binary digit i of a geometric draw."""
+    low, high = _exponential(Fraction(2**i) / Fraction(scale), decimals)
+    return low / (1 + low), high / (1 + high)
+
+
+def _acceptance(proposed: int, scale: float, t: int, decimals: int) -> tuple[Fraction, Fraction]:
+    """Return bounds of the probability with which a proposal of the Gaussian sampler is accepted, at most 1."""
+    variance = Fraction(scale) ** 2
+    low, high = _exponential((abs(proposed) - variance / t) ** 2 / (2 * variance), decimals)
+    return low, min(high, Fraction(1))
 
 
 def _by_opendp(sums, mechanism, scale):

@@ -8,8 +8,8 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
-from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
+from ._accountant import keep_family
 from ._distances import (
     Box,
     Series,
@@ -23,6 +23,7 @@ from ._distances import (
     series_sums,
 )
 from ._lattice import SHRINK
+from ._private_rows import check_private_rows, check_queries, without_cells
 from ._release import (
     CONSTRAINTS,
     Noise,
@@ -56,7 +57,8 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     epsilon : float, default=1.0
         The budget of one fit. Lowering it makes the promise stronger and the noise larger.
     delta : float, default=1e-6
-        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
+        Laplace noise.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows and queries are moved
         into them. None reads them from X, which is outside the promise.
@@ -72,14 +74,16 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
         twice the noise.
     accountant : PrivacyAccountant or None, default=None
-        The purse that pays.
+        The budget that pays, as in :class:`PrivateKernelDensity`.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
         Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
         Seeds the directions of "l2", which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
-        against whoever knows the seed: for tests only.
+        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
+        subtracts it. A small seed need not be known: all 2^31 seeds can be tried, until public directions fit, or the
+        sketch less its noise is plausible. For tests only; it warns with `PrivacyLeakWarning`, and `noise_secure_` is
+        False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -315,6 +319,9 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     def _n_features_out(self):
         return 1
 
+    def __sklearn_clone__(self):
+        return keep_family(self, super().__sklearn_clone__())
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -324,7 +331,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _release(self, X, first):
         terms = open_terms(self, first)
-        X = check_fit_rows(self, X, reset=first)
+        X = check_private_rows(self, X, reset=first)
         ws = open_workspace(X, device=self.device)
         rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.metric}"
         if first:
@@ -336,11 +343,11 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             check_same_promise(self, terms)
             bounds, box, series, count, noise = self._former()
         if series is None:
-            sums = moment_sums(rows, box, self.batch_size)
+            sums = without_cells(moment_sums, rows, box, self.batch_size)
         else:
             amplitudes = series_amplitudes(series, noise.mechanism)[0]
-            sums = series_sums(rows, box, series, amplitudes, self.n_bins, self.batch_size).ravel()
-        sums, n_samples = release(terms, noise, sums[None], label, first, count, np.array([len(rows)]))
+            sums = without_cells(series_sums, rows, box, series, amplitudes, self.n_bins, self.batch_size).ravel()
+        sums, n_samples = release(terms, noise, sums[None], label, count, np.array([len(rows)]))
         n_samples = float(len(rows)) if n_samples is None else max(1.0, float(n_samples[0]))
         gain = 1.25**0.5 * box.radius() ** 2 if series is None else series.unit * _gain(series, noise.mechanism, count)
         kept = [list(box), None if series is None else list(series), count, noise.scale]
@@ -380,7 +387,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     def _sums(self, Y, method):
         """Return the workspace of queries, their sums of distances, and the noise in these, in float64."""
-        Y = check_new_data(self, Y, like="sketch_", method=method)
+        Y = check_queries(self, Y, like="sketch_", method=method)
         ws = open_workspace(Y, device=self.device)
         exact = ws.exact()
         _, box, series, count, noise = self._former()
@@ -396,13 +403,18 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             spread = 1 + 4 * length + ((length + 0.5).square() if count else 0)
             errors = noise.deviation() * self._spent[4] ** 0.5 * spread.sqrt()
             return ws, sums * radius**2, errors * radius**2
-        ratios = torch.from_numpy(np.abs(series.weights) / series_amplitudes(series, noise.mechanism)[0]).to(ws.device)
+        ratios = torch.from_numpy(_ratios(series, noise.mechanism)).to(ws.device)
         sums = series_answers(inside, box, series, ratios, sketch) + self.n_samples_ * series.constant
         return ws, sums * series.unit, torch.full_like(sums, self.noise_std_)
 
 
 def _gain(series, mechanism, count):
     """Return the norm of what an answer multiplies the entries of the sketch with."""
-    amplitudes, _ = series_amplitudes(series, mechanism)
-    ratios = np.linalg.norm(np.abs(series.weights) / amplitudes) / SHRINK
+    ratios = np.linalg.norm(_ratios(series, mechanism)) / SHRINK
     return float(np.hypot(ratios, series.constant / count if count else 0.0))
+
+
+def _ratios(series, mechanism):
+    """Return weights over amplitudes; 0 where a column is so much narrower than another that it has neither."""
+    weights, amplitudes = np.abs(series.weights), series_amplitudes(series, mechanism)[0]
+    return np.divide(weights, amplitudes, out=np.zeros_like(weights), where=amplitudes > 0)

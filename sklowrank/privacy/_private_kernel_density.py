@@ -2,18 +2,22 @@
 
 from numbers import Integral, Real
 
+import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin
 
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
-from .._core.validation import check_fit_rows, check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
+from ._accountant import keep_family
 from ._kernels import KERNELS, log_normalizer
+from ._private_rows import check_private_rows, check_queries
 from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
 from ._wave_sketch import (
     former_plan,
+    is_mostly_noise,
     make_plan,
     queries_in_box,
     read_bandwidth,
@@ -22,6 +26,7 @@ from ._wave_sketch import (
     wave_answers,
 )
 
+_BANDWIDTH = 1.0  # the default, which says nothing about units
 _FLOOR = 0.1  # of the noise, below which a mean is not trusted
 
 
@@ -37,16 +42,17 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     Parameters
     ----------
     epsilon : float, default=1.0
-        The budget of one fit. Lowering it makes the promise stronger and the noise larger.
+        The budget of one fit, at most 1e18. Lowering it makes the promise stronger and the noise larger.
     delta : float, default=1e-6
-        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
+        Laplace noise.
     kernel : str, default="gaussian"
         With the Euclidean distance r, the sum of absolute differences s, and bandwidth h: "gaussian"
         ``exp(-r²/(2h²))``, "exponential" ``exp(-r/h)``, "laplacian" ``exp(-s/h)``, "cauchy" ``1/(1+r²/h²)``, "inverse"
         ``1/(1+r/h)``, "inverse_l1" ``1/(1+s/h)``.
     bandwidth : float or array-like of shape (n_features,), default=1.0
         Width h in units of X, chosen without the data. One for each column where units differ: differences are divided
-        by it column by column.
+        by it column by column. Where the release shows that rows are rarely within it of one another, `fit` warns.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
         Only `feature_map="fourier"` needs them.
@@ -64,20 +70,24 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
         twice the noise.
     count_weight : float, default=0.25
-        Share of the noisy count in a release with Gaussian noise; raising it makes the count better and all else worse.
+        Share of the noisy count in a release with Gaussian noise, at least 2^-20; raising it makes the count better and
+        all else worse.
     n_samples_hint : int or None, default=None
         Rough number of rows that is public. Only for `n_components="auto"`.
     query_margin : float, default=0.0
         How far outside of the bounds queries may lie, in bandwidths. Only for the grid.
     accountant : PrivacyAccountant or None, default=None
-        The purse that pays.
+        The budget that pays. Without one, the second release of an estimator and its clones warns with
+        `PrivacyWarning`, once.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
         Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
         Seeds the frequencies, which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
-        against whoever knows the seed: for tests only.
+        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
+        subtracts it. A small seed need not be known: without `feature_random_state` the frequencies follow from it,
+        `frequencies_` is public, and all 2^31 seeds can be tried until they fit. For tests only; it warns with
+        `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -129,7 +139,8 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     whole numbers of noise. With :math:`a_k = \\sqrt{c_k}` the noise of an answer has the standard deviation
     :math:`\\sigma \\sum_k c_k`, whatever the number of frequencies. Fitting takes O(n_samples n_features n_frequencies)
     time, in blocks; afterwards nothing depends on n_samples. Two calls of `partial_fit` must never see the same row,
-    and cost no more than one. An exception, such as that for NaN, may itself say something about the data.
+    and cost no more than one. That an exception is raised, for NaN or text, says something about the rows; its text
+    shows no cell.
 
     References
     ----------
@@ -169,7 +180,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         epsilon=1.0,
         delta=1e-6,
         kernel="gaussian",
-        bandwidth=1.0,
+        bandwidth=_BANDWIDTH,
         bounds=None,
         feature_map="auto",
         n_components="auto",
@@ -345,6 +356,9 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         """What was promised to each row."""
         return spent_of(self)
 
+    def __sklearn_clone__(self):
+        return keep_family(self, super().__sklearn_clone__())
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -354,19 +368,21 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     def _release(self, X, first):
         terms = open_terms(self, first)
-        X = check_fit_rows(self, X, accept_sparse="csr", reset=first)
+        X = check_private_rows(self, X, accept_sparse="csr", reset=first)
         bandwidth = read_bandwidth(self.bandwidth, self.n_features_in_)
         ws = open_workspace(X, device=self.device)
         rows = rows_of(X, ws)
         plan = self._planned(rows, terms, bandwidth) if first else former_plan(self, terms)
         label = f"{type(self).__name__}, {self.kernel} kernel"
-        sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label, first)
+        sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label)
         n_samples = float(len(rows)) if count is None else max(1.0, float(count[0]))
         if first:
             self._kernel = [self.kernel, bandwidth]
         store_waves(self, terms, plan, sums[0], ws, first)
         self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
         self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
+        if first:
+            self._warn_of_noise(sums[0], plan)
         return self
 
     def _planned(self, rows, terms, bandwidth):
@@ -383,6 +399,17 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
             margin=self.query_margin,
         )
 
+    def _warn_of_noise(self, sums, plan):
+        unknown_units = self.bounds is None and np.ndim(self.bandwidth) == 0 and self.bandwidth == _BANDWIDTH
+        if is_mostly_noise(torch.from_numpy(sums), plan, self.n_samples_, unknown_units):
+            warn(
+                f"The release cannot be told from noise: at bandwidth={self.bandwidth}, in units of X, rows have too "
+                f"few others near them for epsilon={self.epsilon}. Where units differ, pass a bandwidth for each "
+                "column, or divide columns by ranges that you know without looking; else raise bandwidth or epsilon, "
+                "or add rows. (This follows from the release, and says nothing else about the rows.)",
+                UserWarning,
+            )
+
     def _log_density(self, Y, method):
         ws, sums = self._sums(Y, method)
         means = (sums / self.n_samples_).clamp(min=self.floor_)
@@ -390,9 +417,9 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     def _sums(self, Y, method):
         """Return the workspace of queries, and their sums of kernels, in float64."""
-        Y = check_new_data(self, Y, like="sketch_", method=method, accept_sparse="csr")
+        Y = check_queries(self, Y, like="sketch_", method=method, accept_sparse="csr")
         ws = open_workspace(Y, device=self.device)
         exact = ws.exact()
         rows = Y if issparse(Y) else queries_in_box(self, exact.load(Y))
-        parts = (exact.load(part) for part in (self.frequencies_, self._plan[0], self.sketch_[None, :], self._plan[5]))
+        parts = (exact.load(part) for part in (self.frequencies_, self._plan[0], self.sketch_[None, :], self._plan[4]))
         return ws, wave_answers(rows, *parts)[:, 0]

@@ -7,16 +7,18 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
-from .._core.validation import check_fit_rows, check_new_data, on_host
+from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._accountant import PrivacyLeakWarning
+from ._accountant import PrivacyLeakWarning, keep_family
 from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
 from ._kernels import KERNELS
+from ._private_rows import check_private_rows, check_queries, without_cells
 from ._release import CONSTRAINTS, merge_sketches, open_terms, read_bounds, spent_of
 from ._wave_sketch import former_plan, make_plan, read_bandwidth, release_waves, store_waves, wave_answers
 
@@ -37,7 +39,8 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     epsilon : float, default=1.0
         The budget of one fit. Lowering it makes the promise stronger and the noise larger.
     delta : float, default=1e-6
-        Chance that the promise fails, far below 1 / n_samples. 0 is pure differential privacy, by Laplace noise.
+        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
+        Laplace noise.
     similarity : str, default="gaussian"
         A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
         good for embeddings, and under pure differential privacy in many columns.
@@ -47,12 +50,13 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
     classes : array-like or None, default=None
-        The classes, known without looking. None reads them from y, which reveals classes of a single row.
+        The classes, known without looking: then no warning depends on y, and the only error that does is that for a
+        label that is not among them. None reads them from y, which reveals classes of a single row.
     class_weighting : {"average", "sum"} or array-like of shape (n_classes,), default="average"
         "average" compares mean similarities, "sum" weights them by the noisy sizes of the classes, numbers by
         themselves, in the order of `classes_`. Not with `similarity="linear"`.
     count_weight : float, default=0.5
-        Share of the noisy counts in a release with Gaussian noise.
+        Share of the noisy counts in a release with Gaussian noise, at least 2^-20.
     clip_norm : float or None, default=None
         Radius of the ball of `similarity="linear"`. None is a quarter of the root of the number of columns with
         `bounds`, columns scaled to 0 to 1, and 1 without.
@@ -65,14 +69,16 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     neighbors : {"add_remove", "substitute"}, default="add_remove"
         Whether the presence of a row is protected, or its values and its label, with twice the noise.
     accountant : PrivacyAccountant or None, default=None
-        The purse that pays.
+        The budget that pays, as in :class:`PrivateKernelDensity`.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
         Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
         Seeds the frequencies, which are public.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes it reproducible, which breaks the promise
-        against whoever knows the seed: for tests only.
+        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
+        subtracts it. A small seed need not be known: without `feature_random_state` the frequencies follow from it,
+        `frequencies_` is public, and all 2^31 seeds can be tried until they fit. For tests only; it warns with
+        `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -307,6 +313,24 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         ws, _, probabilities = self._scores(X, "predict_proba")
         return ws.store(probabilities.to(ws.dtype))
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy.
+
+        Parameters
+        ----------
+        X : array-like, tensor or CSR matrix of shape (n_queries, n_features)
+            The rows. A score on private rows is not private.
+        y : array-like of shape (n_queries,)
+            Their classes, which no error shows.
+        sample_weight : array-like of shape (n_queries,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        return without_cells(accuracy_score, y, self.predict(X), sample_weight=sample_weight)
+
     def predict_log_proba(self, X):
         """Return the logarithms of the same.
 
@@ -327,6 +351,9 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         """What was promised to each row."""
         return spent_of(self)
 
+    def __sklearn_clone__(self):
+        return keep_family(self, super().__sklearn_clone__())
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -336,20 +363,19 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
 
     def _release(self, X, y, classes, first):
         terms = open_terms(self, first)
-        X, y = check_fit_rows(self, X, y, accept_sparse="csr", reset=first)
-        check_classification_targets(y)
+        X, y = check_private_rows(self, X, y, accept_sparse="csr", reset=first)
         ws = open_workspace(X, device=self.device)
         rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.similarity} similarity"
-        known, codes = _encoded(y, classes if first else on_host(self.classes_))
+        known, codes = _encoded(on_host(y), classes if first else on_host(self.classes_))
         groups, C = torch.from_numpy(codes).to(ws.device), len(known)
         linear = (self.similarity if first else self._similarity) == "linear"
         bandwidth = self._bandwidth(rows)  # a bad one is refused also where it has no part
         if linear:
             ball = self._ball(rows, terms, C) if first else former_ball(self, terms)
-            sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, label, first)
+            sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, label)
         else:
             plan = self._planned(rows, terms, bandwidth, C) if first else former_plan(self, terms)
-            sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label, first)
+            sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label)
         for name in ("frequencies_", "amplitudes_") if first else ():  # of a former fit
             vars(self).pop(name, None)
         if linear:
@@ -407,14 +433,14 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
 
     def _similarities(self, X, method):
         """Return the workspace of rows, their similarities, and the sizes of the classes, in float64."""
-        X = check_new_data(self, X, like="sketch_", method=method, accept_sparse="csr")
+        X = check_queries(self, X, like="sketch_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
         exact = ws.exact()
         counts, sketch = exact.load(self.class_counts_).clamp(min=1.0), exact.load(self.sketch_)
         if self._similarity != "linear":
             rows = X if issparse(X) else exact.load(X)
             parts = (exact.load(part) for part in (self.frequencies_, self._plan[0]))
-            sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[5]))
+            sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[4]))
             return ws, sums / counts, counts
         rows = X if issparse(X) else exact.load(X)
         origin, unit = (exact.load(part) for part in self._plan[:2])
@@ -439,22 +465,48 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(self.class_weighting, str):
             return counts if self.class_weighting == "sum" else torch.ones_like(counts)
         weights = np.asarray(self.class_weighting, dtype=float)
-        if weights.shape != counts.shape or not (weights > 0).all():
+        if weights.shape != counts.shape or not ((weights > 0) & np.isfinite(weights)).all():
             raise ValueError(f"class_weighting has to hold {len(counts)} numbers above 0, one for each of classes_.")
         return torch.from_numpy(weights).to(counts)
 
 
 def _encoded(y, classes):
-    """Return the classes, sorted, and the place of each label; messages never name a label."""
-    y = np.asarray(on_host(y))
+    """Return the classes, sorted, and the place of each label; messages never name a label.
+
+    Where the classes are public, labels are only compared with them: no warning or error depends on how many there are.
+    """
+    y = np.asarray(y)
     if classes is None:
         warn(
             "classes are read from y, which reveals a class even if it has a single row. Pass classes that you know "
             "without looking.",
             PrivacyLeakWarning,
         )
-        return np.unique(y, return_inverse=True)
-    known = np.unique(np.asarray(classes))
-    if not np.isin(y, known).all():
+        without_cells(check_classification_targets, y)
+        return without_cells(np.unique, y, return_inverse=True)
+    known = _public_classes(classes)
+    codes = without_cells(_places, y, known)
+    if (codes < 0).any():
         raise ValueError("y has labels that are not among classes. Name all of them, or leave their rows out.")
-    return known, np.searchsorted(known, y.astype(known.dtype, copy=False))
+    return known, codes
+
+
+def _places(y, known):
+    """Return the place of each label among sorted classes, -1 where it is none of them."""
+    if y.dtype.kind == known.dtype.kind and y.dtype.kind in "biuU":
+        codes = np.searchsorted(known, y).clip(max=len(known) - 1)
+        return np.where(known[codes] == y, codes, -1)
+    places = {label: i for i, label in enumerate(known.tolist())}
+    return np.array([places.get(label, -1) for label in y.tolist()], dtype=np.int64)
+
+
+def _public_classes(classes) -> np.ndarray:
+    """Return the classes that the user names, sorted."""
+    try:
+        known = np.asarray(on_host(classes))
+        usable = known.ndim == 1 and known.size > 0 and not (known.dtype.kind in "fc" and np.isnan(known).any())
+        if usable:
+            return np.unique(known)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"classes={classes!r} has to be a list of labels, all numbers or all text, without NaN.")

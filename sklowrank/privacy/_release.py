@@ -1,5 +1,6 @@
 """One release: exact sums of features of private rows, integer noise on top, and the record of what it promises."""
 
+import hashlib
 import math
 from numbers import Integral, Real
 from typing import Any, NamedTuple
@@ -11,26 +12,34 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import Interval, StrOptions
 from .._core.rows import column_ends
+from .._core.validation import on_host
 from .._core.warn import warn
 from ._accountant import (
-    SAMPLER_SHARE,
     BudgetError,
     PrivacyAccountant,
     PrivacyLeakWarning,
     PrivacySpent,
     PrivacyWarning,
+    float_below,
     gaussian_scale,
+    is_number,
+    note_unpaid,
+    refusal,
     rho_of,
 )
 from ._lattice import STEP
-from ._noise import FLOAT_ERROR, Words, add_noise, resolve_backend, seeded_words, system_words
+from ._noise import LARGEST_SCALE, Words, add_noise, resolve_backend, seeded_words, system_words
+from ._private_rows import without_cells
 
 _LARGE_DELTA = 1e-3
+_LARGEST_EPSILON = 1e18
 _COUNT_SHARE = 0.1  # of the sensitivity, for the count under Laplace noise
+_LARGEST_COUNT = 1 << 61  # in lattice steps; cutting off above changes no more than a row does
+EXTREME = 1e150  # magnitudes of bounds and widths in units of X, above which squares overflow
 
 CONSTRAINTS = {  # of the parameters that all private estimators share
-    "epsilon": [Interval(Real, 0, None, closed="neither")],
-    "delta": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Real],  # their ranges are checked by open_terms: scikit-learn's intervals know no fractions
+    "delta": [Real],
     "bounds": ["array-like", None],
     "mechanism": [StrOptions({"auto", "gaussian", "laplace"})],
     "neighbors": [StrOptions({"add_remove", "substitute"})],
@@ -54,7 +63,7 @@ class Terms(NamedTuple):
     words: Words  # of the noise
     secure: bool
     generator: np.random.Generator  # of the features, which are public
-    accountant: PrivacyAccountant | None
+    accountant: PrivacyAccountant | None  # None where nothing is to be paid
 
 
 class Norms(NamedTuple):
@@ -80,7 +89,8 @@ class Noise(NamedTuple):
 def open_terms(estimator, first: bool = True) -> Terms:
     """Read and check the parameters that all private estimators share, before any data are touched.
 
-    Only the first of several releases is paid for: the others are about other rows.
+    Of several releases only the first is paid for: the others are about other rows. An accountant that has not paid for
+    the first pays for the next.
 
     Raises
     ------
@@ -89,9 +99,7 @@ def open_terms(estimator, first: bool = True) -> Terms:
     BudgetError
         If no mechanism that is allowed fits into what the accountant has left.
     """
-    epsilon, delta = estimator.epsilon, estimator.delta
-    if isinstance(epsilon, bool | np.bool_) or not math.isfinite(epsilon):
-        raise ValueError(f"epsilon={epsilon} has to be a finite number above 0.")
+    epsilon, delta = _read_budget(estimator.epsilon, estimator.delta)
     if estimator.mechanism == "gaussian" and delta == 0:
         raise ValueError("mechanism='gaussian' needs delta > 0. Pass a delta far below 1 / n_samples, or 'laplace'.")
     if delta >= _LARGE_DELTA:
@@ -103,18 +111,29 @@ def open_terms(estimator, first: bool = True) -> Terms:
     words, generator = _sources(estimator, 0 if first else estimator._spent[4])
     if seeded:
         warn(
-            "random_state makes the noise reproducible: whoever knows the seed can subtract it. For a release pass "
-            "None, and feature_random_state where frequencies have to be the same.",
+            "random_state makes the noise reproducible: whoever knows the seed, or finds it by trying all small "
+            "numbers until the frequencies or the noise fit, can subtract it. For a release pass None, and "
+            "feature_random_state where frequencies have to be the same.",
             PrivacyLeakWarning,
         )
     mechanisms = ("gaussian", "laplace") if estimator.mechanism == "auto" else (estimator.mechanism,)
     allowed = tuple(name for name in mechanisms if delta > 0 or name == "laplace")
-    backend = resolve_backend(estimator.noise_backend, seeded)
-    accountant = estimator.accountant
+    backend, accountant = resolve_backend(estimator.noise_backend, seeded), estimator.accountant
+    if not first:
+        allowed = (estimator.mechanism_,)
+        if accountant is not None and accountant._name == estimator._payer:
+            accountant = None
     terms = Terms(epsilon, delta, estimator.neighbors, allowed, backend, words, not seeded, generator, accountant)
-    if accountant is not None and first:
-        terms = terms._replace(allowed=_affordable(terms))
-    return terms
+    return terms if accountant is None else terms._replace(allowed=_affordable(terms))
+
+
+def _read_budget(epsilon, delta):
+    """Return both as floats that claim no less than what was asked for."""
+    if not (is_number(epsilon) and 0 < float_below(epsilon) <= _LARGEST_EPSILON):
+        raise ValueError(f"epsilon={epsilon!s:.40} has to be a finite number above 0, at most {_LARGEST_EPSILON:g}.")
+    if not (is_number(delta) and 0 <= float_below(delta) < 1):
+        raise ValueError(f"delta={delta!s:.40} has to be a number from 0 to below 1, far below 1 / n_samples.")
+    return float_below(epsilon), float_below(delta)
 
 
 def _sources(estimator, n_before):
@@ -141,15 +160,16 @@ def cost(terms: Terms, mechanism: str) -> dict[str, Any]:
 
 def _affordable(terms):
     """Return the allowed mechanisms for which there is enough left."""
-    found, refused = [], None
+    found = []
     for mechanism in terms.allowed:
         try:
             terms.accountant.check(**cost(terms, mechanism))
             found.append(mechanism)
-        except BudgetError as error:
-            refused = error
+        except BudgetError:
+            if terms.accountant._detached:
+                raise
     if not found:
-        raise refused
+        raise refusal(terms.accountant, terms.epsilon, terms.delta)
     return tuple(found)
 
 
@@ -164,22 +184,59 @@ def read_bounds(bounds, rows, needed: bool, what: str):
             "the ends. Pass bounds=(lowest, highest) that you know without looking.",
             PrivacyLeakWarning,
         )
-        low, high = (end.cpu().numpy() for end in column_ends(rows))
-        return low, np.where(high > low, high, low + 1)
+        low, high = (end.cpu().numpy() for end in without_cells(column_ends, rows))
+        if not (np.maximum(np.abs(low), np.abs(high)) <= EXTREME).all():
+            raise ValueError(f"X has columns beyond {EXTREME:g}, where squares overflow. Rescale them, or pass bounds.")
+        return low, np.where(high - low >= 1 / EXTREME, high, low + np.maximum(1.0, 1e-9 * np.abs(low)))
     try:
-        low, high = (np.array(np.broadcast_to(np.asarray(end, dtype=np.float64), (d,))) for end in bounds)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"bounds has to be (lowest, highest): numbers, or one number for each of {d} columns."
-        ) from error
-    if not (np.isfinite(low).all() and np.isfinite(high).all() and (low < high).all()):
+        low, high = bounds
+    except (TypeError, ValueError):
+        raise ValueError(f"bounds={bounds!r} has to be a pair (lowest, highest).") from None
+    low, high = public_numbers("bounds", low, d), public_numbers("bounds", high, d)
+    if not (low < high).all():
         raise ValueError("bounds has to be (lowest, highest), finite, with lowest < highest in every column.")
+    if not (high - low >= 1 / EXTREME).all():
+        raise ValueError(
+            f"bounds are less than {1 / EXTREME:g} apart in some column. Rescale the column, or widen them."
+        )
     return low, high
 
 
+def public_numbers(name: str, values, n_features: int) -> np.ndarray:
+    """Return the numbers of a parameter, one for each column: (n_features,), finite, in float64.
+
+    Raises
+    ------
+    ValueError
+        If they are no finite real numbers of moderate size, one or one for each column.
+    """
+    wanted = f"finite real numbers: one, or one for each of {n_features} columns"
+    try:
+        given = np.asarray(values)
+        numbers = given.astype(np.float64) if given.dtype.kind in "fiubO" else None
+    except (TypeError, ValueError, OverflowError):
+        numbers = None
+    if numbers is None or numbers.shape not in ((), (1,), (n_features,)) or not np.isfinite(numbers).all():
+        raise ValueError(f"{name}={values!r} has to hold {wanted}.")
+    if not (np.abs(numbers) <= EXTREME).all():
+        raise ValueError(f"{name}={values!r} is beyond {EXTREME:g}, where squares overflow. Rescale the columns.")
+    return np.array(np.broadcast_to(numbers, (n_features,)))
+
+
 def count_amplitude(mechanism: str, norms: Norms, weight: float) -> float:
-    """Return what each row adds to the count: the user's weight, or a tenth of the sensitivity of Laplace noise."""
-    return weight if mechanism == "gaussian" else norms.absolute * _COUNT_SHARE / (1 - _COUNT_SHARE)
+    """Return what each row adds to the count: the user's weight, or a tenth of the sensitivity of Laplace noise.
+
+    Raises
+    ------
+    ValueError
+        If the weight is less than a step of the lattice, where noise would be added to a count of zero.
+    """
+    if weight < STEP:
+        raise ValueError(
+            f"count_weight={weight:g} is below 2^-20 = {STEP:.3g}, one step of the noise: the number of rows could not "
+            "be released with noise, and would have to be exact. Pass at least 0.01; the default is a good choice."
+        )
+    return float(weight) if mechanism == "gaussian" else norms.absolute * _COUNT_SHARE / (1 - _COUNT_SHARE)
 
 
 def with_count(norms: Norms, amplitude: float) -> Norms:
@@ -197,23 +254,24 @@ def calibrate(terms: Terms, mechanism: str, norms: Norms, rounding: int = 0) -> 
     Raises
     ------
     ValueError
-        If delta is too small for the sampler's float comparisons.
+        If the noise would be too large for whole numbers of 63 bits.
     """
     factor = 2 if terms.neighbors == "substitute" else 1
+    norm, steps_off = norms.euclidean, math.ceil(math.sqrt(norms.entries))
     if mechanism == "laplace":
-        steps = factor * (math.ceil(norms.absolute / STEP) + rounding * norms.entries)
-        return Noise("laplace", math.nextafter(steps / terms.epsilon, math.inf), steps * STEP)
-    steps = factor * (math.ceil(norms.euclidean / STEP) + rounding * math.ceil(math.sqrt(norms.entries)))
-    delta = terms.delta
-    if terms.backend == "builtin":
-        wrong = norms.entries * FLOAT_ERROR
-        if wrong > delta * SAMPLER_SHARE:
-            raise ValueError(
-                f"delta={delta:g} is too small for {norms.entries} draws of the built-in sampler. Raise delta, lower "
-                "n_components, use mechanism='laplace', or install opendp."
-            )
-        delta -= wrong
-    return Noise("gaussian", gaussian_scale(terms.epsilon, delta) * steps, steps * STEP)
+        norm, steps_off = norms.absolute, norms.entries
+    scale = math.inf
+    if norm < LARGEST_SCALE:
+        steps = factor * (math.ceil(norm / STEP) + rounding * steps_off)
+        scale = math.nextafter(steps / terms.epsilon, math.inf)
+        if mechanism == "gaussian":
+            scale = gaussian_scale(terms.epsilon, terms.delta) * steps
+    if not scale <= LARGEST_SCALE:
+        raise ValueError(
+            f"epsilon={terms.epsilon:g} needs noise of the scale {scale * STEP:.3g}, above {LARGEST_SCALE * STEP:.3g}, "
+            "the largest that can be drawn. Raise epsilon, or lower count_weight where it is large."
+        )
+    return Noise(mechanism, scale, steps * STEP)
 
 
 def choose(allowed, predicted) -> str:
@@ -221,19 +279,23 @@ def choose(allowed, predicted) -> str:
     return min(allowed, key=predicted) if len(allowed) > 1 else allowed[0]
 
 
-def release(terms: Terms, noise: Noise, sums: np.ndarray, label: str, charge: bool, count: float, rows: np.ndarray):
+def release(terms: Terms, noise: Noise, sums: np.ndarray, label: str, count: float, rows: np.ndarray):
     """Pay, add noise to exact sums of lattice steps (groups, entries), and return them in units of the sketch.
 
-    Where each row adds `count`, the numbers of rows (groups,) are released beside them, and returned. Everything an
-    estimator stores or answers about the rows is a function of what this returns.
+    Where each row adds `count`, the numbers of rows (groups,) are released beside them, and returned; None where they
+    are public, and `count` is 0. Everything an estimator stores or answers about the rows is a function of what this
+    returns.
     """
-    if charge and terms.accountant is not None:
+    if terms.accountant is not None:
         price = cost(terms, noise.mechanism)
         terms.accountant.spend(price["epsilon"], price["delta"], label, rho=price["rho"])
+    if not count:
+        return add_noise(sums, noise.mechanism, noise.scale, terms.backend, terms.words) * STEP, None
     each = int(count / STEP)
-    entries = np.hstack([sums, each * rows[:, None]]) if each else sums
+    counted = np.array([[min(each * int(n), _LARGEST_COUNT)] for n in rows])
+    entries = np.hstack([sums, counted])
     noised = add_noise(entries, noise.mechanism, noise.scale, terms.backend, terms.words) * STEP
-    return (noised[:, :-1].copy(), noised[:, -1] / (each * STEP)) if each else (noised, None)
+    return noised[:, :-1].copy(), noised[:, -1] / (each * STEP)
 
 
 def remember(
@@ -244,14 +306,22 @@ def remember(
     `plan` is what later releases and answers need, arrays and numbers that do not depend on the rows; `gain` is the
     norm of what an answer multiplies the entries of the sketch with.
     """
+    if first and estimator.accountant is None:
+        note_unpaid(estimator)
+    if terms.accountant is not None:
+        estimator._payer = terms.accountant._name
+    elif first:
+        estimator._payer = None
     if first:
         estimator.sketch_ = ws.store(torch.from_numpy(released))
         estimator.mechanism_, estimator.sensitivity_, estimator.bounds_ = noise.mechanism, noise.sensitivity, bounds
         estimator.noise_backend_, estimator.noise_secure_ = terms.backend, terms.secure
         estimator.neighbors_, estimator._plan = terms.neighbors, plan
         delta = terms.delta if noise.mechanism == "gaussian" else 0.0
-        estimator._spent = [float(terms.epsilon), float(delta), noise.mechanism, terms.neighbors, 1]
+        estimator._spent = [terms.epsilon, delta, noise.mechanism, terms.neighbors, 1]
+        estimator._parts = []
     else:
+        estimator._parts = [*_parts_of(estimator), _digest(released)]
         estimator.sketch_ = ws.store(ws.exact().load(estimator.sketch_) + torch.from_numpy(released).to(ws.device))
         estimator._spent = [*estimator._spent[:4], estimator._spent[4] + 1]
         estimator.noise_secure_ = estimator.noise_secure_ and terms.secure
@@ -284,20 +354,39 @@ def merge_sketches(estimator, other) -> None:
     Raises
     ------
     ValueError
-        If the sketches were not made in the same way.
+        If the sketches were not made in the same way, or have a release in common.
     """
     check_is_fitted(estimator)
     check_is_fitted(other)
-    if not alike(estimator._plan, other._plan) or estimator.neighbors_ != other.neighbors_:
+    if type(estimator) is not type(other) or not alike(_made_of(estimator), _made_of(other)):
         raise ValueError(
             "Only sketches of the same frequencies, mechanism and budget can be added. Fit both with equal parameters "
             "and the same feature_random_state."
         )
-    estimator.sketch_ = estimator.sketch_ + other.sketch_
+    parts = [*_parts_of(estimator), *_parts_of(other)]
+    if len(set(parts)) < len(parts):
+        raise ValueError(
+            "The two sketches have a release in common: one is a copy of the other, or was merged before. Its rows "
+            "would count twice, and its noise would not be independent. Merge releases of different rows."
+        )
+    estimator.sketch_, estimator._parts = estimator.sketch_ + other.sketch_, parts
     for name in ("noise_scale_", "noise_std_"):
         setattr(estimator, name, float(np.hypot(getattr(estimator, name), getattr(other, name))))
     estimator.noise_secure_ = estimator.noise_secure_ and other.noise_secure_
     estimator._spent = [*estimator._spent[:4], estimator._spent[4] + other._spent[4]]
+
+
+def _made_of(estimator):
+    return [estimator._plan, None if estimator.bounds_ is None else list(estimator.bounds_), estimator._spent[:4]]
+
+
+def _parts_of(estimator):
+    """Return what the releases in a sketch are known by; of a single one it follows from the sketch."""
+    return estimator._parts or [_digest(estimator.sketch_)]
+
+
+def _digest(sketch) -> str:
+    return hashlib.sha256(np.ascontiguousarray(on_host(sketch), dtype=np.float64).tobytes()).hexdigest()
 
 
 def alike(a, b) -> bool:

@@ -10,7 +10,9 @@ from scipy.sparse import issparse
 from .._core.blocks import in_blocks, rows_per_block
 from ._kernels import grid_size, grid_waves, random_waves
 from ._lattice import SHRINK, Waves, sizes, wave_sums
+from ._private_rows import without_cells
 from ._release import (
+    EXTREME,
     Noise,
     Norms,
     Terms,
@@ -18,6 +20,7 @@ from ._release import (
     check_same_promise,
     choose,
     count_amplitude,
+    public_numbers,
     read_bounds,
     release,
     remember,
@@ -113,7 +116,8 @@ def _grids(terms, kernel, bounds, bandwidth, margin, asked):
         size = grid_size(bandwidth, length, _TOLERANCE[mechanism], margin)
         if asked and size > _LARGEST_GRID:
             raise ValueError(
-                f"feature_map='fourier' needs {size} waves here. Raise bandwidth, or use feature_map='rff'."
+                f"feature_map='fourier' needs more than {_LARGEST_GRID} waves here. Raise bandwidth, lower "
+                "query_margin, or use feature_map='rff'."
             )
         if not asked and size > 8 * _MOST_ON_GRID:
             return {}
@@ -148,11 +152,11 @@ def norms_of(amplitudes: np.ndarray) -> Norms:
     return Norms(float(np.linalg.norm(amplitudes)), float(np.sqrt(2) * amplitudes.sum()), 2 * len(amplitudes))
 
 
-def release_waves(terms, plan: Plan, rows, groups, n_groups, batch_size, device, label, charge):
+def release_waves(terms, plan: Plan, rows, groups, n_groups, batch_size, device, label):
     """Return the released sums (n_groups, 2 M), and the released numbers of rows (n_groups,), None where public."""
-    sums = wave_sums(rows, plan.waves, groups, n_groups, batch_size, device)
+    sums = without_cells(wave_sums, rows, plan.waves, groups, n_groups, batch_size, device)
     counts = np.array([len(rows)]) if groups is None else sizes(groups, n_groups)
-    return release(terms, plan.noise, sums, label, charge, plan.count, counts)
+    return release(terms, plan.noise, sums, label, plan.count, counts)
 
 
 def wave_answers(Y, frequencies, origin, sketch, ratios) -> torch.Tensor:
@@ -171,7 +175,7 @@ def wave_answers(Y, frequencies, origin, sketch, ratios) -> torch.Tensor:
     return torch.cat(list(in_blocks(part, n, rows_per_block("auto", n, size), bytes_per_row=size)))
 
 
-# What estimators keep: `_plan` holds origin, unit, limit, steps, amplitudes, ratios, noise's scale, count, margin
+# What estimators keep: `_plan` holds origin, unit, steps, amplitudes, ratios, noise's scale, count, margin
 
 
 def store_waves(estimator, terms: Terms, plan: Plan, sums, ws, first: bool) -> None:
@@ -180,7 +184,7 @@ def store_waves(estimator, terms: Terms, plan: Plan, sums, ws, first: bool) -> N
     if first:
         estimator.frequencies_ = ws.store(torch.from_numpy(waves.frequencies()))
         estimator.amplitudes_ = ws.store(torch.from_numpy(waves.amplitudes))
-    kept = [waves.origin, waves.unit, waves.limit, waves.steps, waves.amplitudes]
+    kept = [waves.origin, waves.unit, waves.steps, waves.amplitudes]
     kept += [plan.ratios, plan.noise.scale, plan.count, plan.margin]
     remember(estimator, terms, plan.noise, sums, kept, bounds=plan.bounds, gain=plan.gain(), ws=ws, first=first)
 
@@ -194,16 +198,34 @@ def former_plan(estimator, terms: Terms) -> Plan:
         If the promise has been changed since.
     """
     check_same_promise(estimator, terms)
-    origin, unit, limit, steps, amplitudes, ratios, scale, count, margin = estimator._plan
-    waves = Waves(origin, unit, limit, steps, amplitudes, estimator.bounds_)
+    origin, unit, steps, amplitudes, ratios, scale, count, margin = estimator._plan
+    waves = Waves(origin, unit, steps, amplitudes, estimator.bounds_)
     return Plan(
         waves, ratios, Noise(estimator.mechanism_, scale, estimator.sensitivity_), count, estimator.bounds_, margin
     )
 
 
+def is_mostly_noise(sketch: torch.Tensor, plan: Plan, n_samples: float, doubted: bool) -> bool:
+    """Return whether kernels sum to less than the noise at a row, its own left out; it follows from the release alone.
+
+    Squares of the entries of all frequencies but zero sum to the kernels between all rows, of which each adds its own,
+    and to the variance of the noise. Where rows are few that is known only roughly: within three standard deviations of
+    the limit the answer is `doubted`.
+    """
+    n, variance, laplace = n_samples, plan.noise.deviation() ** 2, plan.noise.mechanism == "laplace"
+    used = torch.from_numpy(plan.waves.steps.any(0)).to(sketch.device).repeat(2)
+    entries, own = sketch[used].square(), float(np.square(plan.waves.amplitudes[plan.waves.steps.any(0)]).sum())
+    if not len(entries):
+        return False
+    excess = float((entries - variance).sum()) - n * own
+    spread = math.sqrt((5 if laplace else 2) * len(entries) * variance**2 + 4 * variance * n * own)
+    spread = math.hypot(spread, n * own / math.sqrt(len(entries) / 2))  # of sums of n cosines of unrelated angles
+    return excess <= n * plan.noise.deviation() * plan.gain() + (3 * spread if doubted else -3 * spread)
+
+
 def queries_in_box(estimator, Y: torch.Tensor) -> torch.Tensor:
     """Return queries, those of a grid moved to where its kernel holds, with a warning."""
-    margin = estimator._plan[8]
+    margin = estimator._plan[7]
     if margin is None:
         return Y
     low, high, margin = (torch.from_numpy(part).to(Y.device) for part in (*estimator.bounds_, margin))
@@ -226,9 +248,13 @@ def read_bandwidth(bandwidth, n_features: int) -> np.ndarray:
             f"bandwidth={bandwidth!r} would be chosen by looking at the private rows, outside the promise. Pass a "
             "number that you know without looking."
         )
-    widths = np.asarray(bandwidth, dtype=np.float64)
-    if widths.shape not in ((), (n_features,)) or not (np.isfinite(widths).all() and (widths > 0).all()):
+    try:
+        widths = public_numbers("bandwidth", bandwidth, n_features)
+    except ValueError:
+        widths = np.zeros(1)
+    if not (widths >= 1 / EXTREME).all():
         raise ValueError(
-            f"bandwidth={bandwidth!r} has to be a positive number, or one for each of {n_features} columns."
+            f"bandwidth={bandwidth!r} has to be a positive number from {1 / EXTREME:g} to {EXTREME:g}, or one for each "
+            f"of {n_features} columns."
         )
-    return np.array(np.broadcast_to(widths, (n_features,)))
+    return widths

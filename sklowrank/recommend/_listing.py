@@ -40,8 +40,8 @@ def listed(columns, y, weights, *, centred: bool, ws) -> Listing:
     col_ids, cols = encode(columns.cols, "column")
     mean, unit = _centre_and_unit(y, weights, centred=centred)
     Z, centre, spread = _standardise(columns.Z, weights)
-    values, shape = ((y - mean) / unit).astype(y.dtype), (len(row_ids), len(col_ids))
-    cells = ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, weights)
+    values, shape = (y - mean) / unit, (len(row_ids), len(col_ids))
+    cells = ListedCells(ws, rows, cols, values, shape, Z if Z.size else None, weights)
     return Listing(cells, row_ids, col_ids, None, mean, unit, (float(y.min()), float(y.max())), centre, spread)
 
 
@@ -58,7 +58,10 @@ def _present(columns, y, weights):
 
 
 def listed_on_cluster(pairs, *, centred: bool, dtype) -> Listing:
-    """Return the listing of pairs on a cluster, with cells of a dtype; partitions have whole rows."""
+    """Return the listing of pairs on a cluster, whose partitions have all values of their rows.
+
+    `dtype` is the precision of the cells.
+    """
     rows, columns, lows, highs, total, n, sizes = pairs.reduce(_facts)
     rows, col_ids = together(rows), encode(together(columns), "column")[0]
     mean, size = float(total / n) if centred else 0.0, np.max(sizes, axis=0)
@@ -96,7 +99,7 @@ def _cells_of_pairs(dtype, col_ids, mean, unit, centre, spread, pairs):
     ws = pairs.ws.exact() if exact else pairs.ws
     y, columns = pairs.y.astype(np.float64) if exact else pairs.y, pairs.columns
     row_ids, rows = encode(columns.rows, "row")
-    values, Z = ((y - mean) / unit).astype(y.dtype), (columns.Z - centre) / spread
+    values, Z = (y - mean) / unit, (columns.Z - centre) / spread
     shape, cols = (len(row_ids), len(col_ids)), find(col_ids, columns.cols)
     return ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, pairs.weights)
 

@@ -499,37 +499,39 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         """Update rows and columns by a batch of values, and append new ones."""
         if not len(batch.y):
             return
-        exact = open_workspace(self.components_, device=self.device).exact()
+        ws = open_workspace(self.components_, device=self.device).exact()
         self._positions(batch)  # warns of identifiers of another kind
         row_ids, col_ids = (
             encode(together(ids), "row")[0] for ids in ((self.row_ids_, batch.rows), (self.col_ids_, batch.cols))
         )
-        shape, model = (len(row_ids), len(col_ids)), load_model(self._model, exact)
+        shape, model = (len(row_ids), len(col_ids)), load_model(self._model, ws)
         old_rows, old_cols = find(row_ids, self.row_ids_), find(col_ids, self.col_ids_)
-        means = rows_at(self._row_means(model, exact), exact.load(old_rows), shape[0])
-        model = columns_at(model, exact.load(old_cols), shape[1])
+        means = rows_at(self._row_means(model, ws), ws.load(old_rows), shape[0])
+        model = columns_at(model, ws.load(old_cols), shape[1])
         seen = cells_at(unpack(self._seen, len(self.col_ids_)), old_rows, old_cols, shape)
 
         rows, cols = find(row_ids, batch.rows), find(col_ids, batch.cols)
         values, Z = (batch.y - self.mean_) / self._unit, (batch.Z - self._covariate_mean) / self._covariate_spread
         coef = self.coef_ * self._covariate_spread / self._unit
         model, means, seen = absorb_pairs(
-            rows, cols, values - Z @ coef, batch.weights, model, means, seen, batch_size=self.batch_size, ws=exact
+            rows, cols, values - Z @ coef, batch.weights, model, means, seen, batch_size=self.batch_size, ws=ws
         )
-        arrays = (exact.load(a) for a in (Z, values, batch.weights, rows, cols))
-        gram, coef = absorb_covariates(*arrays, model, means, *map(exact.load, (self._covariate_gram, coef)))
+        arrays = (ws.load(a) for a in (Z, values, batch.weights, rows, cols))
+        gram, coef = absorb_covariates(*arrays, model, means, *map(ws.load, (self._covariate_gram, coef)))
+        bounds = self._bounds
         if self.clip == "observed":
-            self._bounds = min(self._bounds[0], float(batch.y.min())), max(self._bounds[1], float(batch.y.max()))
+            bounds = min(bounds[0], float(batch.y.min())), max(bounds[1], float(batch.y.max()))
         vars(self).update(
-            describe(model, means, self._unit, len(self.components_), exact),
+            describe(model, means, self._unit, len(self.components_), ws),
             row_ids_=row_ids,
             col_ids_=col_ids,
-            col_intercept_=exact.answer(column_offsets(model, self._unit)),
+            col_intercept_=ws.answer(column_offsets(model, self._unit)),
             noise_variance_=float(model.noise.mean()) * self._unit**2,
-            coef_=self._unit * exact.store(coef) / self._covariate_spread,
+            coef_=self._unit * ws.store(coef) / self._covariate_spread,
             n_samples_seen_=self.n_samples_seen_ + len(batch.y),
             n_iter_=self.n_iter_ + ROUNDS,
-            _covariate_gram=exact.store(gram),
+            _covariate_gram=ws.store(gram),
+            _bounds=bounds,
             _seen=pack(seen),
         )
 

@@ -88,3 +88,46 @@ def test_callbacks_see_the_state_of_each_step_and_can_stop():
     assert run.n_iter == 3
     assert recorder.states == [0.5, 0.25, 0.125, 0.125]  # each step, then the fit as a whole
     assert recorder.torn_down
+
+
+def test_a_gap_that_could_not_be_measured_is_not_called_infinite(capsys):
+    class Late(Halving):
+        def _steps(self):
+            while True:
+                yield Step(state=0, gap=float("inf"), loss=2.0)
+
+    with pytest.warns(ConvergenceWarning, match=r"stopped at max_iter=2 before it could measure .*tol=1.0e-01") as seen:
+        Late(max_iter=2, verbose=1).fit()
+    assert "inf" not in str(seen[0].message)
+    assert capsys.readouterr().out.splitlines()[0] == "[Late] step 1: loss 2"
+
+
+class Closing(Halving):
+    """Notes when its solver is closed."""
+
+    closed = False
+
+    def _steps(self):
+        try:
+            yield from super()._steps()
+        finally:
+            self.closed = True
+
+
+@pytest.mark.parametrize("way", ["tol", "max_iter", "by itself", "callback", "error"])
+def test_the_solver_is_closed_however_the_loop_ends(way):
+    model = Closing(
+        max_iter=3 if way == "max_iter" else 50, tol=0.1 if way == "tol" else 0.0, ends_after=3 if "self" in way else 40
+    )
+    if way == "callback":
+        model.set_callbacks(Recorder())
+    if way == "error":
+        recorder = Recorder()
+        recorder.on_fit_task_end = lambda *args, **kwargs: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            model.set_callbacks(recorder).fit()
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit()
+    assert model.closed

@@ -1,5 +1,8 @@
 """The bridge to skorch: whose generators are used, which weights are kept, what the user may set."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -7,13 +10,29 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
 
-from sklowrank._core.nets import Randomness, as_numpy, build_trunk, load_weights, mlp, split_params, train, width_of
+from sklowrank._core.nets import (
+    Randomness,
+    as_numpy,
+    build_trunk,
+    linear,
+    load_weights,
+    mlp,
+    plain_modes,
+    split_params,
+    train,
+    width_of,
+)
 
 CPU = torch.device("cpu")
 
 
 def seeded(seed=0):
     return torch.Generator("cpu").manual_seed(seed)
+
+
+def lending(seed=0):
+    """Random numbers of a fit that runs code of the user."""
+    return Randomness(seeded(seed), CPU, lends=True)
 
 
 def problem(n_rows=64, seed=0):
@@ -25,7 +44,11 @@ def problem(n_rows=64, seed=0):
     return X, X @ torch.tensor([[1.0], [-2.0], [0.5]]), net
 
 
-def run(net, X, y, *, randomness=None, **options):
+def run(net, X, y, **options):
+    return list(steps(net, X, y, **options))
+
+
+def steps(net, X, y, *, randomness=None, **options):
     settings = {
         "objective": lambda out, target: (out - target).square().mean(),
         "make_batch": lambda rows: (X[rows], y[rows]),
@@ -35,12 +58,11 @@ def run(net, X, y, *, randomness=None, **options):
         "batch_size": 16,
         "learning_rate": 0.1,
         "weight_decay": 0.0,
-        "randomness": randomness or Randomness(seeded(), CPU),
-        "generator": seeded(),
+        "randomness": randomness or lending(),
         "device": CPU,
         "net_params": {},
     }
-    return list(train(net, **{**settings, **options}))
+    return train(net, **{**settings, **options})
 
 
 def test_training_finds_the_answer_and_yields_an_epoch_at_a_time():
@@ -87,7 +109,7 @@ def test_the_users_generators_are_untouched_and_a_seed_decides():
 
     def weights(seed, disturb):
         torch.manual_seed(disturb)
-        randomness = Randomness(seeded(seed), CPU)
+        randomness = lending(seed)
         with randomness.lent():
             net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         before = torch.get_rng_state()
@@ -100,20 +122,20 @@ def test_the_users_generators_are_untouched_and_a_seed_decides():
 
 
 def test_lent_generators_go_on_where_they_were():
-    randomness = Randomness(seeded(), CPU)
+    randomness = lending()
     with randomness.lent():
         first = torch.rand(3)
     torch.rand(5)
     with randomness.lent():
         second = torch.rand(3)
-    with Randomness(seeded(), CPU).lent():
+    with lending().lent():
         both = torch.rand(3), torch.rand(3)
     assert torch.equal(first, both[0])
     assert torch.equal(second, both[1])
 
 
 def test_lent_generators_make_the_cpu_the_default_device():
-    with torch.device("meta"), Randomness(seeded(), CPU).lent():
+    with torch.device("meta"), lending().lent():
         assert torch.zeros(1).device == CPU
 
 
@@ -165,11 +187,118 @@ def test_the_loss_of_held_out_rows_decides():
     assert seen == 2 * [*3 * [(True, 16)], (False, 16)]
 
 
-def test_a_settled_loss_ends_the_training():
+class Break(Callback):
+    """A callback of the user in which an error arises, at a moment to be named."""
+
+    def __init__(self, moment, error):
+        self.moment, self.error = moment, error
+
+    def on_batch_end(self, net, **kwargs):
+        self.at("batch")
+
+    def on_epoch_end(self, net, **kwargs):
+        self.at("epoch")
+
+    def on_train_end(self, net, **kwargs):
+        self.at("end")
+
+    def at(self, moment):
+        if moment == self.moment:
+            raise self.error
+
+
+@pytest.mark.parametrize("way", ["n_epochs", "closed", "early stopping", "batch", "epoch", "loss"])
+def test_the_end_of_training_is_announced_once_however_it_ends(way):
     X, y, net = problem()
-    epochs = run(net, X, y, settled=lambda losses: len(losses) == 5)
-    assert len(epochs) == 5
-    assert epochs[-1].last
+    log, stop, options = Log(), [], {}
+    if way == "early stopping":
+        stop, options = [EarlyStopping("train_loss", patience=2)], {"learning_rate": 0.0}
+    elif way in ("batch", "epoch"):
+        stop = [Break(way, RuntimeError("no more"))]
+    elif way == "loss":
+        options = {"objective": lambda out, target: out.mean() * float("nan")}
+    epochs = steps(net, X, y, n_epochs=5, net_params={"callbacks": [log, *stop]}, **options)
+    if way == "closed":
+        next(epochs)
+        epochs.close()
+    elif way in ("batch", "epoch", "loss"):
+        with pytest.raises((RuntimeError, ValueError)):
+            list(epochs)
+    else:
+        assert len(list(epochs)) == (3 if way == "early stopping" else 5)
+    assert log.calls.count("end") == 1
+    assert log.calls[-1] == "end"
+
+
+@pytest.mark.parametrize("moment", ["batch", "epoch"])
+def test_an_interrupt_in_a_callback_is_raised(moment):
+    X, y, net = problem()
+    with pytest.raises(KeyboardInterrupt):
+        run(net, X, y, net_params={"callbacks": [Break(moment, KeyboardInterrupt())]})
+
+
+def test_a_failing_end_does_not_hide_the_error_before_it():
+    X, y, net = problem()
+    callbacks = [Break("epoch", KeyboardInterrupt()), ("end", Break("end", KeyError("lost")))]
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(net, X, y, net_params={"callbacks": callbacks})
+    assert "on_train_end of a callback failed: KeyError('lost')" in caught.value.__notes__[0]
+    with pytest.raises(KeyError, match="lost"):
+        run(net, X, y, n_epochs=1, net_params={"callbacks": callbacks[1:]})
+
+
+@pytest.mark.parametrize("verbose", [0, 1])
+def test_callbacks_print_where_the_estimator_does(verbose, capsys):
+    X, y, net = problem()
+    params = {"callbacks": [EarlyStopping("train_loss", patience=1)]}
+    run(net, X, y, learning_rate=0.0, net_params=params, verbose=verbose)
+    assert ("Stopping since" in capsys.readouterr().out) is bool(verbose)
+
+
+def test_layers_of_ours_draw_from_the_generator_of_the_fit_alone():
+    before = torch.get_rng_state()
+    first, second = linear(300, 5, seeded()), linear(300, 5, seeded())
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(before, torch.get_rng_state())
+    assert first.weight.std().item() == pytest.approx(300**-0.5 / 3**0.5, rel=0.05)  # as torch initialises
+    assert first.weight.abs().max() <= 300**-0.5
+    assert all(p.requires_grad for p in first.parameters())
+    own = Randomness(seeded(), CPU, lends=False)
+    with own.lent():
+        torch.rand(1)
+    assert not torch.equal(before, torch.get_rng_state())  # nothing was borrowed, so nothing was given back
+
+
+def test_one_thread_borrows_at_a_time():
+    def drawn(seed):
+        randomness, draws = lending(seed), []
+        for _ in range(30):
+            with randomness.lent():
+                draws.append(torch.rand(50))
+                time.sleep(0)
+                draws.append(torch.rand(50))
+        return torch.cat(draws)
+
+    alone, state = [drawn(seed) for seed in range(4)], torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(drawn, range(4)))
+    assert all(torch.equal(a, b) for a, b in zip(alone, beside))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)
+def test_plain_modes(mode):
+    weight = torch.ones(2, 2, requires_grad=True)
+    with mode(), plain_modes():
+        assert torch.is_grad_enabled()
+        out = (weight @ torch.full((2, 2), 1.001)).sum()
+        out.backward()
+        assert out.item() == pytest.approx(8.008, rel=1e-6)  # 8.0 in bfloat16
+    assert weight.grad is not None
 
 
 def test_a_loss_that_is_not_finite_names_the_cure():
@@ -203,32 +332,35 @@ class Own(nn.Module):
 
 
 def test_networks_of_ones_own():
-    assert width_of(build_trunk(Own, {}, 3, [5]), 3) == 7
-    assert width_of(build_trunk(Own, {"width": 4}, 3, [5]), 3) == 4
-    assert width_of(build_trunk(lambda: nn.Linear(3, 2), {}, 3, [5]), 3) == 2
+    assert width_of(build_trunk(Own, {}, 3, [5], seeded()), 3) == 7
+    assert width_of(build_trunk(Own, {"width": 4}, 3, [5], seeded()), 3) == 4
+    assert width_of(build_trunk(lambda: nn.Linear(3, 2), {}, 3, [5], seeded()), 3) == 2
     instance = Own(3)
-    trunk = build_trunk(instance, {}, 3, [5])
+    trunk = build_trunk(instance, {}, 3, [5], seeded())
     assert trunk is not instance
     assert torch.equal(trunk.layer.weight, instance.layer.weight)
     with pytest.raises(ValueError, match="module is an instance"):
-        build_trunk(instance, {"width": 4}, 3, [5])
+        build_trunk(instance, {"width": 4}, 3, [5], seeded())
     with pytest.raises(ValueError, match=r"has to map \(n, 3\) to \(n, width\); one row gave \(1, 1, 2\)"):
         width_of(nn.Sequential(nn.Linear(3, 2), nn.Unflatten(1, (1, 2))), 3)
+    for wrong in (nn.Linear(7, 2), nn.Conv2d(1, 2, 3), nn.Module(), nn.Embedding(9, 2)):
+        with pytest.raises(ValueError, match=r"module has to map rows of n_features_in_=3 columns to .* 3 inputs"):
+            width_of(wrong, 3)
 
 
 def test_the_default_network_is_float32_whatever_the_default_is():
     previous = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        assert {p.dtype for p in mlp(3, [5, 4]).parameters()} == {torch.float32}
-        assert {p.dtype for p in build_trunk(Own, {}, 3, []).parameters()} == {torch.float32}
+        assert {p.dtype for p in mlp(3, [5, 4], seeded()).parameters()} == {torch.float32}
+        assert {p.dtype for p in build_trunk(Own, {}, 3, [], seeded()).parameters()} == {torch.float32}
     finally:
         torch.set_default_dtype(previous)
-    assert width_of(mlp(3, [5, 4]), 3) == 4
+    assert width_of(mlp(3, [5, 4], seeded()), 3) == 4
 
 
 def test_weights_survive_as_arrays():
-    net, other = mlp(3, [5, 4]), mlp(3, [5, 4])
+    net, other = mlp(3, [5, 4], seeded()), mlp(3, [5, 4], seeded())
     X = torch.randn(6, 3, generator=seeded())
     net(X)  # batch normalisation remembers
     stored = as_numpy(net.state_dict())

@@ -99,7 +99,8 @@ def test_heads_are_copied_after_stage_one(blobs):
     after = model().fit(blobs).weights_
     assert not np.array_equal(after["features.weight"], after["clusters.weight"])
     X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
-    net = solver.TwoHeads(mlp(6, [8]), 8, 5)
+    generator = torch.Generator().manual_seed(0)
+    net = solver.TwoHeads(mlp(6, [8], generator), 8, 5, generator)
     with torch.no_grad():
         net.clusters.weight.zero_()
     plan = model()._plan(20, 4, _Workspace())
@@ -162,6 +163,16 @@ def test_labels_are_predictions_whatever_the_batch(trained, digits):
     np.testing.assert_allclose(proba.sum(1), 1, rtol=1e-12)
     assert np.array_equal(proba.argmax(1), trained.labels_)
     assert set(trained.labels_) == set(range(10))
+
+
+def test_equal_rows_share_a_label_wherever_they_stand(blobs):
+    rng = np.random.default_rng(0)
+    X = np.repeat(blobs[:70].round(1), 9, axis=0)[rng.permutation(630)]  # of another number than blocks of products
+    fitted = model(7).fit(X)
+    for answer in (fitted.labels_, fitted.predict(X), fitted.predict_proba(X), fitted.transform(X)):
+        kinds = np.unique(X, axis=0, return_inverse=True)[1]
+        first = np.unique(kinds, return_index=True)[1]
+        assert np.array_equal(answer, answer[first][kinds])
 
 
 def test_more_rows_than_are_clustered_by_the_spectrum():
@@ -428,7 +439,7 @@ def test_pipeline_in_grid_search(blobs, capsys):
 @pytest.mark.parametrize(("n_epochs_init", "n_epochs"), [(0, 0), (0, 2), (3, 0)])
 def test_stages_can_be_skipped(n_epochs_init, n_epochs, blobs):
     fitted = model(n_epochs_init=n_epochs_init, n_epochs=n_epochs).fit(blobs)
-    assert fitted.n_iter_ == n_epochs_init + n_epochs
+    assert fitted.n_iter_ == max(1, n_epochs_init + n_epochs)
     assert fitted.n_steps_init_ == n_epochs_init
     assert fitted.loss_history_.shape == (n_epochs, 2)
     assert np.array_equal(fitted.labels_, fitted.predict(blobs))

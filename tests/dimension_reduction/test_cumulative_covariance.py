@@ -56,6 +56,78 @@ def test_blocks_change_nothing(tied, monkeypatch):
     assert frechet_cumulative_covariance(U, y) == pytest.approx(whole, rel=1e-12)
 
 
+NUMBERS = {
+    "normal": lambda rng: rng.normal(size=200),
+    "with ties": lambda rng: rng.integers(0, 9, 200) * 1.0,
+    "decimals": lambda rng: np.round(rng.normal(size=200), 1),
+    "far out": lambda rng: rng.standard_cauchy(200),
+    "mirrored": lambda rng: np.r_[np.arange(100), -np.arange(100)] * 1.0,
+    "mostly zero": lambda rng: np.maximum(rng.normal(size=200) - 1, 0),
+    "two": lambda rng: rng.integers(0, 2, 200) * 1.0,
+    "far from zero": lambda rng: 1e6 + rng.normal(size=200),
+}
+
+
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("numbers", NUMBERS)
+def test_intervals_of_numbers_give_what_balls_give(numbers, d):
+    """Sums of squares of 200 terms each, in float64: both agree to far more than ten digits."""
+    rng = np.random.default_rng(0)
+    y = NUMBERS[numbers](rng)
+    U = rng.normal(size=(200, d)) + np.tanh(y - y.mean())[:, None]
+    slow = frechet_cumulative_covariance(U, np.abs(y[:, None] - y), metric="precomputed")
+    for responses, metric in (
+        (y, "auto"),
+        (y[:, None], "euclidean"),
+        (-3 * y, "manhattan"),
+        (y[:, None], "wasserstein"),
+    ):
+        assert frechet_cumulative_covariance(U, responses, metric=metric) == pytest.approx(slow, rel=1e-10)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_a_few_numbers(n):
+    y = np.arange(n) ** 2.0
+    U = np.random.default_rng(0).normal(size=(n, 2))
+    assert frechet_cumulative_covariance(U, y) == pytest.approx(by_loops(U, np.abs(y[:, None] - y)), abs=1e-15)
+
+
+def test_blocks_of_numbers_change_nothing(monkeypatch):
+    rng = np.random.default_rng(1)
+    y = np.r_[rng.normal(size=150), np.repeat([0.3, 0.7], 25)]
+    U = rng.normal(size=(200, 2)) + y[:, None]
+    whole = frechet_cumulative_covariance(U, y)
+    for name, value in {"_PAIRS": 50, "_CENTRES": 7}.items():
+        monkeypatch.setattr(f"sklowrank.dimension_reduction._cumulative_covariance.{name}", value)
+    assert frechet_cumulative_covariance(U, y) == pytest.approx(whole, rel=1e-12)
+
+
+def test_ties_that_rounding_has_broken_are_ties():
+    """A grid of tenths: 0.3 - 0.2 and 0.2 - 0.1 are equal, the floats are not."""
+    rng = np.random.default_rng(2)
+    whole = rng.integers(-8, 9, 120)
+    U = rng.normal(size=(120, 2)) + whole[:, None]
+    exact = frechet_cumulative_covariance(U, whole * 1.0)
+    assert frechet_cumulative_covariance(U, whole * 0.1) == pytest.approx(exact, rel=1e-10)
+    plane = np.c_[whole, rng.integers(-4, 5, 120)] * 1.0
+    exact = frechet_cumulative_covariance(U, plane)
+    turn = np.array([[np.cos(0.4), -np.sin(0.4)], [np.sin(0.4), np.cos(0.4)]])
+    assert frechet_cumulative_covariance(U, 0.1 * plane @ turn) == pytest.approx(exact, rel=1e-10)
+
+
+def test_clouds_of_unequal_size():
+    rng = np.random.default_rng(3)
+    u, m = rng.normal(size=100), rng.integers(30, 60, 100)
+    clouds = [np.array([x, -x]) + 0.3 * rng.normal(size=(k, 2)) for x, k in zip(u, m)]
+    equal = frechet_cumulative_covariance(u, np.array([cloud[:30] for cloud in clouds]), metric="wasserstein")
+    assert frechet_cumulative_covariance(u, clouds, metric="wasserstein") == pytest.approx(equal, rel=0.1)
+    own = frechet_cumulative_covariance(u, clouds, metric=lambda a, b: np.linalg.norm(a.mean(0) - b.mean(0)))
+    assert own == pytest.approx(equal, rel=0.2)
+    S = np.array([[[2.0, x], [x + 0.2, 2.0]] for x in 0.5 * np.tanh(u)])
+    with pytest.raises(ValueError, match="symmetric matrices, but row 0 of y"):
+        frechet_cumulative_covariance(u, S, metric="spd")
+
+
 @pytest.mark.parametrize("response", ["number", "location", "matrix", "direction"])
 def test_landmarks_are_near_the_exact_value_and_related_vectors_score_higher(response):
     metric = {"number": "auto", "location": "wasserstein", "matrix": "spd", "direction": "sphere"}[response]

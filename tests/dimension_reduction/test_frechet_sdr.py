@@ -1,7 +1,9 @@
 """Networks find what X says about random objects, and do not learn by heart."""
 
 import pickle
+import signal
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -14,8 +16,8 @@ from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_sp
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
+from skorch.callbacks import Callback, EarlyStopping
 
-from sklowrank._core.nets import Randomness
 from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import FrechetSDR
 from sklowrank.dimension_reduction._frechet_sdr_solver import (
@@ -28,6 +30,24 @@ from sklowrank.dimension_reduction._frechet_sdr_solver import (
     split_rows,
 )
 from sklowrank.metrics import distance_correlation
+
+
+class Stop:
+    """A callback of scikit-learn that asks to stop after two steps."""
+
+    def setup(self, estimator, context):
+        self.steps = 0
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        self.steps += 1
+        return self.steps == 2
+
 
 METRICS = {"number": "auto", "location": "wasserstein", "location_scale": "wasserstein", "matrix": "spd_log"}
 QUICK = {"n_estimators": 1, "max_iter": 8, "random_state": 0}
@@ -58,7 +78,7 @@ def located():
 
 def plan(**params):
     defaults = {"constraint": "whiten", "alpha": 0.1, "variance": 0.5, "batch_size": 64, "max_iter": 5, "patience": 2}
-    return Plan(**{**defaults, "learning_rate": 1e-3, "weight_decay": 0.0, "net_params": {}, **params})
+    return Plan(**{**defaults, "learning_rate": 1e-3, "weight_decay": 0.0, "net_params": {}, "verbose": 0, **params})
 
 
 def test_objectives_are_those_of_the_formulas():
@@ -86,8 +106,7 @@ def test_outputs_that_do_not_vary_have_finite_gradients():
 
 
 def test_networks_side_by_side_are_those_one_by_one():
-    with Randomness(torch.Generator().manual_seed(0), torch.device("cpu")).lent():
-        nets = SideBySide(3, 4, (8, 5), 2, "tanh", 0.5)
+    nets = SideBySide(3, 4, (8, 5), 2, "tanh", 0.5, torch.Generator().manual_seed(0))
     parts, single = nets.parts(), []
     for part in parts:
         layers = [torch.nn.Linear(a, b) for a, b in ((4, 8), (8, 5), (5, 2))]
@@ -98,7 +117,7 @@ def test_networks_side_by_side_are_those_one_by_one():
     with torch.inference_mode():
         expected = torch.cat([net(X) + X @ part["straight"] for net, part in zip(single, parts)], 1)
     assert torch.allclose(outputs_of(nets, X).float(), expected, atol=1e-5)
-    twin = OneByOne([net[:4] for net in single], 5, 2)
+    twin = OneByOne([net[:4] for net in single], 5, 2, None)
     twin.load_parts([torch.nn.Sequential(net[:4], net[4]).state_dict() for net in single])
     with torch.inference_mode():
         assert torch.allclose(outputs_of(twin, X).float(), torch.cat([net(X) for net in single], 1), atol=1e-5)
@@ -263,9 +282,9 @@ def test_given_distances_keep_their_columns_when_rows_are_split():
     assert not hasattr(
         sdr.set_params(metric="euclidean").fit(X, y).set_params(metric="precomputed").fit(X, D), "landmark_objects_"
     )
-    assert sdr.landmarks_.max() == 39
-    with pytest.raises(ValueError, match="y has distances to 20 objects, but those to 40 at least are needed"):
-        sdr.score(X, D[:, :20])
+    assert len(sdr.landmarks_) == 10
+    with pytest.raises(ValueError, match="y has distances to 39 objects, but fit has seen those to 40"):
+        sdr.score(X, D[:, :39])
 
 
 @pytest.mark.parametrize(
@@ -288,8 +307,11 @@ def test_bad_responses(y, metric, text):
 
 def test_new_responses_must_be_of_the_same_kind(located):
     sdr, X, *_ = located
-    with pytest.raises(ValueError, match=r"shape \(7,\) cannot be compared with those of shape \(50,\)"):
-        sdr.score(X[:5], np.ones((5, 7)))
+    pairs = FrechetSDR(1, **QUICK).fit(X, X[:, :2])
+    with pytest.raises(ValueError, match=r"shape \(7,\) cannot be compared with those of shape \(2,\)"):
+        pairs.score(X[:5], np.ones((5, 7)))
+    with pytest.raises(ValueError, match="Samples of 2 numbers each cannot be compared with those of 1 that fit"):
+        sdr.score(X[:5], np.ones((5, 7, 2)))
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         sdr.score(X[:5], np.ones((4, 50)))
 
@@ -329,6 +351,115 @@ def test_few_rows_are_all_trained_on():
     assert np.isfinite(sdr.transform(X)).all()
     with pytest.raises(ValueError, match="1 sample"):
         FrechetSDR().fit(X[:1], y[:1])
+
+
+def moved(model, X, y, **params):
+    """Return whether two learning rates give different weights: they start from the same ones."""
+    once, twice = (clone(model).set_params(learning_rate=rate, **params).fit(X, y).weights_ for rate in (1e-3, 1e-2))
+    return all(not np.array_equal(a[name], b[name]) for a, b in zip(once, twice) for name in a if "bias" not in name)
+
+
+def test_one_pass_trains():
+    X, y, *_ = generated("number", 100)
+    model = FrechetSDR(1, max_iter=1, n_estimators=2, random_state=0)
+    assert moved(model, X, y)
+    assert np.isfinite(clone(model).fit(X, y).validation_scores_).all()
+    with pytest.warns(UserWarning, match="max_iter // 4 = 1 passes"):
+        assert moved(model, X[:8], y[:8], max_iter=4)
+
+
+class Ended(Callback):
+    """Counts the ends of trainings; an interrupt comes at a moment to be named."""
+
+    def __init__(self, moment=None, way=None):
+        self.moment, self.way, self.count = moment, way, 0
+
+    def on_batch_end(self, net, **kwargs):
+        self._at("batch")
+
+    def on_epoch_end(self, net, **kwargs):
+        self._at("epoch")
+
+    def on_train_end(self, net, **kwargs):
+        self.count += 1
+
+    def _at(self, moment):
+        if moment == self.moment and self.way == "raise":
+            raise KeyboardInterrupt
+        if moment == self.moment:
+            signal.raise_signal(signal.SIGINT)  # what Ctrl+C sends
+
+
+@pytest.mark.parametrize("way", ["max_iter", "tol", "callback of scikit-learn", "early stopping"])
+def test_the_end_of_a_training_is_announced(way, capsys):
+    X, y, *_ = generated("number", 100)
+    callbacks, model = [("ended", Ended())], FrechetSDR(1, max_iter=8, n_estimators=1, random_state=0)
+    if way == "tol":
+        model.set_params(patience=2, tol=1.0)
+    elif way == "early stopping":
+        callbacks.append(("stop", EarlyStopping("train_loss", patience=2, threshold=9.0, threshold_mode="abs")))
+    elif way != "max_iter":
+        model.set_callbacks(Stop())
+    model.set_params(net_params={"callbacks": callbacks}).fit(X, y)
+    assert callbacks[0][1].count == 1
+    assert (model.n_iter_ == 8) is (way == "max_iter")
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", ["raise", "signal"])
+@pytest.mark.parametrize("moment", ["batch", "epoch"])
+def test_an_interrupt_in_a_callback_of_skorch_leaves_the_former_fit_whole(moment, way):
+    X, y, *_ = generated("number", 100)
+    sdr = FrechetSDR(1, **QUICK).fit(X, y)
+    before, ended = sdr.transform(X), Ended(moment, way)
+    with pytest.raises(KeyboardInterrupt):
+        sdr.set_params(net_params={"callbacks": [ended]}).fit(-X, y)
+    assert ended.count == 1
+    assert np.array_equal(sdr.transform(X), before)
+
+
+class Noisy(torch.nn.Sequential):
+    """A network of the user's that draws from torch's global generator."""
+
+    def __init__(self, n_features):
+        super().__init__(torch.nn.Linear(n_features, 4), torch.nn.Dropout(0.3), torch.nn.Tanh())
+
+
+def test_networks_of_ones_own_in_threads():
+    X, y, *_ = generated("number", 100)
+
+    def found(seed):
+        own = {"module": Noisy} if seed % 2 else {}
+        return FrechetSDR(1, max_iter=4, n_estimators=1, random_state=seed, **own).fit(X, y).transform(X)
+
+    alone, state = [found(seed) for seed in range(4)], torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        beside = list(pool.map(found, range(4)))
+    assert all(np.array_equal(a, b) for a, b in zip(alone, beside))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    "mode", [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+    ids=["no_grad", "inference_mode", "autocast"],
+)  # fmt: skip
+def test_modes_of_torch_around_networks_of_ones_own_and_tensors(mode):
+    X, y, *_ = generated("number", 100)
+    sdr = FrechetSDR(1, module=Noisy, **QUICK)
+    with sklearn.config_context(array_api_dispatch=True):
+        rows = torch.from_numpy(X).float()
+        expected = sdr.fit(rows, y).transform(rows)
+        with mode():
+            rows = torch.from_numpy(X).float()
+            there = clone(sdr).fit(rows, y)
+            assert torch.equal(there.transform(rows), expected)
+            assert there.score(rows, y) == sdr.score(torch.from_numpy(X).float(), y)
+
+
+def test_a_network_of_another_width_is_named():
+    X, y, *_ = generated("number", 100)
+    with pytest.raises(ValueError, match=r"module has to map rows of n_features_in_=6 columns"):
+        FrechetSDR(1, module=torch.nn.Linear(7, 5)).fit(X, y)
 
 
 def test_training_ends_where_the_held_out_score_no_longer_rises():

@@ -17,7 +17,19 @@ from sklowrank.privacy._distances import (
     series_sums,
 )
 from sklowrank.privacy._kernels import grid_waves, random_waves
-from sklowrank.privacy._lattice import SHRINK, STEP, TURN, ball_sums, exact_products, wave_sums
+from sklowrank.privacy._lattice import (
+    PARTS,
+    SHRINK,
+    STEP,
+    TURN,
+    ball_sums,
+    binned_sums,
+    canonical,
+    exact_products,
+    wave_sums,
+)
+from sklowrank.privacy._noise import seeded_words
+from sklowrank.privacy._release import Noise, Terms, release
 from sklowrank.privacy._wave_sketch import amplitudes_of, norms_of
 
 CPU = torch.device("cpu")
@@ -79,7 +91,7 @@ def test_one_row_adds_no_more_than_promised(kind):
     found = norms(kind)
     rounding = 1 if kind in ("columns", "directions", "moments") else 0
     before, largest = sums_of(kind, ROWS), np.zeros(2)
-    far = np.array([[1e300, -1e300, 0.0], [1e9, 1e-9, -3.0]])
+    far = np.array([[1e300, -1e300, 0.0], [1e9, 1e-9, -3.0], [np.nan, 1.0, 1.0], [np.inf, -np.inf, np.nan]])
     for row in np.vstack([RNG.normal(size=(40, 3)) * 3, far, np.zeros((1, 3)), np.full((1, 3), 2.0)]):
         change = sums_of(kind, np.vstack([ROWS, row])) - before
         largest = np.maximum(largest, [np.linalg.norm(change), np.abs(change).sum()])
@@ -100,6 +112,19 @@ def test_entries_are_those_of_the_formula():
     zero = sums_of("random", np.zeros((1, 3)))
     assert not zero[50:].any()  # sines of zero are exactly zero
     assert np.all(zero[:50] == int(waves.amplitudes[0] * SHRINK / STEP))
+
+
+def test_rows_far_away_have_the_phases_of_their_place():
+    """Coordinates beyond 2^19 steps are multiplied in two halves; whole numbers of Python know the right phase."""
+    waves = waves_of("random")
+    rows = np.array([[1e3, -2e4, 0.3], [5e5, 1e6, -3e6], [0.1, -0.2, 1e9]])
+    whole = [[round(x / u) for x, u in zip(row, waves.unit)] for row in rows]
+    for form in (lambda X: torch.from_numpy(X), csr_matrix):
+        found = wave_sums(Rows(form(rows)), waves, torch.arange(3), 3, "auto", CPU)
+        for row, sums in zip(whole, found):
+            phase = [sum(x * int(s) for x, s in zip(row, column)) % TURN for column in waves.steps.T]
+            expected = np.cos(2 * np.pi / TURN * np.array(phase)) * waves.amplitudes
+            assert np.allclose(sums[:50] * STEP, expected, atol=1e-4 * waves.amplitudes[0] + 2 * STEP)
 
 
 def test_groups_are_sums_of_their_rows():
@@ -135,4 +160,85 @@ def test_frequencies_are_whole_steps():
     for kind in ("random", "grid"):
         waves = waves_of(kind)
         assert np.array_equal(waves.steps, np.rint(waves.steps))
-        assert np.abs(waves.steps).max() * waves.limit <= 2**43 if kind == "random" else waves.limit == TURN
+        assert np.abs(waves.steps).max() <= 2**24
+
+
+def repeated(cells):
+    """A single row of two columns whose first cell is stored many times over."""
+    return csr_matrix((np.asarray(cells), np.zeros(len(cells), int), [0, len(cells)]), shape=(1, 2))
+
+
+def sparse_ball(X):
+    return ball_sums(Rows(X), np.zeros(2), np.ones(2), torch.zeros(X.shape[0], dtype=torch.int64), 1, "auto")
+
+
+def sparse_waves(X):
+    return wave_sums(Rows(X), waves_of("random")._replace(unit=np.ones(2), steps=np.ones((2, 50))), None, 1, 4, CPU)
+
+
+@pytest.mark.parametrize("sums", [sparse_ball, sparse_waves])
+@pytest.mark.parametrize("cells", [np.full(10_000, 10.0), [0.25, -0.25, 0.5], [1e308] * 3, np.float32([0.1] * 7)])
+def test_cells_that_are_stored_twice_are_one_cell(sums, cells):
+    X = repeated(cells)
+    with np.errstate(over="ignore"):
+        once = csr_matrix(
+            X.toarray().astype(np.float64) if X.dtype == np.float64 else [[np.sum(X.data, dtype=float), 0]]
+        )
+    assert np.array_equal(sums(X), sums(once))
+    X.has_canonical_format = True  # what a matrix says of itself is not believed
+    assert np.array_equal(sums(X), sums(once))
+    assert np.linalg.norm(sums(X)) * STEP <= 1
+    assert len(X.data) == len(cells)  # the user's matrix is as it was
+
+
+def test_order_of_stored_cells_and_stored_zeros_change_no_digit():
+    X = csr_matrix(np.where(RNG.random((30, 2)) < 0.7, RNG.normal(size=(30, 2)), 0))
+    mixed = csr_matrix((X.data[::-1].copy(), X.indices[::-1].copy(), X.nnz - X.indptr[::-1]), shape=X.shape)
+    zeros = csr_matrix(([*X.data, 0.0, 0.0], [*X.indices, 0, 0], [*X.indptr[:-1], X.nnz + 2]), shape=X.shape)
+    for sums in (sparse_ball, sparse_waves):
+        assert np.array_equal(sums(mixed), sums(X))
+        assert np.array_equal(sums(zeros), sums(X))
+    assert canonical(zeros).has_canonical_format
+
+
+@pytest.mark.parametrize("n_columns", [2**18, 2**19, 2**20])
+@pytest.mark.parametrize("value", [100.0, 1e-3, -np.inf])
+def test_many_columns_do_not_leave_the_ball(n_columns, value):
+    group, unit = torch.zeros(1, dtype=torch.int64), np.ones(n_columns)
+    row = torch.full((1, n_columns), value, dtype=torch.float64)
+    dense = ball_sums(Rows(row), np.zeros(n_columns), unit, group, 1, "auto")
+    norm = float(np.linalg.norm(dense.astype(float))) * STEP
+    assert norm <= 1
+    assert norm == pytest.approx(min(1, abs(value) * n_columns**0.5), rel=3e-3)  # entries are truncated to whole steps
+    assert np.array_equal(ball_sums(Rows(csr_matrix(row.numpy())), np.zeros(n_columns), unit, group, 1, "auto"), dense)
+
+
+def test_phases_of_a_million_columns_are_right():
+    """Sums of products pass 63 bits, and wrap around by whole turns."""
+    n = 2**20 + 3
+    row = torch.full((1, n), 2.0**19, dtype=torch.float64)
+    found = exact_products(row, torch.full((n, 1), 2.0**24 - 1, dtype=torch.float64))
+    assert int(found) % TURN == n * 2**19 * (2**24 - 1) % TURN
+
+
+def test_counts_of_a_trillion_rows_are_exact():
+    """Whole numbers of Python against those of 63 bits."""
+    counts = RNG.integers(0, 2**40, size=(2, 9)).astype(np.float64) * PARTS
+    amplitudes, orders = np.array([[1.0, 0.5], [0.7, 0.3]]), np.array([1, 2])
+    angle = np.pi / 8 * np.outer(np.arange(9), orders)
+    expected = []
+    for table in (np.cos(angle), np.sin(angle)):
+        entries = [np.trunc(table * (size * (SHRINK / STEP))).astype(int).astype(object) for size in amplitudes]
+        expected.append(
+            [[int(c) for c in count.astype(int).astype(object) @ e // PARTS] for count, e in zip(counts, entries)]
+        )
+    assert binned_sums(counts, amplitudes, orders).tolist() == np.hstack([np.array(e) for e in expected]).tolist()
+
+
+def test_a_count_of_rows_cannot_overflow():
+    """Above 2^61 steps it is cut off, which moves no two numbers of rows further apart."""
+    terms = Terms(1.0, 0.0, "add_remove", ("laplace",), "builtin", seeded_words(0), False, None, None)
+    noise = Noise("laplace", 1e-200, 1.0)
+    for n, expected in ((2**40, 2.0**40), (2**43, 2.0**41), (2**60, 2.0**41)):
+        _, count = release(terms, noise, np.zeros((1, 1), dtype=np.int64), "", 1.0, np.array([n]))
+        assert count.tolist() == [expected]

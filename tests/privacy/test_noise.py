@@ -2,6 +2,7 @@
 
 import math
 import sys
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -53,10 +54,29 @@ def test_large_scales_have_the_right_spread_and_uniform_low_bits():
 
 
 def test_thresholds_are_the_probabilities_of_binary_digits():
-    for i, (high, low) in enumerate(_noise._thresholds(3.0)[:6]):
-        p = (int(high) * 2**64 + int(low)) / 2**128
+    thresholds = _noise._thresholds(3.0)
+    assert math.exp(-(2 ** len(thresholds)) / 3) < 2.0**-64
+    for i, threshold in enumerate(thresholds[:6]):
         odds = math.exp(-(2**i) / 3)
-        assert p == pytest.approx(odds / (1 + odds), rel=1e-15)
+        assert int(threshold) / 2**64 == pytest.approx(odds / (1 + odds), rel=1e-15)
+
+
+def test_bounds_of_probabilities_enclose_them_and_close():
+    """Against the series of exp in rational arithmetic, which has 40 right decimals here."""
+    x = Fraction(7, 3)
+    terms, exact = Fraction(1), Fraction(1)
+    for k in range(1, 80):
+        terms *= x / k
+        exact += terms
+    for decimals in (20, 30):
+        low, high = _noise._exponential(x, decimals)
+        assert low < 1 / exact < high
+        assert high - low < Fraction(10) ** (9 - decimals)
+    variance = Fraction(1.7) ** 2
+    for proposed in (0, -2, 5):
+        low, high = _noise._acceptance(proposed, 1.7, 2, 40)
+        assert float(low) == pytest.approx(math.exp(-float((abs(proposed) - variance / 2) ** 2 / (2 * variance))))
+        assert low <= high <= 1
 
 
 def test_as_many_words_are_drawn_whatever_comes_out():
@@ -73,13 +93,56 @@ def test_as_many_words_are_drawn_whatever_comes_out():
     assert counting(0) == counting(1) == counting(2)
 
 
-def test_an_equal_first_word_is_decided_by_the_second():
-    high, low = _noise._thresholds(1.0)[0]
-    for second, bit in ((int(low) - 1, 1), (int(low), 0)):
-        n_digits = len(_noise._thresholds(1.0))
-        script = [[int(high)], [second], *[[2**64 - 1]] * (n_digits - 1)]
-        words = map(np.uint64, script)
-        assert _noise._geometric(1.0, 1, lambda count, words=words: next(words)).tolist() == [bit]
+def scripted(*words):
+    """Words that come in this order, and ones that decide nothing afterwards."""
+    script = [*words, *[2**64 - 1] * 100]
+    return lambda count: np.array([script.pop(0) for _ in range(count)], dtype=np.uint64)
+
+
+def test_a_first_word_that_does_not_decide_is_followed_by_more():
+    low, high = _noise._digit(1.0, 0, 100)
+    digits = int(low * 2**192)
+    assert digits == int(high * 2**192)
+    first, second, third = (digits >> shift & (2**64 - 1) for shift in (128, 64, 0))
+    for words, bit in (
+        ([first, second - 1], 1),
+        ([first, second + 1], 0),
+        ([first, second, third - 1], 1),
+        ([first, second, third + 1], 0),
+    ):
+        assert _noise._geometric(1.0, 1, scripted(*words)).tolist() == [bit]
+
+
+def test_draws_above_the_digits_are_not_cut_off():
+    """Words of zero are below every probability: first that of each digit, then that of one more than the digits."""
+    n_digits = len(_noise._thresholds(1.0))
+    most = 2**n_digits - 1
+    assert _noise._geometric(1.0, 1, scripted(*[0] * n_digits)).tolist() == [most]
+    more = _noise._geometric(1.0, 1, scripted(*[0] * n_digits, 0, 0))
+    assert more.tolist() == [most + 2**n_digits]
+    assert _noise.discrete_laplace(1e-300, 100, seeded_words(0)).any() == 0  # no digits at all
+
+
+def test_exact_comparisons_decide_as_floats_do(monkeypatch):
+    """With a margin that leaves most proposals to rational arithmetic: the same draws, up to words drawn for ties."""
+    plain = discrete_gaussian(1.5, 3000, seeded_words(5))
+    asked, is_below = [], _noise._is_below
+
+    def counting(*args):
+        asked.append(1)
+        return is_below(*args)
+
+    monkeypatch.setattr(_noise, "_is_below", counting)
+    monkeypatch.setattr(_noise, "_MARGIN", 0.5)
+    assert np.array_equal(discrete_gaussian(1.5, 3000, seeded_words(5)), plain)
+    assert len(asked) > 1000
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 0.3, 2.0**49])
+def test_extreme_scales(scale):
+    with np.errstate(all="raise"):
+        draws = discrete_gaussian(scale, 50, seeded_words(1))
+    assert np.abs(draws).max() <= max(6 * scale, 0) + 1
 
 
 def test_sums_keep_their_shape_and_seeds_repeat():

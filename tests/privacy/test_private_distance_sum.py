@@ -94,6 +94,20 @@ def test_units_and_bounds_of_columns():
     assert np.allclose(moved, model.distance_sums(np.tile(high, (40, 1))))
 
 
+@pytest.mark.parametrize("metric", ["l1", "lp", "l2", "sqeuclidean"])
+def test_extreme_columns_give_finite_sums_or_a_named_error(metric):
+    params = {"metric": metric, "p": 2.0, "n_frequencies": 8, "feature_random_state": 0}
+    for constant in (1e120, 5e-324, 0.0):
+        with pytest.warns(PrivacyLeakWarning):
+            model = PrivateDistanceSum(**params).fit(np.c_[np.full(20, constant), np.arange(20.0)])
+        assert np.isfinite(model.distance_sums([[constant, 3.0]])).all()
+    for low, high in ((0, 1e-149), (-1e149, 1e149), (0, [1e-100, 1e100])):
+        bounded = PrivateDistanceSum(bounds=(low, high), **params).fit(X[:, :2])
+        assert np.isfinite(bounded.distance_sums(np.zeros((1, 2)))).all()
+    with pytest.warns(PrivacyLeakWarning), pytest.raises(ValueError, match="columns beyond 1e\\+150"):
+        PrivateDistanceSum(**params).fit(np.full((3, 2), 1e200))
+
+
 def test_transformer_and_scores():
     model = PrivateDistanceSum(bounds=BOUNDS, random_state=0).set_output(transform="pandas").fit(X)
     column = model.transform(Y)
@@ -116,6 +130,8 @@ def test_pieces_of_disjoint_rows():
     total = here.distance_sums(Y) + there.distance_sums(Y)
     assert np.allclose(here.merge(there).distance_sums(Y), total)
     assert here.noise_std_ == pytest.approx(math.sqrt(2) * whole.noise_std_)
+    with pytest.raises(ValueError, match="have a release in common"):
+        here.merge(here)
     with pytest.raises(ValueError, match="Only sketches of the same frequencies"):
         here.merge(PrivateDistanceSum(**{**params, "feature_random_state": 1}).fit(X))
     with pytest.raises(ValueError, match="have changed"):

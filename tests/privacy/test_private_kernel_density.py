@@ -1,5 +1,6 @@
 """Private densities are near the exact ones, as noisy as they say, and keep nothing of the rows."""
 
+import copy
 import math
 import pickle
 import warnings
@@ -9,11 +10,11 @@ import pytest
 import sklearn
 import torch
 from scipy.sparse import csr_matrix
-from scipy.stats import beta, norm
+from sklearn.datasets import load_wine
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KernelDensity
 
-from sklowrank.privacy import PrivacyLeakWarning, PrivacyWarning, PrivateKernelDensity
+from sklowrank.privacy import PrivacyLeakWarning, PrivacyWarning, PrivateDistanceSum, PrivateKernelDensity
 
 RNG = np.random.default_rng(0)
 X = RNG.random((400, 2))
@@ -168,6 +169,15 @@ def test_disjoint_rows_in_pieces_and_from_other_holders():
     assert here.privacy_spent_.n_releases == 2
     with pytest.raises(ValueError, match="Only sketches of the same frequencies"):
         here.merge(PrivateKernelDensity(**{**params, "feature_random_state": 1}).fit(X))
+    for same in (here, copy.deepcopy(here), pickle.loads(pickle.dumps(there)), there):
+        with pytest.raises(ValueError, match="have a release in common"):
+            here.merge(same)
+    later = copy.deepcopy(here).partial_fit(X[:10])
+    with pytest.raises(ValueError, match="have a release in common"):
+        later.merge(there)
+    assert later.privacy_spent_.n_releases == 3
+    with pytest.raises(ValueError, match="Only sketches of the same"):
+        here.merge(PrivateDistanceSum(bounds=(0, 1)).fit(X))
     with pytest.raises(ValueError, match="have changed since the first release"):
         pieces.set_params(epsilon=1.0).partial_fit(X)
     here.noise_backend_ = "another"
@@ -230,6 +240,26 @@ def test_what_leaks_is_said():
     assert not PrivateKernelDensity(random_state=0, **plain).fit(X).noise_secure_
 
 
+def told_of_noise(rows, **params):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        PrivateKernelDensity(**params).fit(rows)
+    return any("cannot be told from noise" in str(w.message) for w in seen)
+
+
+def test_a_bandwidth_that_does_not_fit_the_units_is_told_from_the_release():
+    """Without bounds nothing else that is public knows the units of X."""
+    raw = load_wine().data
+    assert told_of_noise(raw)
+    assert told_of_noise(RNG.normal(size=(20_000, 2)) * 1e4)
+    assert told_of_noise(RNG.normal(size=(2000, 2)) * 100, bandwidth=0.5)
+    assert told_of_noise(RNG.normal(size=(2000, 2)), bandwidth=1e-3, bounds=(-4, 4))
+    assert not told_of_noise(RNG.normal(size=(400, 2)))
+    assert not told_of_noise(RNG.normal(size=(2000, 2)) * 100, bandwidth=50.0)
+    assert not told_of_noise(RNG.normal(size=(2000, 2)), bandwidth=0.5, bounds=(-4, 4), delta=0.0)
+    assert not told_of_noise(X[:30], **RANDOM)  # too few rows to know
+
+
 @pytest.mark.parametrize(
     "params", [{"bounds": (0, 1), "query_margin": 1.0}, {"feature_map": "rff", "kernel": "exponential"}]
 )
@@ -263,9 +293,26 @@ def test_queries_outside_of_the_grid_are_moved_with_a_warning():
         ({"epsilon": 0}, "epsilon"),
         ({"delta": 1.0}, "delta"),
         ({"mechanism": "gaussian", "delta": 0.0}, "needs delta > 0"),
-        ({"delta": 1e-15, "mechanism": "gaussian", "noise_backend": "builtin"}, "too small for .* draws"),
+        ({"epsilon": 1e300}, "at most 1e\\+18"),
+        ({"epsilon": 1e-15, "delta": 0.0}, "epsilon=1e-15 needs noise of the scale"),
+        ({"epsilon": 10**400}, "epsilon=1000"),
+        ({"delta": math.nan}, "delta=nan has to be a number from 0 to below 1"),
+        ({"count_weight": 1e-7}, "count_weight=1e-07 is below 2\\^-20"),
+        ({"count_weight": 2.0**-21}, "count_weight"),
+        ({"count_weight": 1e-7, "delta": 0.0}, "count_weight"),
+        ({"count_weight": 1e300, "mechanism": "gaussian"}, "lower count_weight"),
+        ({"bounds": (0, math.nan)}, "bounds=nan has to hold finite real numbers"),
+        ({"bounds": (-1e308, 1e308)}, "bounds=-1e\\+308 is beyond 1e\\+150.* Rescale"),
+        ({"bounds": (0, 5e-324)}, "less than 1e-150 apart"),
+        ({"bounds": (1, 1)}, "lowest < highest"),
+        ({"bounds": (0, 1, 2)}, "pair"),
+        ({"bounds": (0, "1")}, "finite real numbers"),
+        ({"bounds": (0, 10**400)}, "finite real numbers"),
+        ({"bandwidth": [0.1, math.nan]}, "positive number"),
+        ({"bandwidth": 1e-308}, "positive number from 1e-150"),
+        ({"feature_map": "fourier", "bounds": (0, 1), "query_margin": 1e308}, "lower query_margin"),
         ({"bounds": (1, 0)}, "lowest < highest"),
-        ({"bounds": (0, [1, 2, 3])}, "one number for each of 2 columns"),
+        ({"bounds": (0, [1, 2, 3])}, "one for each of 2 columns"),
         ({"bandwidth": "scott"}, "looking at the private rows"),
         ({"bandwidth": [0.1, 0.2, 0.3]}, "one for each of 2 columns"),
         ({"bandwidth": [0.1, 0.0]}, "positive number"),
@@ -282,41 +329,3 @@ def test_grid_search_over_the_bandwidth():
     model = PrivateKernelDensity(epsilon=20.0, bounds=(0, 1), random_state=0)
     search = GridSearchCV(model, {"bandwidth": [0.3, 20.0]}, cv=2).fit(X)
     assert search.best_params_["bandwidth"] == 0.3
-
-
-def trade_off(released_with, released_without, bound=0.99):
-    """A lower bound of mu of Gaussian differential privacy, of the best threshold on one half, judged on the other."""
-    half = len(released_with) // 2
-    centre = (np.mean(released_with[:half]) + np.mean(released_without[:half])) / 2
-    sign = 1 if np.mean(released_with[:half]) > np.mean(released_without[:half]) else -1
-    n = len(released_with) - half
-    missed = np.sum(sign * (np.array(released_with[half:]) - centre) < 0)
-    alarms = np.sum(sign * (np.array(released_without[half:]) - centre) > 0)
-    tail = (1 - bound) / 2
-    high = [beta.ppf(1 - tail, k + 1, n - k) for k in (missed, alarms)]
-    return norm.ppf(1 - high[1]) - norm.ppf(high[0])
-
-
-@pytest.mark.slow
-def test_audit_passes_the_right_noise_and_fails_half_of_it():
-    """A row of a single wave and the count, present or not: what an attacker who knows all else can tell."""
-    epsilon, delta = 4.0, 1e-5
-    params = {"epsilon": epsilon, "delta": delta, "bandwidth": 1.0, "n_components": 1, "feature_map": "rff"}
-    params |= {"feature_random_state": 0, "mechanism": "gaussian"}
-    row, others = np.zeros((1, 1)), np.zeros((5, 1))
-
-    def seen(rows, seed, share):
-        model = PrivateKernelDensity(random_state=seed, **params).fit(rows)
-        signal = np.append(model.sketch_[:1], model.n_samples_ * 0.25)
-        honest = np.append(len(rows) * 1.0, len(rows) * 0.25)
-        weights = np.array([1.0, 0.25]) / np.hypot(1, 0.25)
-        return weights @ (honest + share * (signal - honest)), model.sensitivity_ / model.noise_scale_
-
-    found = {}
-    for share in (1.0, 0.5):
-        with_row = [seen(np.vstack([others, row]), seed, share)[0] for seed in range(2000)]
-        without = [seen(others, 10_000 + seed, share)[0] for seed in range(2000)]
-        found[share] = trade_off(with_row, without)
-    promised = seen(others, 0, 1.0)[1]
-    assert found[1.0] <= promised
-    assert found[0.5] > promised

@@ -1,5 +1,6 @@
 """Classification from one release per class: budgets, labels, counts, probabilities."""
 
+import copy
 import math
 import pickle
 import warnings
@@ -151,6 +152,9 @@ def test_pieces_and_other_holders(similarity):
     here, there = (PrivateSimilarityClassifier(**known).fit(X[s], y[s]) for s in (slice(0, 300), slice(300, 600)))
     assert here.merge(there).score(X, y) > 0.85
     assert here.class_counts_.sum() == pytest.approx(600, rel=0.05)
+    for same in (here, there, copy.deepcopy(here)):
+        with pytest.raises(ValueError, match="have a release in common"):
+            here.merge(same)
     with pytest.raises(ValueError, match="same classes"):
         here.merge(PrivateSimilarityClassifier(**{**known, "classes": [0, 1, 2, 3]}).fit(X, y))
 

@@ -1,0 +1,47 @@
+"""Rows that are equal to the last bit, found by sorting their bytes."""
+
+import numpy as np
+import torch
+
+
+def distinct_rows(rows) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first row of each kind, and the kind of each row; kinds are numbered in the order of their bytes.
+
+    That order says nothing of the values, but does not depend on the order of the rows.
+
+    Parameters
+    ----------
+    rows : array of numbers (n, ...), tensor, or array of objects (n,)
+        Arrays among objects are compared by their bytes, other objects by their hash and in the order in which they
+        come; what cannot be hashed is different from everything.
+    """
+    rows = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
+    if rows.dtype.kind in "OSU":
+        return _distinct_objects(rows)
+    flat = np.ascontiguousarray(rows.reshape(len(rows), -1))
+    flat = flat + np.zeros((), flat.dtype) if flat.dtype.kind == "f" else flat  # -0.0 becomes 0.0
+    if not flat.shape[1]:
+        return np.zeros(min(1, len(flat)), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
+    as_bytes = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
+    return np.unique(as_bytes, return_index=True, return_inverse=True)[1:]
+
+
+def _distinct_objects(rows):
+    keys = [_key(row) for row in rows]
+    first = dict(reversed([(key, row) for row, key in enumerate(keys)]))
+    try:
+        order = sorted(first)
+    except TypeError:
+        order = sorted(first, key=first.__getitem__)
+    number = {key: kind for kind, key in enumerate(order)}
+    return np.array([first[key] for key in order], dtype=np.int64), np.array([number[key] for key in keys])
+
+
+def _key(value):
+    if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+        return value.dtype.str, value.shape, value.tobytes()
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return value

@@ -1,0 +1,50 @@
+"""Rows that are equal, whatever they are made of and in whatever order they come."""
+
+import numpy as np
+import pytest
+import torch
+
+from sklowrank._core.distinct import distinct_rows
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        RNG.integers(0, 3, size=(50, 2)),
+        RNG.integers(0, 3, size=(50, 2)).astype(np.float32),
+        RNG.integers(0, 3, size=50) * 0.1,
+        np.where(RNG.random(50) < 0.5, 0.0, -0.0),
+        RNG.integers(0, 2, size=(50, 2, 2)).astype(float),
+        RNG.choice(["a", "bc", "d"], 50),
+        np.array([1, "a", None], dtype=object)[RNG.integers(0, 3, 50)],
+        torch.from_numpy(RNG.integers(0, 3, size=(50, 2)) * 1.0),
+        np.ones((50, 0)),
+    ],
+    ids=["ints", "float32", "floats", "zeros", "matrices", "strings", "objects", "tensor", "no columns"],
+)
+def test_kinds_are_those_of_equal_rows(rows):
+    first, kind = distinct_rows(rows)
+    equal = np.array([[np.array_equal(a, b) for b in np.asarray(rows)] for a in np.asarray(rows)])
+    assert np.array_equal(kind[:, None] == kind, equal)
+    assert np.array_equal(kind[first], np.arange(len(first)))
+    assert all(row == np.flatnonzero(kind == k)[0] for k, row in enumerate(first))
+
+
+def test_the_order_of_the_rows_does_not_number_the_kinds():
+    rows, order = RNG.integers(0, 4, size=(60, 2)) * 0.5, RNG.permutation(60)
+    assert np.array_equal(distinct_rows(rows)[1][order], distinct_rows(rows[order])[1])
+
+
+def test_arrays_of_unequal_size_and_what_cannot_be_hashed():
+    rows = np.empty(5, dtype=object)
+    for i, value in enumerate(([1.0, 2.0], [1.0], [1.0, 2.0], [3.0], [1.0])):
+        rows[i] = np.array(value)
+    kind = distinct_rows(rows)[1]
+    assert np.array_equal(kind[:, None] == kind, np.array([0, 1, 0, 2, 1])[:, None] == [0, 1, 0, 2, 1])
+    same = {"a": 1}
+    rows[:] = [same, {"a": 1}, same, 7, 7]
+    kind = distinct_rows(rows)[1]
+    assert kind[0] == kind[2] != kind[1]
+    assert kind[3] == kind[4]
