@@ -33,10 +33,10 @@ def fit(estimator, X, y=None, **params):
         :class:`~sklowrank.impute.MatrixCompletionImputer` and
         :class:`~sklowrank.recommend.MatrixFactorizationRegressor`. Its `device` is that of the workers.
     X : dask array of shape (n_samples, n_features), or dask data frame
-        The rows, partitioned.
+        The rows, in dense partitions of the same columns. Numbers of any real type; float32 where all partitions are.
     y : dask or numpy array, of shape (n_samples,) or (n_samples, n_outputs), default=None
-        What belongs to them. It is brought to this process, as are labels and weights. Of X only the few thousand rows
-        are from which clusterings start.
+        The targets. They are brought to this process, as are labels and weights. Of X only the few thousand rows used
+        for initialisation are.
     **params : dask or numpy arrays
         What else ``estimator.fit`` takes for each row: `sample_weight`, `covariates`.
 
@@ -48,7 +48,9 @@ def fit(estimator, X, y=None, **params):
     Raises
     ------
     TypeError
-        If the fit of the estimator is no sum over rows, or X is no Dask collection.
+        If the fit of the estimator is no sum over rows, X is no Dask collection, or a partition is sparse.
+    ValueError
+        If partitions differ in their columns or change between two reads, and where the fit of an array raises it.
 
     Examples
     --------

@@ -484,6 +484,17 @@ def test_complex_targets_do_not_lose_their_imaginary_part():
             distributed.fit(model, rows, da.from_array(y, chunks=500))
 
 
+def test_complex_columns_beside_pairs_do_not_lose_their_imaginary_part():
+    X, y = pairs()
+    frame = pd.DataFrame({"who": X[:, 0], "what": X[:, 1], "how": X[:, 2] + 1j})
+    for fit in (
+        lambda model: model.fit(frame, y),
+        lambda model: distributed.fit(model, dd.from_pandas(frame, npartitions=2), y),
+    ):
+        with pytest.raises(ValueError, match="must be numbers"):
+            fit(MatrixFactorizationRegressor(2))
+
+
 def test_targets_of_pairs_are_checked_beyond_the_first_rows():
     X, y = pairs()
     y[1200] = np.nan

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, TypeVar
 
 from sklearn.base import _fit_context as _fit_context_of_sklearn
 from sklearn.cluster._spectral import cluster_qr
@@ -16,6 +15,8 @@ from sklearn.utils.validation import _check_feature_names_in as check_feature_na
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _get_feature_names as get_feature_names
+
+from .annotations import Method
 
 __all__ = [
     "OUTPUT_ADAPTERS",
@@ -40,10 +41,7 @@ __all__ = [
 ]
 
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], _Method]:
+def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], Method]:
     """Decorate `fit` or `partial_fit` as scikit-learn does, and let a call that fails leave the estimator as it was.
 
     Validation sets `n_features_in_` before the checks behind it can fail, and whoever interrupts a fit wants the former
@@ -51,7 +49,7 @@ def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[_Method], 
     Attributes are replaced by fits and never changed in place, so the names alone are kept.
     """
 
-    def decorator(method: _Method) -> _Method:
+    def decorator(method: Method) -> Method:
         fit = _fit_context_of_sklearn(prefer_skip_nested_validation=prefer_skip_nested_validation)(method)
 
         @functools.wraps(method)

@@ -14,6 +14,8 @@ from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
+from .annotations import Method
+
 # What a method decides itself: its own parameters say it, so that nothing can be said twice.
 _RESERVED = ("module", "criterion", "dataset", "batch_size", "lr", "max_epochs", "device", "verbose", "warm_start")
 _RESERVED_PREFIXES = ("iterator_train", "iterator_valid", "criterion__", "dataset__")
@@ -43,7 +45,7 @@ def plain_modes() -> Iterator[None]:
         yield
 
 
-def in_plain_modes(method):
+def in_plain_modes(method: Method) -> Method:
     """Decorate a method so that it runs under :func:`plain_modes`."""
 
     @wraps(method)
@@ -51,7 +53,7 @@ def in_plain_modes(method):
         with plain_modes():
             return method(*args, **kwargs)
 
-    return inner
+    return inner  # type: ignore[return-value]
 
 
 class Randomness:

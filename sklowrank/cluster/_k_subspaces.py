@@ -1,11 +1,15 @@
 """K-subspaces: clusters that are lines, planes or flats of higher dimension, by alternation."""
 
 from numbers import Integral, Real
+from typing import Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import pack, packed_attribute, spread
 from .._core.iterate import drive
@@ -161,23 +165,33 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
 
     affinity_matrix_ = packed_attribute("_affinity")
 
+    # Set by fit
+    bases_: list[np.ndarray]
+    means_: np.ndarray
+    n_dims_: np.ndarray
+    labels_: np.ndarray
+    inertia_: float
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int = 8,
         *,
-        n_dims="auto",
-        affine=True,
-        init="auto",
-        n_init=10,
-        max_iter=100,
-        tol=0.0,
-        ensemble=None,
-        ensemble_iter=3,
-        ensemble_neighbors="auto",
-        batch_size="auto",
-        device="auto",
-        random_state=None,
-        verbose=0,
+        n_dims: int | ArrayLike | Literal["auto"] = "auto",
+        affine: bool = True,
+        init: Literal["auto", "random"] = "auto",
+        n_init: int = 10,
+        max_iter: int = 100,
+        tol: float = 0.0,
+        ensemble: int | None = None,
+        ensemble_iter: int = 3,
+        ensemble_neighbors: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_clusters = n_clusters
         self.n_dims = n_dims
@@ -195,7 +209,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None) -> Self:
         """Find the flats.
 
         Parameters
@@ -225,7 +239,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Update the flats with a batch of rows; the first batch, which starts them, needs n_clusters rows at least.
 
         Parameters

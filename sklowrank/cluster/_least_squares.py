@@ -1,10 +1,13 @@
 """Least squares regression subspace clustering: dense codes in closed form."""
 
 from numbers import Real
+from typing import Literal, Self
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
 from .._core.graphs import packed_attribute
 from ._self_expression import conclude, make_ready, outcome, predict, read
@@ -71,24 +74,34 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
 
     affinity_matrix_ = packed_attribute("_affinity")
 
+    # Set by fit
+    representation_: np.ndarray
+    labels_: np.ndarray
+    bases_: list[np.ndarray]
+    means_: np.ndarray
+    n_dims_: np.ndarray
+    n_components_graph_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int = 8,
         *,
-        alpha=0.1,
-        zero_diagonal=True,
-        normalize=True,
-        center=False,
-        n_pca=None,
-        affinity="auto",
-        n_init=10,
-        assign_labels="kmeans",
-        refine="none",
-        predict_method="residual",
-        n_dims="auto",
-        batch_size="auto",
-        device="auto",
-        random_state=None,
+        alpha: float = 0.1,
+        zero_diagonal: bool = True,
+        normalize: bool = True,
+        center: bool = False,
+        n_pca: int | float | None = None,
+        affinity: Literal["auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"] = "auto",
+        n_init: int = 10,
+        assign_labels: Literal["kmeans", "cluster_qr"] = "kmeans",
+        refine: Literal["none", "k-subspaces", "mixture"] = "none",
+        predict_method: Literal["residual", "code"] = "residual",
+        n_dims: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
     ):
         self.n_clusters = n_clusters
         self.alpha = alpha
@@ -107,7 +120,7 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
         Parameters

@@ -1,14 +1,18 @@
 """Manifold linearizing and clustering: clusters that are curved sheets, straightened by a small network."""
 
 import copy
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, Options, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, load_weights, split_params, width_of
@@ -221,36 +225,52 @@ class ManifoldLinearizingClustering(
         "verbose": ["verbose"],
     }
 
+    # Set by fit
+    labels_: np.ndarray
+    weights_: dict[str, np.ndarray]
+    cluster_centers_: np.ndarray
+    cluster_subspaces_: list[np.ndarray]
+    eta_: float
+    mean_: np.ndarray
+    scale_: np.ndarray
+    n_components_: int
+    loss_history_: np.ndarray
+    loss_curve_: list[float]
+    n_iter_: int
+    n_steps_init_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_clusters=8,
-        n_components="auto",
+        n_clusters: int | Literal["auto"] = 8,
+        n_components: int | Literal["auto"] = "auto",
         *,
-        hidden_layer_sizes=(256, 256),
-        module=None,
-        net_params=None,
-        precision=0.5,
-        eta="auto",
-        kernel="signed",
-        positives="neighbors",
-        n_neighbors="auto",
-        view_noise=0.1,
-        invariance=20.0,
-        n_epochs_init="auto",
-        n_epochs="auto",
-        batch_size=256,
-        learning_rate_init=1e-3,
-        learning_rate=3e-4,
-        weight_decay=1e-4,
-        membership_penalty=0.0,
-        sinkhorn_iter=10,
-        standardize="global",
-        assign_labels="spectral",
-        n_init=10,
-        warm_start=False,
-        device="auto",
-        random_state=None,
-        verbose=0,
+        hidden_layer_sizes: ArrayLike = (256, 256),
+        module: Callable[..., Any] | None = None,
+        net_params: dict[str, Any] | None = None,
+        precision: float = 0.5,
+        eta: float | Literal["auto"] = "auto",
+        kernel: Literal["signed", "absolute"] = "signed",
+        positives: Callable[..., Any] | Literal["neighbors", "noise", "mask"] = "neighbors",
+        n_neighbors: int | Literal["auto"] = "auto",
+        view_noise: float = 0.1,
+        invariance: float = 20.0,
+        n_epochs_init: int | Literal["auto"] = "auto",
+        n_epochs: int | Literal["auto"] = "auto",
+        batch_size: int = 256,
+        learning_rate_init: float = 1e-3,
+        learning_rate: float = 3e-4,
+        weight_decay: float = 1e-4,
+        membership_penalty: float = 0.0,
+        sinkhorn_iter: int = 10,
+        standardize: Literal["global", "columns", False] = "global",
+        assign_labels: Literal["spectral", "kmeans"] = "spectral",
+        n_init: int = 10,
+        warm_start: bool = False,
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_clusters = n_clusters
         self.n_components = n_components
@@ -282,7 +302,7 @@ class ManifoldLinearizingClustering(
 
     @_fit_context(prefer_skip_nested_validation=True)
     @in_plain_modes
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Train the network and cluster the rows.
 
         Parameters
@@ -312,7 +332,7 @@ class ManifoldLinearizingClustering(
 
     @_fit_context(prefer_skip_nested_validation=True)
     @in_plain_modes
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None) -> Self:
         """Go on with the second stage on a batch of rows; the first batch is fitted from the start.
 
         Clusters keep their numbers as far as the labels of the batch allow. Many calls make a long second stage, in

@@ -1,6 +1,7 @@
 """Sparse subspace clustering by orthogonal matching pursuit."""
 
 from numbers import Integral, Real
+from typing import Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -8,6 +9,7 @@ import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils import check_random_state
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
 from .._core.graphs import csr_from, packed_attribute
 from ._gram import norms_of, products, residuals, small_grams, take, walk
@@ -80,24 +82,33 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
     representation_ = packed_attribute("_representation")
     affinity_matrix_ = packed_attribute("_affinity")
 
+    # Set by fit
+    labels_: np.ndarray
+    bases_: list[np.ndarray]
+    means_: np.ndarray
+    n_dims_: np.ndarray
+    n_components_graph_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int = 8,
         *,
-        n_nonzero=5,
-        tol=1e-6,
-        normalize=True,
-        center=False,
-        n_pca=None,
-        affinity="auto",
-        n_init=10,
-        assign_labels="kmeans",
-        refine="none",
-        predict_method="residual",
-        n_dims="auto",
-        batch_size="auto",
-        device="auto",
-        random_state=None,
+        n_nonzero: int = 5,
+        tol: float = 1e-6,
+        normalize: bool = True,
+        center: bool = False,
+        n_pca: int | float | None = None,
+        affinity: Literal["auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"] = "auto",
+        n_init: int = 10,
+        assign_labels: Literal["kmeans", "cluster_qr"] = "kmeans",
+        refine: Literal["none", "k-subspaces", "mixture"] = "none",
+        predict_method: Literal["residual", "code"] = "residual",
+        n_dims: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
     ):
         self.n_clusters = n_clusters
         self.n_nonzero = n_nonzero
@@ -116,7 +127,7 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
         Parameters

@@ -1,10 +1,13 @@
 """Sparse subspace clustering: codes by the lasso."""
 
 from numbers import Integral, Real
+from typing import Literal, Self
 
+import numpy as np
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.callback import CallbackSupportMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import csr_from, packed_attribute
 from .._core.iterate import drive
@@ -99,29 +102,39 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
     representation_ = packed_attribute("_representation")
     affinity_matrix_ = packed_attribute("_affinity")
 
+    # Set by fit
+    labels_: np.ndarray
+    bases_: list[np.ndarray]
+    means_: np.ndarray
+    n_dims_: np.ndarray
+    n_components_graph_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    n_iter_: int
+
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int = 8,
         *,
-        gamma=50.0,
-        solver="active_set",
-        affine=False,
-        max_iter=200,
-        tol=1e-4,
-        n_nonzero=50,
-        normalize=True,
-        center=False,
-        n_pca=None,
-        affinity="auto",
-        n_init=10,
-        assign_labels="kmeans",
-        refine="none",
-        predict_method="residual",
-        n_dims="auto",
-        batch_size="auto",
-        device="auto",
-        random_state=None,
-        verbose=0,
+        gamma: float = 50.0,
+        solver: Literal["active_set", "admm"] = "active_set",
+        affine: bool = False,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        n_nonzero: int | None = 50,
+        normalize: bool = True,
+        center: bool = False,
+        n_pca: int | float | None = None,
+        affinity: Literal["auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"] = "auto",
+        n_init: int = 10,
+        assign_labels: Literal["kmeans", "cluster_qr"] = "kmeans",
+        refine: Literal["none", "k-subspaces", "mixture"] = "none",
+        predict_method: Literal["residual", "code"] = "residual",
+        n_dims: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_clusters = n_clusters
         self.gamma = gamma
@@ -145,7 +158,7 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
         Parameters

@@ -2,10 +2,13 @@
 
 import math
 from numbers import Integral
+from typing import Literal, Self
 
+import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.graphs import csr_from, packed_attribute
 from ._gram import mask_own, norms_of, products, walk
@@ -73,23 +76,32 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
     representation_ = packed_attribute("_representation")
     affinity_matrix_ = packed_attribute("_affinity")
 
+    # Set by fit
+    labels_: np.ndarray
+    bases_: list[np.ndarray]
+    means_: np.ndarray
+    n_dims_: np.ndarray
+    n_components_graph_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_clusters=8,
+        n_clusters: int = 8,
         *,
-        n_neighbors="auto",
-        normalize=True,
-        center=False,
-        n_pca=None,
-        affinity="auto",
-        n_init=10,
-        assign_labels="kmeans",
-        refine="none",
-        predict_method="residual",
-        n_dims="auto",
-        batch_size="auto",
-        device="auto",
-        random_state=None,
+        n_neighbors: int | Literal["auto"] = "auto",
+        normalize: bool = True,
+        center: bool = False,
+        n_pca: int | float | None = None,
+        affinity: Literal["auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"] = "auto",
+        n_init: int = 10,
+        assign_labels: Literal["kmeans", "cluster_qr"] = "kmeans",
+        refine: Literal["none", "k-subspaces", "mixture"] = "none",
+        predict_method: Literal["residual", "code"] = "residual",
+        n_dims: int | Literal["auto"] = "auto",
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
     ):
         self.n_clusters = n_clusters
         self.n_neighbors = n_neighbors
@@ -107,7 +119,7 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
         Parameters

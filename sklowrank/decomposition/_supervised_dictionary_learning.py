@@ -1,13 +1,18 @@
 """Supervised dictionary learning: a dimension reduction and a classifier at once, with covariates beside it."""
 
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from .._core.annotations import RandomState
 from .._core.compat import StrOptions, _fit_context, move_to
 from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_rows, check_new_data
@@ -163,25 +168,41 @@ class SupervisedDictionaryLearning(
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    components_: np.ndarray
+    coef_: np.ndarray
+    covariate_coef_: np.ndarray
+    intercept_: np.ndarray
+    feature_coef_: np.ndarray
+    mean_: np.ndarray
+    classes_: np.ndarray
+    reconstruction_error_: float
+    loss_curve_: list[float]
+    n_iter_: int
+    covariate_indices_: np.ndarray
+    covariate_names_in_: np.ndarray
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=5,
+        n_components: int = 5,
         *,
-        model="filter",
-        xi=0.1,
-        C=1.0,
-        solver="auto",
-        nonnegative=False,
-        center="auto",
-        fit_intercept=True,
-        class_weight=None,
-        covariate_columns=None,
-        init="auto",
-        max_iter=1000,
-        tol=1e-7,
-        device="auto",
-        random_state=None,
-        verbose=0,
+        model: Literal["filter", "feature"] = "filter",
+        xi: float = 0.1,
+        C: float = 1.0,
+        solver: Literal["auto", "lbfgs", "lpgd", "bcd"] = "auto",
+        nonnegative: bool | Literal["components", "codes"] = False,
+        center: bool | Literal["auto"] = "auto",
+        fit_intercept: bool = True,
+        class_weight: dict[Any, Any] | Literal["balanced"] | None = None,
+        covariate_columns: ArrayLike | slice | Callable[..., Any] | None = None,
+        init: ArrayLike | Literal["auto", "svd", "nmf"] = "auto",
+        max_iter: int = 1000,
+        tol: float = 1e-7,
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_components = n_components
         self.model = model
@@ -201,7 +222,7 @@ class SupervisedDictionaryLearning(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, covariates=None):
+    def fit(self, X, y, sample_weight=None, covariates=None) -> Self:
         """Learn the dictionary and the classifier.
 
         Parameters

@@ -1,12 +1,17 @@
 """Supervised dictionary learning for numbers: a dimension reduction and a linear regression at once."""
 
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import assert_all_finite
 
+from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_rows, check_new_data
@@ -134,24 +139,39 @@ class SupervisedDictionaryRegressor(
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    components_: np.ndarray
+    coef_: np.ndarray
+    covariate_coef_: np.ndarray
+    intercept_: np.ndarray
+    feature_coef_: np.ndarray
+    mean_: np.ndarray
+    reconstruction_error_: float
+    loss_curve_: list[float]
+    n_iter_: int
+    covariate_indices_: np.ndarray
+    covariate_names_in_: np.ndarray
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=5,
+        n_components: int = 5,
         *,
-        model="filter",
-        xi=0.1,
-        C=1.0,
-        solver="auto",
-        nonnegative=False,
-        center="auto",
-        fit_intercept=True,
-        covariate_columns=None,
-        init="auto",
-        max_iter=1000,
-        tol=1e-7,
-        device="auto",
-        random_state=None,
-        verbose=0,
+        model: Literal["filter", "feature"] = "filter",
+        xi: float = 0.1,
+        C: float = 1.0,
+        solver: Literal["auto", "lbfgs", "lpgd", "bcd"] = "auto",
+        nonnegative: bool | Literal["components", "codes"] = False,
+        center: bool | Literal["auto"] = "auto",
+        fit_intercept: bool = True,
+        covariate_columns: ArrayLike | slice | Callable[..., Any] | None = None,
+        init: ArrayLike | Literal["auto", "svd", "nmf"] = "auto",
+        max_iter: int = 1000,
+        tol: float = 1e-7,
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_components = n_components
         self.model = model
@@ -170,7 +190,7 @@ class SupervisedDictionaryRegressor(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, covariates=None):
+    def fit(self, X, y, sample_weight=None, covariates=None) -> Self:
         """Learn the dictionary and the regression.
 
         Parameters

@@ -1,12 +1,17 @@
 """Fréchet sufficient dimension reduction by networks: features of X that keep what it says about random objects."""
 
 import copy
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, split_params, width_of
@@ -223,33 +228,52 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         "verbose": ["verbose"],
     }
 
+    # Set by fit
+    components_dependence_: np.ndarray
+    dependence_ratio_: np.ndarray
+    weights_: list[dict[str, np.ndarray]]
+    rotation_: np.ndarray
+    intercept_: np.ndarray
+    landmarks_: np.ndarray
+    landmark_objects_: np.ndarray
+    thresholds_: np.ndarray
+    feature_means_: np.ndarray
+    mean_: np.ndarray
+    scale_: np.ndarray
+    validation_scores_: np.ndarray
+    n_components_: int
+    loss_curve_: list[float]
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=2,
+        n_components: int | float = 2,
         *,
-        metric="auto",
-        hidden_layer_sizes=(64, 64),
-        module=None,
-        net_params=None,
-        activation="gelu",
-        dropout=0.1,
-        n_estimators=5,
-        n_landmarks=64,
-        n_thresholds=16,
-        constraint="whiten",
-        alpha=0.1,
-        whiten=False,
-        learning_rate=3e-3,
-        weight_decay=1e-4,
-        batch_size="auto",
-        max_iter=200,
-        patience=25,
-        validation_fraction=0.15,
-        tol=3e-3,
-        scale=True,
-        device="auto",
-        random_state=None,
-        verbose=0,
+        metric: Callable[..., Any] | str = "auto",
+        hidden_layer_sizes: ArrayLike = (64, 64),
+        module: Callable[..., Any] | None = None,
+        net_params: dict[str, Any] | None = None,
+        activation: Literal["gelu", "relu", "tanh"] = "gelu",
+        dropout: float = 0.1,
+        n_estimators: int = 5,
+        n_landmarks: int = 64,
+        n_thresholds: int = 16,
+        constraint: Literal["whiten", "frobenius"] = "whiten",
+        alpha: float = 0.1,
+        whiten: bool = False,
+        learning_rate: float = 3e-3,
+        weight_decay: float = 1e-4,
+        batch_size: int | Literal["auto"] = "auto",
+        max_iter: int = 200,
+        patience: int = 25,
+        validation_fraction: float = 0.15,
+        tol: float = 3e-3,
+        scale: bool = True,
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_components = n_components
         self.metric = metric
@@ -278,7 +302,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
 
     @_fit_context(prefer_skip_nested_validation=True)
     @in_plain_modes
-    def fit(self, X, y):
+    def fit(self, X, y) -> Self:
         """Train the networks and average them.
 
         Parameters

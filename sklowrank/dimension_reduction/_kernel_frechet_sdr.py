@@ -1,11 +1,14 @@
 """Fréchet sufficient dimension reduction by kernel ridge regression: nonlinear features of X in closed form."""
 
+from collections.abc import Callable
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.linalg import signs_of_largest
 from .._core.standardize import standardization, standardized
@@ -133,21 +136,39 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         "random_state": ["random_state"],
     }
 
+    # Set by fit
+    components_dependence_: np.ndarray
+    dependence_ratio_: np.ndarray
+    gamma_: float
+    alpha_: float
+    X_fit_: np.ndarray
+    dual_coef_: np.ndarray
+    intercept_: np.ndarray
+    mean_: np.ndarray
+    scale_: np.ndarray
+    landmarks_: np.ndarray
+    landmark_objects_: np.ndarray
+    thresholds_: np.ndarray
+    feature_means_: np.ndarray
+    n_components_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=2,
+        n_components: int | float = 2,
         *,
-        metric="auto",
-        kernel="rbf",
-        gamma="cv",
-        alpha="cv",
-        n_landmarks=64,
-        n_thresholds=16,
-        max_exact=5000,
-        whiten=False,
-        scale=True,
-        device="auto",
-        random_state=None,
+        metric: Callable[..., Any] | str = "auto",
+        kernel: Literal["rbf", "laplacian"] = "rbf",
+        gamma: float | Literal["cv"] = "cv",
+        alpha: float | Literal["cv"] = "cv",
+        n_landmarks: int = 64,
+        n_thresholds: int = 16,
+        max_exact: int = 5000,
+        whiten: bool = False,
+        scale: bool = True,
+        device: str = "auto",
+        random_state: RandomState = None,
     ):
         self.n_components = n_components
         self.metric = metric
@@ -163,7 +184,7 @@ class KernelFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y) -> Self:
         """Choose the kernel and the penalty, and solve.
 
         Parameters

@@ -1,8 +1,11 @@
 """Linear Fréchet sufficient dimension reduction: directions of X along which random objects change."""
 
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -120,16 +123,28 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    components_: np.ndarray
+    eigenvalues_: np.ndarray
+    mean_: np.ndarray
+    landmarks_: np.ndarray
+    landmark_objects_: np.ndarray
+    thresholds_: np.ndarray
+    feature_means_: np.ndarray
+    n_components_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=2,
+        n_components: int | float = 2,
         *,
-        method="wire",
-        metric="auto",
-        n_landmarks=64,
-        n_thresholds=16,
-        shrinkage=0.0,
-        device="auto",
+        method: Literal["wire", "fccov", "second"] = "wire",
+        metric: Callable[..., Any] | str = "auto",
+        n_landmarks: int = 64,
+        n_thresholds: int = 16,
+        shrinkage: float = 0.0,
+        device: str = "auto",
     ):
         self.n_components = n_components
         self.method = method
@@ -140,7 +155,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         self.device = device
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Find the directions.
 
         Parameters

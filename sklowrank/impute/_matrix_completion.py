@@ -1,10 +1,12 @@
 """Matrix completion for tables: fill the holes with a low-rank model, and say how sure each fill is."""
 
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.impute import MissingIndicator
@@ -12,6 +14,7 @@ from sklearn.utils import check_array, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.annotations import RandomState
 from .._core.compat import OUTPUT_ADAPTERS, StrOptions, _fit_context, check_feature_names_in, get_output_config
 from .._core.iterate import drive
 from .._core.validation import check_fit_rows, check_new_data
@@ -252,30 +255,49 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    components_: np.ndarray
+    row_embedding_: np.ndarray
+    row_intercept_: np.ndarray
+    intercept_: np.ndarray
+    mean_: np.ndarray
+    scale_: np.ndarray
+    noise_variance_: float
+    feature_noise_variance_: np.ndarray
+    component_variance_: np.ndarray
+    n_components_effective_: int
+    loss_curve_: list[float]
+    n_iter_: int
+    indicator_: MissingIndicator | None
+    unstored_: Literal["missing", "zero"] | None
+    n_samples_seen_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components="auto",
+        n_components: int | Literal["auto"] = "auto",
         *,
-        inference="variational",
-        alpha=1.0,
-        reg_scaling="none",
-        solver="auto",
-        cg_steps=3,
-        fit_intercepts=True,
-        scale=True,
-        nonnegative=False,
-        clip=None,
-        init="svd",
-        max_iter=1000,
-        tol=1e-3,
-        missing_values=np.nan,
-        unstored="auto",
-        add_indicator=False,
-        keep_empty_features=False,
-        batch_size="auto",
-        device="auto",
-        random_state=None,
-        verbose=0,
+        inference: Literal["variational", "map"] = "variational",
+        alpha: float = 1.0,
+        reg_scaling: Literal["none", "count"] = "none",
+        solver: Literal["auto", "cholesky", "cg"] = "auto",
+        cg_steps: int = 3,
+        fit_intercepts: bool = True,
+        scale: bool = True,
+        nonnegative: bool = False,
+        clip: tuple[ArrayLike, ArrayLike] | list[Any] | Literal["observed"] | None = None,
+        init: Literal["svd", "random"] = "svd",
+        max_iter: int = 1000,
+        tol: float = 1e-3,
+        missing_values: float = np.nan,
+        unstored: Literal["auto", "missing", "zero"] = "auto",
+        add_indicator: bool = False,
+        keep_empty_features: bool = False,
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_components = n_components
         self.inference = inference
@@ -300,7 +322,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Fit the model to the observed cells.
 
         Parameters
@@ -372,7 +394,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
     @available_if(keeps_a_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None) -> Self:
         """Go on with further rows, each of which is given once; the first call is `fit`. For "variational" alone.
 
         The columns' posterior after the earlier rows is their prior for the new ones (streaming variational Bayes): new

@@ -1,5 +1,7 @@
 """A picture of an affinity matrix: rows in the order of their clusters, bright blocks where they hang together."""
 
+from typing import Any, Self
+
 import numpy as np
 from scipy.sparse import csr_array, issparse
 from sklearn.pipeline import Pipeline
@@ -44,7 +46,10 @@ class AffinityDisplay:
     True
     """
 
-    def __init__(self, image, *, ends, labels, within):
+    figure_: Any
+    ax_: Any
+
+    def __init__(self, image: np.ndarray, *, ends: np.ndarray, labels: np.ndarray, within: float):
         self.image = image
         self.ends = ends
         self.labels = labels
@@ -91,7 +96,7 @@ class AffinityDisplay:
             ax=ax, cmap=cmap
         )
 
-    def plot(self, *, ax=None, cmap="magma"):
+    def plot(self, *, ax=None, cmap="magma") -> Self:
         """Draw the image.
 
         Parameters

@@ -1,5 +1,7 @@
 """A picture of filled cells: how sure each is, and, where the truth is known, how far off."""
 
+from typing import Any, Self
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -54,7 +56,19 @@ class CompletionDisplay:
     True
     """
 
-    def __init__(self, observed, filled, *, half_width=None, truth=None, names, level=0.95):
+    figure_: Any
+    axes_: np.ndarray
+
+    def __init__(
+        self,
+        observed: np.ndarray,
+        filled: np.ndarray,
+        *,
+        half_width: np.ndarray | None = None,
+        truth: np.ndarray | None = None,
+        names: list[str],
+        level: float = 0.95,
+    ):
         self.observed = observed
         self.filled = filled
         self.half_width = half_width
@@ -132,7 +146,7 @@ class CompletionDisplay:
             float((np.abs(self.filled - self.truth) <= self.half_width)[holes].mean()) if holes.any() else float("nan")
         )
 
-    def plot(self, *, axes=None):
+    def plot(self, *, axes=None) -> Self:
         """Draw the columns.
 
         Parameters

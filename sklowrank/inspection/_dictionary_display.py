@@ -1,5 +1,7 @@
 """A picture of a dictionary: each component as an image, or by the features that matter most in it."""
 
+from typing import Any, Self
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -47,7 +49,18 @@ class DictionaryDisplay:
     (4,)
     """
 
-    def __init__(self, components, *, feature_names, weights=None, class_names=None, image_shape=None):
+    figure_: Any
+    axes_: np.ndarray
+
+    def __init__(
+        self,
+        components: np.ndarray,
+        *,
+        feature_names: np.ndarray,
+        weights: np.ndarray | None = None,
+        class_names: np.ndarray | None = None,
+        image_shape: tuple[int, ...] | None = None,
+    ):
         self.components = components
         self.feature_names = feature_names
         self.weights = weights
@@ -96,7 +109,7 @@ class DictionaryDisplay:
         )
         return display.plot(n_top=n_top, n_columns=n_columns, axes=axes)
 
-    def plot(self, *, n_top=8, n_columns=None, axes=None):
+    def plot(self, *, n_top=8, n_columns=None, axes=None) -> Self:
         """Draw the components.
 
         Parameters

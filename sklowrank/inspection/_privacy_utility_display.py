@@ -1,6 +1,7 @@
 """A picture of what privacy costs: the score of a private estimator against its budget."""
 
 import warnings
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import clone
@@ -48,7 +49,18 @@ class PrivacyUtilityDisplay:
     True
     """
 
-    def __init__(self, epsilons, scores, *, reference=None, name="private", reference_name="without privacy"):
+    figure_: Any
+    ax_: Any
+
+    def __init__(
+        self,
+        epsilons: np.ndarray,
+        scores: np.ndarray,
+        *,
+        reference: np.ndarray | None = None,
+        name: str = "private",
+        reference_name: str = "without privacy",
+    ):
         self.epsilons = epsilons
         self.scores = scores
         self.reference = reference
@@ -121,7 +133,7 @@ class PrivacyUtilityDisplay:
         )
         return display.plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax=None) -> Self:
         """Draw means and ranges of the scores.
 
         Parameters

@@ -1,5 +1,7 @@
 """A picture of a spectrum: how strong each component is, and where a gap says how many there are."""
 
+from typing import Any, Self
+
 import numpy as np
 from scipy.sparse import csr_array, diags_array, issparse
 from scipy.sparse.linalg import eigsh
@@ -52,7 +54,12 @@ class SpectrumDisplay:
     3
     """
 
-    def __init__(self, values, *, kind, floors=None, gap=None):
+    figure_: Any
+    ax_: Any
+
+    def __init__(
+        self, values: list[np.ndarray], *, kind: str, floors: np.ndarray | None = None, gap: int | None = None
+    ):
         self.values = values
         self.kind = kind
         self.floors = floors
@@ -94,7 +101,7 @@ class SpectrumDisplay:
             found = cls([np.abs(_as_numpy(getattr(model, name)))[:n_values]], kind=_KINDS[name])
         return found.plot(ax=ax)
 
-    def plot(self, *, ax=None):
+    def plot(self, *, ax=None) -> Self:
         """Draw the spectra.
 
         Parameters

@@ -1,16 +1,21 @@
 """Mixture of low-rank Gaussians: a density whose clusters are flat pieces, for many features and few rows."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, ClusterMixin, DensityMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.iterate import drive
 from .._core.linalg import signs_of_largest
@@ -226,30 +231,47 @@ class LowRankGaussianMixture(
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    weights_: np.ndarray
+    means_: np.ndarray
+    bases_: list[np.ndarray]
+    variances_: list[np.ndarray]
+    noise_variance_: np.ndarray
+    n_dims_: np.ndarray
+    labels_: np.ndarray
+    lower_bound_: float
+    lower_bounds_: list[float]
+    n_iter_: int
+    converged_: bool
+    init_used_: str
+    loss_curve_: list[float]
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=8,
+        n_components: int = 8,
         *,
-        n_dims="auto",
-        mean="free",
-        spectrum="free",
-        noise="shared",
-        weights="free",
-        solver="em",
-        init="auto",
-        n_init=3,
-        max_iter=200,
-        tol=1e-4,
-        reg=1e-6,
-        batch_size=256,
-        learning_rate=0.02,
-        max_steps=1500,
-        noise_log_mean=_LOG_NOISE,
-        noise_log_std=1.2,
-        warm_start=False,
-        device="auto",
-        random_state=None,
-        verbose=0,
+        n_dims: int | ArrayLike | Literal["auto"] = "auto",
+        mean: Literal["free", "zero"] = "free",
+        spectrum: Literal["free", "isotropic"] = "free",
+        noise: Literal["shared", "component"] = "shared",
+        weights: Literal["free", "uniform"] = "free",
+        solver: Literal["em", "diffusion"] = "em",
+        init: ArrayLike | Callable[..., Any] | str = "auto",
+        n_init: int = 3,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        reg: float = 1e-6,
+        batch_size: int = 256,
+        learning_rate: float = 0.02,
+        max_steps: int = 1500,
+        noise_log_mean: float = _LOG_NOISE,
+        noise_log_std: float = 1.2,
+        warm_start: bool = False,
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_components = n_components
         self.n_dims = n_dims
@@ -274,7 +296,7 @@ class LowRankGaussianMixture(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None, sample_weight=None):
+    def fit(self, X, y=None, sample_weight=None) -> Self:
         """Fit the mixture.
 
         Parameters
@@ -316,7 +338,7 @@ class LowRankGaussianMixture(
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None, sample_weight=None):
+    def partial_fit(self, X, y=None, sample_weight=None) -> Self:
         """Update the mixture with a batch of rows, by stepwise EM; the first batch starts it.
 
         The statistics of batch t, counted from 0, enter with the weight ``(t + 2) ** -0.6``, and older ones fade.

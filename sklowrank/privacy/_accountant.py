@@ -145,7 +145,7 @@ class PrivacyAccountant:
     (0.5, 9e-06)
     """
 
-    def __init__(self, epsilon=math.inf, delta=0.0, slack=0.0):
+    def __init__(self, epsilon: float = math.inf, delta: float = 0.0, slack: float = 0.0):
         numbers = all(is_number(value) for value in (epsilon, delta, slack))
         if not (numbers and epsilon > 0 and 0 <= delta <= 1 and 0 <= slack < 1):
             raise ValueError(

@@ -1,14 +1,18 @@
 """Differentially private sums of distances to private rows, for any number of queries."""
 
 from numbers import Integral, Real
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.workspace import open_workspace
+from ._accountant import PrivacyAccountant
 from ._distances import (
     Box,
     Series,
@@ -143,25 +147,39 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    sketch_: np.ndarray
+    noise_scale_: float
+    noise_std_: float
+    n_samples_: float
+    sensitivity_: float
+    mechanism_: str
+    noise_backend_: str
+    noise_secure_: bool
+    neighbors_: str
+    bounds_: tuple[np.ndarray, np.ndarray] | None
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
         *,
-        metric="l1",
-        p=1.5,
-        epsilon=1.0,
-        delta=1e-6,
-        bounds=None,
-        n_frequencies=128,
-        n_bins=1024,
-        n_directions="auto",
-        mechanism="auto",
-        neighbors="add_remove",
-        accountant=None,
-        noise_backend="auto",
-        feature_random_state=None,
-        random_state=None,
-        device="auto",
-        batch_size="auto",
+        metric: Literal["l1", "lp", "l2", "sqeuclidean"] = "l1",
+        p: float = 1.5,
+        epsilon: float = 1.0,
+        delta: float = 1e-6,
+        bounds: ArrayLike | None = None,
+        n_frequencies: int = 128,
+        n_bins: int = 1024,
+        n_directions: int | Literal["auto"] = "auto",
+        mechanism: Literal["auto", "gaussian", "laplace"] = "auto",
+        neighbors: Literal["add_remove", "substitute"] = "add_remove",
+        accountant: PrivacyAccountant | None = None,
+        noise_backend: Literal["auto", "opendp", "builtin"] = "auto",
+        feature_random_state: RandomState = None,
+        random_state: RandomState = None,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
     ):
         self.metric = metric
         self.p = p
@@ -181,7 +199,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.batch_size = batch_size
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Release the sums.
 
         Parameters
@@ -203,7 +221,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self._release(X, first=True)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None) -> Self:
         """Release the sums of further rows and add them: no more is spent, because no row was seen before.
 
         Parameters
@@ -219,7 +237,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """
         return self._release(X, first=not hasattr(self, "sketch_"))
 
-    def merge(self, other):
+    def merge(self, other) -> Self:
         """Add the sums of another holder of rows, none of which are here.
 
         Parameters

@@ -1,16 +1,20 @@
 """Differentially private kernel density: sums of kernels to private rows, for any number of queries."""
 
 from numbers import Integral, Real
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, DensityMixin
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.warn import warn
 from .._core.workspace import open_workspace
+from ._accountant import PrivacyAccountant
 from ._families import keep_family
 from ._kernels import KERNELS, log_normalizer
 from ._private_rows import check_private_rows, check_queries
@@ -174,27 +178,44 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    sketch_: np.ndarray
+    frequencies_: np.ndarray
+    amplitudes_: np.ndarray
+    noise_scale_: float
+    noise_std_: float
+    sensitivity_: float
+    mechanism_: str
+    noise_backend_: str
+    neighbors_: str
+    noise_secure_: bool
+    n_samples_: float
+    bounds_: tuple[np.ndarray, np.ndarray] | None
+    floor_: float
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
         *,
-        epsilon=1.0,
-        delta=1e-6,
-        kernel="gaussian",
-        bandwidth=_BANDWIDTH,
-        bounds=None,
-        feature_map="auto",
-        n_components="auto",
-        mechanism="auto",
-        neighbors="add_remove",
-        count_weight=0.25,
-        n_samples_hint=None,
-        query_margin=0.0,
-        accountant=None,
-        noise_backend="auto",
-        feature_random_state=None,
-        random_state=None,
-        device="auto",
-        batch_size="auto",
+        epsilon: float = 1.0,
+        delta: float = 1e-6,
+        kernel: Literal["gaussian", "exponential", "laplacian", "cauchy", "inverse", "inverse_l1"] = "gaussian",
+        bandwidth: float | ArrayLike | str = _BANDWIDTH,
+        bounds: ArrayLike | None = None,
+        feature_map: Literal["auto", "fourier", "rff"] = "auto",
+        n_components: int | Literal["auto"] = "auto",
+        mechanism: Literal["auto", "gaussian", "laplace"] = "auto",
+        neighbors: Literal["add_remove", "substitute"] = "add_remove",
+        count_weight: float = 0.25,
+        n_samples_hint: int | None = None,
+        query_margin: float = 0.0,
+        accountant: PrivacyAccountant | None = None,
+        noise_backend: Literal["auto", "opendp", "builtin"] = "auto",
+        feature_random_state: RandomState = None,
+        random_state: RandomState = None,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
     ):
         self.epsilon = epsilon
         self.delta = delta
@@ -216,7 +237,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         self.batch_size = batch_size
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> Self:
         """Release a sketch of the rows.
 
         Parameters
@@ -238,7 +259,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         return self._release(X, first=True)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y=None):
+    def partial_fit(self, X, y=None) -> Self:
         """Release a sketch of further rows and add it: no more is spent, because no row was seen before.
 
         Parameters
@@ -254,7 +275,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         """
         return self._release(X, first=not hasattr(self, "sketch_"))
 
-    def merge(self, other):
+    def merge(self, other) -> Self:
         """Add the sketch of another holder of rows, none of which are here; equal frequencies are needed.
 
         Parameters

@@ -2,20 +2,23 @@
 
 import math
 from numbers import Integral, Real
+from typing import Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.multiclass import check_classification_targets
 
+from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._accountant import PrivacyLeakWarning
+from ._accountant import PrivacyAccountant, PrivacyLeakWarning
 from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
 from ._families import keep_family
 from ._kernels import KERNELS
@@ -143,28 +146,46 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
 
     _sums_over_rows = True  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    classes_: np.ndarray
+    sketch_: np.ndarray
+    class_counts_: np.ndarray
+    n_samples_: float
+    frequencies_: np.ndarray
+    amplitudes_: np.ndarray
+    noise_scale_: float
+    noise_std_: float
+    sensitivity_: float
+    mechanism_: str
+    noise_backend_: str
+    noise_secure_: bool
+    neighbors_: str
+    bounds_: tuple[np.ndarray, np.ndarray] | None
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
         *,
-        epsilon=1.0,
-        delta=1e-6,
-        similarity="gaussian",
-        bandwidth="auto",
-        bounds=None,
-        classes=None,
-        class_weighting="average",
-        count_weight=0.5,
-        clip_norm=None,
-        center=None,
-        n_components="auto",
-        mechanism="auto",
-        neighbors="add_remove",
-        accountant=None,
-        noise_backend="auto",
-        feature_random_state=None,
-        random_state=None,
-        device="auto",
-        batch_size="auto",
+        epsilon: float = 1.0,
+        delta: float = 1e-6,
+        similarity: str = "gaussian",
+        bandwidth: float | ArrayLike | str = "auto",
+        bounds: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+        class_weighting: ArrayLike | Literal["average", "sum"] = "average",
+        count_weight: float = 0.5,
+        clip_norm: float | None = None,
+        center: ArrayLike | None = None,
+        n_components: int | Literal["auto"] = "auto",
+        mechanism: Literal["auto", "gaussian", "laplace"] = "auto",
+        neighbors: Literal["add_remove", "substitute"] = "add_remove",
+        accountant: PrivacyAccountant | None = None,
+        noise_backend: Literal["auto", "opendp", "builtin"] = "auto",
+        feature_random_state: RandomState = None,
+        random_state: RandomState = None,
+        device: str = "auto",
+        batch_size: int | Literal["auto"] = "auto",
     ):
         self.epsilon = epsilon
         self.delta = delta
@@ -187,7 +208,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         self.batch_size = batch_size
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y):
+    def fit(self, X, y) -> Self:
         """Release a sketch of the rows of each class.
 
         Parameters
@@ -209,7 +230,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         return self._release(X, y, self.classes, first=True)
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None) -> Self:
         """Release a sketch of further rows and add it: no more is spent, because no row was seen before.
 
         Parameters
@@ -228,7 +249,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         first = not hasattr(self, "sketch_")
         return self._release(X, y, self.classes if classes is None else classes, first)
 
-    def merge(self, other):
+    def merge(self, other) -> Self:
         """Add the sketches of another holder of rows, none of which are here; equal frequencies are needed.
 
         Parameters

@@ -2,15 +2,18 @@
 
 import copy
 from numbers import Integral
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from .._core.annotations import RandomState
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import StrOptions, _fit_context, check_feature_names_in, check_sample_weight
 from .._core.iterate import drive
@@ -167,25 +170,43 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
 
     _sums_over_rows = "pairs"  # so that partitions of a cluster can be added up
 
+    # Set by fit
+    row_ids_: np.ndarray
+    col_ids_: np.ndarray
+    row_embedding_: np.ndarray
+    components_: np.ndarray
+    row_intercept_: np.ndarray
+    col_intercept_: np.ndarray
+    mean_: float
+    coef_: np.ndarray
+    noise_variance_: float
+    component_variance_: np.ndarray
+    n_components_effective_: int
+    loss_curve_: list[float]
+    n_iter_: int
+    n_samples_seen_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
     def __init__(
         self,
-        n_components=10,
+        n_components: int | Literal["auto"] = 10,
         *,
-        inference="variational",
-        alpha=1.0,
-        reg_scaling="none",
-        solver="auto",
-        cg_steps=3,
-        fit_intercepts=True,
-        nonnegative=False,
-        clip="observed",
-        init="svd",
-        max_iter=200,
-        tol=1e-4,
-        batch_size="auto",
-        device="auto",
-        random_state=None,
-        verbose=0,
+        inference: Literal["variational", "map"] = "variational",
+        alpha: float = 1.0,
+        reg_scaling: Literal["none", "count"] = "none",
+        solver: Literal["auto", "cholesky", "cg"] = "auto",
+        cg_steps: int = 3,
+        fit_intercepts: bool = True,
+        nonnegative: bool = False,
+        clip: tuple[ArrayLike, ArrayLike] | list[Any] | Literal["observed"] | None = "observed",
+        init: Literal["svd", "random"] = "svd",
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        batch_size: int | Literal["auto"] = "auto",
+        device: str = "auto",
+        random_state: RandomState = None,
+        verbose: int = 0,
     ):
         self.n_components = n_components
         self.inference = inference
@@ -205,7 +226,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Fit the model to a list of values.
 
         Parameters
@@ -266,7 +287,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
 
     @available_if(keeps_a_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X, y, sample_weight=None) -> Self:
         """Go on with further values, each of which is given once; the first call is `fit`. For "variational" alone.
 
         Rows, columns, and values of known ones may be new. The columns' posterior after the earlier values is their
