@@ -17,7 +17,8 @@ from .._core.annotations import RandomState
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import StrOptions, _fit_context, check_feature_names_in, check_sample_weight
 from .._core.iterate import drive
-from .._core.workspace import is_remote, open_workspace
+from .._core.validation import on_host
+from .._core.workspace import check_place, is_remote, open_workspace
 from ..impute._columns import check_clip
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
@@ -380,9 +381,11 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
             Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
         """
         check_is_fitted(self)
-        rows, cols = self._positions(check_columns(self, X, reset=False))
-        sides = (self.row_embedding_, rows), (self.components_.T, cols)
-        return np.hstack([np.vstack([side, np.zeros_like(side[:1])])[at] for side, at in sides])
+        pairs = check_columns(self, X, reset=False)
+        ws = open_workspace(self.components_, device=self.device)
+        sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
+        padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
+        return ws.store(torch.cat(list(padded), 1))
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
@@ -593,7 +596,8 @@ def _checked_weights(sample_weight, y):
     """Return weights as float64, or None where all are one."""
     if sample_weight is None:
         return None
+    check_place(sample_weight, "sample_weight")
     weights = check_sample_weight(
-        sample_weight, y[:, None], dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
+        on_host(sample_weight), y[:, None], dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
     )
     return None if (weights == 1).all() else weights

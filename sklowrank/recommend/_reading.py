@@ -8,6 +8,7 @@ from sklearn.utils.validation import validate_data
 
 from .._core.compat import check_y
 from .._core.validation import explained, on_host
+from .._core.workspace import check_place
 from ._identifiers import check_identifiers, values_of
 
 
@@ -21,6 +22,7 @@ class Columns(NamedTuple):
 
 def check_columns(estimator, X, y: Any = "no_validation", *, reset):
     """Validate pairs as scikit-learn does a table; return :class:`Columns`, and y as numbers where it is given."""
+    check_place(X)
     X, y = on_host(X), on_host(y)
     if _is_frame(X):
         validate_data(estimator, X, y, reset=reset, skip_check_array=True)
