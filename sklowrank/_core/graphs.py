@@ -16,7 +16,6 @@ from .compat import cluster_qr
 from .doubly_stochastic import doubly_stochastic
 
 _SMALL = 100  # graphs of at most so many rows are decomposed densely: Lanczos gains nothing there
-_STRONG = 0.1  # share of the largest weight of a row from which an edge is strong
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -160,15 +159,15 @@ def graph_clusters(
     return labels, int(n_pieces)
 
 
-def strong_pieces(W, n_clusters: int) -> tuple[int, float]:
+def strong_pieces(W, n_clusters: int, share: float) -> tuple[int, float]:
     """Return the number of connected components that strong edges make, and the share of rows outside the largest.
 
-    An edge is strong if it has a tenth of the largest weight at one of its ends. The largest are the components, at
-    most `n_clusters`, that :func:`graph_clusters` would cluster.
+    An edge is strong if it has this share of the largest weight at one of its ends; with 0 every edge is. The largest
+    are the components, at most `n_clusters`, that :func:`graph_clusters` would cluster.
     """
     largest = W.max(axis=1).toarray().ravel()
     row = np.repeat(np.arange(W.shape[0]), np.diff(W.indptr))
-    strong = W.data >= _STRONG * np.minimum(largest[row], largest[W.indices])
+    strong = W.data >= share * np.minimum(largest[row], largest[W.indices])
     edges = sp.csr_array((W.data[strong], (row[strong], W.indices[strong])), shape=W.shape)
     n_pieces, piece = connected_components(edges, directed=False)
     sizes = np.bincount(piece, minlength=n_pieces)

@@ -31,6 +31,8 @@ from ._gram import mask_own, norms_of, products
 from ._k_subspaces_solver import alternate
 
 _LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph has fallen apart
+_MOST = 0.5  # share of rows with a near copy, from which these are the cause
+_STRONG = 0.1  # share of the largest weight of a row from which an edge is strong
 _NEARLY = 0.995  # cosine of an angle of 0.1: such rows are nearly equal
 
 
@@ -167,7 +169,6 @@ def conclude(estimator, ready: Ready, found: dict) -> None:
     """Set the fitted attributes; warn of fewer clusters than asked for, or of a graph that falls apart."""
     vars(estimator).update(found)
     K, n_found, n_distinct = estimator.n_clusters, len(found["bases_"]), len(ready.directions.first)
-    n_pieces, left_out = strong_pieces(unpack(found["_affinity"]), K)
     raised = [name for name in ("n_neighbors", "n_nonzero", "gamma") if hasattr(estimator, name)]
     denser = f"raise {' or '.join(raised)}" if raised else "take affinity='max'"
     if n_found < K:
@@ -178,15 +179,24 @@ def conclude(estimator, ready: Ready, found: dict) -> None:
             f"or {denser if n_distinct >= K else 'add rows'}.",
             ConvergenceWarning,
         )
-    elif n_distinct > K and left_out > _LEFT_OUT:
-        close = _share_of_close(ready.rows)
-        cause = f"{close:.0%} of the rows have a nearly equal row, which dominates their codes. Merge such rows, or"
-        warn(
-            f"The graph falls apart: its strong edges, from a tenth of a row's largest, leave {n_pieces} connected "
-            f"components for n_clusters={K}, and {left_out:.0%} of the rows are in none of the {K} largest. "
-            f"{cause if close else 'The codes are too sparse:'} {denser}.",
-            UserWarning,
-        )
+    elif n_distinct > K:
+        _warn_of_pieces(unpack(found["_affinity"]), K, _share_of_close(ready.rows), denser)
+
+
+def _warn_of_pieces(W, K, close, denser):
+    """Warn if many rows lie outside the largest components; of strong edges, where most rows have a near copy."""
+    near = close > _MOST
+    n_pieces, left_out = strong_pieces(W, K, _STRONG if near else 0.0)
+    if left_out <= _LEFT_OUT:
+        return
+    edges = "edges of a tenth of a row's largest" if near else "edges"
+    cause = f"{close:.0%} of the rows have a nearly equal row, which dominates their codes. Merge such rows, or"
+    warn(
+        f"The graph falls apart: its {edges} leave {n_pieces} connected components for n_clusters={K}, and "
+        f"{left_out:.0%} of the rows are in none of the {K} largest. {cause if near else 'The codes are too sparse:'} "
+        f"{denser}.",
+        UserWarning,
+    )
 
 
 def _share_of_close(rows):

@@ -91,17 +91,18 @@ def by_label(K: int, Z, w, labels):
 def moments_by(data: Data, assign: Callable, about: torch.Tensor, form: Form, frames=None, beside=(), *, exact=True):
     """Return the moments under the responsibilities, and the log-likelihood of all rows.
 
-    Exact where one block holds all rows, or D is at most 512; otherwise, and unless `exact` where one block holds all
-    rows, one step of block power iteration from the former bases `frames`, in which the likelihood does not fall
-    either. Sums are taken `about` (K, D).
+    Exact where one block holds all rows, or D is at most 512; otherwise, and unless `exact`, one step of block power
+    iteration from the former bases `frames`, in which the likelihood does not fall either. Sums are taken `about`
+    (K, D).
     """
+    former = None if exact else frames
     if data.in_memory:
-        collect = partial(_moments_of_block, assign, form, None if exact else frames)
+        collect = partial(_moments_of_block, assign, form, former)
         found = data.gather(collect, *beside, merge=_not_merged)
         if found is not None:
             return found
     if about.shape[1] <= _WIDE:
-        return _moments_by_scatter(data, assign, about, form, beside)
+        return _moments_by_scatter(data, assign, about, form, beside, former)
     return _moments_by_sketch(data, assign, about, form, frames, beside)
 
 
@@ -144,13 +145,21 @@ def moments_of(Z: torch.Tensor, R: torch.Tensor, form: Form, frames: torch.Tenso
     return Moments(mass, means, bases, e, traces)
 
 
-def _moments_by_scatter(data, assign, about, form, beside):
+def _moments_by_scatter(data, assign, about, form, beside, frames):
     mass, first, second, bound = data.gather(partial(_scatter, assign, about), *beside)
     means, second = _central(mass, first, second, about, form)
-    e, V = torch.linalg.eigh(second)
-    width = max(form.n_dims)
-    e, V = e[:, -width:].flip(1).clamp(min=0), V[:, :, -width:].flip(2)
-    return _cut(Moments(mass, means, V, e, second.diagonal(dim1=1, dim2=2).sum(1)), form), bound
+    traces = second.diagonal(dim1=1, dim2=2).sum(1)
+    if frames is None:
+        e, V = torch.linalg.eigh(second)
+        width = max(form.n_dims)
+        e, V = e[:, -width:].flip(1).clamp(min=0), V[:, :, -width:].flip(2)
+        return _cut(Moments(mass, means, V, e, traces), form), bound
+    bases, e = torch.zeros_like(frames), torch.zeros_like(frames[:, 0])
+    for k, d in enumerate(form.n_dims):
+        U = torch.linalg.qr(second[k] @ frames[k, :, :d]).Q
+        values, V = torch.linalg.eigh(U.T @ second[k] @ U)
+        bases[k, :, :d], e[k, :d] = U @ V.flip(1), values.flip(0).clamp(min=0)
+    return Moments(mass, means, bases, e, traces), bound
 
 
 def _scatter(assign, about, Z, w, *beside):

@@ -176,9 +176,10 @@ def test_strong_edges_make_the_pieces():
     """Ten pairs of rows that hold tightly together, and weak edges between all of them: one component, ten pieces."""
     pairs = np.kron(np.eye(10), [[0.0, 1], [1, 0]])
     W = sp.csr_array(pairs + 0.01 * (1 - np.eye(20)))
-    assert strong_pieces(W, 2) == (10, 0.8)
-    assert strong_pieces(sp.csr_array(pairs + 0.2 * (1 - np.eye(20))), 2) == (1, 0.0)
-    assert strong_pieces(sp.csr_array((6, 6)), 2) == (6, 1.0)  # no edge at all
+    assert strong_pieces(W, 2, 0.1) == (10, 0.8)
+    assert strong_pieces(W, 2, 0.0) == (1, 0.0)
+    assert strong_pieces(sp.csr_array(pairs + 0.2 * (1 - np.eye(20))), 2, 0.1) == (1, 0.0)
+    assert strong_pieces(sp.csr_array((6, 6)), 2, 0.1) == (6, 1.0)  # no edge at all
 
 
 def test_copies_have_the_neighbours_of_the_row_that_they_equal():
