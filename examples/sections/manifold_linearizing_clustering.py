@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.metrics.cluster import contingency_matrix
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
 
 from sklowrank.cluster import ManifoldLinearizingClustering
 from sklowrank.metrics import clustering_accuracy
@@ -24,7 +25,9 @@ def methods(seed):
     """scikit-learn's clusterers with their best known settings, and ours with its defaults."""
     return {
         "KMeans": KMeans(10, n_init=10, random_state=seed),
-        "SpectralClustering": SpectralClustering(10, affinity="nearest_neighbors", n_neighbors=5, random_state=seed),
+        "SpectralClustering, unit rows": make_pipeline(
+            Normalizer(), SpectralClustering(10, affinity="nearest_neighbors", n_neighbors=5, random_state=seed)
+        ),
         "GaussianMixture, PCA(20)": make_pipeline(
             PCA(20, random_state=seed), GaussianMixture(10, n_init=3, random_state=seed)
         ),

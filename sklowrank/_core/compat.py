@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 from .annotations import Method
+from .modes import in_plain_modes
 
 __all__ = [
     "OUTPUT_ADAPTERS",
@@ -46,11 +47,14 @@ def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], M
 
     Validation sets `n_features_in_` before the checks behind it can fail, and whoever interrupts a fit wants the former
     one back: all attributes are put back as they were, so that a first fit that fails leaves an unfitted estimator.
-    Attributes are replaced by fits and never changed in place, so the names alone are kept.
+    Attributes are replaced by fits and never changed in place, so the names alone are kept. Modes of torch around the
+    call do not reach into it.
     """
 
     def decorator(method: Method) -> Method:
-        fit = _fit_context_of_sklearn(prefer_skip_nested_validation=prefer_skip_nested_validation)(method)
+        fit = _fit_context_of_sklearn(prefer_skip_nested_validation=prefer_skip_nested_validation)(
+            in_plain_modes(method)
+        )
 
         @functools.wraps(method)
         def whole_or_not_at_all(estimator, *args, **kwargs):

@@ -4,8 +4,7 @@ import copy
 import inspect
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from functools import wraps
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,6 @@ import torch
 from skorch import NeuralNet
 from skorch.callbacks import EarlyStopping
 from torch import nn
-
-from .annotations import Method
 
 # What a method decides itself: its own parameters say it, so that nothing can be said twice.
 _RESERVED = ("module", "criterion", "dataset", "batch_size", "lr", "max_epochs", "device", "verbose", "warm_start")
@@ -31,29 +28,6 @@ class Epoch(NamedTuple):
     loss: float  # its mean over the batches; over the validation rows where there are any
     weights: dict[str, torch.Tensor]  # of the best epoch so far
     last: bool
-
-
-@contextmanager
-def plain_modes() -> Iterator[None]:
-    """Compute with gradients enabled, outside inference mode and without autocast, whatever surrounds the call."""
-    with ExitStack() as modes:
-        modes.enter_context(torch.inference_mode(False))
-        modes.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                modes.enter_context(torch.autocast(device, enabled=False))
-        yield
-
-
-def in_plain_modes(method: Method) -> Method:
-    """Decorate a method so that it runs under :func:`plain_modes`."""
-
-    @wraps(method)
-    def inner(*args, **kwargs):
-        with plain_modes():
-            return method(*args, **kwargs)
-
-    return inner  # type: ignore[return-value]
 
 
 class Randomness:

@@ -15,7 +15,8 @@ from sklearn.exceptions import ConvergenceWarning
 from .._core.annotations import RandomState
 from .._core.compat import Interval, Options, StrOptions, _fit_context
 from .._core.iterate import drive
-from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, load_weights, split_params, width_of
+from .._core.modes import in_plain_modes
+from .._core.nets import Randomness, as_numpy, build_trunk, load_weights, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
@@ -301,7 +302,6 @@ class ManifoldLinearizingClustering(
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @in_plain_modes
     def fit(self, X, y=None) -> Self:
         """Train the network and cluster the rows.
 
@@ -331,7 +331,6 @@ class ManifoldLinearizingClustering(
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @in_plain_modes
     def partial_fit(self, X, y=None) -> Self:
         """Go on with the second stage on a batch of rows; the first batch is fitted from the start.
 

@@ -14,7 +14,8 @@ from sklearn.callback import CallbackSupportMixin
 from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.iterate import drive
-from .._core.nets import Randomness, as_numpy, build_trunk, in_plain_modes, split_params, width_of
+from .._core.modes import in_plain_modes
+from .._core.nets import Randomness, as_numpy, build_trunk, split_params, width_of
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
 from .._core.warn import warn
@@ -301,7 +302,6 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=True)
-    @in_plain_modes
     def fit(self, X, y) -> Self:
         """Train the networks and average them.
 

@@ -17,7 +17,6 @@ from sklowrank._core.nets import (
     linear,
     load_weights,
     mlp,
-    plain_modes,
     split_params,
     train,
     width_of,
@@ -284,21 +283,6 @@ def test_one_thread_borrows_at_a_time():
         beside = list(pool.map(drawn, range(4)))
     assert all(torch.equal(a, b) for a, b in zip(alone, beside))
     assert torch.equal(state, torch.get_rng_state())
-
-
-@pytest.mark.parametrize(
-    "mode",
-    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
-    ids=["no_grad", "inference_mode", "autocast"],
-)
-def test_plain_modes(mode):
-    weight = torch.ones(2, 2, requires_grad=True)
-    with mode(), plain_modes():
-        assert torch.is_grad_enabled()
-        out = (weight @ torch.full((2, 2), 1.001)).sum()
-        out.backward()
-        assert out.item() == pytest.approx(8.008, rel=1e-6)  # 8.0 in bfloat16
-    assert weight.grad is not None
 
 
 def test_a_loss_that_is_not_finite_names_the_cure():
