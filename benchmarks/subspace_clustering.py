@@ -241,6 +241,23 @@ def clean_union(name, settings, noise):
     return {"error": 1 - right, "right": right, "seconds": seconds}
 
 
+def answers_to_questions(n_samples):
+    """Yes and no to 284 questions: 20 groups of people, six traits; many questions to which few say yes."""
+    rng = np.random.RandomState(0)
+    base, loadings, groups = 1.5 * rng.randn(284) - 4, 0.9 * rng.randn(6, 284), rng.randn(20, 6)
+    traits = groups[rng.randint(20, size=n_samples)] + 0.3 * rng.randn(n_samples, 6)
+    return (rng.rand(n_samples, 284) < 1 / (1 + np.exp(-base - traits @ loadings))).astype(float)
+
+
+def binary(name, settings):
+    """Seconds of a fit of 1,477 rows, and nats a new row."""
+    X = answers_to_questions(2 * 1477)
+    model = ours("mixture", 20, **settings) if name == "mixture" else GaussianMixture(20, random_state=0, **settings)
+    _, seconds = clock(lambda: quietly(model.fit, X[:1477]), budget=6)
+    score = model.score(X[1477:])
+    return {"seconds": seconds, "score": score, "remark": f"{score:.1f} nats a new row, {model.n_iter_} iterations"}
+
+
 def iteration(name, n_features, noise):
     """Seconds of one iteration after the first: a fit of many iterations less one of a single iteration."""
     X, y, _ = union(20_000, n_features, 5, 10, noise=noise, random_state=0)
@@ -450,6 +467,16 @@ def other_data(bench):
             bench.measure(f"{data}, {name}", cluster, data, name, {}, 1 if slow else SEEDS)
 
 
+def binary_columns(bench):
+    """Yes and no: 1,477 rows of 284 binary columns, 20 components; log density of as many new rows"""
+    plain = bench.measure("GaussianMixture, full", binary, "full", {})
+    bench.measure("GaussianMixture, full, reg_covar=0.01", binary, "full", {"reg_covar": 1e-2})
+    found = bench.measure("mixture", binary, "mixture", {})
+    bench.measure("mixture, n_dims=5", binary, "mixture", {"n_dims": 5})
+    bench.claim("seconds against GaussianMixture", found.seconds, plain.seconds, at_most=2.7)
+    bench.claim("nats a new row above GaussianMixture, full", found.score - plain.score, at_least=0)
+
+
 def iterations(bench):
     """Iterations: one iteration of EM, 20,000 rows on 10 subspaces of dimension 5, noise as named"""
     for n_features in (50, 200):
@@ -498,6 +525,7 @@ CASES = [
     noise_free,
     faces,
     other_data,
+    binary_columns,
     iterations,
     codes,
     growth,

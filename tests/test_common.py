@@ -513,7 +513,7 @@ def own_score(fitted, X, y):
 @each_iterative
 def test_max_iter_reached_warns_with_the_cure(estimator):
     X, y = small_data(estimator)
-    with pytest.warns(UserWarning, match=r"stopped at max_iter=1 .* above tol=.*Raise max_iter or tol"):
+    with pytest.warns(UserWarning, match=r"stopped at max_iter=1 .*tol=.*Raise max_iter or tol"):
         fit(seeded(estimator, max_iter=1), X, y)
 
 

@@ -100,6 +100,6 @@ NOTE = (
 )
 TEXT = """<p>Images of one digit lie on a curved sheet in the space of pixels. A small network learns, without classes,
 features in which each sheet becomes a subspace of its own. It takes seconds where KMeans takes a tenth of one, and is
-meant for curved clusters of some hundred rows and more; for round ones, above all of unequal size, KMeans is better.</p>
+meant for curved clusters of some hundred rows and more; for round ones of unequal size KMeans is better.</p>
 <pre>model = ManifoldLinearizingClustering(10).fit(X)
 labels = model.predict(X_new)</pre>"""

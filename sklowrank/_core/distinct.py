@@ -1,21 +1,25 @@
-"""Rows that are equal to the last bit, found by sorting their bytes."""
+"""Rows that are equal to the last bit."""
+
+from typing import Any
 
 import numpy as np
 import torch
 
 
-def distinct_rows(rows) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first row of each kind, and the kind of each row; kinds are numbered in the order of their bytes.
+def distinct_rows(rows) -> tuple[Any, Any]:
+    """Return the first row of each kind, and the kind of each row, as tensors on its device for a tensor.
 
-    That order says nothing of the values, but does not depend on the order of the rows.
+    The numbers of the kinds do not depend on the order of the rows.
 
     Parameters
     ----------
     rows : array of numbers (n, ...), tensor, or array of objects (n,)
-        Arrays among objects are compared by their bytes, other objects by their hash and in the order in which they
-        come; what cannot be hashed is different from everything.
+        Arrays among objects are compared by their bytes, other objects by their hash; what cannot be hashed is
+        different from everything.
     """
-    rows = rows.detach().cpu().numpy() if isinstance(rows, torch.Tensor) else np.asarray(rows)
+    if isinstance(rows, torch.Tensor):
+        return _distinct_on_device(rows.detach())
+    rows = np.asarray(rows)
     if rows.dtype.kind in "OSU":
         return _distinct_objects(rows)
     flat = np.ascontiguousarray(rows.reshape(len(rows), -1))
@@ -24,6 +28,16 @@ def distinct_rows(rows) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(min(1, len(flat)), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
     as_bytes = flat.view(np.dtype((np.void, flat.dtype.itemsize * flat.shape[1]))).ravel()
     return np.unique(as_bytes, return_index=True, return_inverse=True)[1:]
+
+
+def _distinct_on_device(rows):
+    flat = rows.reshape(len(rows), -1)
+    if not flat.numel():
+        kind = torch.zeros(len(flat), dtype=torch.int64, device=rows.device)
+        return kind[:1], kind
+    found, kind = torch.unique(flat, dim=0, return_inverse=True)
+    first = torch.full((len(found),), len(flat), dtype=torch.int64, device=rows.device)
+    return first.scatter_reduce(0, kind, torch.arange(len(flat), device=rows.device), "amin"), kind
 
 
 def _distinct_objects(rows):

@@ -166,12 +166,12 @@ def ranks_by_threshold(table: Table, labels: torch.Tensor, n_clusters: int) -> l
 def _rank(table, Z, *, alone):
     """Return the rank of the rows Z of a cluster, at most a third of their number.
 
-    Noise fills the dimensions that the table spans, not the columns: dead and repeated columns add none. Columns that
-    nearly all rows of the cluster agree on are left out. Where singular values vanish although the table spans more
-    dimensions, there is no noise along them: the cluster lies in a flat, unless the others are noise and signal.
+    Noise fills the dimensions that the table spans, not the columns: dead and repeated columns add none, and columns
+    that nearly all rows of the cluster agree on are left out. Where singular values vanish although the table spans
+    more dimensions, there is no noise along them: the cluster lies in a flat, unless the others are noise and signal.
     """
     n = Z.shape[0]
-    varied = _varied(Z)
+    varied = _varied(Z, centred=table.centred)
     rows, live = (table.rows, Z) if varied.all() else (table.rows[:, varied], Z[:, varied])
     if not live.shape[1]:
         return 0
@@ -190,12 +190,15 @@ def _rank(table, Z, *, alone):
     return min(found, max(1, n // 3))
 
 
-def _varied(Z):
-    """Return which columns differ from their most frequent value in more than one row and more than 5 % of the rows."""
+def _varied(Z, *, centred):
+    """Return which columns are not nearly constant, or unless `centred` not nearly zero.
+
+    They differ from their most frequent value, or from zero, in more than one row and in more than 5 % of the rows.
+    """
     if sp.issparse(Z):
         count = np.bincount(Z.indices, weights=Z.data != 0, minlength=Z.shape[1])
     else:
-        count = Z.ne(Z.median(0).values).sum(0)
+        count = Z.ne(Z.median(0).values if centred else 0).sum(0)
     return count > max(1, _RARE * Z.shape[0])
 
 

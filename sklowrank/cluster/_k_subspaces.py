@@ -46,7 +46,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         Number of clusters.
     n_dims : int, "auto" or sequence of n_clusters ints, default="auto"
         Dimension of the flats, below `n_features`. "auto" is one for all: the median over clusters of the number of
-        singular values above the noise, in a spectral clustering of the rows (at most 5000 of them).
+        singular values above the noise, in a spectral clustering of the rows (at most 5000 of them). Dead, repeated and
+        rare columns do not count.
     affine : bool, default=True
         Flats with a mean of their own. Where False they go through the origin.
     init : {"auto", "random"}, default="auto"
@@ -87,7 +88,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
     n_dims_ : array of shape (n_clusters,)
         Dimensions of the flats.
     labels_ : array of shape (n_samples,)
-        The nearest flat of each training row.
+        The nearest flat of each training row, the first of equally near ones. Fewer distinct labels than `n_clusters`
+        raise a ConvergenceWarning.
     inertia_ : float
         Sum of the squared distances of the rows from their flats, times the rows' weights.
     n_iter_ : int

@@ -19,7 +19,7 @@ from .._core.subspaces import coordinates, improved_directions, squared_distance
 _BYTES = 1 << 25  # of the rows gathered at once for fitting
 _MOST_GRAM_ROWS = 5792  # whose products with one another fill 256 MiB
 _PASSES = 1
-_TRIAL, _SURVIVORS = 5, 4  # iterations of all random starts, and how many go on
+_TRIAL, _SURVIVORS = 5, 0.2  # iterations of all random starts, and the share that goes on
 _ROUNDING = 16  # times eps: falls and distances below this share are rounding
 
 
@@ -54,7 +54,8 @@ def random_starts(X, weights, n_clusters, n_dims, n_starts, *, centred: bool, ge
     dims = [n_dims] * n_clusters if isinstance(n_dims, int) else list(n_dims)
     kept = (weights > 0).nonzero()[:, 0]
     starts = random_labels(X[kept], weights[kept], dims, n_starts, centred=centred, generator=generator)
-    steps = descend(X[kept], weights[kept], starts, dims, centred=centred, survivors=_SURVIVORS, passes=_PASSES)
+    survivors = max(1, round(_SURVIVORS * n_starts))
+    steps = descend(X[kept], weights[kept], starts, dims, centred=centred, survivors=survivors, passes=_PASSES)
     flats = last(steps, max_iter)
     return squared_distances(X, flats.means, flats.bases).argmin(1)
 

@@ -194,7 +194,7 @@ def codes_of(net: TwoHeads, X: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     """
     was_training = net.training
     net.eval()
-    first, kind = (torch.from_numpy(part).to(X.device) for part in distinct_rows(X))
+    first, kind = distinct_rows(X)
     size = 4 * 4 * (X.shape[1] + 2 * net.features.in_features)
     step = rows_per_block("auto", len(first), size)
     with torch.inference_mode():

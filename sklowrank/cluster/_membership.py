@@ -140,7 +140,7 @@ def masses(C: torch.Tensor, known: Known, n_clusters: int, rule: Rule) -> torch.
 
     Equal rows get equal masses: each is computed once.
     """
-    first, kind = (torch.from_numpy(part).to(C.device) for part in distinct_rows(C))
+    first, kind = distinct_rows(C)
     counts = torch.bincount(known.owners, minlength=n_clusters).to(C.dtype)
     to_clusters = torch.zeros(len(known.codes), n_clusters, dtype=C.dtype, device=C.device)
     to_clusters[torch.arange(len(known.codes), device=C.device), known.owners] = 1.0

@@ -238,8 +238,8 @@ def _flats(estimator, ready, labels):
         found["_places"] = ws.store(ready.directions.first)
     assigned = _assigned(estimator, found, ready, rows)
     labels = torch.where(known, labels, assigned) if estimator.refine == "none" else assigned
-    place = ready.directions.place
-    return {**found, "labels_": ws.store(_place_zeros(_lengths(rows)[place] == 0, labels[place]))}
+    place, zero = ready.directions.place.to(labels.device), _lengths(rows).to(labels.device) == 0
+    return {**found, "labels_": ws.store(_place_zeros(zero[place], labels[place]))}
 
 
 def _refined(how, rows, labels, dims, ws):

@@ -32,7 +32,8 @@ _PARAMETERS = """
     affinity : {"auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"}, default="auto"
         How magnitudes of codes become a symmetric graph: "sum" adds the transpose, "max" first divides each row by its
         largest entry, "doubly_stochastic" projects on matrices with unit row sums, "nearest_neighbors" joins each row
-        to the 3 with the most similar codes. "auto" is "{default}".
+        to the 3 with the most similar codes. "auto" is "{default}". The graph of the distinct rows is made, and given
+        to their copies.
     n_init : int, default=10
         Runs of k-means on the spectral embedding; the best is kept.
     assign_labels : {"kmeans", "cluster_qr"}, default="kmeans"
@@ -45,7 +46,7 @@ _PARAMETERS = """
         and takes the cluster with the largest share of the code.
     n_dims : int or "auto", default="auto"
         Dimension of the subspaces behind `predict` and `refine`, below `n_features`. "auto" is the number of singular
-        values above the noise, the median over clusters.
+        values above the noise, the median over clusters. Dead, repeated and rare columns do not count.
 """
 _LAST_PARAMETERS = """
     batch_size : int or "auto", default="auto"
@@ -58,10 +59,10 @@ _LAST_PARAMETERS = """
 """
 _ATTRIBUTES = """
     affinity_matrix_ : sparse array of shape (n_samples, n_samples)
-        The graph: symmetric, CSR, with an empty diagonal.
+        The graph: symmetric, CSR, with an empty diagonal. Copies of a row have its neighbours.
     labels_ : ndarray of shape (n_samples,)
-        Cluster of each training row, from the graph. `predict` on the same rows asks the subspaces instead and may
-        differ; with `refine` both agree.
+        Cluster of each training row, from the graph; copies have one label. `predict` on the same rows asks the
+        subspaces instead and may differ; with `refine` both agree.
     bases_ : list of ndarrays of shape (n_features, n_dims_[k])
         Orthonormal bases of the clusters' subspaces, for each cluster found.
     means_ : ndarray of shape (n_clusters, n_features)
@@ -69,7 +70,7 @@ _ATTRIBUTES = """
     n_dims_ : ndarray of shape (n_clusters,)
         Dimensions of the subspaces.
     n_components_graph_ : int
-        Number of connected components of the graph; more than `n_clusters` say that it falls apart.
+        Number of connected components of the graph of distinct rows; more than `n_clusters` say that it falls apart.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)

@@ -48,8 +48,9 @@ class SupervisedDictionaryLearning(
         Number of components. Above min(n_samples, n_features) it is cut, with a warning.
     model : {"filter", "feature"}, default="filter"
         What the classifier reads: "filter" the projections of the features on the components, "feature" the codes,
-        which in `fit` have seen the classes. "feature" wants a smaller `C`, 0.1 or less; its weights are refitted at
-        the end on codes that have not.
+        which in `fit` have seen the classes; its weights are refitted at the end on codes that have not. "feature"
+        overfits where the codes can follow the classes at little cost: it wants a smaller `C`, 0.1 or less, and under
+        strong directions without a class signal a smaller `xi` as well, such as 0.01 for both.
     xi : float, default=0.1
         Weight of the relative reconstruction error, at least 0. 0 is classification alone, 0.03 to 1 is useful, from 3
         on the components are nearly those of PCA (or NMF).
@@ -58,9 +59,9 @@ class SupervisedDictionaryLearning(
         it is that of LogisticRegression. Two classes are penalised as two opposite columns of weights, as more classes
         are: C here is 2 C there.
     solver : {"auto", "lbfgs", "lpgd", "bcd"}, default="auto"
-        "lbfgs": codes eliminated, then Newton's method for the last digits; for the filter model without signs. "lpgd":
-        the same problem by projected gradients on a lifted convex one, to fewer digits. "bcd": block descent, for
-        `nonnegative` and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
+        "lbfgs": codes eliminated, fifty iterations of L-BFGS and then Newton's method; for the filter model without
+        signs. "lpgd": the same problem by projected gradients on a lifted convex one, to fewer digits. "bcd": block
+        descent, for `nonnegative` and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
     nonnegative : bool, "components" or "codes", default=False
         What may not be negative; True is both. The weights of the classifier keep both signs.
     center : bool or "auto", default="auto"
@@ -78,7 +79,9 @@ class SupervisedDictionaryLearning(
     max_iter : int, default=1000
         Iterations at most.
     tol : float, default=1e-7
-        Stop when four iterations lower the objective by this share at most.
+        Stop when four iterations, or a step of Newton's method, lower the objective by this share at most. What "lbfgs"
+        has found is then refined until a step is worth about tol² of the objective, which leaves the parameters about
+        `tol` from the optimum.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -140,7 +143,7 @@ class SupervisedDictionaryLearning(
     its lifted form is, up to the rank, and "lbfgs" and "lpgd" reach the same optimum on the data we measured. "lpgd"
     eliminates the reconstruction from its steps, which is exact, so that a projection decomposes moments of
     (n_features, n_features). "bcd" reaches a local optimum. A sample weight of k equals k copies of the row, for
-    "lbfgs" to 1e-7.
+    "lbfgs" to 1e-7. Rows of float32 are fitted in float64, to the parameters of the same rows in float64.
 
     References
     ----------

@@ -46,16 +46,17 @@ class SupervisedDictionaryRegressor(
         Number of components. Above min(n_samples, n_features) it is cut, with a warning.
     model : {"filter", "feature"}, default="filter"
         What the regression reads: "filter" the projections of the features on the components, "feature" the codes,
-        which in `fit` have seen y. "feature" wants a smaller `C`; its weights are refitted at the end on codes that
-        have not.
+        which in `fit` have seen y; its weights are refitted at the end on codes that have not. "feature" overfits where
+        the codes can follow y at little cost: it wants a smaller `C`, 0.1 or less, and under strong directions that
+        say nothing of y a smaller `xi` as well.
     xi : float, default=0.1
         Weight of the relative reconstruction error, at least 0. 0 is prediction alone, 0.03 to 1 is useful.
     C : float, default=1.0
         Inverse strength of the L2 penalty, above 0. It is in units of X: scale the features.
     solver : {"auto", "lbfgs", "lpgd", "bcd"}, default="auto"
-        "lbfgs": codes eliminated, then Newton's method for the last digits; for the filter model without signs. "lpgd":
-        the same problem by projected gradients on a lifted convex one, to fewer digits. "bcd": block descent, for
-        `nonnegative` and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
+        "lbfgs": codes eliminated, fifty iterations of L-BFGS and then Newton's method; for the filter model without
+        signs. "lpgd": the same problem by projected gradients on a lifted convex one, to fewer digits. "bcd": block
+        descent, for `nonnegative` and the feature model. "auto" is "bcd" for these and "lbfgs" otherwise.
     nonnegative : bool, "components" or "codes", default=False
         What may not be negative; True is both. The weights of the regression keep both signs.
     center : bool or "auto", default="auto"
@@ -71,7 +72,9 @@ class SupervisedDictionaryRegressor(
     max_iter : int, default=1000
         Iterations at most.
     tol : float, default=1e-7
-        Stop when four iterations lower the objective by this share at most.
+        Stop when four iterations, or a step of Newton's method, lower the objective by this share at most. What "lbfgs"
+        has found is then refined until a step is worth about tol² of the objective, which leaves the parameters about
+        `tol` from the optimum.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".

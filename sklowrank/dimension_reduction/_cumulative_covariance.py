@@ -125,9 +125,8 @@ def _cumulated(U, D, n_thresholds):
     if n_thresholds is not None:
         levels = (torch.arange(n_thresholds, dtype=torch.float64, device=D.device) + 0.5) / n_thresholds
         radii = sorted_D[:, (levels * (n - 1)).long()]
-    last = (
-        torch.searchsorted(sorted_D.contiguous(), radii.contiguous() * (1 + _TIE), right=True) - 1
-    )  # ties belong to one ball
+    ends = radii.contiguous() * (1 + _TIE)  # ties belong to one ball
+    last = torch.searchsorted(sorted_D.contiguous(), ends, right=True) - 1
     at = inside.gather(1, last[:, :, None].expand(-1, -1, U.shape[1]))
     return at.square().sum() / radii.shape[1]
 

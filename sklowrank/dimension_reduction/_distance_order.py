@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 
 from .._core.distinct import distinct_rows
 from ._metric_spaces import TIE, distances, distances_from_mean
@@ -43,6 +44,7 @@ class Law(NamedTuple):
 def law_of(points, weight: np.ndarray, metric) -> Law:
     """Return the law of points (n, ...), of which each has a weight."""
     kind = distinct_rows(points)[1]
+    kind = kind.cpu().numpy() if isinstance(kind, torch.Tensor) else kind
     weighted = np.flatnonzero(weight > 0)
     mass = np.bincount(kind, weight)
     first = np.full(len(mass), len(kind))

@@ -17,6 +17,7 @@ from .._core.validation import on_host
 TIE = 1e-11  # relative difference up to which two distances are equal but for rounding
 _N_QUANTILES = 100  # of samples of unequal sizes
 _N_DIRECTIONS = 50  # along which distributions of vectors are compared
+_SQUARED = 1e-100, 1e100  # between these, squares neither vanish nor overflow
 _UNIT = 1e-6  # how far a row may be from the sphere, a matrix from its transpose
 NAMES = (
     *("euclidean", "discrete", "wasserstein", "spd", "spd_log", "spd_cholesky", "spd_affine", "sphere", "frobenius"),
@@ -153,7 +154,11 @@ def as_objects(y) -> np.ndarray:
 
 
 def _euclidean(points, centres):
-    """Products would lose the ties between equal distances."""
+    """Return Euclidean distances; products would lose the ties between equal ones, squares what is large or small."""
+    size = max((float(part.abs().amax()) for part in (points, centres) if part.numel()), default=0.0)
+    unit = 1.0 if not size or _SQUARED[0] < size < _SQUARED[1] else 2.0 ** (np.frexp(size)[1] - 1)
+    if unit != 1:
+        return unit * torch.cdist(points / unit, centres / unit, compute_mode="donot_use_mm_for_euclid_dist")
     return torch.cdist(points, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -164,9 +169,19 @@ def _tensor(array):
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))  # torch takes no reversed, no locked arrays
 
 
+def _regular(y, metric):
+    """Return y as an array of finite numbers whose first axis is rows."""
+    if as_objects(y).dtype == object and len({np.shape(row) for row in y}) > 1:
+        raise ValueError(
+            f"metric={metric!r} needs responses of one shape, but rows of y have several. For samples of distributions "
+            "pass metric='wasserstein'."
+        )
+    return check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")
+
+
 def _numeric(y, metric):
     """Return y as rows of finite numbers; matrices are laid out in a row."""
-    y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")
+    y = _regular(y, metric)
     if metric == "sphere" and y.ndim != 2:
         raise ValueError(f"metric='sphere' needs y of shape (n_samples, q), got {y.shape}.")
     return y.reshape(len(y), -1)
@@ -293,14 +308,14 @@ def _resized(ordered, size):
 
 def _positive_definite(y, metric):
     """Return symmetric positive definite matrices (n, k, k), which may be given laid out in rows."""
-    y = check_array(y, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name="y")
+    y = _regular(y, metric)
     k = y.shape[-1] if y.ndim == 3 else round(y.shape[-1] ** 0.5)
     if y.ndim not in (2, 3) or y[0].size != k * k:
         raise ValueError(f"metric={metric!r} needs y of shape (n_samples, k, k) or (n_samples, k * k), got {y.shape}.")
     S = _tensor(y.reshape(-1, k, k))
     off, largest = (S - S.mT).abs().amax((1, 2)), S.abs().amax((1, 2))
     if bool((off > _UNIT * largest).any()):
-        row = int((off - _UNIT * largest).argmax())
+        row = int((off > _UNIT * largest).nonzero()[0])
         raise ValueError(
             f"metric={metric!r} needs symmetric matrices, but row {row} of y differs from its transpose by "
             f"{float(off[row]):.3g}. Pass (S + S.T) / 2 if that is meant, or use metric='frobenius'."

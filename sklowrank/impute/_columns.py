@@ -302,7 +302,7 @@ def widening(layout):
 def drawn_widening(layout, ws):
     """Draw the ratio of true and observed standard deviation of each column, given its values."""
     count = layout.count.clamp_min(2)
-    uniform = torch.rand(len(count), generator=ws.generator, dtype=torch.float64).numpy()
+    uniform = torch.rand(len(count), generator=ws.generator, dtype=torch.float64, device="cpu").numpy()
     chi_squared = 2 * gammaincinv((count.cpu().numpy() - 1) / 2, uniform)
     return (count / torch.from_numpy(chi_squared).to(count).clamp_min(torch.finfo(count.dtype).tiny)).sqrt()
 

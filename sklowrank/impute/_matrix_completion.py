@@ -341,6 +341,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         return self._fit(X, y, meaning)
 
     def _fit(self, X, y, meaning):
+        """Fit to a validated table, of whose unstored cells the meaning is known."""
         check_options(self)
         options = {"clip": check_clip(self.clip, X.shape[1]), "keep_empty": self.keep_empty_features}
         n_components = count_components(self, X.shape)
@@ -401,7 +402,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         rows and what they add to those of the columns; approximate is that earlier rows are not looked at again, so
         that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the components in use and the
         features that are dropped or have indicators stay as in the last full fit. Since a few rows determine none of
-        these, the first 1,000 rows are kept, and fitted anew each time their number has doubled.
+        these, the first 1,000 rows are kept, and fitted anew each time their number has doubled. A call copies the
+        factors of all rows so far: of many rows give some hundred at a time.
 
         Parameters
         ----------

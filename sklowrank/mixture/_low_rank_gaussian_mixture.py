@@ -66,9 +66,9 @@ class LowRankGaussianMixture(
         Number of components, at least 1. One component is probabilistic principal component analysis.
     n_dims : int, "auto" or sequence of n_components ints, default="auto"
         Dimension of the components, below `n_features`. Raising it lets them take up more and leaves less as noise.
-        "auto" finds them: the number of singular values above the noise. The median over the clusters that the fit
-        starts from is that of all; after the first iterations each component of 30 rows or more has that of its own
-        rows, if the BIC is lower then.
+        "auto" estimates them by singular-value thresholding (Gavish and Donoho [4]_) in the initial clusters; all
+        components start with the median. After 10 iterations components of 30 rows or more get the dimension of their
+        own rows if that lowers the BIC. Dead, repeated and rare columns do not count.
     mean : {"free", "zero"}, default="free"
         "zero" makes the components linear subspaces through the origin.
     spectrum : {"free", "isotropic"}, default="free"
@@ -85,7 +85,8 @@ class LowRankGaussianMixture(
         :class:`~sklowrank.cluster.ThresholdedSubspaceClustering`,
         :class:`~sklowrank.cluster.SparseSubspaceClusteringOMP` and
         :class:`~sklowrank.cluster.LeastSquaresSubspaceClustering`; "k-subspaces" is the best of 20 random starts of
-        :class:`~sklowrank.cluster.KSubspaces`. "auto" makes all of these and, unless `mean` is "zero", `n_init` times
+        :class:`~sklowrank.cluster.KSubspaces` (of 4 in "auto" where the dimensions sum to half of `n_features` at
+        most). "auto" makes all of these and, unless `mean` is "zero", `n_init` times
         "kmeans", runs 10 iterations from each and finishes the two with the best likelihood. An array of shape
         (n_samples,) holds the label of each row; a callable is called as ``init(X, n_components, random_state)`` and
         returns one. Above 5000 rows the start is decided on 5000 of them.
@@ -109,7 +110,8 @@ class LowRankGaussianMixture(
     noise_log_std : float, default=1.2
         For "diffusion": standard deviation of that logarithm.
     warm_start : bool, default=False
-        Start from the fitted parameters, if there are any.
+        Start `fit` from the fitted parameters. `n_dims`, `mean`, `spectrum`, `noise` and `weights` may have changed
+        since; `n_components` and `n_features` may not.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -167,7 +169,9 @@ class LowRankGaussianMixture(
     [1]_.
 
     The likelihood has many local maxima, and random starts end in poor ones where clusters have few rows; hence the
-    starts from graphs. The choice by likelihood is not a choice by labels: who knows the data may name the start.
+    starts from graphs. They are compared after iterations of generalised EM, in which bases are improved by one step of
+    block power iteration; so are those of the best two, until an iteration gains at most 0.001 nats a row. The choice
+    by likelihood is not a choice by labels: who knows the data may name the start.
 
     An iteration costs O(n_samples n_features sum(n_dims)) for the responsibilities and O(n_samples n_features²) for the
     scatter matrices, of the rows that a component holds. Rows stream in blocks; nothing but labels grows with

@@ -5,14 +5,11 @@ import os
 import secrets
 import sys
 import threading
-import weakref
 from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-
-from .._core.warn import warn
 
 _LARGEST_SPEND = 1e100  # of epsilon or rho: sums of squares stay finite
 _ROUNDING = 1 + 1e-12  # by which a sum of floats may be above the budget
@@ -124,7 +121,8 @@ class PrivacyAccountant:
         The delta of the budget, from 0 to 1. With 0 all releases have Laplace noise; Gaussian noise needs the sum of
         the deltas of all releases.
     slack : float, default=0.0
-        An additional delta, spent once, for which releases may be composed more tightly (advanced composition).
+        A part of delta, spent once, for which releases may be composed more tightly (advanced composition). Without
+        effect where `delta` has no room for it.
 
     Attributes
     ----------
@@ -136,7 +134,7 @@ class PrivacyAccountant:
     Epsilons and deltas add up (basic composition). Two other bounds hold as well: with `slack` advanced composition
     (Kairouz, Oh, Viswanath 2015), and where all releases have Gaussian noise the sum of their concentrated costs rho,
     converted once at the sum of the deltas (Canonne, Kamath, Steinke 2020). A release is refused if none of these is
-    within the budget.
+    within the budget. The last two presume costs that are not chosen by looking at earlier releases.
 
     Examples
     --------
@@ -378,39 +376,3 @@ def _least(function):
     best = min(grid, key=function)
     found = minimize_scalar(function, bounds=(best - 0.25, best + 0.25), method="bounded", options={"xatol": 1e-11})
     return min(function(best), float(found.fun))
-
-
-# Releases without an accountant: an estimator and its clones are one family, of which the second release warns
-
-_families = weakref.WeakKeyDictionary()  # from estimators to the numbers of releases of their families
-_families_lock = threading.Lock()
-
-
-class _Family:
-    """How many releases an estimator and its clones have made without an accountant."""
-
-    def __init__(self):
-        self.n_releases = 0
-
-
-def keep_family(estimator, clone):
-    """Let a clone be of the family of an estimator, and return it."""
-    with _families_lock:
-        _families[clone] = _families.setdefault(estimator, _Family())
-    return clone
-
-
-def note_unpaid(estimator) -> None:
-    """Warn at the second release that an estimator and its clones make without an accountant."""
-    with _families_lock:
-        family = _families.setdefault(estimator, _Family())
-        family.n_releases += 1
-        second = family.n_releases == 2
-    if second:
-        name = type(estimator).__name__
-        warn(
-            f"{name} and its clones have made a second release without an accountant, as a grid search, a "
-            "cross-validation or a second fit does. The costs of releases from the same rows add up, and nothing "
-            "limits them. Pass accountant=PrivacyAccountant(epsilon=..., delta=...).",
-            PrivacyWarning,
-        )

@@ -12,7 +12,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.workspace import open_workspace
-from ._accountant import PrivacyAccountant, keep_family
+from ._accountant import PrivacyAccountant
 from ._distances import (
     Box,
     Series,
@@ -25,6 +25,7 @@ from ._distances import (
     series_norms,
     series_sums,
 )
+from ._families import keep_family
 from ._lattice import SHRINK
 from ._private_rows import check_private_rows, check_queries, without_cells
 from ._release import (

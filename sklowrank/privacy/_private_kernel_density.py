@@ -14,7 +14,8 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._accountant import PrivacyAccountant, keep_family
+from ._accountant import PrivacyAccountant
+from ._families import keep_family
 from ._kernels import KERNELS, log_normalizer
 from ._private_rows import check_private_rows, check_queries
 from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of

@@ -56,15 +56,17 @@ def check_queries(estimator, X, **kwargs):
 
 
 def without_cells(call, *args, table=None, **kwargs):
-    """Return what a call returns; its errors about the rows are replaced by such as show no cell and no label.
+    """Return what a call returns; its errors are replaced by such as show no cell, no label and no number of rows.
 
     The new error is raised outside of the handler, so that it has no context either. `table` is what text is looked for
     in, to name columns.
     """
     try:
         return call(*args, **kwargs)
-    except (NotFittedError, MemoryError):
+    except NotFittedError:
         raise
+    except MemoryError:
+        replaced = MemoryError("Memory does not suffice for a block of rows. Lower batch_size or n_components.")
     except Exception as error:
         replaced = (TypeError if isinstance(error, TypeError) else ValueError)(_public_text(error, table))
     raise replaced

@@ -18,8 +18,9 @@ from .._core.rows import rows_of
 from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._accountant import PrivacyAccountant, PrivacyLeakWarning, keep_family
+from ._accountant import PrivacyAccountant, PrivacyLeakWarning
 from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
+from ._families import keep_family
 from ._kernels import KERNELS
 from ._private_rows import check_private_rows, check_queries, without_cells
 from ._release import CONSTRAINTS, merge_sketches, open_terms, read_bounds, spent_of
@@ -418,6 +419,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _planned(self, rows, terms, bandwidth, C):
+        self._weights(torch.ones(C))  # bad ones are refused before anything is released
         return make_plan(
             rows,
             terms,

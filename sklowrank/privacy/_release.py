@@ -23,10 +23,10 @@ from ._accountant import (
     float_below,
     gaussian_scale,
     is_number,
-    note_unpaid,
     refusal,
     rho_of,
 )
+from ._families import note_unpaid
 from ._lattice import STEP
 from ._noise import LARGEST_SCALE, Words, add_noise, resolve_backend, seeded_words, system_words
 from ._private_rows import without_cells
@@ -61,7 +61,7 @@ class Terms(NamedTuple):
     allowed: tuple[str, ...]  # mechanisms
     backend: str
     words: Words  # of the noise
-    secure: bool
+    seed: str | None  # what the noise follows from, where it can be reproduced
     generator: np.random.Generator  # of the features, which are public
     accountant: PrivacyAccountant | None  # None where nothing is to be paid
 
@@ -108,7 +108,7 @@ def open_terms(estimator, first: bool = True) -> Terms:
             PrivacyWarning,
         )
     seeded = estimator.random_state is not None
-    words, generator = _sources(estimator, 0 if first else estimator._spent[4])
+    words, seed, generator = _sources(estimator, 0 if first else estimator._spent[4])
     if seeded:
         warn(
             "random_state makes the noise reproducible: whoever knows the seed, or finds it by trying all small "
@@ -123,7 +123,7 @@ def open_terms(estimator, first: bool = True) -> Terms:
         allowed = (estimator.mechanism_,)
         if accountant is not None and accountant._name == estimator._payer:
             accountant = None
-    terms = Terms(epsilon, delta, estimator.neighbors, allowed, backend, words, not seeded, generator, accountant)
+    terms = Terms(epsilon, delta, estimator.neighbors, allowed, backend, words, seed, generator, accountant)
     return terms if accountant is None else terms._replace(allowed=_affordable(terms))
 
 
@@ -137,18 +137,19 @@ def _read_budget(epsilon, delta):
 
 
 def _sources(estimator, n_before):
-    """Return the words of the noise and the generator of the features: streams of their own, even of one seed.
+    """Return the words of the noise, what they follow from, and the generator of the features: streams of their own.
 
     The noise of each of several releases is another, too.
     """
-    words, generator = system_words, np.random.default_rng()
+    words, name, generator = system_words, None, np.random.default_rng()
     if estimator.random_state is not None:
         seeds = check_random_state(estimator.random_state).randint(np.iinfo(np.int32).max, size=2)
-        words, generator = seeded_words(int(seeds[0]), n_before), np.random.default_rng(int(seeds[1]))
+        words, name = seeded_words(int(seeds[0]), n_before), f"seed {seeds[0]}, release {n_before}"
+        generator = np.random.default_rng(int(seeds[1]))
     if estimator.feature_random_state is not None:
         seed = check_random_state(estimator.feature_random_state).randint(np.iinfo(np.int32).max)
         generator = np.random.default_rng(int(seed))
-    return words, generator
+    return words, name, generator
 
 
 def cost(terms: Terms, mechanism: str) -> dict[str, Any]:
@@ -315,16 +316,16 @@ def remember(
     if first:
         estimator.sketch_ = ws.store(torch.from_numpy(released))
         estimator.mechanism_, estimator.sensitivity_, estimator.bounds_ = noise.mechanism, noise.sensitivity, bounds
-        estimator.noise_backend_, estimator.noise_secure_ = terms.backend, terms.secure
+        estimator.noise_backend_, estimator.noise_secure_ = terms.backend, terms.seed is None
         estimator.neighbors_, estimator._plan = terms.neighbors, plan
         delta = terms.delta if noise.mechanism == "gaussian" else 0.0
         estimator._spent = [terms.epsilon, delta, noise.mechanism, terms.neighbors, 1]
-        estimator._parts = []
+        estimator._parts = [terms.seed] if terms.seed else []
     else:
-        estimator._parts = [*_parts_of(estimator), _digest(released)]
+        estimator._parts = [*_parts_of(estimator), terms.seed or _digest(released)]
         estimator.sketch_ = ws.store(ws.exact().load(estimator.sketch_) + torch.from_numpy(released).to(ws.device))
         estimator._spent = [*estimator._spent[:4], estimator._spent[4] + 1]
-        estimator.noise_secure_ = estimator.noise_secure_ and terms.secure
+        estimator.noise_secure_ = estimator.noise_secure_ and terms.seed is None
     root = estimator._spent[4] ** 0.5
     estimator.noise_scale_, estimator.noise_std_ = noise.scale * STEP * root, noise.deviation() * gain * root
 
@@ -366,8 +367,9 @@ def merge_sketches(estimator, other) -> None:
     parts = [*_parts_of(estimator), *_parts_of(other)]
     if len(set(parts)) < len(parts):
         raise ValueError(
-            "The two sketches have a release in common: one is a copy of the other, or was merged before. Its rows "
-            "would count twice, and its noise would not be independent. Merge releases of different rows."
+            "The two sketches have a release in common (one is a copy of the other, or was merged before), or equal "
+            "noise from equal random_state: the noise of their sum would not be what is stated. Merge releases of "
+            "different rows, with noise of their own."
         )
     estimator.sketch_, estimator._parts = estimator.sketch_ + other.sketch_, parts
     for name in ("noise_scale_", "noise_std_"):

@@ -252,6 +252,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         return self._fit(pairs, values, _checked_weights(sample_weight, values), X, y)
 
     def _fit(self, pairs, values, weights, X, y):
+        """Fit to validated pairs and their values; X and y are what the user gave, for callbacks."""
         check_options(self)
         bounds = check_clip(self.clip)
         single = (X if is_remote(X) else values).dtype == np.float32
@@ -296,7 +297,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         earlier values said of the columns is not said anew. The mean, the priors and the components in use stay as in
         the last full fit. Since a few values determine none of these, the first values are kept, and fitted anew each
         time their number has doubled, until there are 20 times as many as rows and columns together (at least 1,000
-        and at most 1,000,000). A component that these do not show stays off.
+        and at most 1,000,000). A component that these do not show stays off. A call copies what is known of all rows:
+        of many values give some thousand at a time.
 
         Parameters
         ----------

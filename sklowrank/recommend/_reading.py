@@ -7,7 +7,7 @@ from sklearn.utils import assert_all_finite, check_consistent_length
 from sklearn.utils.validation import validate_data
 
 from .._core.compat import check_y
-from .._core.validation import on_host
+from .._core.validation import explained, on_host
 from ._identifiers import check_identifiers, values_of
 
 
@@ -24,15 +24,21 @@ def check_columns(estimator, X, y: Any = "no_validation", *, reset):
     X, y = on_host(X), on_host(y)
     if _is_frame(X):
         validate_data(estimator, X, y, reset=reset, skip_check_array=True)
-        if not len(X):
-            raise ValueError(f"Found array with 0 sample(s) (shape={tuple(X.shape)}) while a minimum of 1 is required.")
+        for what, size in zip(("sample(s)", "feature(s)"), X.shape):
+            if not size:
+                raise ValueError(
+                    f"Found array with 0 {what} (shape={tuple(X.shape)}) while a minimum of 1 is required."
+                )
     else:
-        X = validate_data(estimator, _typed(X), reset=reset, dtype=None, ensure_all_finite=False)
+        with explained(X, dtype=None):
+            X = validate_data(estimator, _typed(X), reset=reset, dtype=None, ensure_all_finite=False)
     if isinstance(y, str):
         return columns_of(X)
     if y is None:
         raise ValueError(f"{type(estimator).__name__} requires y to be passed, but the target y is None.")
-    y = check_y(y, multi_output=False, y_numeric=True, estimator=estimator)
+    with explained(None, y):
+        y = check_y(y, multi_output=False, y_numeric=True, estimator=estimator)
+        y = y.astype(np.float64) if y.dtype.kind in "SU" else y
     check_consistent_length(X, y)
     return columns_of(X), y
 
@@ -59,7 +65,7 @@ def separate(X):
 
 
 def _is_frame(X):
-    return hasattr(X, "shape") and any(hasattr(X, name) for name in ("iloc", "to_series", "column_names"))
+    return len(getattr(X, "shape", ())) == 2 and any(hasattr(X, name) for name in ("iloc", "to_series", "column_names"))
 
 
 def _typed(X):
@@ -76,7 +82,7 @@ def _typed(X):
 def _as_numbers(column):
     column = values_of(column)
     try:
-        if column.dtype.kind in "Mmc":
+        if column.dtype.kind in "Mmc":  # which numpy would convert
             raise TypeError
         if column.dtype.kind == "O":
             column = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in column]

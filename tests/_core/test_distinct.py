@@ -20,12 +20,24 @@ RNG = np.random.default_rng(0)
         RNG.choice(["a", "bc", "d"], 50),
         np.array([1, "a", None], dtype=object)[RNG.integers(0, 3, 50)],
         torch.from_numpy(RNG.integers(0, 3, size=(50, 2)) * 1.0),
+        torch.from_numpy(RNG.integers(0, 2, size=(50, 2, 2)) * -1.0),
         np.ones((50, 0)),
     ],
-    ids=["ints", "float32", "floats", "zeros", "matrices", "strings", "objects", "tensor", "no columns"],
+    ids=[
+        "ints",
+        "float32",
+        "floats",
+        "zeros",
+        "matrices",
+        "strings",
+        "objects",
+        "tensor",
+        "tensor of matrices",
+        "no columns",
+    ],
 )
 def test_kinds_are_those_of_equal_rows(rows):
-    first, kind = distinct_rows(rows)
+    first, kind = (np.asarray(part) for part in distinct_rows(rows))
     equal = np.array([[np.array_equal(a, b) for b in np.asarray(rows)] for a in np.asarray(rows)])
     assert np.array_equal(kind[:, None] == kind, equal)
     assert np.array_equal(kind[first], np.arange(len(first)))

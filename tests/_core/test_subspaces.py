@@ -153,6 +153,14 @@ def test_dimension_without_noise(n_clusters):
         assert ranks_by_threshold(table, torch.from_numpy(y), n_clusters) == [4] * n_clusters
 
 
+def test_a_constant_column_is_a_dimension_of_a_flat_through_the_origin():
+    X, y, rng = three_flats()
+    X = np.c_[X, np.full(300, 30.0), rare(rng, 3, 1.0)]
+    for centred, found in ((True, 3), (False, 4)):  # without it the mean of each flat is a direction too
+        table = table_of(torch.from_numpy(X), centred=centred)
+        assert ranks_by_threshold(table, torch.from_numpy(y), 3) == [found] * 3
+
+
 def test_noise_alone_has_no_dimension_with_dead_columns_either():
     noise, labels = np.random.default_rng(0).normal(size=(300, 20)), torch.arange(300) % 3
     for X in (noise, np.c_[noise, np.zeros((300, 30))], np.c_[noise, noise]):

@@ -139,6 +139,8 @@ def test_auto(y, name):
         (SPD + np.triu(np.ones((3, 3)), 1), "spd_affine", "symmetric matrices, but row .* of y differs .* by 1"),
         (np.concatenate([SPD[:3], SPD[:1] @ SPD[1:2]]).reshape(4, 9), "spd_log", "symmetric matrices, but row 3 of y"),
         (np.concatenate([SPD[:3], SPD[:1] @ SPD[1:2]]), "spd_cholesky", "symmetric matrices, but row 3 of y"),
+        ([[1.0, 2.0], [3.0]], "euclidean", "needs responses of one shape, .* pass metric='wasserstein'"),
+        ([np.eye(2), np.eye(3)], "spd_log", "needs responses of one shape"),
         (np.array([[1.0, 2.0], [0.0, 0.0]]), "cosine", "not defined for row 1 of y, which is zero"),
         (np.array([[1.0, 2.0], [3.0, 3.0]]), "correlation", "not defined for row 1 of y, which is constant"),
         (np.ones(4), "wasserstein", "needs y of shape"),
@@ -166,6 +168,12 @@ def test_near_points_of_the_sphere_have_distances_of_full_accuracy():
     assert D[0, 1] == pytest.approx(1e-9, rel=1e-6)
     assert D[0, 0] == 0
     assert D[0, 2] == pytest.approx(np.pi)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e200, 1e307])
+def test_distances_of_any_size(scale):
+    y = RESPONSES["euclidean"]
+    assert np.allclose(between(scale * y, "euclidean") / scale, cdist(y, y))
 
 
 def wasserstein(samples, form=None):

@@ -237,7 +237,7 @@ def test_counts_of_a_trillion_rows_are_exact():
 
 def test_a_count_of_rows_cannot_overflow():
     """Above 2^61 steps it is cut off, which moves no two numbers of rows further apart."""
-    terms = Terms(1.0, 0.0, "add_remove", ("laplace",), "builtin", seeded_words(0), False, None, None)
+    terms = Terms(1.0, 0.0, "add_remove", ("laplace",), "builtin", seeded_words(0), "", None, None)
     noise = Noise("laplace", 1e-200, 1.0)
     for n, expected in ((2**40, 2.0**40), (2**43, 2.0**41), (2**60, 2.0**41)):
         _, count = release(terms, noise, np.zeros((1, 1), dtype=np.int64), "", 1.0, np.array([n]))

@@ -172,6 +172,10 @@ def test_disjoint_rows_in_pieces_and_from_other_holders():
     for same in (here, copy.deepcopy(here), pickle.loads(pickle.dumps(there)), there):
         with pytest.raises(ValueError, match="have a release in common"):
             here.merge(same)
+    ones = [PrivateKernelDensity(**params, random_state=0).fit(part) for part in (X[:200], X[200:])]
+    with pytest.raises(ValueError, match="equal noise from equal random_state"):
+        ones[0].merge(ones[1])
+    ones[0].merge(PrivateKernelDensity(**params, random_state=1).fit(X))
     later = copy.deepcopy(here).partial_fit(X[:10])
     with pytest.raises(ValueError, match="have a release in common"):
         later.merge(there)
@@ -243,7 +247,7 @@ def test_what_leaks_is_said():
 def told_of_noise(rows, **params):
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        PrivateKernelDensity(**params).fit(rows)
+        PrivateKernelDensity(random_state=0, **params).fit(rows)
     return any("cannot be told from noise" in str(w.message) for w in seen)
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy.sparse import csc_matrix, csr_matrix
 
 from sklowrank.privacy import PrivacyLeakWarning, PrivateDistanceSum, PrivateKernelDensity, PrivateSimilarityClassifier
+from sklowrank.privacy._private_rows import without_cells
 
 SECRET = "7731"
 RNG = np.random.default_rng(0)
@@ -222,6 +223,8 @@ def test_labels_of_any_type_find_their_class(like):
         {"count_weight": 1e-7},
         {"bounds": (0, np.inf)},
         {"bandwidth": [1.0, np.nan]},
+        {"class_weighting": [np.nan, 1.0], "similarity": "gaussian"},
+        {"class_weighting": [np.inf, 1.0], "similarity": "gaussian"},
     ],
 )
 def test_public_parameters_are_finite_and_named(params):
@@ -265,3 +268,24 @@ def test_seeds_are_warned_of():
         with pytest.warns(PrivacyLeakWarning, match="finds it by trying all small numbers"):
             seeded.fit(X, Y)
         assert not seeded.noise_secure_
+
+
+def test_errors_while_rows_are_read_show_nothing():
+    """What a cluster or a file raises after the check at the door is replaced, too."""
+
+    def reading(error):
+        raise error
+
+    for error, kind in (
+        (OSError(f"cannot read cell {SECRET}"), ValueError),
+        (TypeError(f"cell {SECRET}"), TypeError),
+        (RuntimeError(f"worker lost {SECRET}"), ValueError),
+        (MemoryError(f"Unable to allocate an array with shape ({SECRET}, 2)"), MemoryError),
+    ):
+        with pytest.raises(kind) as caught:
+            without_cells(reading, error)
+        assert SECRET not in str(caught.value)
+        assert caught.value.__context__ is None
+    assert without_cells(len, [1, 2]) == 2
+    with pytest.raises(KeyboardInterrupt):
+        without_cells(reading, KeyboardInterrupt())

@@ -280,7 +280,7 @@ def test_missing_identifiers_of_polars_and_lists():
             regressor(1).fit(X, np.arange(3.0))
 
 
-def test_columns_in_another_order_are_refused():
+def test_frames_that_do_not_fit_are_refused():
     pairs, y, _ = ratings()
     frame = pd.DataFrame({"who": pairs[:, 0], "what": pairs[:, 1], "age": y, "dose": -y})
     for X in (frame, pl.from_pandas(frame)):
@@ -290,8 +290,25 @@ def test_columns_in_another_order_are_refused():
                 model.predict(X[other])
     with pytest.raises(ValueError, match="NaN"):
         regressor().fit(frame.assign(age=np.nan), y)
-    with pytest.raises(ValueError, match="0 sample"):
-        regressor().fit(frame[:0], y[:0])
+    for wrong, told in (
+        (frame[:0], "0 sample"),
+        (frame[[]], "0 feature"),
+        (frame.who, "2-dim|2D"),
+        (pl.Series(pairs[:, 0]), "2-dim|2D"),
+        (frame.assign(age=1j), "must be numbers"),
+        (frame.assign(who=1j), "Complex data not supported"),
+        (frame.assign(age=pd.Timestamp("2020-01-01")), "must be numbers"),
+        (frame.assign(age="blue"), "must be numbers"),
+        (frame.assign(age=np.inf), "infinity"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            regressor().fit(wrong, y[: len(wrong)])
+    with pytest.raises(ValueError, match="y could not be converted to numeric values") as error:
+        regressor().fit(frame, ["secret", *y[1:]])
+    assert "secret" not in str(error.value)
+    np.testing.assert_array_equal(
+        regressor().fit(frame, y.astype(str)).predict(frame), regressor().fit(frame, y).predict(frame)
+    )
 
 
 # ---------------------------------------------------------------- standard errors
@@ -591,10 +608,10 @@ def test_batches_lead_near_the_fit_to_all_values(order):
     assert np.array_equal(stream.col_ids_, whole.col_ids_)
     everywhere = np.argwhere(np.ones_like(truth))
     errors = [np.sqrt(((m.predict(everywhere) - truth.ravel()) ** 2).mean()) for m in (stream, whole, first)]
-    assert errors[0] < 1.25 * errors[1]  # 1.05 to 1.2 were measured
+    assert errors[0] < 1.15 * errors[1]  # 0.99 to 1.06 were measured; the first quarter alone 2.7 to 11
     assert errors[2] > 2 * errors[1]
     stds = [m.predict(everywhere, return_std=True)[1] for m in (stream, whole)]
-    assert np.median(stds[0] / stds[1]) == pytest.approx(1, abs=0.1)
+    assert np.median(stds[0] / stds[1]) == pytest.approx(1, abs=0.05)  # 1.00 to 1.01
 
 
 def test_the_first_values_are_fitted_anew_when_they_have_doubled():
@@ -608,6 +625,11 @@ def test_the_first_values_are_fitted_anew_when_they_have_doubled():
     np.testing.assert_allclose(
         regressor().partial_fit(pairs, y).predict(pairs), regressor().fit(pairs, y).predict(pairs), rtol=1e-12
     )
+    first, late = (slice(1000), slice(1000, None))
+    whole, blocks = (
+        regressor(batch_size=size).fit(pairs[first], y[first]).partial_fit(pairs[late], y[late]) for size in ("auto", 7)
+    )
+    np.testing.assert_allclose(blocks.predict(pairs), whole.predict(pairs), rtol=1e-9)
 
 
 def test_a_batch_of_new_rows_is_what_folding_in_gives_while_columns_are_sure():
