@@ -128,14 +128,14 @@ def deviations(estimators):
 def precision(estimators):
     found = [(e, {name: measures.precision(e, data) for name, data in tables_for(e)}) for e in estimators]
     names = list(dict.fromkeys(name for _, row in found for name in row))
-    wrong = sum(not measures.is_precise(e, *pair) for e, row in found for pair in row.values())
-    rows = [(type(e).__name__, *(_said(e, row.get(name)) for name in names)) for e, row in found]
+    wrong = sum(not measures.is_precise(*pair) for e, row in found for pair in row.values())
+    rows = [(type(e).__name__, *(_said(row.get(name)) for name in names)) for e, row in found]
     text = [
         "A fit in float32 against a fit in float64 of the same numbers, on real tables: the largest difference of an "
         "answer, in standard deviations of its column over the rows, and behind a slash the share of rows with another "
-        f"label or class. Bounds: {measures.PRECISION:g} (networks {measures.PRECISION_OF_NETWORKS:g}) and "
-        f"{measures.PRECISION_OF_LABELS:g}; what exceeds one is bold. A difference of 1 is another answer; one of "
-        "0.001 is far below the error of any of these models. Networks are trained in float32, whatever the data are. "
+        f"label or class. Bounds: {measures.PRECISION:g} and {measures.PRECISION_OF_LABELS:g}; what exceeds one is "
+        "bold. A difference of 1 is another answer; one of 0.001 is far below the error of any of these models. "
+        "Networks are trained in float32, whatever the data are. "
         "Columns are standardised, except for the imputer, which scales them itself and from which 30 % of the cells "
         "are hidden; the regressor of pairs gets the cells that are left.",
         "",
@@ -145,11 +145,11 @@ def precision(estimators):
     return [*text, *table(("estimator", *names), rows), ""], wrong
 
 
-def _said(estimator, pair):
+def _said(pair):
     if pair is None:
         return ""
     said = f"{pair[0]:.1e} / {pair[1]:.3f}"
-    return said if measures.is_precise(estimator, *pair) else f"**{said}**"
+    return said if measures.is_precise(*pair) else f"**{said}**"
 
 
 def sizes(estimators):

@@ -61,7 +61,8 @@ def drive(
             if loss is not None:
                 loss_curve.append(loss)
             if estimator.verbose:
-                figures = [f"gap {gap:.1e}"] * math.isfinite(gap) + [f"loss {loss:.6g}"] * (loss is not None)
+                figures = [f"gap {gap:.1e}"] if math.isfinite(gap) else []
+                figures += [] if loss is None else [f"loss {loss:.6g}"]
                 print(f"[{name}] step {n_iter}: {', '.join(figures)}")
             if watched:
                 step = task.subcontext(task_name="iteration").call_on_fit_task_begin(estimator=estimator, X=X, y=y)

@@ -134,7 +134,7 @@ class ManifoldLinearizingClustering(
     eta_ : float
         The weight of the entropy that was used.
     mean_, scale_ : arrays of shape (n_features,)
-        What the columns are centred with and divided by.
+        What the columns are centred with and divided by; always float64.
     n_components_ : int
         The number of features.
     loss_history_ : array of shape (n_steps, 2)
@@ -319,8 +319,8 @@ class ManifoldLinearizingClustering(
         X = check_fit_data(self, X, ensure_min_samples=2)
         n_clusters = self._number_of_clusters(X.shape[0])
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        mean, scale = (part.to(ws.dtype) for part in standardization(ws.load(X), self.standardize))
-        rows = standardized(ws.load(X), mean.double(), scale.double())
+        mean, scale = standardization(ws.load(X), self.standardize)
+        rows = standardized(ws.load(X), mean, scale)
         n_components = _n_components(n_clusters) if self.n_components == "auto" else self.n_components
         randomness = self._randomness(ws)
         with randomness.lent():
@@ -593,7 +593,7 @@ class ManifoldLinearizingClustering(
 
     def _restored(self, X, ws):
         """Return the fitted network, and the rows as it sees them."""
-        mean, scale = (ws.load(part).double() for part in (self.mean_, self.scale_))
+        mean, scale = (ws.exact().load(part) for part in (self.mean_, self.scale_))
         rows = standardized(ws.load(X), mean, scale)
         fixed = Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=self.module is not None)
         with fixed.lent():

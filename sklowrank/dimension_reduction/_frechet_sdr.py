@@ -142,7 +142,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
     feature_means_ : array of shape (m * t,)
         Share of the training responses in each ball.
     mean_, scale_ : arrays of shape (n_features,)
-        What the columns of X are centred with and divided by.
+        What the columns of X are centred with and divided by; always float64.
     validation_scores_ : array of shape (n_estimators,)
         Share of the held-out variance that each network explains; NaN where nothing was held out.
     n_components_ : int
@@ -430,7 +430,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
 
     def _standardization(self, X, ws):
         mean, scale = standardization(ws.load(X), "columns" if self.scale else False)
-        return {"mean_": ws.store(mean.to(ws.dtype)), "scale_": ws.store(scale.to(ws.dtype))}
+        return {"mean_": ws.store(mean), "scale_": ws.store(scale)}
 
     def _rows(self, X, known, ws):
         """Return the rows as the networks see them, in float64."""

@@ -40,7 +40,7 @@ _TEXTS = (  # the start of a text of another library, and what is said instead
     (r"Found input variables with inconsistent numbers of samples", "X and y have inconsistent numbers of samples."),
     (r"Unknown label type: [\w-]+\. Maybe you are trying to fit a classifier.*", r"\g<0>"),
     (r"Unknown label type", r"\g<0>. Pass labels that are all numbers or all text."),
-    (r"X is a tensor on \w+(:\d+)?\. Pass X\.cpu\(\).*", r"\g<0>"),
+    (r"(X|y) is a tensor on .*Pass .*", r"\g<0>"),
     (r"Inputs passed to .*", r"\g<0>"),
 )  # fmt: skip
 
