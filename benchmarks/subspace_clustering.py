@@ -250,11 +250,15 @@ def answers_to_questions(n_samples):
 
 
 def binary(name, settings):
-    """Seconds of a fit of 1,477 rows, and nats a new row."""
+    """Seconds of processor time of a fit of 1,477 rows, the least of three, and nats a new row."""
     X = answers_to_questions(2 * 1477)
     model = ours("mixture", 20, **settings) if name == "mixture" else GaussianMixture(20, random_state=0, **settings)
-    _, seconds = clock(lambda: quietly(model.fit, X[:1477]), budget=6)
-    score = model.score(X[1477:])
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        quietly(model.fit, X[:1477])
+        times.append(time.process_time() - start)
+    seconds, score = min(times), model.score(X[1477:])
     return {"seconds": seconds, "score": score, "remark": f"{score:.1f} nats a new row, {model.n_iter_} iterations"}
 
 

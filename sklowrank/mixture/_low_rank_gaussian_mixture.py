@@ -85,7 +85,7 @@ class LowRankGaussianMixture(
         :class:`~sklowrank.cluster.ThresholdedSubspaceClustering`,
         :class:`~sklowrank.cluster.SparseSubspaceClusteringOMP` and
         :class:`~sklowrank.cluster.LeastSquaresSubspaceClustering`; "k-subspaces" is the best of 20 random starts of
-        :class:`~sklowrank.cluster.KSubspaces` (of 4 in "auto" where the dimensions sum to half of `n_features` at
+        :class:`~sklowrank.cluster.KSubspaces` (of 2 in "auto" where the dimensions sum to half of `n_features` at
         most). "auto" makes all of these and, unless `mean` is "zero", `n_init` times
         "kmeans", runs 10 iterations from each and finishes the two with the best likelihood. An array of shape
         (n_samples,) holds the label of each row; a callable is called as ``init(X, n_components, random_state)`` and

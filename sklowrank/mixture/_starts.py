@@ -25,7 +25,7 @@ _ITERATIONS = 10  # of EM, after which starts are compared
 _ENOUGH_ROWS = 30  # of a cluster, to tell its dimension
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
 _RUNS = 3  # of k-means on the embedding of a graph
-_RESTARTS = 4, 20  # of K-subspaces: the more where subspaces overlap, which graphs miss; more than half of D in all
+_RESTARTS = 2, 20  # of K-subspaces: the more where subspaces overlap, which graphs miss; more than half of D in all
 
 
 def data_and_models(estimator, rows, weights, n_dims, ws, warm=None):
