@@ -7,6 +7,8 @@ os.environ["SCIPY_ARRAY_API"] = "1"  # else scikit-learn leaves out its array-AP
 import pytest
 import torch
 
+collect_ignore = ["typed"]  # read by a type checker, not run
+
 
 def pytest_collection_modifyitems(items):
     """Skip the tests marked `cuda` where torch sees no GPU."""

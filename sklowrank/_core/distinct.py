@@ -18,7 +18,11 @@ def distinct_rows(rows) -> tuple[Any, Any]:
         different from everything.
     """
     if isinstance(rows, torch.Tensor):
-        return _distinct_on_device(rows.detach())
+        rows = rows.detach()
+        if rows.device.type != "cpu":
+            return _distinct_on_device(rows)
+        first, kind = distinct_rows(rows.numpy())  # torch.unique makes a list of all rows
+        return torch.from_numpy(first), torch.from_numpy(kind)
     rows = np.asarray(rows)
     if rows.dtype.kind in "OSU":
         return _distinct_objects(rows)

@@ -26,6 +26,48 @@ def added(a: tuple, b: tuple) -> tuple:
     return tuple(x + y for x, y in zip(a, b))
 
 
+def merged_blocks(part: Callable, n_rows: int, *, size: int, batch_size: int | str = "auto", merge: Callable = added):
+    """Return the merged results of ``part(slice)`` over blocks of rows, of which each row takes `size` bytes.
+
+    What belongs to rows goes into a tensor for all of them at once: small tensors that are kept between large ones that
+    are freed would tear the heap, until it is as large as the table.
+    """
+    rooms: dict[int, torch.Tensor] = {}
+
+    def put(rows):
+        result = part(rows)
+        return _put_by_row(result, rows, n_rows, rooms) if merge is added else result
+
+    blocks = in_blocks(put, n_rows, rows_per_block(batch_size, n_rows, size), bytes_per_row=size)
+    result = reduce(merge, blocks)
+    return tuple([rooms[i]] if i in rooms else found for i, found in enumerate(result)) if rooms else result
+
+
+def _put_by_row(result, rows, n_rows, rooms):
+    """Move lists of one tensor, with an entry for each row, into `rooms`; return the rest of the result."""
+    if rows.stop - rows.start == n_rows:
+        return result
+    rest = list(result)
+    for i, found in enumerate(result):
+        if _is_by_row(found, rows):
+            one = found[0]
+            if rows.start == 0:
+                rooms[i] = one.new_empty(n_rows, *one.shape[1:])
+            if i in rooms and one.shape[1:] == rooms[i].shape[1:] and one.dtype == rooms[i].dtype:
+                rooms[i][rows], rest[i] = one, []
+                continue
+        if i in rooms:  # not one entry for each row, after all
+            rest[i] = [rooms.pop(i)[: rows.start].clone(), *found]
+    return tuple(rest)
+
+
+def _is_by_row(found, rows) -> bool:
+    """True for a list of one tensor with an entry for each row of a block."""
+    if not (isinstance(found, list) and len(found) == 1 and isinstance(found[0], torch.Tensor)):
+        return False
+    return found[0].ndim > 0 and len(found[0]) == rows.stop - rows.start
+
+
 class Rows:
     """The rows of an array.
 
@@ -67,8 +109,7 @@ class Rows:
             whole = rows.stop - rows.start == n_rows
             return compute(self.take(rows), *(b if whole or b is None else b[rows] for b in beside))
 
-        block = rows_per_block(batch_size, n_rows, size)
-        return reduce(merge, in_blocks(part, n_rows, block, bytes_per_row=size))
+        return merged_blocks(part, n_rows, size=size, batch_size=batch_size, merge=merge)
 
     @property
     def at_hand(self) -> bool:
@@ -160,9 +201,14 @@ def _outer_ends(a, b):
     return torch.minimum(a[0], b[0]), torch.maximum(a[1], b[1])
 
 
+def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    """Return what :meth:`Rows.gather` lists as one tensor, without a copy where it is one."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 def answers(rows, compute: Callable, *, size: int, batch_size: int | str = "auto") -> torch.Tensor:
     """Return ``compute(block)`` of all rows, in their order."""
-    return torch.cat(rows.gather(partial(_listed, compute), size=size, batch_size=batch_size)[0])
+    return joined(rows.gather(partial(_listed, compute), size=size, batch_size=batch_size)[0])
 
 
 def _listed(compute, X):

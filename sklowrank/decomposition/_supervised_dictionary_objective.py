@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from .._core.linalg import randomized_svd
-from .._core.rows import MappedRows, Rows
+from .._core.rows import MappedRows, Rows, joined
 from ._losses import Loss
 
 _STORED_GRAM = 4000  # columns: up to here X'X is stored, above it is multiplied through X
@@ -200,7 +200,7 @@ def loss_curvature(task, weights):
     the loss, which the mean curvature is taken over, too.
     """
     F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
-    return torch.cat(F), torch.cat(predictions), curvature, moments / total
+    return joined(F), joined(predictions), curvature, moments / total
 
 
 def _curvature_sums(loss, unknowns, block, Z, targets, weights):

@@ -1,15 +1,14 @@
 """The observed cells of a matrix, by rows and by columns, as matrices to multiply with: dense for tables, CSR else."""
 
 import copy
-from functools import partial, reduce
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
-from .._core.rows import added
+from .._core.rows import added, joined, merged_blocks
 from .._core.sparse import csr_tensor
 
 
@@ -107,8 +106,7 @@ class Cells:
         def part(rows):
             return compute(Block(self, rows), *(b[rows] for b in beside))
 
-        n_rows = self.shape[0]
-        return reduce(merge, in_blocks(part, n_rows, rows_per_block(batch_size, n_rows, size), bytes_per_row=size))
+        return merged_blocks(part, self.shape[0], size=size, batch_size=batch_size, merge=merge)
 
 
 class TableCells(Cells):
@@ -222,7 +220,7 @@ class ListedCells(Cells):
 
     def linear_sums(self, P, F, **options):
         """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
-        fit = torch.cat(self.gather(partial(_mean_fit, F), P, **options)[0])
+        fit = joined(self.gather(partial(_mean_fit, F), P, **options)[0])
         rest = self.covariates.weight * self.covariates.left(fit)
         return self.covariate_gram(), self.covariates.Z.mT @ rest
 

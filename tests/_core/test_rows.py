@@ -37,7 +37,7 @@ def test_sums_are_added_and_lists_joined():
     found, listed = table.gather(partial(total, 2.0), w, size=1)
     np.testing.assert_allclose(found, 2 * np.arange(100) @ X)
     assert torch.equal(torch.cat(listed), w)
-    assert len(listed) == 15
+    assert len(listed) == 1
     assert torch.equal(answers(table, torch.square, size=1), torch.from_numpy(X).square())
 
 
@@ -88,3 +88,23 @@ def test_what_counts_as_sliced(tmp_path):
     assert sliced.dtype == np.float32
     assert len(sliced) == 100
     assert sliced[:5].shape == (5, 3)
+
+
+def test_what_belongs_to_rows_is_put_in_one_tensor():
+    X = torch.arange(40.0, dtype=torch.float64).reshape(20, 2)
+    rows = Rows(X)
+
+    def both(block):
+        return [block[:, 0]], block.sum(0), [block[block[:, 0] % 4 == 0]]
+
+    labels, total, some = rows.gather(both, size=16, batch_size=3)
+    assert len(labels) == 1
+    torch.testing.assert_close(labels[0], X[:, 0])
+    torch.testing.assert_close(total, X.sum(0))
+    torch.testing.assert_close(torch.cat(some), X[::2])
+
+
+def test_rows_that_are_picked_stay_in_order_where_the_first_block_gives_all_of_its_own():
+    X = torch.tensor([[1.0], [2.0], [-1.0], [3.0], [-2.0], [4.0]], dtype=torch.float64)
+    (picked,) = Rows(X).gather(lambda block: ([block[block[:, 0] > 0]],), size=8, batch_size=2)
+    torch.testing.assert_close(torch.cat(picked)[:, 0], torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
