@@ -419,7 +419,8 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def _planned(self, rows, terms, bandwidth, C):
-        self._weights(torch.ones(C))  # bad ones are refused before anything is released
+        one_each = torch.ones(C, dtype=torch.float64, device="cpu")
+        self._weights(one_each)  # bad ones are refused before anything is released
         return make_plan(
             rows,
             terms,
