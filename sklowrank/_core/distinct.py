@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import torch
 
+_BLOCK = 1 << 16  # rows that are hashed and compared at once
+
 
 def distinct_rows(rows) -> tuple[Any, Any]:
     """Return the first row of each kind, and the kind of each row, as tensors on its device for a tensor.
@@ -18,11 +20,7 @@ def distinct_rows(rows) -> tuple[Any, Any]:
         different from everything.
     """
     if isinstance(rows, torch.Tensor):
-        rows = rows.detach()
-        if rows.device.type != "cpu":
-            return _distinct_on_device(rows)
-        first, kind = distinct_rows(rows.numpy())  # torch.unique makes a list of all rows
-        return torch.from_numpy(first), torch.from_numpy(kind)
+        return _distinct_on_device(rows.detach())
     rows = np.asarray(rows)
     if rows.dtype.kind in "OSU":
         return _distinct_objects(rows)
@@ -35,13 +33,30 @@ def distinct_rows(rows) -> tuple[Any, Any]:
 
 
 def _distinct_on_device(rows):
+    """Sort one number per row: ``torch.unique(dim=0)`` would make a list of all rows."""
     flat = rows.reshape(len(rows), -1)
     if not flat.numel():
         kind = torch.zeros(len(flat), dtype=torch.int64, device=rows.device)
         return kind[:1], kind
-    found, kind = torch.unique(flat, dim=0, return_inverse=True)
-    first = torch.full((len(found),), len(flat), dtype=torch.int64, device=rows.device)
-    return first.scatter_reduce(0, kind, torch.arange(len(flat), device=rows.device), "amin"), kind
+    blocks = flat.split(_BLOCK)
+    kind = torch.unique(torch.cat([_hashed(block) for block in blocks]), return_inverse=True)[1]
+    if not all(torch.equal(a, flat[b]) for a, b in zip(blocks, _first_of(kind)[kind].split(_BLOCK))):
+        kind = torch.unique(flat, dim=0, return_inverse=True)[1]  # two rows have one hash
+    return _first_of(kind), kind
+
+
+def _first_of(kind):
+    """Return the first row of each kind."""
+    first = torch.full((int(kind.max()) + 1,), len(kind), dtype=torch.int64, device=kind.device)
+    return first.scatter_reduce(0, kind, torch.arange(len(kind), device=kind.device), "amin")
+
+
+def _hashed(block):
+    """Return an integer for each row, the same for equal rows; exact, so that it does not depend on their order."""
+    bits = (block.double() + 0.0).view(torch.int64) if block.is_floating_point() else block.to(torch.int64)
+    generator = torch.Generator("cpu").manual_seed(0)
+    factors = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator, dtype=torch.int64, device="cpu")
+    return ((bits ^ (bits >> 32)) * (2 * factors + 1).to(bits.device)).sum(1)
 
 
 def _distinct_objects(rows):

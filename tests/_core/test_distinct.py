@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sklowrank._core import distinct
 from sklowrank._core.distinct import distinct_rows
 
 RNG = np.random.default_rng(0)
@@ -60,3 +61,17 @@ def test_arrays_of_unequal_size_and_what_cannot_be_hashed():
     kind = distinct_rows(rows)[1]
     assert kind[0] == kind[2] != kind[1]
     assert kind[3] == kind[4]
+
+
+@pytest.mark.parametrize("n_columns", [1, 3])
+def test_rows_of_one_hash_are_told_apart(monkeypatch, n_columns):
+    rows = torch.from_numpy(RNG.integers(0, 3, size=(40, n_columns)) * 1.0)
+    expected = distinct_rows(rows)[1]
+    monkeypatch.setattr(distinct, "_hashed", lambda block: torch.zeros(len(block), dtype=torch.int64))
+    kind = distinct_rows(rows)[1]
+    assert torch.equal(kind[:, None] == kind, expected[:, None] == expected)
+
+
+def test_rows_of_small_integers_do_not_share_hashes():
+    grid = torch.cartesian_prod(*[torch.arange(20, dtype=torch.float64)] * 3)
+    assert len(torch.unique(distinct._hashed(grid))) == len(grid)
