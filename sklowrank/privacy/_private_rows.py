@@ -7,11 +7,10 @@ table is passed on; everything else is replaced by a text of ours.
 
 import re
 
-import numpy as np
 from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 
-from .._core.validation import check_fit_rows, check_new_data
+from .._core.validation import check_fit_rows, check_new_data, text_columns
 
 _RESHAPE = "Reshape your data with reshape(-1, 1) for a single column, or reshape(1, -1) for a single row."
 _FILL = "Fill or drop the rows that have them."
@@ -104,21 +103,6 @@ def _columns_of_text(table) -> list:
     if table is None or issparse(table):
         return []
     try:
-        names = list(getattr(table, "columns", ()))
-        cells = [np.asarray(table[name], dtype=object) for name in names]
-        if not names:
-            array = np.asarray(table, dtype=object)
-            cells = list(array.T) if array.ndim == 2 else []
-    except Exception:
+        return text_columns(table)
+    except Exception:  # of whatever the table is; its text may show cells
         return []
-    return [name for name, column in zip(names or range(len(cells)), cells) if any(map(_is_text, column.ravel()))]
-
-
-def _is_text(cell):
-    if not isinstance(cell, str | bytes):
-        return False
-    try:
-        float(cell)
-    except ValueError:
-        return True
-    return False
