@@ -6,19 +6,19 @@ from numbers import Integral
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from sklowrank._core.compat import Interval, _fit_context
-from sklowrank._core.linalg import signs_of_largest
 from sklowrank._core.rows import rows_of
 from sklowrank._core.standardize import standardization
-from sklowrank._core.subspaces import top_eigenpairs
+from sklowrank._core.tags import partitioned
 from sklowrank._core.validation import check_fit_rows, check_new_data
 from sklowrank._core.workspace import open_workspace
+from sklowrank._math.linalg import signs_of_largest
+from sklowrank._math.subspaces import top_eigenpairs
 
 
 class PrincipalAxes(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
     """Project rows on the directions in which they vary most."""
 
     _parameter_constraints = {"n_components": [Interval(Integral, 1, None, closed="left")], "device": [str]}
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     def __init__(self, n_components=1, *, device="auto"):
         self.n_components = n_components
@@ -56,7 +56,7 @@ class PrincipalAxes(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstim
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
 
 def _scatter(mean, scale, X):

@@ -11,6 +11,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from ._core.partitions import PartitionedRows, check_collection, to_local
+from ._core.tags import partitions_of_tags
 
 __all__ = ["fit", "predict", "predict_proba", "score_samples", "transform"]
 
@@ -64,14 +65,15 @@ def fit(estimator, X, y=None, **params):
     >>> distributed.predict(model, rows).compute().shape
     (6000,)
     """
-    if not getattr(estimator, "_sums_over_rows", False):
+    partitions = partitions_of_tags(estimator)
+    if partitions is None:
         raise TypeError(
             f"{type(estimator).__name__} looks at more than one row at a time, and cannot be fitted to partitions. "
             "Fit it to rows that one machine holds, such as X[:5000].compute()."
         )
     check_collection(X)
     params = {name: _brought(values) for name, values in params.items()}
-    if estimator._sums_over_rows == "pairs":
+    if partitions == "pairs":
         from .recommend._partitioned_pairs import PartitionedPairs
 
         pairs = PartitionedPairs(X, y, params.pop("sample_weight", None), device=estimator.device)

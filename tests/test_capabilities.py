@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from sklearn.base import clone
 
+from sklowrank._core.tags import partitions_of_tags
 from tests.common import public_estimators
 
 ROOT = Path(__file__).parent.parent
@@ -18,7 +19,7 @@ COLUMNS = {  # of the table of api.md: whether an estimator can
     "`partial_fit`": lambda e: hasattr(e, "partial_fit"),
     "callbacks, `verbose`": lambda e: hasattr(e, "set_callbacks"),
     "tensors": lambda e: e.__sklearn_tags__().array_api_support,
-    "Dask": lambda e: bool(getattr(e, "_sums_over_rows", False)),
+    "Dask": lambda e: partitions_of_tags(e) is not None,
 }
 
 

@@ -1,1 +1,1 @@
-"""What every estimator shares: the border to the user's arrays, the one loop, blocks of rows, linear algebra."""
+"""The contract of every estimator: the border to the user's arrays, the one loop, blocks of rows, the fitted model."""

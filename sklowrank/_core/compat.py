@@ -17,6 +17,7 @@ from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _get_feature_names as get_feature_names
 
 from .annotations import Method
+from .fitted import unchanged_on_error
 from .modes import in_plain_modes
 
 __all__ = [
@@ -58,13 +59,8 @@ def _fit_context(*, prefer_skip_nested_validation: bool) -> Callable[[Method], M
 
         @functools.wraps(method)
         def whole_or_not_at_all(estimator, *args, **kwargs):
-            before = vars(estimator).copy()
-            try:
+            with unchanged_on_error(estimator):
                 return fit(estimator, *args, **kwargs)
-            except BaseException:
-                vars(estimator).clear()
-                vars(estimator).update(before)
-                raise
 
         return whole_or_not_at_all  # type: ignore[return-value]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from sklearn.exceptions import ConvergenceWarning
 
 from .warn import warn
-from .workspace import is_remote
+from .workspace import on_cluster
 
 
 class Step(NamedTuple):
@@ -48,7 +48,7 @@ def drive(
     as the fit has come. The contexts of steps are kept until the fit ends, so they are opened only where the user has
     set callbacks.
     """
-    X = X.source if is_remote(X) else X
+    X = X.source if on_cluster(X) else X
     max_iter = estimator.max_iter if max_iter is None else max_iter
     tol, name = estimator.tol if tol is None else tol, type(estimator).__name__
     watched = bool(getattr(estimator, "_skl_callbacks", None))

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import hstack
 from sklearn.utils import check_array
 
-from .rows import Rows, added
+from .rows import Rows, merge_sum
 from .validation import explained
 from .workspace import open_workspace
 
@@ -39,7 +39,7 @@ class Partitions:
         Where the rows of each partition start; None where they are yet to be counted.
     """
 
-    remote, sparse, at_hand = True, False, False
+    kind = "cluster"
 
     def __init__(self, parts, build, device, starts=None):
         self._parts, self._build, self._device, self._starts = parts, build, device, starts
@@ -49,15 +49,15 @@ class Partitions:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def reduce(self, collect, *beside, merge=added):
-        """Return the merged results of ``collect(what was built, *parts of beside)`` over partitions."""
+    def reduce(self, collect, *aligned, merge=merge_sum):
+        """Return the merged results of ``collect(what was built, *parts of aligned)`` over partitions."""
         dask = load_dask()
         task, join = dask.delayed(_on_partition, pure=False), dask.delayed(merge, pure=False)
         build, collect = (dask.delayed(f, pure=False, traverse=False) for f in (self._build, collect))
         results = []
         for i, part in enumerate(self._parts):
             start, end = (None, None) if self._starts is None else self._starts[i : i + 2]
-            pieces = [_own(b, slice(start, end)) for b in beside]
+            pieces = [_own(b, slice(start, end)) for b in aligned]
             n_rows = None if end is None else int(end - start)
             results.append(task(part, build, self._device, collect, pieces, n_rows))
         while len(results) > 1:  # neighbours are merged, so that what belongs to rows stays in their order
@@ -66,9 +66,9 @@ class Partitions:
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": _LARGE_GRAPH}):
             return results[0].compute()
 
-    def gather(self, compute, *beside, merge=added, **options):
+    def gather(self, compute, *aligned, merge=merge_sum, **options):
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows, as `Rows.gather` does."""
-        return self.reduce(partial(_gathered, compute, merge, options), *beside, merge=merge)
+        return self.reduce(partial(_gathered, compute, merge, options), *aligned, merge=merge)
 
     def rebuilt(self, make):
         """Return partitions of which ``make(what was built)`` is built."""
@@ -112,7 +112,7 @@ def _length(built):
 
 
 def _own(values, rows):
-    """Return some rows of what lies beside X, in memory of their own: a slice of a tensor is sent as a whole."""
+    """Return some rows of what is aligned with X, in memory of their own: a slice of a tensor is sent as a whole."""
     part = values if values is None else values[rows]
     return part.clone() if isinstance(part, torch.Tensor) else part
 
@@ -156,7 +156,7 @@ class PartitionedRows(Partitions):
         starts = np.cumsum([0, *(form.n_rows for form in forms if form.n_rows)])
         super().__init__(parts, partial(_rows_here, self.dtype, width), device, starts)
         self.shape = (len(self), width)
-        self.outline = np.broadcast_to(self.dtype.type(0), self.shape)
+        self.template = np.broadcast_to(self.dtype.type(0), self.shape)
 
     def take(self, at) -> torch.Tensor:
         """Return some rows, a slice or positions (m,)."""

@@ -1,14 +1,15 @@
-"""Tables whose rows are read in blocks: arrays of this process, on disk or in memory. Sums over rows are made here.
+"""Tables that are read in blocks of rows, and sums over their rows.
 
-A statistic of a method is three pure functions: one of a block of rows and of what belongs to them (labels, weights),
-one that merges two results, one that finishes. What :meth:`Rows.gather` is given runs alike on blocks of an array and
-on the partitions of a cluster (:mod:`sklowrank.distributed`), so it is a function of a module, or a partial of one.
+A statistic of a method is three pure functions: one of a block of rows and of what is aligned with them (labels,
+weights), one that merges two results, one that finishes. What :meth:`RowSource.gather` is given runs alike on blocks of
+an array and on the partitions of a cluster (:mod:`sklowrank.distributed`), so it is a function of a module, or a
+partial of one.
 """
 
 from collections.abc import Callable
 from functools import partial, reduce
 from mmap import mmap
-from typing import Any
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,17 +17,57 @@ from scipy.sparse import issparse
 
 from .blocks import in_blocks, rows_per_block
 from .compat import check_sample_weight
-from .workspace import Workspace, check_place, is_remote
+from .workspace import Workspace, check_place, on_cluster
 
 _SHARE_OF_DEVICE = 0.25  # of a device's free memory that a table may take; a larger one stays with the host
 
 
-def added(a: tuple, b: tuple) -> tuple:
-    """Merge two results: tensors and numbers are added, lists of what belongs to rows are put one behind the other."""
+def merge_sum(a: tuple, b: tuple) -> tuple:
+    """Merge two results: tensors and numbers are added, lists of values by row are concatenated."""
     return tuple(x + y for x, y in zip(a, b))
 
 
-def merged_blocks(part: Callable, n_rows: int, *, size: int, batch_size: int | str = "auto", merge: Callable = added):
+class RowSource(Protocol):
+    """Rows that are read in blocks, wherever they lie; the only thing that solvers know of a large table.
+
+    `kind` says how they come: "memory" is a tensor on the device, "blocks" are read from disk or from another device,
+    "csr" blocks are scipy CSR matrices, and those of a "cluster" are computed with where they lie. Methods work on all
+    kinds alike; one that cannot asks :func:`refuse_kind`.
+    """
+
+    shape: tuple[int, int]
+
+    @property
+    def kind(self) -> Literal["memory", "blocks", "csr", "cluster"]:
+        """How the rows come."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def take(self, at) -> Any:
+        """Return some rows, a slice or positions (m,), in the working precision."""
+
+    def gather(
+        self,
+        compute: Callable,
+        *aligned,
+        size: int,
+        batch_size: int | Literal["auto"] = "auto",
+        merge: Callable = merge_sum,
+    ) -> Any:
+        """Return the merged results of ``compute(block, *parts)`` over blocks of rows.
+
+        `aligned` are tensors or arrays (n, ...) of which each block gets its part, or None. `size` is what a row takes
+        in bytes while `compute` runs; it must change nothing.
+        """
+
+    def fit_in_one_block(self, size: int) -> bool:
+        """Return whether the rows are in memory and `gather` would take them all at once."""
+
+
+def gather_blocks(
+    part: Callable, n_rows: int, *, size: int, batch_size: int | str = "auto", merge: Callable = merge_sum
+):
     """Return the merged results of ``part(slice)`` over blocks of rows, of which each row takes `size` bytes.
 
     What belongs to rows goes into a tensor for all of them at once: small tensors that are kept between large ones that
@@ -36,7 +77,7 @@ def merged_blocks(part: Callable, n_rows: int, *, size: int, batch_size: int | s
 
     def put(rows):
         result = part(rows)
-        return _put_by_row(result, rows, n_rows, rooms) if merge is added else result
+        return _put_by_row(result, rows, n_rows, rooms) if merge is merge_sum else result
 
     blocks = in_blocks(put, n_rows, rows_per_block(batch_size, n_rows, size), bytes_per_row=size)
     result = reduce(merge, blocks)
@@ -81,44 +122,43 @@ class Rows:
     """
 
     def __init__(self, X: Any, ws: Workspace | None = None):
-        self.outline = X  # has the shape and the library of what the user gave
-        self.shape, self.sparse = tuple(X.shape), issparse(X)
+        self.template = X  # has the shape and the library of what the user gave
+        self.shape = tuple(X.shape)
         self._ws = ws
         self._X = ws.load(X) if ws is not None and _can_lie_there(X, ws) else X
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def kind(self) -> Literal["memory", "blocks", "csr"]:
+        """How the rows come: see :class:`RowSource`."""
+        if issparse(self._X):
+            return "csr"
+        return "memory" if isinstance(self._X, torch.Tensor) else "blocks"
+
     def take(self, at) -> torch.Tensor:
         """Return some rows, a slice or positions (m,), in the working precision."""
-        if self.sparse or isinstance(self._X, torch.Tensor):
+        if self.kind in ("csr", "memory"):
             return self._X[at]
         part = self._X[at.cpu().numpy() if isinstance(at, torch.Tensor) else at]
         return self._ws.load(part)  # type: ignore
 
-    def gather(self, compute: Callable, *beside, size: int, batch_size: int | str = "auto", merge: Callable = added):
-        """Return the merged results of ``compute(block, *parts)`` over blocks of rows.
-
-        `beside` are tensors or arrays (n, ...) of which each block gets its part, or None. `size` is what a row takes
-        in bytes while `compute` runs; it must change nothing.
-        """
-
+    def gather(
+        self, compute: Callable, *aligned, size: int, batch_size: int | str = "auto", merge: Callable = merge_sum
+    ) -> Any:
+        """Return the merged results of ``compute(block, *parts)``: see :meth:`RowSource.gather`."""
         n_rows = len(self)
 
         def part(rows):
             whole = rows.stop - rows.start == n_rows
-            return compute(self.take(rows), *(b if whole or b is None else b[rows] for b in beside))
+            return compute(self.take(rows), *(a if whole or a is None else a[rows] for a in aligned))
 
-        return merged_blocks(part, n_rows, size=size, batch_size=batch_size, merge=merge)
-
-    @property
-    def at_hand(self) -> bool:
-        """True where all rows lie in memory, on the device."""
-        return isinstance(self._X, torch.Tensor)
+        return gather_blocks(part, n_rows, size=size, batch_size=batch_size, merge=merge)
 
     def fit_in_one_block(self, size: int) -> bool:
-        """True where the rows are at hand and `gather` would take them all at once."""
-        return rows_per_block("auto", len(self), size) >= len(self)
+        """Return whether the rows are in memory and `gather` would take them all at once."""
+        return self.kind == "memory" and rows_per_block("auto", len(self), size) >= len(self)
 
 
 class MappedRows:
@@ -134,21 +174,28 @@ class MappedRows:
         How many columns that has.
     """
 
-    sparse = at_hand = False
-
-    def __init__(self, rows, function: Callable, n_columns: int):
+    def __init__(self, rows: Any, function: Callable, n_columns: int):
         self._rows, self._function, self.shape = rows, function, (len(rows), n_columns)
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def kind(self) -> Literal["blocks", "cluster"]:
+        """How the rows come: see :class:`RowSource`."""
+        return "cluster" if self._rows.kind == "cluster" else "blocks"
+
     def take(self, at):
         """Return what the function makes of some rows."""
         return self._function(self._rows.take(at))
 
-    def gather(self, compute: Callable, *beside, **options):
-        """Return the merged results of ``compute(function(block), *parts)``, as :meth:`Rows.gather` does."""
-        return self._rows.gather(partial(_after, self._function, compute), *beside, **options)
+    def gather(self, compute: Callable, *aligned, **options) -> Any:
+        """Return the merged results of ``compute(function(block), *parts)``: see :meth:`RowSource.gather`."""
+        return self._rows.gather(partial(_after, self._function, compute), *aligned, **options)
+
+    def fit_in_one_block(self, size: int) -> bool:
+        """Return False: what the function makes is not kept."""
+        return False
 
     def rebuilt(self, make: Callable):
         """Return what a function makes of the rows of each partition; for rows of a cluster."""
@@ -159,13 +206,24 @@ def _made_of_mapped(make, function, n_columns, rows):
     return make(MappedRows(rows, function, n_columns))
 
 
-def _after(function, compute, X, *beside):
-    return compute(function(X), *beside)
+def _after(function, compute, X, *aligned):
+    return compute(function(X), *aligned)
 
 
 def rows_of(X: Any, ws: Workspace | None = None) -> Any:
     """Return the rows of validated X, which may be rows already: those of a cluster are."""
-    return X if isinstance(X, Rows | MappedRows) or is_remote(X) else Rows(X, ws)
+    return X if isinstance(X, Rows | MappedRows) or on_cluster(X) else Rows(X, ws)
+
+
+def first_rows(X: Any) -> Any:
+    """Return what an estimator may look at to know the form of validated X: all of it, of a cluster the first rows."""
+    return X.head if on_cluster(X) else X
+
+
+def refuse_kind(rows: Any, kind: str, message: str) -> None:
+    """Raise a ValueError where rows come in a way that a solver cannot use; `message` names the cure."""
+    if rows.kind == kind:
+        raise ValueError(message)
 
 
 def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:
@@ -173,7 +231,7 @@ def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:
     if sample_weight is None:
         return None
     check_place(sample_weight, "sample_weight")
-    return ws.exact().load(check_sample_weight(sample_weight, rows.outline, ensure_non_negative=True)).double()
+    return ws.exact().load(check_sample_weight(sample_weight, rows.template, ensure_non_negative=True)).double()
 
 
 def largest_magnitude(rows, weights: torch.Tensor | None = None) -> float:
@@ -201,14 +259,14 @@ def _outer_ends(a, b):
     return torch.minimum(a[0], b[0]), torch.maximum(a[1], b[1])
 
 
-def joined(parts: list[torch.Tensor]) -> torch.Tensor:
+def concat_blocks(parts: list[torch.Tensor]) -> torch.Tensor:
     """Return what :meth:`Rows.gather` lists as one tensor, without a copy where it is one."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def answers(rows, compute: Callable, *, size: int, batch_size: int | str = "auto") -> torch.Tensor:
+def map_rows(rows, compute: Callable, *, size: int, batch_size: int | str = "auto") -> torch.Tensor:
     """Return ``compute(block)`` of all rows, in their order."""
-    return joined(rows.gather(partial(_listed, compute), size=size, batch_size=batch_size)[0])
+    return concat_blocks(rows.gather(partial(_listed, compute), size=size, batch_size=batch_size)[0])
 
 
 def _listed(compute, X):

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, v
 
 from .compat import check_same_namespace, check_y, get_namespace, move_to
 from .rows import SlicedArray, is_sliced
-from .workspace import check_place, is_remote
+from .workspace import check_place, on_cluster
 
 _FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form is checked
 _NOT_A_NUMBER = ("could not convert string", "argument must be a string", "Unable to convert array of bytes/strings")
@@ -105,7 +105,7 @@ def check_fit_rows(estimator, X, y="no_validation", *, sliced=True, **kwargs) ->
     Data sets that are known by slices, and memmaps of integers, come back as a :class:`~.rows.SlicedArray` where
     `sliced`, the rows of a cluster as they are; of both only the first rows are looked at.
     """
-    remote = is_remote(X)
+    remote = on_cluster(X)
     if not (remote or (sliced and is_sliced(X))):
         return check_fit_data(estimator, X, y, **kwargs)
     X = X if remote else SlicedArray(X)

@@ -79,7 +79,7 @@ def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
     namespace, _, home = get_namespace_and_device(*[X] * known)  # what is no array counts as numpy's
     precision = torch.float32 if str(X.dtype).endswith("float32") else torch.float64
     return Workspace(
-        device=torch.device("cpu") if is_remote(X) else _choose_device(device, home),
+        device=torch.device("cpu") if on_cluster(X) else _choose_device(device, home),
         dtype=precision,
         random_state=random_state,
         namespace=namespace,
@@ -88,9 +88,9 @@ def open_workspace(X, *, device: str = "auto", random_state=None) -> Workspace:
     )
 
 
-def is_remote(X) -> bool:
-    """True for rows of a cluster."""
-    return getattr(X, "remote", None) is True
+def on_cluster(X) -> bool:
+    """Return whether X are rows of a cluster."""
+    return getattr(X, "kind", None) == "cluster"
 
 
 _DEVICE = re.compile(r"cpu(:0)?|cuda(:(0|[1-9][0-9]*))?")  # those of torch on which float64 and seeds mean the same

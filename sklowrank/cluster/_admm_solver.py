@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from .._core.iterate import Step
-from .._core.prox import soft_threshold
+from .._math.prox import soft_threshold
 
 _RELAXATION = 1.6
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .._core.graphs import spread
+from .._math.graphs import spread
 
 _CLOSE = 1e-6  # of the spread of the rows: what float32 leaves of equal directions
 _ROUNDING = 16  # times eps

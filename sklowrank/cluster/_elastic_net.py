@@ -9,8 +9,8 @@ from sklearn.callback import CallbackSupportMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
-from .._core.graphs import packed_attribute
 from .._core.iterate import drive
+from .._math.graphs import packed_attribute
 from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
 from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented

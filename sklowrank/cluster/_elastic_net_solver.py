@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.graphs import csr_from
 from .._core.iterate import Step
+from .._math.graphs import csr_from
 from ._gram import mask_own, products, residuals, small_grams, take, walk, whole_gram
 
 _NEWTON_STEPS = 30  # of one round; what is left then is taken up by the next

@@ -11,13 +11,14 @@ from sklearn.callback import CallbackSupportMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.graphs import pack, packed_attribute, spread
 from .._core.iterate import drive
-from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude, row_weights, rows_of
-from .._core.subspaces import dims_by_threshold, table_of
+from .._core.tags import partitioned
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
+from .._math.graphs import pack, packed_attribute, spread
+from .._math.linalg import signs_of_largest
+from .._math.subspaces import dims_by_threshold, table_of
 from ._k_subspaces_solver import descend, last
 from ._k_subspaces_starts import (
     check_dims,
@@ -160,8 +161,6 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     affinity_matrix_ = packed_attribute("_affinity")
 
@@ -325,7 +324,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _descent(self, rows, sample_weight, ws):
         """Return the rows, the steps of the fit, the dimension of each flat, and the graph of an ensemble."""

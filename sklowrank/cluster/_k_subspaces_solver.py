@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.iterate import Step
-from .._core.subspaces import coordinates, improved_directions, squared_distances, turned_product
+from .._math.subspaces import coordinates, improved_directions, squared_distances, turned_product
 
 _BYTES = 1 << 25  # of the rows gathered at once for fitting
 _MOST_GRAM_ROWS = 5792  # whose products with one another fill 256 MiB
@@ -177,7 +177,7 @@ def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool, prod
 
     Clusters of similar size are filled up with zero rows and solved as one batch. Where a cluster has fewer rows than
     columns, `products` (n, n) of all rows with one another save most of the work. With `former` bases (T, K, D, d) and
-    a number of passes these are improved instead, see :func:`~sklowrank._core.subspaces.improved_directions`.
+    a number of passes these are improved instead, see :func:`~sklowrank._math.subspaces.improved_directions`.
     """
     (T, n), K, D, d = labels.shape, len(n_dims), X.shape[1], max(n_dims)
     means, bases, strengths = X.new_zeros(T * K, D), X.new_zeros(T * K, D, d), X.new_zeros(T * K, d)

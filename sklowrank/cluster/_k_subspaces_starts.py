@@ -8,8 +8,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.warn import warn
+from .._math.graphs import affinity, csr_from, spectral_labels
 from ._directions import distinct_directions
 from ._k_subspaces_solver import assign, fit_starts, random_labels
 from ._thresholded import thresholded_codes

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 
 from .._core.iterate import Step
-from .._core.linalg import signs_of_largest
 from .._core.rows import largest_magnitude
-from .._core.subspaces import nearest_flats, squared_distances
+from .._math.linalg import signs_of_largest
+from .._math.subspaces import nearest_flats, squared_distances
 from ._k_subspaces_solver import Flats, assign, leading, share_of_fall, shortened
 
 _LABELS = torch.int32  # of many rows: half of what indices take

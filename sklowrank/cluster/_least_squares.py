@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
-from .._core.graphs import packed_attribute
+from .._math.graphs import packed_attribute
 from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.graphs import packed_attribute
-from .._core.prox import row_threshold, singular_value_threshold
+from .._math.graphs import packed_attribute
+from .._math.prox import row_threshold, singular_value_threshold
 from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented
 

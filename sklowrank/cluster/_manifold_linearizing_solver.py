@@ -11,10 +11,10 @@ from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.coding_rates import clustered_rate, coding_rate
-from .._core.distinct import distinct_rows
 from .._core.iterate import Step
 from .._core.nets import linear, train, weights_of
+from .._math.coding_rates import clustered_rate, coding_rate
+from .._math.distinct import distinct_rows
 from ._membership import balanced_eta, kernel_of, project
 
 _NEIGHBOR_ROWS = 5000  # of more rows, neighbours are sought within random parts of this size: else views are too near

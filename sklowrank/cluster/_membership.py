@@ -9,9 +9,9 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from sklearn.metrics.cluster import contingency_matrix
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.coding_rates import coding_length
-from .._core.distinct import distinct_rows
-from .._core.graphs import k_means
+from .._math.coding_rates import coding_length
+from .._math.distinct import distinct_rows
+from .._math.graphs import k_means
 
 SPECTRAL_ROWS = 4000  # of more rows, so many at random are clustered by the spectrum
 _STORED_CODES = 256  # of each cluster, with which new rows are compared

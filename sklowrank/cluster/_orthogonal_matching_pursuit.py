@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
-from .._core.graphs import csr_from, packed_attribute
+from .._math.graphs import csr_from, packed_attribute
 from ._gram import norms_of, products, residuals, small_grams, take, walk
 from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented

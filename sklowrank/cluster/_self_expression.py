@@ -13,9 +13,12 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.graphs import affinity, graph_clusters, largest_cluster, pack, strong_pieces, unpack
-from .._core.linalg import signs_of_largest
-from .._core.subspaces import (
+from .._core.validation import check_fit_data, check_new_data
+from .._core.warn import warn
+from .._core.workspace import Workspace, open_workspace
+from .._math.graphs import affinity, graph_clusters, largest_cluster, pack, strong_pieces, unpack
+from .._math.linalg import signs_of_largest
+from .._math.subspaces import (
     dims_by_threshold,
     first_largest,
     nearest_flats,
@@ -23,9 +26,6 @@ from .._core.subspaces import (
     table_of,
     top_eigenpairs,
 )
-from .._core.validation import check_fit_data, check_new_data
-from .._core.warn import warn
-from .._core.workspace import Workspace, open_workspace
 from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all, rows_at
 from ._gram import mask_own, norms_of, products
 from ._k_subspaces_solver import alternate

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClusterMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.graphs import csr_from, packed_attribute
+from .._math.graphs import csr_from, packed_attribute
 from ._gram import mask_own, norms_of, products, walk
 from ._self_expression import conclude, make_ready, outcome, predict, read
 from ._shared_parameters import CONSTRAINTS, documented

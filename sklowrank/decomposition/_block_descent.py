@@ -298,13 +298,15 @@ def _dictionary_of_codes(task, W, H, signs):
 def _magnitudes(table):
     """Return a table of the magnitudes of X, and its row sums (n, 1)."""
     block = table.whole()
-    values = block.X.values() if table.rows.sparse else block.X
+    values = block.X.values() if table.rows.kind == "csr" else block.X
     if values.amin() < 0:
         rows = (
-            SparseRows(Sparse(abs(block.X), abs(block.turned), None)) if table.rows.sparse else dense_rows(abs(block.X))
+            SparseRows(Sparse(abs(block.X), abs(block.turned), None))
+            if table.rows.kind == "csr"
+            else dense_rows(abs(block.X))
         )
         table = Table(rows, table.weights)
-    elif table.rows.sparse:
+    elif table.rows.kind == "csr":
         table = Table(SparseRows(block._replace(shift=None)), table.weights)
     return table, table.whole().times(torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.weights.device))
 

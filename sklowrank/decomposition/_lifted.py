@@ -8,8 +8,8 @@ lands on X itself; so all that is left of the projection is a decomposition of p
 import torch
 
 from .._core.iterate import Step
-from .._core.linalg import randomized_svd
-from .._core.subspaces import top_eigenpairs
+from .._math.linalg import randomized_svd
+from .._math.subspaces import top_eigenpairs
 from ._eliminated_codes import relative_decrease
 from ._supervised_dictionary_objective import DENSE_EIGEN, Weights, fit_term, loss_share, objective
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.linalg import randomized_svd
+from .._math.linalg import randomized_svd
 from ._supervised_dictionary_objective import (
     DENSE_EIGEN,
     Weights,

@@ -9,10 +9,10 @@ import torch
 from sklearn.utils import check_array, check_consistent_length
 
 from .._core.compat import get_column_indices, get_feature_names, get_namespace
-from .._core.rows import MappedRows, Rows, answers, column_ends, rows_of
-from .._core.sparse import csr_tensor
+from .._core.rows import MappedRows, Rows, column_ends, first_rows, map_rows, rows_of
 from .._core.warn import warn
-from .._core.workspace import check_place, is_remote
+from .._core.workspace import check_place
+from .._math.sparse import csr_tensor
 from ._supervised_dictionary_objective import Dense, Sparse, SparseRows, Table
 
 _COPIED_BYTES = 1 << 29  # of rows that are scaled once, and kept; more of them are scaled each time they are read
@@ -39,7 +39,7 @@ def covariate_indices(columns, X):
     """Return the positions (q,) of the columns of X that `covariate_columns` names; X as the user gave it."""
     if columns is None:
         return np.zeros(0, dtype=np.int64)
-    X = X.head if is_remote(X) else X
+    X = first_rows(X)
     if callable(columns):
         columns = columns(X)
     if not isinstance(columns, slice):
@@ -62,13 +62,13 @@ def rows_and_covariates(X, indices, covariates, ws):
         As :func:`load_covariates`.
     """
     rows = X if sp.issparse(X) else rows_of(X, ws)
-    if sp.issparse(X) or rows.at_hand or not len(indices):
+    if sp.issparse(X) or rows.kind == "memory" or not len(indices):
         if not sp.issparse(X) and not len(indices):
             return rows, _beside(rows.shape[0], covariates, ws)
         features, beside = load_covariates(X, indices, covariates, ws)
         return features if sp.issparse(X) else Rows(features), beside
     others = _other_columns(X, indices, covariates)
-    beside = answers(rows, partial(_columns, torch.from_numpy(indices)), size=16 * X.shape[1])
+    beside = map_rows(rows, partial(_columns, torch.from_numpy(indices)), size=16 * X.shape[1])
     return MappedRows(rows, partial(_columns, torch.from_numpy(others)), len(others)), beside
 
 
@@ -199,8 +199,8 @@ def _dense_table(rows, v, center, keep, ws):
     squares = float(rows.gather(partial(_sum_of_squares, size, mean), v, size=24 * D)[0])
     unit = squares**0.5 or 1.0
     scale, bytes_of_rows = partial(_scaled_block, size, mean.to(ws.dtype), unit), ws.dtype.itemsize * D * len(rows)
-    if keep or (bytes_of_rows <= _COPIED_BYTES and not is_remote(rows)):
-        rows, scale = Rows(answers(rows, scale, size=4 * ws.dtype.itemsize * D)), None
+    if keep or (bytes_of_rows <= _COPIED_BYTES and rows.kind != "cluster"):
+        rows, scale = Rows(map_rows(rows, scale, size=4 * ws.dtype.itemsize * D)), None
     blocks = MappedRows(rows, Dense if scale is None else partial(_dense_block, scale), D)
     return Table(blocks, v.to(ws.dtype)), mean * size, unit * size, float(squares > 0)
 

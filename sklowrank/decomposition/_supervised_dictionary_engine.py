@@ -12,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import Interval, StrOptions, check_same_namespace
 from .._core.iterate import drive
-from .._core.linalg import signs_of_largest
 from .._core.rows import Rows
 from .._core.warn import warn
-from .._core.workspace import is_remote, open_workspace
+from .._core.workspace import on_cluster, open_workspace
+from .._math.linalg import signs_of_largest
 from ._block_descent import Blocks, Signs, codes, descend_by_blocks, fit_weights, lost_share, nonnegative_start
 from ._eliminated_codes import descend
 from ._lifted import project_and_descend
@@ -69,7 +69,7 @@ def resolve(estimator, X):
     if bound and solver != "bcd":
         what = f"nonnegative={estimator.nonnegative!r}" if any(signs) else "model='feature'"
         raise ValueError(f"solver={solver!r} does not serve {what}. Use solver='bcd' or 'auto'.")
-    if solver == "bcd" and is_remote(X):
+    if solver == "bcd" and on_cluster(X):
         raise ValueError("solver='bcd' keeps codes of all rows, which partitions do not. Use 'lbfgs' or 'lpgd'.")
     center = not any(signs) and not sp.issparse(X) if isinstance(estimator.center, str) else bool(estimator.center)
     if all(signs) and (center or X.min() < 0):
@@ -111,7 +111,7 @@ def learn(
     if sample_weight is None:
         sample_weight = torch.ones(X.shape[0], dtype=torch.float64, device=ws.device)
     kept = sample_weight > 0
-    if not kept.all() and (sp.issparse(X) or X.at_hand):  # elsewhere they stay, without weight
+    if not kept.all() and (sp.issparse(X) or X.kind == "memory"):  # elsewhere they stay, without weight
         X = X[kept.cpu().numpy()] if sp.issparse(X) else Rows(X.take(kept))
         covariates, targets, sample_weight = covariates[kept], targets[kept], sample_weight[kept]
         class_factor = None if class_factor is None else class_factor[kept]

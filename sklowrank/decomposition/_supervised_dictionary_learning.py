@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from .._core.annotations import RandomState
 from .._core.compat import StrOptions, _fit_context, move_to
 from .._core.rows import row_weights, rows_of
+from .._core.tags import partitioned
 from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import logistic, softmax
@@ -165,8 +166,6 @@ class SupervisedDictionaryLearning(
     """
 
     _parameter_constraints = {**CONSTRAINTS, "class_weight": [dict, StrOptions({"balanced"}), None]}
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     components_: np.ndarray
@@ -402,7 +401,7 @@ class SupervisedDictionaryLearning(
         tags.input_tags.sparse = True
         tags.input_tags.positive_only = self.nonnegative is True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _open(self, X, method):
         X = check_new_data(self, X, like="components_", method=method, accept_sparse="csr")

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.linalg import randomized_svd
-from .._core.rows import MappedRows, Rows, joined
+from .._core.rows import MappedRows, Rows, concat_blocks
+from .._math.linalg import randomized_svd
 from ._losses import Loss
 
 _STORED_GRAM = 4000  # columns: up to here X'X is stored, above it is multiplied through X
@@ -54,7 +54,7 @@ class Sparse(NamedTuple):
 class SparseRows:
     """Sparse rows, which are a single block."""
 
-    sparse = True
+    kind = "csr"
 
     def __init__(self, block: Sparse):
         self.block, self.shape = block, tuple(block.X.shape)
@@ -63,9 +63,9 @@ class SparseRows:
         """Return the block."""
         return self.block
 
-    def gather(self, compute, *beside, **options):
-        """Return ``compute(block, *beside)``."""
-        return compute(self.block, *beside)
+    def gather(self, compute, *aligned, **options):
+        """Return ``compute(block, *aligned)``."""
+        return compute(self.block, *aligned)
 
 
 def dense_rows(X: torch.Tensor) -> MappedRows:
@@ -88,16 +88,16 @@ class Table:
         self.rows, self.weights, self.shape = rows, weights, rows.shape
         self._gram = None
 
-    def gather(self, compute, *beside):
-        """Return the sums over blocks of ``compute(block, weights, *parts of beside)``."""
+    def gather(self, compute, *aligned):
+        """Return the sums over blocks of ``compute(block, weights, *parts of aligned)``."""
         size = self.shape[1] * self.weights.element_size()
         block = max(64, _CPU_BLOCK // size) if self.weights.device.type == "cpu" else "auto"
-        return self.rows.gather(compute, self.weights, *beside, size=2 * size, batch_size=block)
+        return self.rows.gather(compute, self.weights, *aligned, size=2 * size, batch_size=block)
 
     @property
     def gram(self):
         """The second moments X' diag(weights) X, in float64; None where they are too large, or X is sparse."""
-        if self._gram is None and not self.rows.sparse and self.shape[1] <= min(2 * self.shape[0], _STORED_GRAM):
+        if self._gram is None and self.rows.kind != "csr" and self.shape[1] <= min(2 * self.shape[0], _STORED_GRAM):
             (self._gram,) = self.gather(_gram)
         return self._gram
 
@@ -133,14 +133,14 @@ class Task(NamedTuple):
     ridges: torch.Tensor  # (q,): the same for each row of gamma
     squares: float = 1.0  # weighted mean of the squared lengths of the rows of X
 
-    def gather(self, compute, *beside):
-        """Return the sums over blocks of ``compute(block, Z, targets, weights, *parts of beside)``."""
+    def gather(self, compute, *aligned):
+        """Return the sums over blocks of ``compute(block, Z, targets, weights, *parts of aligned)``."""
         without = partial(_without_table_weights, compute)
-        return self.table.gather(without, self.Z, self.targets, self.weights, *beside)
+        return self.table.gather(without, self.Z, self.targets, self.weights, *aligned)
 
 
-def _without_table_weights(compute, block, w, *beside):
-    return compute(block, *beside)
+def _without_table_weights(compute, block, w, *aligned):
+    return compute(block, *aligned)
 
 
 def loss_share(task):
@@ -200,7 +200,7 @@ def loss_curvature(task, weights):
     the loss, which the mean curvature is taken over, too.
     """
     F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
-    return joined(F), joined(predictions), curvature, moments / total
+    return concat_blocks(F), concat_blocks(predictions), curvature, moments / total
 
 
 def _curvature_sums(loss, unknowns, block, Z, targets, weights):

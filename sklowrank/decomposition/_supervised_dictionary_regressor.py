@@ -14,6 +14,7 @@ from sklearn.utils import assert_all_finite
 from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from .._core.rows import row_weights, rows_of
+from .._core.tags import partitioned
 from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._losses import squared
@@ -136,8 +137,6 @@ class SupervisedDictionaryRegressor(
     """
 
     _parameter_constraints = CONSTRAINTS
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     components_: np.ndarray
@@ -305,7 +304,7 @@ class SupervisedDictionaryRegressor(
         tags.input_tags.sparse = True
         tags.input_tags.positive_only = self.nonnegative is True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _open(self, X, method):
         X = check_new_data(self, X, like="components_", method=method, accept_sparse="csr")

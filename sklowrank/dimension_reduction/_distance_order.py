@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .._core.distinct import distinct_rows
+from .._math.distinct import distinct_rows
 from ._metric_spaces import TIE, distances, distances_from_mean
 
 _CELLS = 64

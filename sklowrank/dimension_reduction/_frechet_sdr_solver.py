@@ -10,8 +10,8 @@ from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.iterate import Step
-from .._core.linalg import signs_of_largest
 from .._core.nets import linear, train
+from .._math.linalg import signs_of_largest
 from ._ball_features import number_of
 
 _RIDGE = 1e-3  # of a batch's covariance, times its mean variance

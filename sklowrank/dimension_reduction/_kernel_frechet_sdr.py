@@ -10,10 +10,10 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
-from .._core.linalg import signs_of_largest
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
+from .._math.linalg import signs_of_largest
 from ._ball_features import (
     ball_features,
     check_pairs,

@@ -11,10 +11,11 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
-from .._core.linalg import signs_of_largest
-from .._core.rows import answers, row_weights, rows_of
+from .._core.rows import map_rows, row_weights, rows_of
+from .._core.tags import partitioned
 from .._core.validation import check_new_data
-from .._core.workspace import is_remote, open_workspace
+from .._core.workspace import open_workspace
+from .._math.linalg import signs_of_largest
 from ._ball_features import (
     ball_features,
     check_pairs,
@@ -121,8 +122,6 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         "device": [str],
     }
 
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
-
     # Set by fit
     components_: np.ndarray
     eigenvalues_: np.ndarray
@@ -188,10 +187,10 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
             n_thresholds=self.n_thresholds,
             device=ws.device,
             sample_weight=weight.cpu().numpy(),
-            whole=rows.sparse,
+            whole=rows.kind == "csr",
         )
         share = weight / weight.sum()
-        if rows.sparse:
+        if rows.kind == "csr":
             found = sparse_directions(X, share, features.targets, self.shrinkage)
         else:
             found = directions(rows, share, self._moments(rows, share, features), self.shrinkage)
@@ -282,7 +281,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         tags.target_tags.required = True
         tags.target_tags.multi_output = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _features(self, X, method):
         """Return the workspace of new rows and their components, in float64."""
@@ -290,7 +289,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         ws = open_workspace(X, device=self.device)
         exact = ws.exact()
         products = partial(_products, exact.load(self._directions), exact.load(self._offset))
-        return ws, answers(rows_of(X, ws), products, size=24 * X.shape[1])
+        return ws, map_rows(rows_of(X, ws), products, size=24 * X.shape[1])
 
     def _sparse_formats(self):
         return ("csr", "csc") if self.method == "fccov" else False
@@ -299,7 +298,7 @@ class LinearFrechetSDR(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEs
         """Return the function whose value at a whitening is the matrix whose eigenvectors are wanted."""
         if self.method != "wire":
             return partial(ball_moments if self.method == "fccov" else second_moments, rows, share, features)
-        if is_remote(rows):
+        if rows.kind == "cluster":
             raise ValueError("method='wire' looks at all pairs of rows, which partitions do not hold. Use 'fccov'.")
         metric, points = features.balls.metric, features.points
         if metric == "precomputed" and points.shape[0] != points.shape[1]:

@@ -8,7 +8,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator, lsqr
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.rows import answers
+from .._core.rows import map_rows
 from .._core.standardize import standardization
 from ._ball_features import Features
 from ._metric_spaces import distances
@@ -61,7 +61,7 @@ def _whitened(mean, scale, W, X):
 
 def distance_moments(rows, share, points, metric, whiten) -> torch.Tensor:
     """Return minus the mean of z z'^T d(y, y') over all pairs of rows."""
-    Z = answers(rows, whiten, size=32 * rows.shape[1])
+    Z = map_rows(rows, whiten, size=32 * rows.shape[1])
     n, size = len(Z), 8 * len(Z)
     weighted = share[:, None] * Z
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from .._core.iterate import Step
-from .._core.linalg import randomized_svd
+from .._math.linalg import randomized_svd
 from ._conjugate_gradients import conjugate_gradients
 from ._row_equations import (
     Model,

@@ -9,7 +9,7 @@ import torch
 from scipy.special import gammaincinv, ndtri, stdtrit
 
 from .._core.rows import MappedRows, rows_of
-from .._core.workspace import is_remote
+from .._core.workspace import on_cluster
 from ._observed_cells import ListedCells, RemoteCells, TableCells
 from ._row_equations import augmented, bytes_per_row, factors_of, pairs_of, seen_by_rows, solve_rows
 
@@ -54,7 +54,7 @@ def load_table(X, ws, missing_values):
 
     Rows of a cluster stay there.
     """
-    if is_remote(X):
+    if on_cluster(X):
         return X if np.isnan(missing_values) else MappedRows(X, partial(_with_nan, missing_values), X.shape[1])
     if not sp.issparse(X):
         X = ws.load(X)
@@ -262,9 +262,9 @@ def fold_in(table, layout, model, ws, compute, *, batch_size, dense=False):
     `dense` says that the answer of a block is as wide as the table.
     """
     rows = rows_of(table)
-    collect = partial(_fold_in, layout, model, seen_by_rows(model), ws if rows.sparse else None, compute)
+    collect = partial(_fold_in, layout, model, seen_by_rows(model), ws if rows.kind == "csr" else None, compute)
     size = bytes_per_row(model)
-    if dense or not rows.sparse:
+    if dense or rows.kind != "csr":
         size += 6 * table.shape[1] * ws.dtype.itemsize
     return rows.gather(collect, size=size, batch_size=batch_size)[0]
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._core.annotations import RandomState
 from .._core.compat import OUTPUT_ADAPTERS, StrOptions, _fit_context, check_feature_names_in, get_output_config
 from .._core.iterate import drive
+from .._core.tags import partitioned
 from .._core.validation import check_fit_rows, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
@@ -252,8 +253,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         "add_indicator": ["boolean"],
         "keep_empty_features": ["boolean"],
     }
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     components_: np.ndarray
@@ -620,7 +619,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         tags.input_tags.allow_nan = bool(np.isnan(self.missing_values))
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _fit_and_keep(self, X, meaning):
         """Fit to the first rows of a stream; few of them are kept, to be fitted anew with later ones."""

@@ -87,8 +87,8 @@ def sweeps(estimator, cells, n_components, *, unit, ws, sample=None, offset_vari
     solver = estimator.solver
     if solver == "auto":
         few = n_components <= _MOST_CHOLESKY_COMPONENTS
-        solver = "cholesky" if few or estimator.nonnegative or cells.remote else "cg"
-    elif solver == "cg" and cells.remote:
+        solver = "cholesky" if few or estimator.nonnegative or cells.kind == "cluster" else "cg"
+    elif solver == "cg" and cells.kind == "cluster":
         raise ValueError("solver='cg' multiplies with all cells at once. Use 'cholesky' or 'auto' with partitions.")
     alpha = max(estimator.alpha, 1e-10)  # at 0 a row with too few cells takes the solution of least norm
     start = penalised_start(

@@ -8,8 +8,8 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .._core.rows import added, joined, merged_blocks
-from .._core.sparse import csr_tensor
+from .._core.rows import concat_blocks, gather_blocks, merge_sum
+from .._math.sparse import csr_tensor
 
 
 class Face:
@@ -98,15 +98,15 @@ class Block(NamedTuple):
 class Cells:
     """What is common to cells of a table and of a list."""
 
-    remote = False
+    kind = "memory"
 
-    def gather(self, compute, *beside, size, batch_size="auto", merge=added):
+    def gather(self, compute, *aligned, size, batch_size="auto", merge=merge_sum):
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows, as `Rows.gather` does."""
 
         def part(rows):
-            return compute(Block(self, rows), *(b[rows] for b in beside))
+            return compute(Block(self, rows), *(b[rows] for b in aligned))
 
-        return merged_blocks(part, self.shape[0], size=size, batch_size=batch_size, merge=merge)
+        return gather_blocks(part, self.shape[0], size=size, batch_size=batch_size, merge=merge)
 
 
 class TableCells(Cells):
@@ -220,7 +220,7 @@ class ListedCells(Cells):
 
     def linear_sums(self, P, F, **options):
         """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
-        fit = joined(self.gather(partial(_mean_fit, F), P, **options)[0])
+        fit = concat_blocks(self.gather(partial(_mean_fit, F), P, **options)[0])
         rest = self.covariates.weight * self.covariates.left(fit)
         return self.covariate_gram(), self.covariates.Z.mT @ rest
 
@@ -246,7 +246,7 @@ class RemoteCells:
         Number of columns.
     """
 
-    remote = True
+    kind = "cluster"
 
     def __init__(self, parts, n_columns):
         self._parts = self._bare = parts
@@ -257,9 +257,9 @@ class RemoteCells:
         self.covariates = True if with_covariates else None
         self.weights = self.column_counts.new_zeros(0)
 
-    def gather(self, compute, *beside, **options):
+    def gather(self, compute, *aligned, **options):
         """Return the merged results of ``compute(block, *parts)`` over blocks of rows."""
-        return self._parts.gather(compute, *beside, **options)
+        return self._parts.gather(compute, *aligned, **options)
 
     def covariate_gram(self):
         """Return the sums of products of covariates with themselves."""

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.linalg import signs_of_largest
-from .._core.rows import joined
+from .._core.rows import concat_blocks
+from .._math.linalg import signs_of_largest
 from ._conjugate_gradients import conjugate_gradients
 
 
@@ -174,7 +174,7 @@ def in_row_blocks(compute, cells, model, batch_size, *beside):
 
 def means_of_rows(cells, model, batch_size):
     """Return the means of all rows, the columns being given."""
-    return joined(in_row_blocks(partial(_means, model, seen_by_rows(model)), cells, model, batch_size)[0])
+    return concat_blocks(in_row_blocks(partial(_means, model, seen_by_rows(model)), cells, model, batch_size)[0])
 
 
 def _means(model, seen, block):

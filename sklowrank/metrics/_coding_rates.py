@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from sklearn.utils import check_array, check_consistent_length
 
-from .._core import coding_rates
 from .._core.compat import Interval, validate_params
+from .._math import coding_rates
 from ._labels import check_labels
 
 _PRECISION = [Interval(Real, 0, None, closed="neither")]

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .._core.rows import added
+from .._core.rows import merge_sum
 from ._low_rank_gaussian import Model, log_joint
 
 
@@ -29,10 +29,10 @@ class Data:
         """True where one block holds all rows."""
         return self.rows.fit_in_one_block(self.size)
 
-    def gather(self, compute: Callable, *beside, merge: Callable = added):
-        """Return the merged results of ``compute(block, weights, *parts of beside)``."""
+    def gather(self, compute: Callable, *aligned, merge: Callable = merge_sum):
+        """Return the merged results of ``compute(block, weights, *parts of aligned)``."""
         moved = partial(_on_moved, compute, self.shift)
-        return self.rows.gather(moved, self.weights, *beside, size=self.size, merge=merge)
+        return self.rows.gather(moved, self.weights, *aligned, size=self.size, merge=merge)
 
     def take(self, at) -> torch.Tensor:
         """Return some rows, moved."""
@@ -44,8 +44,8 @@ class Data:
         return float(len(self) if self.weights is None else self.weights.sum())
 
 
-def _on_moved(compute, shift, X, w, *beside):
-    return compute(X.to(shift) - shift, w, *beside)
+def _on_moved(compute, shift, X, w, *aligned):
+    return compute(X.to(shift) - shift, w, *aligned)
 
 
 def weigh(R: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from .._core.iterate import Step
-from .._core.subspaces import orthonormal
+from .._math.subspaces import orthonormal
 from ._data import Data, weigh
 from ._expectation_maximization import Fit, Form
 from ._low_rank_gaussian import Model, conditional_mean

@@ -9,7 +9,7 @@ import torch
 
 from .._core.iterate import Step
 from .._core.rows import Rows
-from .._core.subspaces import improved_directions, leading_directions
+from .._math.subspaces import improved_directions, leading_directions
 from ._data import Data, data_of, mean_variance, weigh
 from ._low_rank_gaussian import Model, log_joint, responsibilities
 

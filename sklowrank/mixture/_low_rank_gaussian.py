@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.subspaces import coordinates
+from .._math.subspaces import coordinates
 
 
 class Model(NamedTuple):

@@ -18,12 +18,13 @@ from sklearn.utils.validation import check_is_fitted
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.iterate import drive
-from .._core.linalg import signs_of_largest
-from .._core.rows import answers, row_weights, rows_of
-from .._core.subspaces import coordinates, first_largest
+from .._core.rows import map_rows, row_weights, rows_of
+from .._core.tags import partitioned
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
+from .._math.linalg import signs_of_largest
+from .._math.subspaces import coordinates, first_largest
 from ..cluster._k_subspaces_starts import check_dims, check_enough, warn_of_fewer
 from ._data import mean_log_likelihood
 from ._diffusion import Schedule, denoising_descent
@@ -228,8 +229,6 @@ class LowRankGaussianMixture(
         "random_state": ["random_state"],
         "verbose": ["verbose"],
     }
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     weights_: np.ndarray
@@ -571,7 +570,7 @@ class LowRankGaussianMixture(
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _begin(self, rows, sample_weight, ws, *, warm=False):
         """Return the rows to iterate on, what the model may learn, the models to start from and their names."""
@@ -676,7 +675,7 @@ def _of_all_rows(compute, rows, model, *, moved=False):
     """Return ``compute(rows, model)`` of all rows, with the origin amid the model: far from it digits are lost."""
     middle = model.weights @ model.means
     near = partial(_near_the_origin, compute, model.moved(-middle), middle, moved)
-    return answers(rows, near, size=32 * (rows.shape[1] + model.variances.numel()))
+    return map_rows(rows, near, size=32 * (rows.shape[1] + model.variances.numel()))
 
 
 def _near_the_origin(compute, model, middle, moved, X):

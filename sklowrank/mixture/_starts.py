@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from .._core.graphs import affinity, csr_from, spectral_labels
 from .._core.rows import Rows, largest_magnitude
-from .._core.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
+from .._math.graphs import affinity, csr_from, spectral_labels
+from .._math.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
 from ..cluster._directions import distinct_directions
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
 from ..cluster._k_subspaces_starts import MOST_ROWS, distinct, draw_rows

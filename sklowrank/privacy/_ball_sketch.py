@@ -42,7 +42,7 @@ def make_ball(rows, terms: Terms, *, bounds, center, clip_norm, count_weight: fl
     """Choose the ball, mechanism and noise."""
     d = rows.shape[1]
     bounds = read_bounds(bounds, rows, False, "similarity='linear'")
-    if rows.sparse and (bounds is not None or center is not None):
+    if rows.kind == "csr" and (bounds is not None or center is not None):
         raise ValueError("bounds and center cannot be had with sparse X, whose zeros stay zeros. Pass None.")
     low, high = (np.zeros(d), np.ones(d)) if bounds is None else bounds
     centre = np.zeros(d) if bounds is None else (low + high) / 2

@@ -210,7 +210,7 @@ def ball_sums(rows, centre, unit, groups, n_groups: int, batch_size, box=None) -
     numbers, and shrunk by more than its rounding, so a row's 2-norm is at most 2^20. The squares of d whole numbers up
     to the root of 2^62 / d add up in 63 bits.
     """
-    collect = partial(_sparse_ball_sums if rows.sparse else _ball_sums, centre, unit, box, n_groups)
+    collect = partial(_sparse_ball_sums if rows.kind == "csr" else _ball_sums, centre, unit, box, n_groups)
     (sums,) = rows.gather(collect, groups, size=32 * rows.shape[1], batch_size=batch_size)
     return sums.cpu().numpy()
 

@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
+from .._core.tags import partitioned
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyAccountant
 from ._distances import (
@@ -144,8 +145,6 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         "n_bins": [Interval(Integral, 2, 65536, closed="both")],
         "n_directions": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     sketch_: np.ndarray
@@ -345,7 +344,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         tags.array_api_support = True
         tags.non_deterministic = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
     def _release(self, X, first):
         terms = open_terms(self, first)

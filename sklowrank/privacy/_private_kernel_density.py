@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
+from .._core.tags import partitioned
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyAccountant
@@ -175,8 +176,6 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         "n_samples_hint": [Interval(Integral, 1, None, closed="left"), None],
         "query_margin": [Interval(Real, 0, None, closed="left")],
     }
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     sketch_: np.ndarray
@@ -385,7 +384,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         tags.array_api_support = True
         tags.input_tags.sparse = True
         tags.non_deterministic = True
-        return tags
+        return partitioned(tags)
 
     def _release(self, X, first):
         terms = open_terms(self, first)

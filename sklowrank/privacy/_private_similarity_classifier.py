@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.rows import rows_of
+from .._core.tags import partitioned
 from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
@@ -143,8 +144,6 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         "center": ["array-like", None],
         "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
-
-    _sums_over_rows = True  # so that partitions of a cluster can be added up
 
     # Set by fit
     classes_: np.ndarray
@@ -381,7 +380,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         tags.array_api_support = True
         tags.input_tags.sparse = True
         tags.non_deterministic = True
-        return tags
+        return partitioned(tags)
 
     def _release(self, X, y, classes, first):
         terms = open_terms(self, first)

@@ -73,7 +73,7 @@ def make_plan(
     differs.
     """
     bounds = read_bounds(bounds, rows, feature_map == "fourier", "feature_map='fourier'")
-    if bounds is not None and rows.sparse:
+    if bounds is not None and rows.kind == "csr":
         raise ValueError(
             "bounds cannot be had with sparse X, whose zeros stay zeros. Pass bounds=None, or X.toarray()."
         )

@@ -17,8 +17,9 @@ from .._core.annotations import RandomState
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import StrOptions, _fit_context, check_feature_names_in, check_sample_weight
 from .._core.iterate import drive
+from .._core.tags import partitioned
 from .._core.validation import on_host
-from .._core.workspace import check_place, is_remote, open_workspace
+from .._core.workspace import check_place, on_cluster, open_workspace
 from ..impute._columns import check_clip
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
@@ -169,8 +170,6 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
 
     _parameter_constraints = {**CONSTRAINTS, "clip": [StrOptions({"observed"}), tuple, list, None]}
 
-    _sums_over_rows = "pairs"  # so that partitions of a cluster can be added up
-
     # Set by fit
     row_ids_: np.ndarray
     col_ids_: np.ndarray
@@ -249,17 +248,17 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         ValueError
             If an identifier is missing.
         """
-        pairs, values = check_columns(self, *(X.head if is_remote(X) else (X, y)), reset=True)
+        pairs, values = check_columns(self, *(X.head if on_cluster(X) else (X, y)), reset=True)
         return self._fit(pairs, values, _checked_weights(sample_weight, values), X, y)
 
     def _fit(self, pairs, values, weights, X, y):
         """Fit to validated pairs and their values; X and y are what the user gave, for callbacks."""
         check_options(self)
         bounds = check_clip(self.clip)
-        single = (X if is_remote(X) else values).dtype == np.float32
+        single = (X if on_cluster(X) else values).dtype == np.float32
         ws = precise(self, open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X)))
         centred = learns_offsets(self)
-        if is_remote(X):
+        if on_cluster(X):
             found = listed_on_cluster(X, centred=centred, dtype=ws.dtype)
         else:
             found = listed(pairs, values, weights, centred=centred, ws=ws)
@@ -273,7 +272,9 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
                 "col_ids_": found.col_ids,
                 "mean_": found.mean,
                 "coef_": found.unit * ws.store(cells.weights) / found.spread,
-                "n_samples_seen_": len(X if is_remote(X) else values) if weights is None else np.count_nonzero(weights),
+                "n_samples_seen_": len(X if on_cluster(X) else values)
+                if weights is None
+                else np.count_nonzero(weights),
                 "_covariate_mean": found.centre,
                 "_covariate_spread": found.spread,
                 "_covariate_gram": ws.store(cells.covariate_gram()),
@@ -507,7 +508,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []  # precision is that of y
-        return tags
+        return partitioned(tags, by="pairs")
 
     def _positions(self, pairs):
         """Return where the identifiers of pairs stand among those of fit, one past the end for unknown ones."""
@@ -563,7 +564,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
 
     def _place(self, X):
         """Return where to compute: for pairs on a cluster the little that is left is done on the CPU."""
-        return {"device": "cpu" if is_remote(X) else self.device, "random_state": self.random_state}
+        return {"device": "cpu" if on_cluster(X) else self.device, "random_state": self.random_state}
 
     def _attributes(self, model, found, n_components, ws):
         """Return the fitted attributes of a model: one more pass over the rows, the columns being final."""

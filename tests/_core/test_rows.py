@@ -11,10 +11,10 @@ from sklowrank._core.rows import (
     MappedRows,
     Rows,
     SlicedArray,
-    answers,
     column_ends,
     is_sliced,
     largest_magnitude,
+    map_rows,
     row_weights,
     rows_of,
 )
@@ -38,14 +38,14 @@ def test_sums_are_added_and_lists_joined():
     np.testing.assert_allclose(found, 2 * np.arange(100) @ X)
     assert torch.equal(torch.cat(listed), w)
     assert len(listed) == 1
-    assert torch.equal(answers(table, torch.square, size=1), torch.from_numpy(X).square())
+    assert torch.equal(map_rows(table, torch.square, size=1), torch.from_numpy(X).square())
 
 
 def test_mapped_rows_are_made_on_the_way():
     table = MappedRows(Rows(torch.from_numpy(X)), partial(torch.mul, 3.0), 3)
     assert (len(table), table.shape) == (100, (100, 3))
     np.testing.assert_allclose(table.take(slice(2, 5)), 3 * X[2:5])
-    np.testing.assert_allclose(answers(table, torch.neg, size=1), -3 * X)
+    np.testing.assert_allclose(map_rows(table, torch.neg, size=1), -3 * X)
     assert rows_of(table) is table
 
 
@@ -67,15 +67,15 @@ def test_only_what_lies_on_disk_is_left_there(tmp_path):
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
     ws = open_workspace(X)
-    assert not Rows(mapped, ws).at_hand
-    assert not Rows(np.asarray(mapped)[10:], ws).at_hand
-    assert not Rows(SlicedArray(mapped), ws).at_hand
+    assert Rows(mapped, ws).kind == "blocks"
+    assert Rows(np.asarray(mapped)[10:], ws).kind == "blocks"
+    assert Rows(SlicedArray(mapped), ws).kind == "blocks"
     writable = np.load(tmp_path / "X.npy", mmap_mode="r+")
     assert Rows(writable, ws).take(slice(None)).data_ptr() == writable.ctypes.data  # shared, not copied
     locked = X.copy()
     locked.flags.writeable = False
     for array in (X, X.T.copy().T, X[::-1], locked):  # copied once at most, not block by block
-        assert Rows(array, ws).at_hand
+        assert Rows(array, ws).kind == "memory"
     assert Rows(X, ws).take(slice(None)).data_ptr() == X.ctypes.data
 
 

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sklowrank._core.subspaces import (
+from sklowrank._math.subspaces import (
     coordinates,
     dims_by_threshold,
     first_largest,

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.metrics import adjusted_rand_score
 
-from sklowrank._core.graphs import (
+from sklowrank._math.graphs import (
     affinity,
     csr_from,
     graph_clusters,

@@ -6,7 +6,7 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .blocks import in_blocks, rows_per_block
+from .._core.blocks import in_blocks, rows_per_block
 
 
 def coding_rate(Z: torch.Tensor, precision: float) -> torch.Tensor:

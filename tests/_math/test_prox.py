@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sklowrank._core.prox import row_threshold, singular_value_threshold, soft_threshold
+from sklowrank._math.prox import row_threshold, singular_value_threshold, soft_threshold
 
 PENALTIES = {
     soft_threshold: lambda B: B.abs().sum(),

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sklowrank._core.coding_rates import clustered_rate, coding_length, coding_rate
+from sklowrank._math.coding_rates import clustered_rate, coding_length, coding_rate
 
 
 def data(n=7, d=4, m=5, seed=0):
@@ -52,7 +52,7 @@ def test_gradients_equal_those_of_autograd_through_dense_determinants():
 def test_many_clusters_go_in_blocks(monkeypatch):
     Z, weights, shares = data(30, 6, 25)
     whole = clustered_rate(Z, weights, shares, 0.5)
-    monkeypatch.setattr("sklowrank._core.coding_rates.rows_per_block", lambda *_: 4)
+    monkeypatch.setattr("sklowrank._math.coding_rates.rows_per_block", lambda *_: 4)
     Z.requires_grad_()
     parts = clustered_rate(Z, weights, shares, 0.5)
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=0)

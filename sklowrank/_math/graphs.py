@@ -11,8 +11,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from .blocks import in_blocks, rows_per_block
-from .compat import cluster_qr
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.compat import cluster_qr
 from .doubly_stochastic import doubly_stochastic
 
 _SMALL = 100  # graphs of at most so many rows are decomposed densely: Lanczos gains nothing there

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from sklowrank._core.linalg import randomized_svd, signs_of_largest
+from sklowrank._math.linalg import randomized_svd, signs_of_largest
 
 
 def test_randomized_svd_finds_the_leading_triplets():

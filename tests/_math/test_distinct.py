@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from sklowrank._core import distinct
-from sklowrank._core.distinct import distinct_rows
+from sklowrank._math import distinct
+from sklowrank._math.distinct import distinct_rows
 
 RNG = np.random.default_rng(0)
 
