@@ -32,7 +32,7 @@ class Walk(NamedTuple):
 
 
 def walk(fit: Callable[[], object]) -> Walk:
-    """Return how often a reader changes files who follows the functions of the package in the order of their first call."""
+    """Return how often a reader changes files who follows functions in the order of their first call."""
     entered: list[tuple[str, str]] = []
     seen = set()
 
@@ -95,9 +95,9 @@ def _is_estimator(function, name):
 def _reads_fitted(function, name):
     """Return whether a function reads or calls something of a parameter that only estimators have."""
     for node in ast.walk(function):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
-            if (node.attr.endswith("_") and not node.attr.startswith("_")) or node.attr in ("device", "random_state"):
-                return True
+        read = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+        if read and (node.attr in ("device", "random_state") or (node.attr.endswith("_") and node.attr[0] != "_")):
+            return True
     return False
 
 
@@ -106,9 +106,14 @@ def places_that_write_attributes() -> list[str]:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if _is_call(node, "setattr") or _is_call(node, "delattr") or _writes_vars(node):
+            if writes_attributes(node):
                 found.append(f"{path.relative_to(PACKAGE)}:{node.lineno}")
     return found
+
+
+def writes_attributes(node) -> bool:
+    """Return whether a node sets or deletes attributes by name."""
+    return _is_call(node, "setattr") or _is_call(node, "delattr") or _writes_vars(node)
 
 
 def _is_call(node, name):
