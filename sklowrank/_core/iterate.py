@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from contextlib import closing, nullcontext
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -56,7 +57,7 @@ def drive(
     task.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
 
     state, loss_curve, n_iter, gap, stopped, converged = None, [], 0, math.inf, False, True
-    with _closed_at_the_end(steps):
+    with closing(steps) if hasattr(steps, "close") else nullcontext():  # type: ignore[type-var]
         for n_iter, (state, gap, loss) in enumerate(islice(steps, max_iter), 1):
             if loss is not None:
                 loss_curve.append(loss)
@@ -66,7 +67,7 @@ def drive(
                 print(f"[{name}] step {n_iter}: {', '.join(figures)}")
             if watched:
                 step = task.subcontext(task_name="iteration").call_on_fit_task_begin(estimator=estimator, X=X, y=y)
-                now = _later(attributes, state)
+                now = partial(attributes, state)  # the callback decides whether they are worth computing
                 stopped = step.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=now)
             if stopped or gap <= tol:
                 converged = gap <= tol
@@ -81,21 +82,6 @@ def drive(
             f"{name} stopped at max_iter={max_iter} {reached}. Raise max_iter or tol, or scale the features.",
             ConvergenceWarning,
         )
-    end = _later(attributes, state) if watched else None
+    end = partial(attributes, state) if watched else None
     task.call_on_fit_task_end(estimator=estimator, X=X, y=y, reconstruction_attributes=end)
     return Run(state, n_iter, loss_curve, converged)
-
-
-@contextmanager
-def _closed_at_the_end(steps):
-    """Close a generator after the block; other iterables have nothing to close."""
-    try:
-        yield
-    finally:
-        if hasattr(steps, "close"):
-            steps.close()
-
-
-def _later(attributes, state):
-    """Bind `state` now; the callback decides whether the attributes are worth computing."""
-    return lambda: attributes(state)
