@@ -48,8 +48,8 @@ def drive(
     an interrupt too, the solver is closed: its `finally` has run before this returns. `attributes` turns a state into
     the fitted attributes that methods read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far
     as the fit has come. The contexts of steps are kept until the fit ends, so they are opened only where the user has
-    set callbacks. `cure` ends the warning of a fit that has not converged: methods that scale X themselves do not advise
-    to do so.
+    set callbacks. `cure` ends the warning of a fit that has not converged: methods that scale X themselves advise
+    something else.
     """
     X = X.source if on_cluster(X) else X
     max_iter = estimator.max_iter if max_iter is None else max_iter
