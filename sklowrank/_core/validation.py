@@ -16,6 +16,11 @@ from .workspace import check_place, on_cluster
 
 _FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form is checked
 _NOT_A_NUMBER = ("could not convert string", "argument must be a string", "Unable to convert array of bytes/strings")
+_SPARSE = "Sparse data was passed"
+_DENSE = (
+    "Reduce it first, for example by TruncatedSVD in a Pipeline, or use '.toarray()' to convert to a dense numpy array "
+    "where that fits into memory."
+)
 _MOST_NAMED = 10  # columns that an error names
 
 
@@ -48,6 +53,8 @@ def explained(X, y=None, *, dtype: Any = "numeric") -> Iterator[None]:
     try:
         yield
     except (TypeError, ValueError) as error:
+        if _SPARSE in str(error):
+            raise TypeError(f"{_SPARSE} for X, but dense data is required. {_DENSE}") from None
         text = _explanation(str(error), X, y, dtype)
         if text is None:
             raise

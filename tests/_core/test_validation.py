@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator
@@ -165,3 +166,8 @@ def test_no_error_shows_a_cell(X, y):
     assert "7731" not in str(caught.value)
     assert caught.value.__cause__ is None  # a traceback does not show it either
     assert caught.value.__suppress_context__
+
+
+def test_sparse_rows_where_dense_ones_are_needed_name_a_reduction():
+    with pytest.raises(TypeError, match=r"Sparse data was passed.*TruncatedSVD"):
+        check_fit_data(Plain(), sp.csr_matrix(np.eye(3)))
