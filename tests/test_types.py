@@ -11,7 +11,6 @@ from types import UnionType
 import pytest
 from numpydoc.docscrape import ClassDoc
 
-import sklowrank
 from tests.common import fit, public_estimators, seeded, small_data
 
 ROOT = Path(__file__).parent.parent

@@ -1,4 +1,4 @@
-"""Seconds of processor time that tests take, by estimator: ``python -m benchmarks.quality.seconds [pytest's arguments]``.
+"""Seconds of processor time of tests, by estimator: ``python -m benchmarks.quality.seconds [ARGUMENTS OF PYTEST]``.
 
 Without arguments the common tests are run. Processor time hardly depends on what else the machine is doing.
 """
