@@ -1,4 +1,19 @@
-"""Scikit-learn estimators for data with low-rank and low-dimensional structure."""
+"""Scikit-learn estimators for data with low-rank and low-dimensional structure, computed with PyTorch.
+
+Sub-packages; each is imported when it is first used:
+
+cluster              subspace clustering and manifold clustering
+datasets             generators of data with known low-rank structure
+decomposition        supervised dictionary learning: components that reconstruct X and predict y
+dimension_reduction  sufficient dimension reduction for numbers, classes and random objects
+distributed          fits on Dask collections
+impute               missing values in tables, with standard errors
+inspection           plots of fitted estimators
+metrics              clustering accuracy, subspace errors, coding rates, distance correlation
+mixture              mixtures of low-rank Gaussians: density, outlier detection, denoising
+privacy              density estimation, distances and classification under differential privacy
+recommend            values of (row, column) pairs: ratings, recommendations
+"""
 
 import importlib
 

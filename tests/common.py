@@ -1,9 +1,13 @@
 """Every public estimator, found by itself, with small data on which it fits, and what it answers."""
 
+import copy
+import functools
 import importlib
 import pkgutil
+import warnings
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 from sklearn.base import BaseEstimator, clone
 
@@ -14,7 +18,7 @@ METHODS = ("transform", "predict", "predict_proba", "decision_function", "score_
 
 
 def public_estimators():
-    """Return one instance of each estimator that a public sub-package names, by defaults but for fewer epochs."""
+    """Return one instance of each estimator that a public sub-package names, with the quick parameters of its row."""
     classes = []
     for module in pkgutil.iter_modules(sklowrank.__path__):
         if not module.name.startswith("_"):
@@ -26,10 +30,8 @@ def public_estimators():
 
 def seeded(estimator, **params):
     """Return a clone with a fixed seed, where it has one."""
-    copy = clone(estimator)
-    if "random_state" in copy.get_params():
-        params = {"random_state": 0, **params}
-    return copy.set_params(**params)
+    seed = {"random_state": 0} if spec_of(estimator).seed else {}
+    return clone(estimator).set_params(**{**seed, **params})
 
 
 def small_data(estimator, dtype=np.float64):
@@ -83,12 +85,49 @@ def fit(estimator, X, y):
     return estimator.fit(X) if y is None else estimator.fit(X, y)
 
 
-def answers(fitted, X):
+def methods_of(estimator):
+    """Return the names of the methods of an estimator that answer questions about X."""
+    return [name for name in spec_of(estimator).laws if name != "labels_"]
+
+
+def answers(model, X):
     """Return every output of a fitted estimator on X by method, and its labels if it has any."""
-    out = {name: np.asarray(getattr(fitted, name)(X)) for name in METHODS if hasattr(fitted, name)}
-    if hasattr(fitted, "labels_"):
-        out["labels_"] = np.asarray(fitted.labels_)
-    return out
+    found = {name: np.asarray(getattr(model, name)(X)) for name in methods_of(model)}
+    return found | ({"labels_": np.asarray(model.labels_)} if "labels_" in spec_of(model).laws else {})
+
+
+class Fit:
+    """What the common tests read: an estimator, fitted with a seed to the small data, and its answers on new data."""
+
+    def __init__(self, estimator, dtype, columns):
+        self.X, self.y = small_data(estimator, dtype)
+        self._new = new_data(estimator, self.X)
+        rows = self.X if columns is None else pd.DataFrame(self.X, columns=list(columns))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sweeps that are cut short, and of seeds that break a guarantee
+            self._model = fit(seeded(estimator), rows, self.y)
+
+    @property
+    def model(self):
+        """A copy of the fitted estimator, which may be changed."""
+        return copy.deepcopy(self._model)
+
+    @functools.cached_property
+    def answers(self):
+        """What the estimator answers on new data, by method."""
+        names = getattr(self._model, "feature_names_in_", None)
+        return answers(self.model, self._new if names is None else pd.DataFrame(self._new, columns=names))
+
+
+_FITS: dict[tuple, Fit] = {}
+
+
+def fitted(estimator, dtype=np.float64, columns=None) -> Fit:
+    """Return the fit of an estimator to the small data, made once; `columns` are the names of a data frame."""
+    key = (type(estimator), repr(sorted(estimator.get_params().items())), np.dtype(dtype).name, columns)
+    if key not in _FITS:
+        _FITS[key] = Fit(estimator, dtype, columns)
+    return _FITS[key]
 
 
 def same_value(a, b):

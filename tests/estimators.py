@@ -31,55 +31,74 @@ def _penalty_in_units(estimator, scale, n_features):
 class Spec(NamedTuple):
     """A row of the table.
 
-    `laws` says for each method with which of LAWS its answers follow the scale of X.
+    `laws` says for each method, and for `labels_`, with which of LAWS its answers follow the scale of X; what is not
+    named there, the estimator does not have.
     """
 
     laws: dict[str, str]
     y: str | None = None  # what it asks for: "classes", "numbers" or nothing
     ids: bool = False  # the first two columns of X are identifiers
-    min_features: int = 1  # in one dimension there is no room for a flat piece
+    min_features: int = 1  # in one dimension there is no room for a subspace
+    score: bool = True
+    batches: bool = False  # has `partial_fit`
+    iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    seed: bool = True  # has `random_state`
+    network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
-    quick: dict[str, Any] = {}  # fewer epochs for the common tests; nothing else may be changed
+    quick: dict[str, Any] = {}  # parameters of the common tests; the slow ones check the defaults
     too_large: dict[str, Any] = {"device": "warp"}  # parameters that `fit` refuses after it has looked at X
 
 
-_CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2)
+_CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=False)
 _FEATURES = Spec({"transform": "same"}, y="numbers")
+_FEW_SWEEPS = {"max_iter": 20}
 
 ESTIMATORS = {
-    "ElasticNetSubspaceClustering": _CLUSTERS,
-    "FrechetSDR": _FEATURES._replace(quick={"max_iter": 20, "patience": 3}),
-    "KSubspaces": Spec({"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2),
+    "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
+    "FrechetSDR": _FEATURES._replace(
+        iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
+    ),
+    "KSubspaces": Spec(
+        {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
+    ),
     "KernelFrechetSDR": _FEATURES,
     "LeastSquaresSubspaceClustering": _CLUSTERS,
-    "LinearFrechetSDR": _FEATURES,
+    "LinearFrechetSDR": _FEATURES._replace(seed=False),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
         min_features=2,
+        batches=True,
+        iterates=True,
+        quick={"init": "kmeans", "n_init": 1},
     ),
     "LowRankRepresentationClustering": _CLUSTERS,
     "ManifoldLinearizingClustering": Spec(
         {"transform": "same", "predict": "same", "predict_proba": "same", "labels_": "same"},
-        quick={"n_epochs_init": 5, "n_epochs": 2},
+        network=True,
+        quick={"n_epochs_init": 3, "n_epochs": 2, "hidden_layer_sizes": (16,)},
     ),
-    "MatrixCompletionImputer": Spec({"transform": "linear"}),
-    "MatrixFactorizationRegressor": Spec({"predict": "same", "transform": "same"}, y="numbers", ids=True),
-    "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}),
-    "PrivateKernelDensity": Spec({"score_samples": "log"}, in_units=_bandwidth_in_units),
+    "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
+    "MatrixFactorizationRegressor": Spec(
+        {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
+    ),
+    "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
+    "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(
         {"predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
+        batches=True,
         in_units=_bandwidth_in_units,
     ),
-    "SparseSubspaceClustering": _CLUSTERS,
+    "SparseSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "SparseSubspaceClusteringOMP": _CLUSTERS,
     "SupervisedDictionaryLearning": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
+        iterates=True,
         in_units=_penalty_in_units,
     ),
     "SupervisedDictionaryRegressor": Spec(
-        {"transform": "linear", "predict": "same"}, y="numbers", in_units=_penalty_in_units
+        {"transform": "linear", "predict": "same"}, y="numbers", iterates=True, in_units=_penalty_in_units
     ),
     "ThresholdedSubspaceClustering": _CLUSTERS,
 }

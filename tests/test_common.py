@@ -43,6 +43,8 @@ from tests.common import (
     METHODS,
     answers,
     fit,
+    fitted,
+    methods_of,
     needs_two_features,
     new_data,
     off_the_law,
@@ -57,11 +59,19 @@ from tests.estimators import ESTIMATORS as SPECS
 from tests.estimators import LAWS, spec_of
 
 ESTIMATORS = public_estimators()
-TRANSFORMERS = [e for e in ESTIMATORS if hasattr(e, "transform")]
-each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-each_iterative = pytest.mark.parametrize(
-    "estimator", [e for e in ESTIMATORS if hasattr(e, "max_iter")], ids=lambda e: type(e).__name__
-)
+
+
+def each_of(estimators):
+    """Run a test with each of some estimators."""
+    return pytest.mark.parametrize("estimator", estimators, ids=lambda e: type(e).__name__)
+
+
+each = each_of(ESTIMATORS)
+each_iterative = each_of([e for e in ESTIMATORS if spec_of(e).iterates])
+each_with_score = each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).score])
+each_with_batches = each_of([e for e in ESTIMATORS if spec_of(e).batches])
+each_with_y = each_of([e for e in ESTIMATORS if spec_of(e).y])
+each_transformer = each_of([e for e in ESTIMATORS if "transform" in spec_of(e).laws])
 
 
 def same(a, b, **tolerance):
@@ -73,6 +83,19 @@ def test_the_search_finds_the_estimators():
     assert [type(e).__name__ for e in ESTIMATORS] == sorted(SPECS)
 
 
+@each
+def test_the_table_says_what_an_estimator_has(estimator):
+    """What the tests below leave out, because the table says so, is not there."""
+    spec, params = spec_of(estimator), estimator.get_params()
+    assert set(spec.laws) - {"labels_"} == {name for name in METHODS if hasattr(estimator, name)}
+    assert ("labels_" in spec.laws) == hasattr(estimator, "fit_predict")
+    assert spec.score == hasattr(estimator, "score")
+    assert spec.batches == hasattr(estimator, "partial_fit")
+    assert spec.iterates == ("max_iter" in params)
+    assert spec.seed == ("random_state" in params)
+    assert spec.network == ("module" in params)
+
+
 def test_array_api_checks_are_switched_on():
     assert os.environ["SCIPY_ARRAY_API"] == "1"
     import array_api_strict  # noqa: F401  without it scikit-learn leaves out the checks too
@@ -80,6 +103,13 @@ def test_array_api_checks_are_switched_on():
 
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([type(e)() for e in ESTIMATORS if spec_of(e).quick])
+def test_scikit_learn_contract_by_default(estimator, check):
+    """With the defaults, where the test above has quicker parameters."""
     check(estimator)
 
 
@@ -106,7 +136,7 @@ def test_scikit_learn_extra_checks(estimator, check):
     ],
     ids=lambda c: c.__name__,
 )
-@pytest.mark.parametrize("estimator", TRANSFORMERS, ids=lambda e: type(e).__name__)
+@each_transformer
 def test_scikit_learn_output_checks(estimator, check):
     check(type(estimator).__name__, clone(estimator))
 
@@ -131,37 +161,33 @@ def test_every_method_before_fit_says_so(estimator):
         with pytest.raises(NotFittedError):
             getattr(clone(estimator), name)(X, *(y if name == "y" else 1.0 for name in needed))
         asked.append(name)
-    assert {m for m in METHODS if hasattr(estimator, m)} <= set(asked)
+    assert set(spec_of(estimator).laws) - {"labels_"} <= set(asked)
     assert asked
 
 
 @each
 def test_pickle_copy_and_clone(estimator):
-    X, y = small_data(estimator)
-    model = fit(seeded(estimator), X, y)
-    expected = answers(model, new_data(estimator, X))
+    there = fitted(estimator)
+    model, new = there.model, new_data(estimator, there.X)
     for twin in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        assert same(expected, answers(twin, new_data(estimator, X)), rtol=0, atol=0)
+        assert same(there.answers, answers(twin, new), rtol=0, atol=0)
     assert repr(clone(model).get_params()) == repr(model.get_params())
 
 
 @each
 def test_skops_round_trip_trusts_one_type(estimator):
-    X, y = small_data(estimator)
-    model = fit(seeded(estimator), X, y)
-    stored = skops.io.dumps(model)
+    here = fitted(estimator)
+    stored = skops.io.dumps(here.model)
     unknown = skops.io.get_untrusted_types(data=stored)
     assert unknown == [f"{type(estimator).__module__}.{type(estimator).__name__}"]
     there = skops.io.loads(stored, trusted=unknown)
-    assert same(answers(model, new_data(estimator, X)), answers(there, new_data(estimator, X)), rtol=0, atol=0)
+    assert same(here.answers, answers(there, new_data(estimator, here.X)), rtol=0, atol=0)
 
 
 @each
 def test_no_torch_object_is_an_attribute(estimator):
-    X, y = small_data(estimator)
     foreign = (torch.Tensor, torch.nn.Module, torch.Generator, torch.device, torch.dtype)
-    model = fit(seeded(estimator), X, y)
-    assert not [part for part in parts_of(vars(model)) if isinstance(part, foreign)]
+    assert not [part for part in parts_of(vars(fitted(estimator).model)) if isinstance(part, foreign)]
 
 
 def test_torch_objects_are_found_at_any_depth():
@@ -174,9 +200,9 @@ def test_torch_objects_are_found_at_any_depth():
 
 @each
 def test_same_seed_same_answers(estimator):
-    X, y = small_data(estimator)
-    once, twice = (answers(fit(seeded(estimator), X, y), new_data(estimator, X)) for _ in range(2))
-    assert same(once, twice, rtol=0, atol=0)
+    there = fitted(estimator)
+    again = answers(fit(seeded(estimator), there.X, there.y), new_data(estimator, there.X))
+    assert same(there.answers, again, rtol=0, atol=0)
 
 
 @each
@@ -185,12 +211,12 @@ def test_global_state_is_left_alone(estimator):
     before = X.copy()
     numpy_state, torch_state, python_state = np.random.get_state(), torch.get_rng_state(), random.getstate()
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    answers(fit(seeded(estimator, **({"random_state": None} if hasattr(estimator, "random_state") else {})), X, y), X)
+    answers(fit(seeded(estimator, **({"random_state": None} if spec_of(estimator).seed else {})), X, y), X)
     assert np.array_equal(before, X)
     assert torch.equal(torch_state, torch.get_rng_state())
     assert (threads, dtype) == (torch.get_num_threads(), torch.get_default_dtype())
     assert python_state == random.getstate()
-    if not hasattr(estimator, "random_state"):  # None means numpy's global generator, as in scikit-learn
+    if not spec_of(estimator).seed:  # None means numpy's global generator, as in scikit-learn
         assert np.array_equal(numpy_state[1], np.random.get_state()[1])
 
 
@@ -206,8 +232,7 @@ def test_numpy_global_generator_is_left_alone_with_a_seed(estimator):
 
 @each
 def test_foreign_default_device_and_dtype(estimator):
-    X, y = small_data(estimator)
-    expected = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    X, y, expected = fitted(estimator).X, fitted(estimator).y, fitted(estimator).answers
     with torch.device("meta"):  # a tensor made without device= would land here and break the fit
         there = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
     assert same(expected, there, rtol=1e-10)
@@ -228,8 +253,7 @@ def test_scale_of_the_data(estimator, scale, dtype):
 
     Scales that are no powers of two round each cell of X anew, which fits magnify: by networks to 1e-4 in float32.
     """
-    X, y = small_data(estimator, dtype)
-    unit = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    X, y, unit = fitted(estimator, dtype).X, fitted(estimator, dtype).y, fitted(estimator, dtype).answers
     there = X * dtype(scale)
     found = answers(fit(scaled(estimator, scale, X.shape[1]), there, y), new_data(estimator, there))
     for name, answer in unit.items():
@@ -253,8 +277,8 @@ def test_answers_off_their_law_are_seen(law, wrong):
 
 @each
 def test_float32_stays_and_agrees_with_float64(estimator):
-    X, y = small_data(estimator, np.float32)
-    single = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    here = fitted(estimator, np.float32)
+    X, y, single = here.X, here.y, here.answers
     X, y = X.astype(np.float64), None if y is None else y.astype(np.float64)
     double = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
     for name, answer in single.items():
@@ -351,15 +375,11 @@ def refuse_complex_numbers(model, estimator, X, y):
 
 
 def refuse_y_of_another_length(model, estimator, X, y):
-    if y is None:
-        pytest.skip("it takes no y")
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         fit(model, narrower(X), y[:-1])
 
 
 def refuse_nan_in_y(model, estimator, X, y):
-    if y is None:
-        pytest.skip("it takes no y")
     y = y.astype(float)
     y[3] = np.nan
     with pytest.raises(ValueError, match="NaN"):
@@ -396,11 +416,15 @@ FAILURES = [
     refuse_nan_or_infinity,
     refuse_text,
     refuse_complex_numbers,
-    refuse_y_of_another_length,
-    refuse_nan_in_y,
     refuse_no_rows,
     interrupt_at_the_end,
 ]
+FAILURES_OF_Y = [refuse_y_of_another_length, refuse_nan_in_y]
+each_failure = pytest.mark.parametrize(
+    ("estimator", "fail"),
+    [(e, fail) for e in ESTIMATORS for fail in [*FAILURES, *FAILURES_OF_Y * (spec_of(e).y is not None)]],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
 
 
 def unchanged(model, before):
@@ -408,20 +432,17 @@ def unchanged(model, before):
     return same_value(vars(model), before)
 
 
-@pytest.mark.parametrize("fail", FAILURES, ids=lambda f: f.__name__)
-@each
+@each_failure
 def test_a_refit_that_fails_leaves_the_former_fit_whole(estimator, fail):
-    X, y = small_data(estimator)
-    model = fit(seeded(estimator), pd.DataFrame(X, columns=list("abcde")), y)
-    new = pd.DataFrame(new_data(estimator, X), columns=list("abcde"))
-    before, expected = copy.deepcopy(vars(model)), answers(model, new)
-    fail(model, estimator, X, y)
+    there = fitted(estimator, columns="abcde")
+    model, before = there.model, vars(there.model)
+    fail(model, estimator, there.X, there.y)
     assert unchanged(model, before)
-    assert same(expected, answers(model, new), rtol=0, atol=0)
+    new = pd.DataFrame(new_data(estimator, there.X), columns=list("abcde"))
+    assert same(there.answers, answers(model, new), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("fail", FAILURES, ids=lambda f: f.__name__)
-@each
+@each_failure
 def test_a_first_fit_that_fails_leaves_an_unfitted_estimator(estimator, fail):
     X, y = small_data(estimator)
     model = seeded(estimator)
@@ -432,15 +453,11 @@ def test_a_first_fit_that_fails_leaves_an_unfitted_estimator(estimator, fail):
         check_is_fitted(model)
 
 
-@pytest.mark.parametrize(
-    "estimator", [e for e in ESTIMATORS if hasattr(e, "partial_fit")], ids=lambda e: type(e).__name__
-)
+@each_with_batches
 def test_a_batch_that_fails_leaves_the_former_ones_whole(estimator):
     X, y = small_data(estimator)
     model = seeded(estimator)
-    batch = (
-        {"classes": [0, 1]} if y is not None and "classes" in inspect.signature(model.partial_fit).parameters else {}
-    )
+    batch = {"classes": [0, 1]} if spec_of(estimator).y == "classes" else {}
     target = () if y is None else (y,)
     model.partial_fit(X, *target, **batch)
     before = copy.deepcopy(vars(model))
@@ -456,9 +473,8 @@ def test_a_batch_that_fails_leaves_the_former_ones_whole(estimator):
 
 @each_iterative
 def test_interrupted_refit_leaves_the_former_fit_whole(estimator):
-    X, y = small_data(estimator)
-    model = fit(seeded(estimator), X, y)
-    before = answers(model, new_data(estimator, X))
+    there = fitted(estimator)
+    X, y, model = there.X, there.y, there.model
     model.set_callbacks(Interrupt())
     attributes = copy.deepcopy(vars(model))
     callback = vars(model)["_skl_callbacks"]
@@ -467,20 +483,20 @@ def test_interrupted_refit_leaves_the_former_fit_whole(estimator):
     assert vars(model)["_skl_callbacks"] is callback
     attributes["_skl_callbacks"] = callback
     assert unchanged(model, attributes)
-    assert same(before, answers(model, new_data(estimator, X)), rtol=0, atol=0)
+    assert same(there.answers, answers(model, new_data(estimator, X)), rtol=0, atol=0)
 
 
 @each_iterative
 def test_callback_stops_the_fit(estimator):
     X, y = small_data(estimator)
-    assert fit(seeded(estimator).set_callbacks(Stop()), X, y).n_iter_ == 3
+    assert fit(seeded(estimator, max_iter=10).set_callbacks(Stop()), X, y).n_iter_ == 3
 
 
 @each_iterative
 def test_progress_bar_in_pipeline_and_grid_search(estimator, capsys):
     X, y = small_data(estimator)
     pipe = Pipeline([("same", FunctionTransformer()), ("model", seeded(estimator, tol=0.0, max_iter=12))])
-    scoring = None if hasattr(estimator, "score") else lambda fitted, X, y=None: 0.0
+    scoring = None if spec_of(estimator).score else lambda fitted, X, y=None: 0.0
     search = GridSearchCV(pipe, {"model__max_iter": [11, 12]}, cv=2, scoring=scoring, error_score="raise")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the sweeps are cut short
@@ -491,10 +507,8 @@ def test_progress_bar_in_pipeline_and_grid_search(estimator, capsys):
     assert type(estimator).__name__ in capsys.readouterr().out
 
 
-@each_iterative
+@each_with_score
 def test_scoring_monitor_sees_the_fit_improve(estimator):
-    if not hasattr(estimator, "score"):
-        pytest.skip("it has no score")
     X, y = small_data(estimator)
     X = new_data(estimator, X)
     monitor = ScoringMonitor(scoring={"score": own_score})
@@ -528,7 +542,7 @@ def test_verbose_prints_a_line_per_step(estimator, capsys):
 def test_data_frames_of_both_kinds(estimator):
     X, y = small_data(estimator)
     names = [f"f{i}" for i in range(X.shape[1])]
-    expected = answers(fit(seeded(estimator), X, y), X)
+    expected = answers(fitted(estimator).model, X)
     for frame in (pd.DataFrame(X, columns=names, index=np.arange(len(X))[::-1]), pl.DataFrame(X, schema=names)):
         model = fit(seeded(estimator), frame, y)
         assert list(model.feature_names_in_) == names
@@ -542,10 +556,10 @@ def test_unknown_device_names_the_cure(estimator, device):
     model = seeded(estimator, device=device)
     with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
         fit(model, X, y)
-    fitted = fit(seeded(estimator), X, y).set_params(device=device)
-    for name in [m for m in METHODS if hasattr(fitted, m)]:
+    model = fitted(estimator).model.set_params(device=device)
+    for name in methods_of(estimator):
         with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
-            getattr(fitted, name)(X)
+            getattr(model, name)(X)
 
 
 @each
@@ -560,11 +574,11 @@ def test_missing_device_names_the_cure(estimator):
 @each
 def test_tensors_on_devices_that_are_not_computed_on_name_the_cure(estimator, dispatch):
     X, y = small_data(estimator)
-    model, there = fit(seeded(estimator), X, y), torch.from_numpy(X).to("meta")
+    model, there = fitted(estimator).model, torch.from_numpy(X).to("meta")
     with config_context(array_api_dispatch=dispatch):
         with pytest.raises(TypeError, match=r"X is a tensor on the device 'meta'.*X\.cpu\(\)"):
             fit(seeded(estimator), there, y)
-        for name in [m for m in METHODS if hasattr(model, m)]:
+        for name in methods_of(estimator):
             with pytest.raises(TypeError, match=r"X is a tensor on the device 'meta'"):
                 getattr(model, name)(there)
         if y is not None:
@@ -579,10 +593,8 @@ def test_tensors_on_devices_that_are_not_computed_on_name_the_cure(estimator, di
 def test_fits_in_threads_equal_serial_fits(estimator):
     """Four fits at a time, which share this process and its global state, give what each gives alone."""
     X, y = small_data(estimator)
-    if "random_state" in estimator.get_params():
-        models = [seeded(estimator, random_state=seed) for seed in range(4)]
-    else:
-        models = [clone(estimator) for _ in range(4)]
+    seeds = [{"random_state": seed} if spec_of(estimator).seed else {} for seed in range(4)]
+    models = [seeded(estimator, **seed) for seed in seeds]
     X_new = new_data(estimator, X)
     alone = [answers(fit(clone(model), X, y), X_new) for model in models]
     numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
@@ -601,8 +613,7 @@ def test_fits_in_threads_equal_serial_fits(estimator):
 )  # fmt: skip
 @each
 def test_modes_of_torch_around_a_fit_change_nothing(estimator, mode):
-    X, y = small_data(estimator)
-    expected = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+    expected = fitted(estimator)
     with mode():
-        there = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
-    assert same(expected, there, rtol=0, atol=0)
+        there = answers(fit(seeded(estimator), expected.X, expected.y), new_data(estimator, expected.X))
+    assert same(expected.answers, there, rtol=0, atol=0)

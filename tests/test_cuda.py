@@ -17,6 +17,7 @@ from sklowrank.decomposition import SupervisedDictionaryLearning
 from sklowrank.mixture import LowRankGaussianMixture
 from sklowrank.privacy import PrivateKernelDensity
 from tests.common import answers, fit, new_data, public_estimators, seeded, small_data
+from tests.estimators import spec_of
 
 pytestmark = pytest.mark.cuda
 each = pytest.mark.parametrize("estimator", public_estimators(), ids=lambda e: type(e).__name__)
@@ -32,7 +33,7 @@ def test_answers_are_those_of_the_cpu(estimator, dtype):
     moved = pickle.loads(pickle.dumps(there)).set_params(device="cpu")
     for model in (there, moved):
         for name, answer in answers(model, new_data(estimator, X)).items():
-            rough = dtype is np.float32 or hasattr(estimator, "module")  # networks compute in float32, whatever X is
+            rough = dtype is np.float32 or spec_of(estimator).network  # networks compute in float32, whatever X is
             bound = (0.02 if rough else 1e-5) * np.abs(here[name]).max()
             assert np.abs(answer - here[name]).max() <= bound, name
 

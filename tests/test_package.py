@@ -1,8 +1,10 @@
-"""What `import sklowrank` does and does not do."""
+"""What `import sklowrank` does and does not do, and that CONTRIBUTING knows where things live."""
 
 import importlib.metadata
+import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -24,3 +26,20 @@ def test_sub_packages_load_when_asked_for():
 
 def test_version_is_that_of_the_distribution():
     assert sklowrank.__version__ == importlib.metadata.version("sklowrank")
+
+
+def test_help_has_a_line_for_each_sub_package():
+    public = {module.name for module in pkgutil.iter_modules(sklowrank.__path__) if not module.name.startswith("_")}
+    assert public == set(sklowrank.__all__) - {"__version__"}
+    for name in public:
+        lines = [line for line in sklowrank.__doc__.splitlines() if line.startswith(f"{name} ")]
+        assert len(lines) == 1, name
+
+
+def test_the_map_of_files_is_complete():
+    text = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+    shared = [
+        path.name for floor in ("_core", "_math") for path in Path(sklowrank.__path__[0], floor).glob("[a-z]*.py")
+    ]
+    assert len(shared) > 15
+    assert not [name for name in shared if f"    {name} " not in text]

@@ -17,7 +17,8 @@ from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDict
 from sklowrank.dimension_reduction import FrechetSDR, LinearFrechetSDR
 from sklowrank.impute import MatrixCompletionImputer
 from sklowrank.mixture import LowRankGaussianMixture
-from tests.common import METHODS, answers, new_data, public_estimators, seeded, small_data
+from tests.common import answers, methods_of, new_data, public_estimators, seeded, small_data
+from tests.estimators import spec_of
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 on_each_device = pytest.mark.parametrize("device", DEVICES)
@@ -50,11 +51,11 @@ def test_tensors_are_answered_in_kind(estimator, dtype, device):
     with config_context(array_api_dispatch=True):
         tensor = on(device, X)
         model = fit_quietly(seeded(estimator), tensor, on(device, y))
-        found = {name: getattr(model, name)(on(device, new)) for name in METHODS if hasattr(model, name)}
-        if hasattr(model, "labels_"):
+        found = {name: getattr(model, name)(on(device, new)) for name in methods_of(estimator)}
+        if "labels_" in spec_of(estimator).laws:
             found["labels_"] = model.labels_
     assert found.keys() == expected.keys()
-    rough = dtype is np.float32 or hasattr(estimator, "module")  # networks compute in float32, whatever X is
+    rough = dtype is np.float32 or spec_of(estimator).network  # networks compute in float32, whatever X is
     for name, answer in found.items():
         assert isinstance(answer, torch.Tensor), name
         assert answer.device == tensor.device, name

@@ -1,18 +1,16 @@
-"""Annotations of public classes: constructors, fitted attributes, chains of fits; and that they are shipped."""
+"""Annotations of public classes: constructors, fitted attributes, chains of fits."""
 
 import importlib
 import inspect
 import subprocess
 import sys
 import typing
-import zipfile
 from pathlib import Path
 from types import UnionType
 
 import pytest
 from numpydoc.docscrape import ClassDoc
 
-import sklowrank
 from tests.common import fit, public_estimators, seeded, small_data
 
 ROOT = Path(__file__).parent.parent
@@ -134,18 +132,3 @@ def test_other_public_classes_are_annotated():
             if "__init__" in vars(cls):
                 parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
                 assert all(p.annotation is not p.empty for p in parameters), cls
-
-
-@pytest.mark.slow
-def test_the_wheel_says_that_it_is_typed(tmp_path):
-    """Built with the tools that are installed, without network."""
-    pytest.importorskip("setuptools", minversion="77")
-    if not (ROOT / ".git").exists():
-        pytest.skip("what belongs to the wheel is known from the repository alone")
-    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
-    source = tmp_path / "source"
-    subprocess.run(["git", "-C", str(ROOT), "checkout-index", "-a", f"--prefix={source}/"], check=True)
-    subprocess.run([*command, str(source)], check=True, capture_output=True)
-    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert "sklowrank/py.typed" in names
-    assert (Path(sklowrank.__file__).parent / "py.typed").exists()

@@ -1,4 +1,4 @@
-"""Clusterers that find flat pieces (lines, planes, subspaces) or curved sheets instead of round blobs."""
+"""Clusterers of rows near subspaces (lines, planes, affine subspaces) and near nonlinear manifolds."""
 
 from ._elastic_net import ElasticNetSubspaceClustering
 from ._k_subspaces import KSubspaces

@@ -1,4 +1,4 @@
-"""Dictionaries that rebuild the features and, beside that, say what the target wants to know."""
+"""Supervised dictionary learning: components that reconstruct the features and predict the target."""
 
 from ._supervised_dictionary_learning import SupervisedDictionaryLearning
 from ._supervised_dictionary_regressor import SupervisedDictionaryRegressor

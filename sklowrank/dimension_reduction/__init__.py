@@ -1,4 +1,4 @@
-"""A few features that keep what X says about a response: a number, a class, a distribution, a matrix, a direction."""
+"""Sufficient dimension reduction: few features that keep what X says about a response, of any metric space."""
 
 from ._cumulative_covariance import frechet_cumulative_covariance
 from ._frechet_sdr import FrechetSDR

@@ -1,4 +1,4 @@
-"""Filling holes in tables."""
+"""Imputation of missing values by low-rank models."""
 
 from ._matrix_completion import MatrixCompletionImputer
 

@@ -1,4 +1,4 @@
-"""Pictures of what a fit found; the classes need Matplotlib, which the extra ``plot`` installs."""
+"""Plots of fitted estimators; the classes need Matplotlib, which the extra ``plot`` installs."""
 
 from ._affinity_display import AffinityDisplay
 from ._completion_display import CompletionDisplay

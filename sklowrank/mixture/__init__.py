@@ -1,4 +1,4 @@
-"""Mixture densities of low-rank components."""
+"""Mixtures of low-rank Gaussians."""
 
 from ._low_rank_gaussian_mixture import LowRankGaussianMixture
 

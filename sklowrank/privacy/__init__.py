@@ -1,4 +1,4 @@
-"""Densities, distances and classifiers that keep a promise to every private row."""
+"""Density estimation, sums of distances and classification under differential privacy."""
 
 from ._accountant import BudgetError, PrivacyAccountant, PrivacyLeakWarning, PrivacySpent, PrivacyWarning
 from ._private_distance_sum import PrivateDistanceSum

@@ -1,4 +1,4 @@
-"""Predicting values of (row, column) pairs: ratings, sensor by time, product by store."""
+"""Prediction of values of (row, column) pairs: ratings, sensor by time, product by store."""
 
 from ._matrix_factorization import MatrixFactorizationRegressor
 

@@ -39,7 +39,7 @@ RNG = np.random.default_rng(0)
 )
 def test_kinds_are_those_of_equal_rows(rows):
     first, kind = (np.asarray(part) for part in distinct_rows(rows))
-    equal = np.array([[np.array_equal(a, b) for b in np.asarray(rows)] for a in np.asarray(rows)])
+    equal = np.array([[np.all(a == b) for b in np.asarray(rows)] for a in np.asarray(rows)])
     assert np.array_equal(kind[:, None] == kind, equal)
     assert np.array_equal(kind[first], np.arange(len(first)))
     assert all(row == np.flatnonzero(kind == k)[0] for k, row in enumerate(first))

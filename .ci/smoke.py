@@ -1,0 +1,67 @@
+"""Use an installed sklowrank, in isolation (``python -I``) and outside of the repository: one fit per sub-package."""
+
+import importlib
+import sys
+from importlib import metadata, resources
+from pathlib import Path
+
+import numpy as np
+
+import sklowrank
+
+home = Path(sklowrank.__file__).resolve()
+assert Path(sys.prefix).resolve() in home.parents, f"{home} is not the installed library"
+assert metadata.version("sklowrank") == sklowrank.__version__
+assert resources.files("sklowrank").joinpath("py.typed").is_file(), "py.typed is missing"
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(60, 2)) @ rng.normal(size=(2, 5)) + 0.1 * rng.normal(size=(60, 5))
+y = X[:, 0] + X[:, 1] ** 2
+gaps = np.where(rng.random(X.shape) < 0.2, np.nan, X)
+pairs = np.column_stack(divmod(rng.permutation(100)[:60], 10))
+
+
+def call(package, name, *args, **params):
+    """Return the result of a public name of a sub-package."""
+    return getattr(importlib.import_module(f"sklowrank.{package}"), name)(*args, **params)
+
+
+def on_partitions():
+    """Fit a Dask array, where Dask is installed."""
+    import dask.array as da
+
+    return call("distributed", "fit", call("cluster", "KSubspaces", 2), da.from_array(X, chunks=(20, 5)))
+
+
+def display():
+    """Draw a fitted model, where Matplotlib is installed."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    model = call("cluster", "ThresholdedSubspaceClustering", 2).fit(X)
+    return sklowrank.inspection.AffinityDisplay.from_estimator(model)
+
+
+FITS = {
+    "cluster": lambda: call("cluster", "KSubspaces", 2).fit(X).predict(X),
+    "datasets": lambda: call("datasets", "make_union_of_subspaces", 20, 6, 2, 2),
+    "decomposition": lambda: call("decomposition", "SupervisedDictionaryLearning", 2).fit(X, y > 0).predict(X),
+    "dimension_reduction": lambda: call("dimension_reduction", "LinearFrechetSDR", 1).fit(X, y).transform(X),
+    "distributed": on_partitions,
+    "impute": lambda: call("impute", "MatrixCompletionImputer", 2).fit_transform(gaps),
+    "inspection": display,
+    "metrics": lambda: call("metrics", "clustering_accuracy", [0, 0, 1], [1, 1, 0]),
+    "mixture": lambda: call("mixture", "LowRankGaussianMixture", 2, n_dims=2).fit(X).score_samples(X),
+    "privacy": lambda: call("privacy", "PrivateKernelDensity", bounds=(-9, 9)).fit(X).score_samples(X),
+    "recommend": lambda: call("recommend", "MatrixFactorizationRegressor", 2).fit(pairs, y).predict(pairs),
+}
+
+assert set(sklowrank.__all__) - {"__version__"} <= set(FITS), "a sub-package has no line in this file"
+for package, fit in FITS.items():
+    try:
+        fit()
+        print(f"  {package}: works")
+    except ImportError as missing:
+        if missing.name is None or missing.name.partition(".")[0] not in ("dask", "matplotlib"):
+            raise
+        print(f"  {package}: not tried, {missing.name} is not installed")
