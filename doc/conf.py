@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy and torch: the exa
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import matplotlib
+from site_tools import project_links
 
 import sklowrank
 
@@ -21,14 +22,17 @@ version = release = sklowrank.__version__
 extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.viewcode",
     "numpydoc",
     "myst_parser",
+    "sphinx_copybutton",
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "site_tools",
 ]
 root_doc = "index"
-exclude_patterns = ["_build", "benchmarks", "sg_execution_times.rst", "gallery/sg_execution_times.rst"]
+exclude_patterns = ["_build", "sg_execution_times.rst", "gallery/sg_execution_times.rst"]
 templates_path = ["_templates"]
 default_role = "literal"
 highlight_language = "none"
@@ -36,9 +40,27 @@ highlight_language = "none"
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-add_module_names = False
-toc_object_entries = False
+autosummary_context = {
+    "unlisted_methods": ["get_metadata_routing", "set_output"]
+    + [
+        f"set_{method}_request"
+        for method in ("decision_function", "fit", "partial_fit", "predict", "predict_log_proba", "predict_proba")
+        + ("score", "transform")
+    ]
+}
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
+
+# Inventories of other projects are kept here, as text: the names that pages refer to. Links lead to the sites.
+intersphinx_mapping = {
+    "python": ("https://docs.python.org/3/", "_inventories/python.inv"),
+    "numpy": ("https://numpy.org/doc/stable/", "_inventories/numpy.inv"),
+    "pandas": ("https://pandas.pydata.org/docs/", "_inventories/pandas.inv"),
+    "torch": ("https://docs.pytorch.org/docs/stable/", "_inventories/torch.inv"),
+}
+
+copybutton_prompt_text = r">>> |\.\.\. "
+copybutton_prompt_is_regexp = True
 
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -50,27 +72,32 @@ html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 html_copy_source = False
-alone = ("index", "choose", "scale", "measure", "quality", "privacy", "persistence", "extending", "changelog")
-html_sidebars = {page: [] for page in (*alone, "contributing")}
+alone = ("index", "install", "faq", "glossary", "citation", "extending", "contributing", "changelog")
+html_sidebars = {page: [] for page in alone}
+theme, html_context = project_links(Path(__file__).parent.parent / "pyproject.toml")
 html_theme_options = {
-    "logo": {"text": "sklowrank"},
-    "header_links_before_dropdown": 5,
-    "navbar_end": ["theme-switcher"],
-    "show_prev_next": False,
-    "secondary_sidebar_items": ["page-toc"],
+    "logo": {"text": f"sklowrank {version}"},
+    "header_links_before_dropdown": 6,
+    "navbar_end": ["theme-switcher", "navbar-icon-links"],
+    "show_prev_next": True,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc", "edit-this-page"] if "use_edit_page_button" in theme else ["page-toc"],
     "footer_start": ["copyright"],
     "footer_end": [],
-}
+} | theme
 
 # Examples of data that are not bundled are left out where the data are missing.
-left_out = "quickstart|principal_axes|__init__" + ("" if "SKLOWRANK_DATA" in os.environ else "|plot_spam_topics")
+left_out = "quickstart|principal_axes|__init__" + ("" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics")
+
+packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "plot_",
     "ignore_pattern": rf"({left_out})\.py",
-    "within_subsection_order": "site_tools.ByMethod",
+    "subsection_order": [f"../examples/{package}" for package in packages],
+    "within_subsection_order": "FileNameSortKey",
     "backreferences_dir": "gallery/backreferences",
     "doc_module": ("sklowrank",),
     "reference_url": {"sklowrank": None},

@@ -8,7 +8,7 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("plot_*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/plot_*.py")), ids=lambda path: path.stem)
 def test_ends_with_picture_and_what_to_see(path):
     *cells, last = path.read_text().split("\n# %%\n")
     assert "plt.show()" in cells[-1]

@@ -1,8 +1,8 @@
-"""Formulas as MathML, links to scikit-learn without network, docstrings as they are meant, the order of the gallery."""
+"""Formulas as MathML, links to scikit-learn without network, escaped docstrings, links to the repository."""
 
 import re
+import tomllib
 from importlib import import_module
-from pathlib import Path
 
 from docutils import nodes
 from docutils.utils.math import MathError
@@ -75,27 +75,34 @@ def escape(app, what, name, obj, options, lines):
         lines[i] = re.sub(r"^(\.\. \[[^]]*\] \w)\. ", r"\1\\. ", line)
 
 
-class ByMethod:
-    """Key that sorts the gallery by method, in the order of the guide; within a method the first steps come first."""
+def name_benchmarks(app, docname, source):
+    """Tell the page of a benchmark from the page of the method, which has the same title."""
+    if docname.startswith("benchmarks/") and source[0].startswith("# ") and "Measured on" in source[0]:
+        source[0] = source[0].replace("# ", "# Benchmark: ", 1)
 
-    order = (
-        ("holes_with_intervals", "surplus_components", "recommend"),
-        ("clean_digits", "affinity_of_digits", "clusters_affinity_spectrum", "phase_transition", "rows_beyond_memory"),
-        ("straightened_digits", "kinds_nobody_named"),
-        ("directions_beside_covariates", "prediction_or_reconstruction", "spam_topics"),
-        ("covariances_as_responses", "distributions_as_responses", "outliers_that_do_not_matter"),
-        ("private_density", "price_of_privacy", "privacy_against_accuracy"),
-    )
 
-    def __init__(self, src_dir):
-        self.place = {f"plot_{name}.py": i for i, name in enumerate(sum(self.order, ()))}
+def project_links(pyproject):
+    """Return the settings of the theme that depend on the address of the repository, none where none is named.
 
-    def __call__(self, path):
-        return self.place.get(Path(path).name, len(self.place))  # what is not in the order comes last
+    With a repository on GitHub each page has an edit link, and the header a link to the repository; with the address of
+    the issue tracker the header has one to it.
+    """
+    urls = {name.lower(): url for name, url in tomllib.loads(pyproject.read_text())["project"].get("urls", {}).items()}
+    repository = next((urls[name] for name in ("repository", "source", "source code") if name in urls), "")
+    issues = next((urls[name] for name in ("issues", "bug tracker", "tracker") if name in urls), "")
+    named = {"Repository": (repository, "fa-brands fa-github"), "Issues": (issues, "fa-solid fa-circle-exclamation")}
+    theme = {"icon_links": [{"name": n, "url": url, "icon": icon} for n, (url, icon) in named.items() if url]}
+    context = {}
+    place = re.fullmatch(r"https://github\.com/([^/]+)/([^/]+?)(?:\.git)?/?", repository)
+    if place:
+        theme["use_edit_page_button"] = True
+        context = {"github_user": place[1], "github_repo": place[2], "github_version": "main", "doc_path": "doc"}
+    return theme, context
 
 
 def setup(app):
     app.add_html_math_renderer("mathml", inline_renderers=(_inline, None), block_renderers=(_block, None))
+    app.connect("source-read", name_benchmarks)
     app.connect("missing-reference", link_scikit_learn)
     app.connect("autodoc-process-docstring", escape, priority=600)  # after numpydoc
     return {"parallel_read_safe": True, "parallel_write_safe": True}
