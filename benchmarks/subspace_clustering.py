@@ -306,32 +306,32 @@ def matching_pursuits(loop):
     return {"seconds": clock(plain if loop == "numpy" else gram)[1], "remark": "codes alone, without the spectral step"}
 
 
-def elastic_net(loop, gamma=50.0, tau=0.9):
+def elastic_net(loop, gamma=50.0, l1_ratio=0.9):
     """Codes of digits by elastic nets: whole fits of ours, or a loop over the rows; the sum of the objectives."""
     from sklearn.linear_model import ElasticNet
 
     X, _ = load("digits")
     G = np.abs(X @ X.T)
     np.fill_diagonal(G, 0)
-    a = G.max(1) / (tau * gamma)
+    a = G.max(1) / (l1_ratio * gamma)
 
     def row_by_row():
         codes = np.zeros((len(X), len(X)))
         for i in range(len(X)):
             others = np.flatnonzero(np.arange(len(X)) != i)
-            model = ElasticNet(a[i] / X.shape[1], l1_ratio=tau, fit_intercept=False)
+            model = ElasticNet(a[i] / X.shape[1], l1_ratio=l1_ratio, fit_intercept=False)
             codes[i, others] = model.fit(X[others].T, X[i]).coef_
         return codes
 
     if loop:
         codes, seconds = clock(lambda: quietly(row_by_row))
     else:
-        settings = {"gamma": gamma, "tau": tau, "n_nonzero": None}
+        settings = {"gamma": gamma, "l1_ratio": l1_ratio, "n_nonzero_coefs": None}
         model = ours("elastic net", 10, **settings)
         _, seconds = clock(lambda: quietly(model.fit, X))
         codes = model.representation_.toarray()
     left = ((X - codes @ X) ** 2).sum(1) / (2 * a)
-    value = (left + tau * np.abs(codes).sum(1) + (1 - tau) / 2 * (codes**2).sum(1)).sum()
+    value = (left + l1_ratio * np.abs(codes).sum(1) + (1 - l1_ratio) / 2 * (codes**2).sum(1)).sum()
     remark = "codes alone, without the spectral step" if loop else "with the spectral step"
     return {"seconds": seconds, "objective": value, "remark": f"objective {value:.5g}, {remark}"}
 
@@ -413,9 +413,9 @@ def digits(bench):
 def noise_free(bench):
     """No noise: five 4-dimensional subspaces in 20 dimensions, 60 rows of unit norm on each; and with noise 0.05"""
     methods = {
-        "OMP, 4 atoms": ("OMP", {"n_nonzero": 4}),
-        "elastic net, tau=0.9": ("elastic net", {"tau": 0.9}),
-        "elastic net, tau=1": ("elastic net", {"tau": 1.0}),
+        "OMP, 4 atoms": ("OMP", {"n_nonzero_coefs": 4}),
+        "elastic net, l1_ratio=0.9": ("elastic net", {"l1_ratio": 0.9}),
+        "elastic net, l1_ratio=1": ("elastic net", {"l1_ratio": 1.0}),
         "sparse, active set": ("sparse", {}),
         "sparse, ADMM, gamma=20": ("sparse", {"solver": "admm", "gamma": 20.0}),
         "sparse, ADMM, gamma=800": ("sparse", {"solver": "admm", "gamma": 800.0}),
@@ -430,7 +430,7 @@ def noise_free(bench):
     bench.measure("KMeans", clean_union, "KMeans", None, 0.0)
     for label, (name, settings) in methods.items():
         bench.claim(f"{label}: accuracy", bench.measure(label, clean_union, name, settings, 0.0).right, at_least=0.99)
-    for label in ("OMP, 4 atoms", "elastic net, tau=0.9", "least squares, alpha=0.01", "low rank, tau=10"):
+    for label in ("OMP, 4 atoms", "elastic net, l1_ratio=0.9", "least squares, alpha=0.01", "low rank, tau=10"):
         bench.measure(f"{label}, noise 0.05", clean_union, *methods[label], 0.05)
     bench.measure("thresholded, 5 neighbours, noise 0.05", clean_union, *methods["thresholded, 5 neighbours"], 0.05)
 
@@ -442,8 +442,8 @@ def faces(bench):
     data = "yaleb 0-9"
     for name in ("KMeans", "SpectralClustering, 5 neighbours", "GaussianMixture after PCA"):
         bench.measure(name, cluster, data, name, None, SEEDS)
-    plain = bench.measure("OMP, 5 atoms", cluster, data, "OMP", {"n_nonzero": 5}, SEEDS)
-    refined = {"n_nonzero": 5, "refine": "mixture", "n_dims": 9}
+    plain = bench.measure("OMP, 5 atoms", cluster, data, "OMP", {"n_nonzero_coefs": 5}, SEEDS)
+    refined = {"n_nonzero_coefs": 5, "refine": "mixture", "n_dims": 9}
     better = bench.measure("OMP, 5 atoms, refined by the mixture", cluster, data, "OMP", refined, SEEDS)
     bench.measure("mixture, n_dims=9, init='omp'", cluster, data, "mixture", {"n_dims": 9, "init": "omp"}, SEEDS)
     for name, settings in (("mixture", {"n_dims": 9}), ("K-subspaces", {"n_dims": 9, "affine": False})):
@@ -494,11 +494,11 @@ def iterations(bench):
 
 def codes(bench):
     """Codes: digits, our whole fit against a loop over the rows that makes only the codes"""
-    found = bench.measure("OMP, 5 atoms", cluster, "digits", "OMP", {"n_nonzero": 5}, SEEDS)
+    found = bench.measure("OMP, 5 atoms", cluster, "digits", "OMP", {"n_nonzero_coefs": 5}, SEEDS)
     for loop, need in (("orthogonal_mp_gram", 0.4), ("numpy", 1)):
         plain = bench.measure(f"loop over rows, {loop}", matching_pursuits, loop)
         bench.claim(f"seconds, OMP against the loop, {loop}", found.seconds, plain.seconds, at_most=need)
-    found = bench.measure("elastic net, gamma=50, tau=0.9", elastic_net, False)
+    found = bench.measure("elastic net, gamma=50, l1_ratio=0.9", elastic_net, False)
     plain = bench.measure("loop over ElasticNet", elastic_net, True)
     bench.claim("seconds, elastic net against the loop", found.seconds, plain.seconds, at_least=5)
     bench.claim("objective, elastic net against the loop", found.objective, plain.objective, at_most=1.0001)

@@ -16,10 +16,9 @@ from .workspace import check_place, on_cluster
 
 _FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form is checked
 _NOT_A_NUMBER = ("could not convert string", "argument must be a string", "Unable to convert array of bytes/strings")
-_SPARSE = "Sparse data was passed"
-_DENSE = (
-    "Reduce it first, for example by TruncatedSVD in a Pipeline, or use '.toarray()' to convert to a dense numpy array "
-    "where that fits into memory."
+_SPARSE = (
+    "Sparse data was passed for X, but dense data is required. Reduce X to dense columns by "
+    "sklearn.decomposition.TruncatedSVD, or pass X.toarray() if it fits into memory."
 )
 _MOST_NAMED = 10  # columns that an error names
 
@@ -46,23 +45,23 @@ def _as_numbers(y):
 
 @contextmanager
 def explained(X, y=None, *, dtype: Any = "numeric") -> Iterator[None]:
-    """Say what validation found in other words where scikit-learn's would show cells of X or y, or name no column.
+    """Say what validation found in other words where scikit-learn's would show cells, or name no column or no remedy.
 
     `dtype` None means that X is not converted to numbers.
     """
     try:
         yield
     except (TypeError, ValueError) as error:
-        if _SPARSE in str(error):
-            raise TypeError(f"{_SPARSE} for X, but dense data is required. {_DENSE}") from None
         text = _explanation(str(error), X, y, dtype)
         if text is None:
             raise
-        raise ValueError(text) from None
+        raise (ValueError if text is not _SPARSE else TypeError)(text) from None
 
 
 def _explanation(text, X, y, dtype):
     """Return the error in other words, None where it is fine as it is."""
+    if text.startswith("Sparse data was passed for X"):
+        return _SPARSE
     if text.startswith("Complex data not supported"):
         name = "y" if y is not None and not np.iscomplexobj(X) else "X"
         return f"Complex data not supported: {name} has complex numbers. Pass real and imaginary parts as columns."

@@ -3,24 +3,32 @@
 from numbers import Integral, Real
 from typing import Literal, Self
 
-import numpy as np
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
+from .._core.fitted import fitted_attributes, fitted_matrix, keep, options
 from .._core.iterate import drive
-from .._math.graphs import packed_attribute
-from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import conclude, make_ready, outcome, predict, read
-from ._shared_parameters import CONSTRAINTS, documented
+from .._core.validation import check_fit_data
+from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_net_problem, rounds
+from ._self_expression import (
+    LEAST_SHAPE,
+    SpectralOptions,
+    SubspacePredictions,
+    cluster_model,
+    coding_problem,
+    described,
+    warn_of_graph,
+)
+from ._shared_parameters import CONSTRAINTS, documented_clusterer
 
 
-@documented("sum")
-class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator):
+@documented_clusterer(sparse=True)
+class ElasticNetSubspaceClustering(CallbackSupportMixin, SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by the others with the elastic net.
 
-    Between :class:`SparseSubspaceClustering` (`tau` = 1), whose graphs may fall apart, and
+    Between :class:`SparseSubspaceClustering` (`l1_ratio` = 1), whose graphs may fall apart, and
     :class:`LeastSquaresSubspaceClustering`, whose graphs join everything: the codes are sparse, and rows that are alike
     share them. Active sets make it fast; it takes tens of thousands of rows. :class:`ThresholdedSubspaceClustering` and
     :class:`SparseSubspaceClusteringOMP` are faster still.
@@ -32,20 +40,18 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     gamma : float, default=50.0
         Weight of the fit, above 0, in units of that at which a row's code vanishes: up to 1 there is no code. Raising
         it admits more rows to a code.
-    tau : float, default=0.9
+    l1_ratio : float, default=0.9
         Share of the 1-norm in the penalty, above 0, at most 1. Lowering it spreads codes over rows that are alike.
     positive : bool, default=False
         Whether coefficients have to be at least 0.
-    support_size : int, default=100
-        Rows at most with which a row is coded at a time; more are taken up only if needed, one in a round.
     max_iter : int, default=40
         Rounds at most: each takes up the rows that would improve a code most, and solves for the coefficients.
     tol : float, default=1e-4
         Stop when no row's optimality conditions are violated by more than this share of its penalty.
-    n_nonzero : int or None, default=50
+    n_nonzero_coefs : int or None, default=50
         Coefficients of a row that are kept in the end, the largest; None keeps all.
-    <shared parameters>
-    <last parameters>
+    <shared_parameters>
+    <last_parameters>
     verbose : int, default=0
         1 prints a line per round.
 
@@ -53,7 +59,7 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
         Row i codes training row i by the others. CSR, with an empty diagonal.
-    <shared attributes>
+    <shared_attributes>
     n_iter_ : int
         Rounds run.
 
@@ -65,8 +71,8 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     Notes
     -----
     The code c of row x minimises
-    :math:`\\tau \\|c\\|_1 + \\frac{1 - \\tau}{2} \\|c\\|^2 + \\frac{1}{2 a} \\|x - c X\\|^2` over the other rows,
-    with :math:`a = \\max_j |x_j^\\top x| / (\\tau \\gamma)`, so that scale does not matter. A round costs
+    :math:`\\rho \\|c\\|_1 + \\frac{1 - \\rho}{2} \\|c\\|^2 + \\frac{1}{2 a} \\|x - c X\\|^2` over the other rows,
+    with :math:`a = \\max_j |x_j^\\top x| / (\\rho \\gamma)`, so that scale does not matter. A round costs
     O(n_samples² n_features) for the rows not yet done, in blocks; memory O(n_samples support_size).
 
     References
@@ -88,26 +94,17 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     _parameter_constraints = {
         **CONSTRAINTS,
         "gamma": [Interval(Real, 0, None, closed="neither")],
-        "tau": [Interval(Real, 0, 1, closed="right")],
+        "l1_ratio": [Interval(Real, 0, 1, closed="right")],
         "positive": ["boolean"],
-        "support_size": [Interval(Integral, 1, None, closed="left")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "n_nonzero": [None, Interval(Integral, 1, None, closed="left")],
+        "n_nonzero_coefs": [None, Interval(Integral, 1, None, closed="left")],
         "verbose": ["verbose"],
     }
 
-    representation_ = packed_attribute("_representation")
-    affinity_matrix_ = packed_attribute("_affinity")
+    representation_ = fitted_matrix("representation")
 
     # Set by fit
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
     n_iter_: int
 
     def __init__(
@@ -115,12 +112,11 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
         n_clusters: int = 8,
         *,
         gamma: float = 50.0,
-        tau: float = 0.9,
+        l1_ratio: float = 0.9,
         positive: bool = False,
-        support_size: int = 100,
         max_iter: int = 40,
         tol: float = 1e-4,
-        n_nonzero: int | None = 50,
+        n_nonzero_coefs: int | None = 50,
         normalize: bool = True,
         center: bool = False,
         n_pca: int | float | None = None,
@@ -137,12 +133,11 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     ):
         self.n_clusters = n_clusters
         self.gamma = gamma
-        self.tau = tau
+        self.l1_ratio = l1_ratio
         self.positive = positive
-        self.support_size = support_size
         self.max_iter = max_iter
         self.tol = tol
-        self.n_nonzero = n_nonzero
+        self.n_nonzero_coefs = n_nonzero_coefs
         self.normalize = normalize
         self.center = center
         self.n_pca = n_pca
@@ -161,62 +156,29 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstim
     def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-        y : ignored
-            Present for pipelines.
-
-        Returns
-        -------
-        self : ElasticNetSubspaceClustering
+        <fit_parameters>
         """
-        X = read(self, X, sparse=True)
-        ready = make_ready(self, X, negatives=not self.positive)
-        steps, matrix = _solver(self, ready.rows)
+        X = check_fit_data(self, X, accept_sparse="csr", **LEAST_SHAPE)
+        problem = coding_problem(X, options(self, SpectralOptions), negatives=not self.positive)
+        steps = rounds(elastic_net_problem(problem.rows, options(self, ElasticNetOptions)))
 
-        def attributes(state):
-            return outcome(self, ready, matrix(state), affinity_by_default="sum")
+        def model_of(codes):
+            return cluster_model(codes.matrix(problem.rows.shape[0], self.n_nonzero_coefs), problem)
+
+        def attributes(codes):
+            model = model_of(codes)
+            return fitted_attributes(problem.ws, model, **described(model, problem))
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
-        conclude(self, ready, {**attributes(run.state), "n_iter_": run.n_iter})
-        return self
+        model = model_of(run.state)
+        warn_of_graph(model, problem, "raise n_nonzero_coefs or gamma")
+        return keep(self, problem.ws, model, **described(model, problem), n_iter_=run.n_iter)
 
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : array of shape (n_samples,)
-        """
-        return predict(self, X, _code_new_rows, sparse=True)
+    def _code_rows(self, atoms, rows, model, ws):
+        net = elastic_net_problem(atoms, options(self, ElasticNetOptions), targets=rows)
+        return elastic_net_codes(net).matrix(atoms.shape[0], self.n_nonzero_coefs)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.array_api_support = True
         tags.input_tags.sparse = True
         return tags
-
-
-def _problem(estimator, atoms, targets=None):
-    options = {"gamma": estimator.gamma, "tau": estimator.tau, "positive": estimator.positive}
-    return elastic_net_problem(atoms, targets=targets, batch_size=estimator.batch_size, **options)
-
-
-def _solver(estimator, rows):
-    """Return the rounds over all rows, and what turns their state into codes."""
-    options = {"support_size": estimator.support_size, "tol": estimator.tol, "batch_size": estimator.batch_size}
-    steps = rounds(_problem(estimator, rows), **options)
-    return steps, lambda state: state.matrix(rows.shape[0], estimator.n_nonzero)
-
-
-def _code_new_rows(estimator, atoms, rows, ws):
-    options = {"support_size": estimator.support_size, "tol": estimator.tol, "batch_size": estimator.batch_size}
-    codes = elastic_net_codes(_problem(estimator, atoms, rows), max_iter=estimator.max_iter, **options)
-    return codes.matrix(atoms.shape[0], estimator.n_nonzero)

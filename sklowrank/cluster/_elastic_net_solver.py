@@ -1,8 +1,8 @@
 """Elastic-net codes of many rows at once: growing supports outside, projected Newton steps inside.
 
 For each row y the problem is ``min |y - c X|² / 2 + lam |c|_1 + ridge |c|² / 2`` with c zero at the row's own place.
-A round looks at all rows of X, takes up those that violate the optimality conditions most, and solves the problem on
-what has been taken up; a row is done when nothing violates.
+A round computes the inner products with all rows of X, adds those that violate the optimality conditions most to the
+support, and solves the problem on the support; a row has converged when no condition is violated.
 """
 
 from collections.abc import Iterator
@@ -13,104 +13,113 @@ import torch
 
 from .._core.iterate import Step
 from .._math.graphs import csr_from
-from ._gram import mask_own, products, residuals, small_grams, take, walk, whole_gram
+from ._row_products import fill_own, products, residuals, row_blocks, small_grams, take, whole_gram
 
-_NEWTON_STEPS = 30  # of one round; what is left then is taken up by the next
-_LENGTHS = tuple(4.0**-k for k in range(7))  # step lengths tried, beside those at which coefficients become zero
+_NEWTON_STEPS = 30  # of one round; the next round goes on from there
+_STEP_LENGTHS = tuple(4.0**-k for k in range(7))  # step lengths tried, beside those at which coefficients become zero
 _ZEROS = (0, 1, 3, 7, 15)
 _DAMPING = 1e-9, 1.0  # least and most, as shares of the mean diagonal: dependent atoms make the equations singular
 
 
-class Problem(NamedTuple):
+class ElasticNetOptions(NamedTuple):
+    """The parameters of the codes; the defaults are those of the lasso."""
+
+    gamma: float
+    l1_ratio: float = 1.0
+    positive: bool = False
+    affine: bool = False  # the coefficients of a row sum to one
+    support_size: int = 100  # atoms of a row beyond which they are added one at a time
+    tol: float = 1e-4
+    max_iter: int = 100
+    batch_size: int | str = "auto"
+
+
+class ElasticNetProblem(NamedTuple):
     """The rows to code, the rows to code them with, and their penalties."""
 
-    X: torch.Tensor  # (n, D) atoms, or CSR
+    X: torch.Tensor  # (n, D) atoms, or CSR; with `affine` the last column is 1
     Y: torch.Tensor  # (m, D) rows to code, or CSR
     own: bool  # Y is X: no row codes itself
     lam: torch.Tensor  # (m,)
     ridge: torch.Tensor  # (m,)
-    positive: bool
-    affine: bool  # the coefficients of a row sum to one; the last column of X is then 1
+    options: ElasticNetOptions
 
 
-class Codes(NamedTuple):
-    """Atoms (m, s) and their coefficients; a place whose coefficient is 0 is free."""
+class SupportCodes(NamedTuple):
+    """Atoms (m, s) of rows and their coefficients; a place whose coefficient is 0 is free."""
 
     atoms: torch.Tensor
     values: torch.Tensor
 
-    def matrix(self, n_atoms: int, n_nonzero: int | None = None):
-        """Return the codes as CSR, with the `n_nonzero` largest magnitudes of each row."""
+    def matrix(self, n_atoms: int, n_nonzero_coefs: int | None = None):
+        """Return the codes as CSR, with the `n_nonzero_coefs` largest magnitudes of each row."""
         atoms, values = self
-        if n_nonzero is not None and n_nonzero < values.shape[1]:
-            largest = values.abs().topk(n_nonzero, dim=1).indices
+        if n_nonzero_coefs is not None and n_nonzero_coefs < values.shape[1]:
+            largest = values.abs().topk(n_nonzero_coefs, dim=1).indices
             atoms, values = atoms.gather(1, largest), values.gather(1, largest)
         return csr_from(atoms, values, n_atoms)
 
 
-def elastic_net_problem(X, *, gamma, tau, targets=None, lam=None, positive=False, affine=False, batch_size="auto"):
+def elastic_net_problem(X, options: ElasticNetOptions, *, targets=None, lam: float | None = None) -> ElasticNetProblem:
     """Return the problem whose penalties are a share of those at which a row's code vanishes.
 
     ``lam = max_j |<y, x_j>| / gamma`` over the other rows, so that gamma <= 1 leaves no code, or `lam` for all rows;
-    ``ridge = lam (1 - tau) / tau``.
+    ``ridge = lam (1 - l1_ratio) / l1_ratio``. The rows to code are those of X, or `targets`.
     """
-    Y = X if targets is None else targets
+    Y, own = X if targets is None else targets, targets is None
     if lam is None:
-        lam = (
-            torch.cat(walk(lambda rows: _largest(Y[rows], X, rows, targets is None), Y, X.shape[0], batch_size)) / gamma
-        )
-        lam = lam.clamp(min=torch.finfo(lam.dtype).tiny)
+        largest = row_blocks(lambda rows: _largest(Y[rows], X, rows, own), Y, X.shape[0], options.batch_size)
+        penalties = (torch.cat(largest) / options.gamma).clamp(min=torch.finfo(torch.float64).tiny)
     else:
-        lam = X.new_full((Y.shape[0],), lam)
-    if affine:
+        penalties = X.new_full((Y.shape[0],), lam)
+    if options.affine:
         X, Y = (torch.cat([rows, rows.new_ones(len(rows), 1)], 1) for rows in (X, Y))
-    return Problem(X, Y, targets is None, lam, lam * ((1 - tau) / tau), positive, affine)
+    return ElasticNetProblem(X, Y, own, penalties, penalties * ((1 - options.l1_ratio) / options.l1_ratio), options)
 
 
 def _largest(Y, X, rows, own):
     corr = products(Y, X).abs_()
-    return (mask_own(corr, rows, 0.0) if own else corr).amax(1)
+    return (fill_own(corr, rows, 0.0) if own else corr).amax(1)
 
 
-def elastic_net_codes(problem: Problem, *, support_size: int, tol: float, max_iter: int, batch_size="auto") -> Codes:
-    """Return the codes after `max_iter` rounds, or fewer where nothing violates any more."""
-    steps = rounds(problem, support_size=support_size, tol=tol, batch_size=batch_size)
-    for codes, gap, _ in islice(steps, max_iter):
-        if gap <= tol:
+def elastic_net_codes(problem: ElasticNetProblem) -> SupportCodes:
+    """Return the codes after `max_iter` rounds, or fewer where all rows satisfy their optimality conditions."""
+    for codes, gap, _ in islice(rounds(problem), problem.options.max_iter):
+        if gap <= problem.options.tol:
             break
     return codes
 
 
-def rounds(problem: Problem, *, support_size: int, tol: float, batch_size="auto") -> Iterator[Step]:
+def rounds(problem: ElasticNetProblem) -> Iterator[Step]:
     """Yield the codes after each round, with the largest relative violation that the round found.
 
     The violation of a row is how far the inner product of its residual with an atom exceeds `lam`, or differs from it
     where the atom is in use, in units of `lam`; with `affine` also how far its coefficients are from summing to one.
-    Rows orthogonal to all others have no code. A sixth of `support_size` atoms is taken up in a
-    round as long as a row has fewer than `support_size`, then one.
+    Rows orthogonal to all others have no code. A sixth of `support_size` atoms is added to a support in a round while
+    the row has fewer than `support_size`, then one.
     """
-    lam, n_atoms = problem.lam, problem.X.shape[0]
-    m, device = len(lam), lam.device
+    lam, n_atoms, (tol, batch_size) = problem.lam, problem.X.shape[0], (problem.options.tol, problem.options.batch_size)
+    m, device, affine = len(lam), lam.device, problem.options.affine
     whole = whole_gram(problem.X)
-    codes = Codes(torch.zeros(m, 0, dtype=torch.int64, device=device), lam.new_zeros(m, 0))
+    codes = SupportCodes(torch.zeros(m, 0, dtype=torch.int64, device=device), lam.new_zeros(m, 0))
     places = torch.arange(m, device=device)
     targets = lam.new_ones(m)  # of the sums of coefficients; they carry the multipliers
     codable = lam > torch.finfo(lam.dtype).tiny
     violation, active = torch.where(codable, torch.inf, 0.0).to(lam), places[codable]
     while True:
-        if problem.affine and codes.values.shape[1]:
+        if affine and codes.values.shape[1]:
             targets[active] += 1 - codes.values[active].sum(1)
 
         def advance(block, active=active, codes=codes):
             rows = active[block]
             Y = take(problem.Y, rows)
-            if problem.affine:
+            if affine:
                 Y[:, -1] = targets[rows]
-            now = Codes(codes.atoms[rows], codes.values[rows])
-            return _advance(problem, Y, rows, now, whole, support_size, tol)
+            now = SupportCodes(codes.atoms[rows], codes.values[rows])
+            return _advance(problem, Y, rows, now, whole)
 
         if len(active):  # none where all rows are zeros
-            parts = walk(advance, active, n_atoms, batch_size)
+            parts = row_blocks(advance, active, n_atoms, batch_size)
             violation[active] = torch.cat([found for found, _ in parts])
             codes = _put(codes, active, [part for _, part in parts])
             active = active[violation[active] > tol]
@@ -128,31 +137,31 @@ def _put(codes, active, parts):
         filled = [torch.nn.functional.pad(part[k], (0, width - part[k].shape[1])) for part in parts]
         new[active] = torch.cat(filled)
         out.append(new)
-    return Codes(*out)
+    return SupportCodes(*out)
 
 
-def _advance(problem, Y, rows, codes, whole, support_size, tol):
-    """Return the violations (b,) of a block of codes, and the codes after those that violate took up atoms."""
-    S, c = codes
+def _advance(problem, Y, rows, codes, whole):
+    """Return the violations (b,) of a block of codes, and the codes after atoms were added where there are any."""
+    (S, c), options = codes, problem.options
     corr = products(residuals(Y, problem.X, S, c), problem.X)
     if problem.own:
         corr[torch.arange(len(rows), device=rows.device), rows] = 0
     lam, ridge = problem.lam[rows], problem.ridge[rows, None]
     corr.scatter_add_(1, S, -ridge * c)  # now minus the gradient of all but the 1-norm
-    excess = corr.clone() if problem.positive else corr.abs()
+    excess = corr.clone() if options.positive else corr.abs()
     found = excess.amax(1) - lam
     if S.shape[1]:  # where a coefficient is not zero, the slope has to be lam and not only at most that
         slack = (corr.gather(1, S) - lam[:, None] * c.sign()).abs() * (c != 0)
         found = torch.maximum(found, slack.amax(1))
     found = found / lam
-    if problem.affine and S.shape[1]:
+    if options.affine and S.shape[1]:
         found = torch.maximum(found, (1 - c.sum(1)).abs())
-    far = (found > tol).nonzero()[:, 0]
+    far = (found > options.tol).nonzero()[:, 0]
     if not len(far):
         return found, codes
 
     s, x = _filled(S[far], c[far])
-    n_new = max(1, min(support_size - s.shape[1], support_size // 6))
+    n_new = max(1, min(options.support_size - s.shape[1], options.support_size // 6))
     n_new = min(n_new, corr.shape[1] - problem.own - s.shape[1])
     taken = x != 0
     excess = excess[far]
@@ -166,11 +175,11 @@ def _advance(problem, Y, rows, codes, whole, support_size, tol):
     H = small_grams(problem.X, s, whole) * (taken[:, :, None] & taken[:, None, :])
     H.diagonal(dim1=1, dim2=2).add_(ridge[far])
     b = corr[far].gather(1, s) * taken + (H @ x[:, :, None])[:, :, 0]
-    x = newton(H, b, lam[far], x, positive=problem.positive, tol=tol)
+    x = newton(H, b, lam[far], x, positive=options.positive, tol=options.tol)
     width = max(S.shape[1], s.shape[1])
     S, c = (torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in (S, c))
     S[far], c[far] = (torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in (s, x))
-    return found, Codes(S, c)
+    return found, SupportCodes(S, c)
 
 
 def _filled(S, c):
@@ -224,7 +233,7 @@ def _step(G, b, lam, damping, x, side, free, slope):
 
     zeros = -x / d
     zeros = torch.where((zeros > 0) & (zeros < 1), zeros, 1.0).sort(1).values
-    lengths = [zeros[:, k] for k in _ZEROS if k < m] + [torch.full_like(zeros[:, 0], a) for a in _LENGTHS]
+    lengths = [zeros[:, k] for k in _ZEROS if k < m] + [torch.full_like(zeros[:, 0], a) for a in _STEP_LENGTHS]
     T = x[:, :, None] + d[:, :, None] * torch.stack(lengths, 1)[:, None, :]
     least = 1e-12 * torch.maximum(x.abs().amax(1), (x + d).abs().amax(1))  # what rounding leaves of a zero
     T = torch.where(T * side[:, :, None] > least[:, None, None], T, 0)

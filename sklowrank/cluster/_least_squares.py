@@ -5,17 +5,26 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
-from .._math.graphs import packed_attribute
-from ._self_expression import conclude, make_ready, outcome, predict, read
-from ._shared_parameters import CONSTRAINTS, documented
+from .._core.fitted import keep, options
+from .._core.validation import check_fit_data
+from ._self_expression import (
+    LEAST_SHAPE,
+    SpectralOptions,
+    SubspacePredictions,
+    cluster_model,
+    coding_problem,
+    described,
+    warn_of_graph,
+)
+from ._shared_parameters import CONSTRAINTS, documented_clusterer
 
 
-@documented("max")
-class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
+@documented_clusterer(affinity="max")
+class LeastSquaresSubspaceClustering(SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by all others with ridge regression.
 
     One linear solve; the codes are dense, so it is for some thousands of rows. It groups rows that are alike and stands
@@ -30,14 +39,14 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
         is a usual range.
     zero_diagonal : bool, default=True
         Whether no row may code itself.
-    <shared parameters>
-    <last parameters>
+    <shared_parameters>
+    <last_parameters>
 
     Attributes
     ----------
     representation_ : ndarray of shape (n_samples, n_samples)
         Row i codes training row i by all rows.
-    <shared attributes>
+    <shared_attributes>
 
     See Also
     --------
@@ -72,17 +81,8 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
         "zero_diagonal": ["boolean"],
     }
 
-    affinity_matrix_ = packed_attribute("_affinity")
-
     # Set by fit
     representation_: np.ndarray
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
 
     def __init__(
         self,
@@ -123,48 +123,17 @@ class LeastSquaresSubspaceClustering(ClusterMixin, BaseEstimator):
     def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-        y : ignored
-            Present for pipelines.
-
-        Returns
-        -------
-        self : LeastSquaresSubspaceClustering
+        <fit_parameters>
         """
-        ready = make_ready(self, read(self, X))
-        codes = least_squares_codes(ready.rows, self.alpha, self.zero_diagonal)
-        conclude(self, ready, outcome(self, ready, codes, affinity_by_default="max"))
-        return self
+        X = check_fit_data(self, X, **LEAST_SHAPE)
+        problem = coding_problem(X, options(self, SpectralOptions))
+        codes = least_squares_codes(problem.rows, self.alpha, self.zero_diagonal)
+        model = cluster_model(codes, problem, default_affinity="max")
+        warn_of_graph(model, problem, "take affinity='max'")
+        return keep(self, problem.ws, model, **described(model, problem))
 
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : array of shape (n_samples,)
-        """
-        return predict(self, X, _code_new_rows)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
-
-
-def _code_new_rows(estimator, atoms, rows, ws):
-    """Return ``Y X' (X X' + alpha I)^-1``, of the smaller of the two matrices that give it."""
-    n, D = atoms.shape
-    if n > D:
-        return torch.cholesky_solve(rows.T, _cholesky(atoms.T @ atoms, estimator.alpha)).T @ atoms.T
-    return torch.cholesky_solve(atoms @ rows.T, _cholesky(atoms @ atoms.T, estimator.alpha)).T
+    def _code_rows(self, atoms, rows, model, ws):
+        return least_squares_codes_of(rows, atoms, self.alpha)
 
 
 # The codes
@@ -190,6 +159,14 @@ def least_squares_codes(X, alpha, zero_diagonal):
     C = C / left.clamp(min=torch.finfo(C.dtype).tiny)[:, None]
     C.diagonal().zero_()
     return C
+
+
+def least_squares_codes_of(Y, X, alpha):
+    """Return ``Y X' (X X' + alpha I)^-1``, by the smaller of the two matrices that give it."""
+    n, D = X.shape
+    if n > D:
+        return torch.cholesky_solve(Y.T, _cholesky(X.T @ X, alpha)).T @ X.T
+    return torch.cholesky_solve(X @ Y.T, _cholesky(X @ X.T, alpha)).T
 
 
 def _cholesky(S, alpha):

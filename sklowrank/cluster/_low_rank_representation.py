@@ -5,20 +5,29 @@ from typing import Literal, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._math.graphs import packed_attribute
+from .._core.fitted import keep, options
+from .._core.validation import check_fit_data
 from .._math.prox import row_threshold, singular_value_threshold
-from ._self_expression import conclude, make_ready, outcome, predict, read
-from ._shared_parameters import CONSTRAINTS, documented
+from ._self_expression import (
+    LEAST_SHAPE,
+    SpectralOptions,
+    SubspacePredictions,
+    cluster_model,
+    coding_problem,
+    described,
+    warn_of_graph,
+)
+from ._shared_parameters import CONSTRAINTS, documented_clusterer
 
 _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of unit length
 
 
-@documented("max")
-class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
+@documented_clusterer(affinity="max")
+class LowRankRepresentationClustering(SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding all rows together with a matrix of low rank.
 
     Closed form by one singular value decomposition; dense, so for some thousands of rows. With ``error="l21"`` whole
@@ -35,18 +44,18 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
         Keep this many singular vectors, with equal weights, instead of choosing by `tau`.
     error : {"frobenius", "l21"}, default="frobenius"
         Penalty of what the codes leave: sum of squares, or sum of the lengths of rows, which leaves a few rows out.
-    lam : float, default=0.1
+    error_weight : float, default=0.1
         For "l21": weight of that penalty, above 0. Raising it admits fewer outliers.
     power : float, default=4
         The graph is the cosine between rows of the weighted singular vectors to this power, at least 1.
-    <shared parameters>
-    <last parameters>
+    <shared_parameters>
+    <last_parameters>
 
     Attributes
     ----------
     representation_ : ndarray of shape (n_samples, n_samples)
         Row i codes training row i by all rows, itself included.
-    <shared attributes>
+    <shared_attributes>
 
     See Also
     --------
@@ -83,21 +92,12 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
         "tau": [Interval(Real, 0, None, closed="neither")],
         "n_dims_total": [None, Interval(Integral, 1, None, closed="left")],
         "error": [StrOptions({"frobenius", "l21"})],
-        "lam": [Interval(Real, 0, None, closed="neither")],
+        "error_weight": [Interval(Real, 0, None, closed="neither")],
         "power": [Interval(Real, 1, None, closed="left")],
     }
 
-    affinity_matrix_ = packed_attribute("_affinity")
-
     # Set by fit
     representation_: np.ndarray
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
         tau: float = 10.0,
         n_dims_total: int | None = None,
         error: Literal["frobenius", "l21"] = "frobenius",
-        lam: float = 0.1,
+        error_weight: float = 0.1,
         power: float = 4,
         normalize: bool = True,
         center: bool = False,
@@ -125,7 +125,7 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
         self.tau = tau
         self.n_dims_total = n_dims_total
         self.error = error
-        self.lam = lam
+        self.error_weight = error_weight
         self.power = power
         self.normalize = normalize
         self.center = center
@@ -144,54 +144,23 @@ class LowRankRepresentationClustering(ClusterMixin, BaseEstimator):
     def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-        y : ignored
-            Present for pipelines.
-
-        Returns
-        -------
-        self : LowRankRepresentationClustering
+        <fit_parameters>
         """
-        ready = make_ready(self, read(self, X))
-        rows = ready.rows
+        X = check_fit_data(self, X, **LEAST_SHAPE)
+        problem = coding_problem(X, options(self, SpectralOptions))
         if self.error == "l21":
-            codes, left = codes_with_outliers(rows, self.lam)
+            codes, factor = codes_with_outliers(problem.rows, self.error_weight)
         else:
-            U, _, w = low_rank_factors(rows, self.tau, self.n_dims_total)
-            codes, left = (U * w) @ U.mT, U * w.sqrt()
-        found = outcome(self, ready, codes, strengths=cosines(left, self.power), affinity_by_default="max")
-        conclude(self, ready, {**found, "_rank": left.shape[1]})
-        return self
+            U, _, w = low_rank_factors(problem.rows, self.tau, self.n_dims_total)
+            codes, factor = (U * w) @ U.mT, U * w.sqrt()
+        strengths, rank = cosines(factor, self.power), factor.shape[1]
+        model = cluster_model(codes, problem, strengths=strengths, default_affinity="max", rank=rank)
+        warn_of_graph(model, problem, "take affinity='max'")
+        return keep(self, problem.ws, model, **described(model, problem))
 
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : array of shape (n_samples,)
-        """
-        return predict(self, X, _code_new_rows)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
-
-
-def _code_new_rows(estimator, atoms, rows, ws):
-    """Return ``Y V S^-1 diag(w) U'``: the same weights on the singular vectors of the training rows."""
-    rank = estimator._rank if estimator.error == "l21" else estimator.n_dims_total
-    U, s, w = low_rank_factors(atoms, estimator.tau, rank)
-    V = atoms.mT @ U / s
-    return (rows @ V / s * w) @ U.mT
+    def _code_rows(self, atoms, rows, model, ws):
+        rank = model.rank if self.error == "l21" else self.n_dims_total
+        return low_rank_codes_of(rows, *low_rank_factors(atoms, self.tau, rank), atoms)
 
 
 # The codes
@@ -213,6 +182,12 @@ def low_rank_factors(X, tau, rank):
         kept = min(int((w > 0).sum()), real)
     kept = max(1, kept)
     return U[:, :kept], s[:kept].clamp(min=torch.finfo(s.dtype).tiny), w[:kept].clamp(min=0)
+
+
+def low_rank_codes_of(Y, U, s, w, X):
+    """Return ``Y V S^-1 diag(w) U'``, the codes over X = U S V' by the same weights on its singular vectors."""
+    V = X.mT @ U / s
+    return (Y @ V / s * w) @ U.mT
 
 
 def cosines(A, power):

@@ -6,22 +6,33 @@ from typing import Literal, Self
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
-from .._math.graphs import csr_from, packed_attribute
-from ._gram import norms_of, products, residuals, small_grams, take, walk
-from ._self_expression import conclude, make_ready, outcome, predict, read
-from ._shared_parameters import CONSTRAINTS, documented
+from .._core.fitted import fitted_matrix, keep, options
+from .._core.validation import check_fit_data
+from .._math.graphs import csr_from
+from ._row_products import norms, products, residuals, row_blocks, small_grams, take
+from ._self_expression import (
+    LEAST_SHAPE,
+    SpectralOptions,
+    SubspacePredictions,
+    cluster_model,
+    coding_problem,
+    described,
+    drawn_seed,
+    warn_of_graph,
+)
+from ._shared_parameters import CONSTRAINTS, documented_clusterer
 
 _DEPENDENT = 1e-10  # squared distance from the span of the atoms chosen, below which another atom adds nothing
 _HALVES = 20
 
 
-@documented("sum")
-class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
+@documented_clusterer(sparse=True)
+class SparseSubspaceClusteringOMP(SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by few others with orthogonal matching pursuit.
 
     Greedy and fast; at its best where clusters are subspaces that pass through the origin, rows lie near them and are
@@ -32,18 +43,18 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
     ----------
     n_clusters : int, default=8
         Number of clusters.
-    n_nonzero : int, default=5
+    n_nonzero_coefs : int, default=5
         Rows that code a row, at most. About the dimension of the subspaces, or fewer.
     tol : float, default=1e-6
         Stop coding a row when its squared residual falls below this share of its squared length.
-    <shared parameters>
-    <last parameters>
+    <shared_parameters>
+    <last_parameters>
 
     Attributes
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
         Row i codes training row i by the others. CSR, with an empty diagonal.
-    <shared attributes>
+    <shared_attributes>
 
     See Also
     --------
@@ -52,10 +63,10 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
 
     Notes
     -----
-    Each step takes the row with the largest inner product with the residual and solves least squares on all taken so
-    far. Time O(n_samples² n_features n_nonzero), in blocks; memory O(n_samples n_nonzero). Where there are no more
-    features than `n_nonzero`, any rows code any row exactly and codes say nothing: there at most ``n_features // 2``
-    rows code a row, and codes are averaged over 20 random halves of the rows.
+    Each step selects the row with the largest absolute inner product with the residual and solves least squares on all
+    rows selected. Time O(n_samples² n_features n_nonzero_coefs), in blocks; memory O(n_samples n_nonzero_coefs). With
+    ``n_features <= n_nonzero_coefs`` any independent rows code any row exactly: there a row is coded by at most
+    ``n_features // 2`` rows, and codes are averaged over 20 random halves of the rows.
 
     References
     ----------
@@ -68,34 +79,24 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
     >>> from sklowrank.datasets import make_union_of_subspaces
     >>> from sklowrank.metrics import clustering_accuracy
     >>> X, y, _ = make_union_of_subspaces(300, 20, n_dims=3, n_clusters=3, random_state=0)
-    >>> model = SparseSubspaceClusteringOMP(3, n_nonzero=3, random_state=0).fit(X)
+    >>> model = SparseSubspaceClusteringOMP(3, n_nonzero_coefs=3, random_state=0).fit(X)
     >>> clustering_accuracy(y, model.labels_)
     1.0
     """
 
     _parameter_constraints = {
         **CONSTRAINTS,
-        "n_nonzero": [Interval(Integral, 1, None, closed="left")],
+        "n_nonzero_coefs": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
     }
 
-    representation_ = packed_attribute("_representation")
-    affinity_matrix_ = packed_attribute("_affinity")
-
-    # Set by fit
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
+    representation_ = fitted_matrix("representation")
 
     def __init__(
         self,
         n_clusters: int = 8,
         *,
-        n_nonzero: int = 5,
+        n_nonzero_coefs: int = 5,
         tol: float = 1e-6,
         normalize: bool = True,
         center: bool = False,
@@ -111,7 +112,7 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
         random_state: RandomState = None,
     ):
         self.n_clusters = n_clusters
-        self.n_nonzero = n_nonzero
+        self.n_nonzero_coefs = n_nonzero_coefs
         self.tol = tol
         self.normalize = normalize
         self.center = center
@@ -130,64 +131,41 @@ class SparseSubspaceClusteringOMP(ClusterMixin, BaseEstimator):
     def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-        y : ignored
-            Present for pipelines.
-
-        Returns
-        -------
-        self : SparseSubspaceClusteringOMP
+        <fit_parameters>
         """
-        ready = make_ready(self, read(self, X, sparse=True))
-        codes = _codes(self, ready.rows, None, ready.ws)
-        conclude(self, ready, outcome(self, ready, codes, affinity_by_default="sum"))
-        return self
+        X = check_fit_data(self, X, accept_sparse="csr", **LEAST_SHAPE)
+        problem = coding_problem(X, options(self, SpectralOptions))
+        codes = self._code_rows(problem.rows, None, None, problem.ws)
+        model = cluster_model(codes, problem)
+        warn_of_graph(model, problem, "raise n_nonzero_coefs")
+        return keep(self, problem.ws, model, **described(model, problem))
 
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : array of shape (n_samples,)
-        """
-        return predict(self, X, _codes, sparse=True)
+    def _code_rows(self, atoms, rows, model, ws):
+        seed = drawn_seed(ws.generator)
+        limits = {"random_state": seed, "batch_size": self.batch_size}
+        return matching_pursuit_codes(atoms, self.n_nonzero_coefs, self.tol, targets=rows, **limits)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.array_api_support = True
         tags.input_tags.sparse = True
         return tags
-
-
-def _codes(estimator, atoms, targets, ws):
-    seed = int(torch.randint(2**31 - 1, (1,), generator=ws.generator, dtype=torch.long, device="cpu"))
-    options = {"random_state": seed, "targets": targets, "batch_size": estimator.batch_size}
-    return matching_pursuit_codes(atoms, estimator.n_nonzero, estimator.tol, **options)
 
 
 # The codes
 
 
-def matching_pursuit_codes(X, n_nonzero, tol, *, random_state=None, targets=None, batch_size="auto"):
+def matching_pursuit_codes(X, n_nonzero_coefs, tol, *, random_state=None, targets=None, batch_size="auto"):
     """Return the CSR codes by orthogonal matching pursuit of the rows of X over the others, or of `targets` over X.
 
-    At most `n_nonzero` atoms a row, fewer where the squared residual falls below `tol` times the squared length. In
-    D <= n_nonzero dimensions any D rows code any row exactly and say nothing about it: there at most ``max(1, D // 2)``
-    atoms, and the mean of the codes over 20 random halves of X.
+    At most `n_nonzero_coefs` atoms a row, fewer where the squared residual falls below `tol` times the squared norm. In
+    D <= n_nonzero_coefs dimensions any D independent rows code any row exactly, so that codes do not tell clusters
+    apart: there at most ``max(1, D // 2)`` atoms, and the mean of the codes over 20 random halves of X.
     """
     n, D = X.shape
     Y = X if targets is None else targets
     own = np.arange(n) if targets is None else np.full(Y.shape[0], -1)
-    if n_nonzero < D or n < 4:
-        return _pursue(Y, X, own, min(n_nonzero, n), tol, batch_size)
+    if n_nonzero_coefs < D or n < 4:
+        return _pursue(Y, X, own, min(n_nonzero_coefs, n), tol, batch_size)
     rng = check_random_state(random_state)
     total = sp.csr_array((Y.shape[0], n))
     for _ in range(_HALVES):
@@ -199,27 +177,27 @@ def matching_pursuit_codes(X, n_nonzero, tol, *, random_state=None, targets=None
     return total / _HALVES
 
 
-def _pursue(Y, X, own, n_nonzero, tol, batch_size):
+def _pursue(Y, X, own, n_nonzero_coefs, tol, batch_size):
     """Return the codes (CSR) of the rows of Y over the rows of X, of row i without row ``own[i]`` unless negative."""
 
     def code(rows):
-        return _pursue_block(Y[rows], X, own[rows], n_nonzero, tol)
+        return _pursue_block(Y[rows], X, own[rows], n_nonzero_coefs, tol)
 
-    columns, values = (torch.cat(part) for part in zip(*walk(code, Y, X.shape[0], batch_size)))
+    columns, values = (torch.cat(part) for part in zip(*row_blocks(code, Y, X.shape[0], batch_size)))
     return csr_from(columns, values, X.shape[0])
 
 
-def _pursue_block(Y, X, own, n_nonzero, tol):
-    """Return atoms (b, n_nonzero) and coefficients, 0 for those not needed, of one block of rows.
+def _pursue_block(Y, X, own, n_nonzero_coefs, tol):
+    """Return atoms (b, n_nonzero_coefs) and coefficients, 0 for those not needed, of one block of rows.
 
     The normal equations of the atoms chosen are solved by a Cholesky factor that grows by a row with each atom.
     """
-    first, enough = products(Y, X), tol * norms_of(Y).square()
+    first, enough = products(Y, X), tol * norms(Y).square()
     b, device = len(first), first.device
-    S = torch.zeros(b, n_nonzero, dtype=torch.int64, device=device)
-    codes, rhs, L = (first.new_zeros(b, n_nonzero, *more) for more in ((), (), (n_nonzero,)))
+    S = torch.zeros(b, n_nonzero_coefs, dtype=torch.int64, device=device)
+    codes, rhs, L = (first.new_zeros(b, n_nonzero_coefs, *more) for more in ((), (), (n_nonzero_coefs,)))
     own, live, corr = torch.from_numpy(own).to(device), torch.arange(b, device=device), first.abs()
-    for t in range(n_nonzero):
+    for t in range(n_nonzero_coefs):
         barred = torch.cat([own[live, None], S[live, :t]], 1)
         best, j = _mask(corr, barred).max(1)
         S[live, t] = j
@@ -231,10 +209,10 @@ def _pursue_block(Y, X, own, n_nonzero, tol):
         L[live, t, :t], L[live, t, t] = w[fine], pivot[fine].sqrt()
         rhs[live, t] = first[live, S[live, t]]
         codes[live, : t + 1] = torch.cholesky_solve(rhs[live, : t + 1, None], L[live, : t + 1, : t + 1])[:, :, 0]
-        if t + 1 == n_nonzero or not len(live):
+        if t + 1 == n_nonzero_coefs or not len(live):
             break
         R = residuals(take(Y, live), X, S[live, : t + 1], codes[live, : t + 1])
-        going = (norms_of(R).square() > enough[live]).nonzero()[:, 0]
+        going = (norms(R).square() > enough[live]).nonzero()[:, 0]
         live = live[going]
         if not len(live):
             break

@@ -1,22 +1,26 @@
-"""What the self-expressive clusterers share: rows made ready, and the way from codes to labels, flats and predictions.
+"""What the self-expressive clusterers share: preparation of rows, and the way from codes to clusters and predictions.
 
 Each method codes every row as a combination of the other rows. The codes make a graph, its spectrum makes clusters, and
-the clusters make subspaces, by which new rows are assigned. Methods differ in how they code and in nothing else.
+the clusters make subspaces, by which new rows are assigned. Methods differ in the codes alone: `fit` is
+:func:`coding_problem`, the codes of ``problem.rows``, :func:`cluster_model`, and `keep`.
 """
 
 from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import get_tags
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.validation import check_fit_data, check_new_data
+from .._core.fitted import fitted_matrix, recall
+from .._core.validation import check_new_data
 from .._core.warn import warn
-from .._core.workspace import Workspace, open_workspace
-from .._math.graphs import affinity, graph_clusters, largest_cluster, pack, strong_pieces, unpack
+from .._core.workspace import Workspace
+from .._math.graphs import affinity, graph_clusters, largest_cluster, strong_pieces
 from .._math.linalg import signs_of_largest
 from .._math.subspaces import (
     dims_by_threshold,
@@ -26,173 +30,280 @@ from .._math.subspaces import (
     table_of,
     top_eigenpairs,
 )
-from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all, rows_at
-from ._gram import mask_own, norms_of, products
+from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all
 from ._k_subspaces_solver import alternate
+from ._row_products import (
+    device_of,
+    fill_own,
+    in_same_format,
+    load_rows,
+    normalized,
+    norms,
+    products,
+    take,
+    times,
+    transposed_times,
+    workspace_of_rows,
+)
 
-_LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph has fallen apart
+LEAST_SHAPE = {"ensure_min_samples": 2, "ensure_min_features": 2}
+_LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph is called disconnected
 _MOST = 0.5  # share of rows with a near copy, from which these are the cause
 _STRONG = 0.1  # share of the largest weight of a row from which an edge is strong
 _NEARLY = 0.995  # cosine of an angle of 0.1: such rows are nearly equal
 
 
-class Ready(NamedTuple):
-    """Rows as they are coded: centred, projected on principal axes and scaled to unit length, as far as asked for."""
+class SpectralOptions(NamedTuple):
+    """The parameters that all self-expressive clusterers have."""
 
-    rows: torch.Tensor | sp.csr_array  # (m, p), float64: in `fit` the distinct ones
+    n_clusters: int
+    normalize: bool
+    center: bool
+    n_pca: int | float | None
+    affinity: str
+    n_init: int
+    assign_labels: str
+    refine: str
+    predict_method: str
+    n_dims: int | str
+    device: str
+    random_state: Any
+
+
+class CodingProblem(NamedTuple):
+    """Distinct rows to code: centred, projected on principal axes and scaled to unit norm, where asked for."""
+
+    rows: torch.Tensor | sp.csr_array  # (m, p), float64
+    directions: Directions  # which of the m distinct rows each of n rows equals
     centre: torch.Tensor | None  # (D,)
     axes: torch.Tensor | None  # (D, p)
+    options: SpectralOptions
     ws: Workspace
-    directions: Directions | None = None  # which of the distinct rows each of n rows equals
 
 
-# Rows made ready
+class ComponentParams(NamedTuple):
+    """A mixture of low-rank Gaussians beside the bases of its components."""
+
+    weights: torch.Tensor  # (K,)
+    variances: torch.Tensor  # (K, d)
+    noise: torch.Tensor  # (K,)
 
 
-def read(estimator, X, *, sparse: bool = False):
-    """Validate the X of `fit`."""
-    X = check_fit_data(
-        estimator, X, ensure_min_features=2, ensure_min_samples=2, accept_sparse="csr" if sparse else False
-    )
-    n_samples, n_features = X.shape
-    if n_samples < estimator.n_clusters:
-        raise ValueError(
-            f"n_samples={n_samples} should be >= n_clusters={estimator.n_clusters}. Lower n_clusters or add data."
-        )
-    if estimator.n_dims != "auto" and estimator.n_dims >= n_features:
-        raise ValueError(
-            f"n_dims={estimator.n_dims} is too large for X with n_features={n_features}. "
-            f"Pass at most {n_features - 1}, or 'auto'."
-        )
-    if sp.issparse(X) and estimator.center:
-        raise ValueError("center=True would make a sparse X dense. Pass center=False, or X.toarray().")
-    if sp.issparse(X) and estimator.refine != "none" and estimator.n_pca is None:
-        raise ValueError(f"refine={estimator.refine!r} needs dense rows. Pass n_pca, X.toarray(), or refine='none'.")
-    return X
+class Subspaces(NamedTuple):
+    """What predictions need: the subspaces of the clusters, and the coded rows where predictions code new ones."""
+
+    bases: list[torch.Tensor]  # K of (D, n_dims[k])
+    labels: torch.Tensor  # (n,)
+    centre: torch.Tensor | None
+    axes: torch.Tensor | None
+    components: ComponentParams | None  # after refining by the mixture
+    atoms: torch.Tensor | sp.csr_array | None  # (m, p), the rows of the problem
+    atom_places: torch.Tensor | None  # (m,), which training rows they are
+    rank: int | None  # of low-rank codes
 
 
-def make_ready(estimator, X, *, negatives: bool = True) -> Ready:
-    """Return the distinct training rows as they are coded; warn of rows that are all zeros.
+class ClusterModel(NamedTuple):
+    """A fitted clustering: :class:`Subspaces`, and the graph that it comes from."""
+
+    bases: list[torch.Tensor]
+    labels: torch.Tensor
+    centre: torch.Tensor | None
+    axes: torch.Tensor | None
+    components: ComponentParams | None
+    atoms: torch.Tensor | sp.csr_array | None
+    atom_places: torch.Tensor | None
+    rank: int | None
+    representation: torch.Tensor | sp.csr_array  # (n, n)
+    affinity_matrix: sp.csr_array  # (n, n)
+    n_components_graph: int
+
+
+class SubspacePredictions(ClusterMixin):
+    """Predictions from the subspaces of a fit.
+
+    A class that has them fits a :class:`ClusterModel` and defines ``_code_rows(atoms, rows, model, ws)``, the codes of
+    new rows over the training rows.
+    """
+
+    affinity_matrix_ = fitted_matrix("affinity_matrix")
+
+    # Set by fit
+    labels_: np.ndarray
+    bases_: list[np.ndarray]
+    means_: np.ndarray
+    n_dims_: np.ndarray
+    n_components_graph_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    def predict(self, X):
+        """Return the cluster of each row, by the subspaces that the training rows span.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows; a sparse matrix where `fit` takes one.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+            Cluster of each row. Rows of zeros belong to the largest cluster.
+        """
+        sparse = "csr" if get_tags(self).input_tags.sparse and not self.center else False
+        X = check_new_data(self, X, method="predict", like="means_", accept_sparse=sparse)
+        ws = workspace_of_rows(X, device=self.device, random_state=self.random_state)
+        model = recall(self, Subspaces, ws.exact())
+        rows = prepared(load_rows(X, ws), model.centre, model.axes, self.normalize)
+        labels = nearest_subspaces(rows, model)
+        if self.predict_method == "code":
+            rows, atoms = in_same_format(rows, kept_atoms(model))
+            labels = labels_by_code(self._code_rows(atoms, rows, model, ws), model, labels)
+        return ws.store(in_largest_cluster(norms(rows) == 0, labels, model.labels))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
+
+# The problem
+
+
+def coding_problem(X, options: SpectralOptions, *, negatives: bool = True) -> CodingProblem:
+    """Return the distinct rows of validated X as they are coded; warn of rows that are all zeros.
 
     With `negatives` a row and its negative count as one.
     """
-    ws = open_workspace(X, device=estimator.device, random_state=estimator.random_state)
-    rows = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else ws.load(X).double()
-    centre = rows.mean(0) if estimator.center else None
-    rows = rows if centre is None else rows - centre
-    axes = None if estimator.n_pca is None else _principal_axes(rows, estimator.n_pca)
-    rows = _scaled(_projected(rows, axes), estimator.normalize)
-    n_zeros = int((_lengths(rows) == 0).sum())
+    check_sizes(X, options)
+    ws = workspace_of_rows(X, device=options.device, random_state=options.random_state)
+    rows = load_rows(X, ws)
+    centre = rows.mean(0) if options.center else None
+    axes = None if options.n_pca is None else _principal_axes(rows if centre is None else rows - centre, options.n_pca)
+    rows = prepared(rows, centre, axes, options.normalize)
+    n_zeros = int((norms(rows) == 0).sum())
     if n_zeros:
         warn(
-            f"{n_zeros} of {rows.shape[0]} rows are all zeros and say nothing about a subspace; they join the largest "
+            f"{n_zeros} of {rows.shape[0]} rows are all zeros and lie in every subspace; they join the largest "
             "cluster. Leave them out, or pass center=True.",
             UserWarning,
         )
     directions = distinct_directions(rows, negatives=negatives)
-    return Ready(rows_at(rows, directions.first), centre, axes, ws, directions)
+    return CodingProblem(take(rows, directions.first), directions, centre, axes, options, ws)
+
+
+def check_sizes(X, options: SpectralOptions) -> None:
+    """Refuse parameters that do not fit the shape or the format of X."""
+    n_samples, n_features = X.shape
+    if n_samples < options.n_clusters:
+        raise ValueError(
+            f"n_samples={n_samples} should be >= n_clusters={options.n_clusters}. Lower n_clusters or add data."
+        )
+    if options.n_dims != "auto" and options.n_dims >= n_features:
+        raise ValueError(
+            f"n_dims={options.n_dims} is too large for X with n_features={n_features}. "
+            f"Pass at most {n_features - 1}, or 'auto'."
+        )
+    if sp.issparse(X) and options.center:
+        raise ValueError("center=True would make a sparse X dense. Pass center=False, or X.toarray().")
+    if sp.issparse(X) and options.refine != "none" and options.n_pca is None:
+        raise ValueError(f"refine={options.refine!r} needs dense rows. Pass n_pca, X.toarray(), or refine='none'.")
+
+
+def prepared(rows, centre, axes, normalize: bool):
+    """Return rows about a centre (D,), projected on axes (D, p) and scaled to unit norm; None leaves a step out."""
+    rows = rows if centre is None else rows - centre
+    rows = rows if axes is None else times(rows, axes)
+    return normalized(rows) if normalize else rows
 
 
 def _principal_axes(rows, n_pca):
-    """Return the leading right singular vectors (D, p) of rows, or as many as hold the share `n_pca` of the squares."""
+    """Return the leading right singular vectors (D, p) of rows, or as many as explain the share `n_pca` of squares."""
     V, e = _right_singular_vectors(rows, min(rows.shape))
     if isinstance(n_pca, Integral):
         return V[:, : max(2, n_pca)]
-    held = e.cumsum(0) / e.sum().clamp(min=torch.finfo(e.dtype).tiny)
-    return V[:, : max(2, int((held < n_pca).sum()) + 1)]
+    explained = e.cumsum(0) / e.sum().clamp(min=torch.finfo(e.dtype).tiny)
+    return V[:, : max(2, int((explained < n_pca).sum()) + 1)]
 
 
 def _right_singular_vectors(rows, count):
     """Return `count` right singular vectors (D, count) and squared singular values, by the smaller Gram matrix."""
     n, D = rows.shape
     if n >= D:
-        return top_eigenpairs(_dense(rows.T @ rows), count)
-    V, e = top_eigenpairs(_dense(rows @ rows.T), count)
-    U = torch.from_numpy(rows.T @ V.numpy()) if sp.issparse(rows) else rows.T @ V
+        return top_eigenpairs(products(rows.T, rows.T), count)
+    V, e = top_eigenpairs(products(rows, rows), count)
+    U = transposed_times(rows, V)
     return torch.linalg.qr(U / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()).Q, e
-
-
-def _dense(product):
-    return torch.from_numpy(product.toarray()) if sp.issparse(product) else product
-
-
-def _projected(rows, axes):
-    if axes is None:
-        return rows
-    return torch.from_numpy(rows @ axes.cpu().numpy()) if sp.issparse(rows) else rows @ axes
-
-
-def _scaled(rows, normalize):
-    """Return rows of unit length; rows of zeros stay so."""
-    if not normalize:
-        return rows
-    tiny = np.finfo(np.float64).tiny
-    if sp.issparse(rows):
-        return sp.csr_array(sp.diags_array(1 / np.maximum(_lengths(rows).numpy(), tiny)) @ rows)
-    largest = rows.abs().amax(1, keepdim=True).clamp(min=tiny)  # squares of the quotient neither overflow nor vanish
-    return torch.nn.functional.normalize(rows / largest, dim=1, eps=tiny)
-
-
-def _lengths(rows):
-    if sp.issparse(rows):
-        return torch.from_numpy(np.sqrt(np.asarray(rows.power(2).sum(axis=1)).ravel()))
-    return torch.linalg.vector_norm(rows, dim=1)
 
 
 # From codes to clusters
 
 
-def outcome(estimator, ready: Ready, codes, *, strengths=None, affinity_by_default: str) -> dict:
-    """Return the fitted attributes that follow from codes (m, m) of the distinct rows, CSR or dense.
+def cluster_model(
+    codes, problem: CodingProblem, *, strengths=None, default_affinity: str = "sum", rank: int | None = None
+) -> ClusterModel:
+    """Return the clustering of all rows by codes (m, m) of the distinct ones, CSR or dense.
 
-    `strengths` (m, m) make the graph in place of the codes themselves.
+    `strengths` (m, m) make the graph in place of the codes, `default_affinity` is that of ``affinity="auto"``. The
+    generator of the workspace stays as it is, so that equal codes have equal clusters.
     """
-    how = affinity_by_default if estimator.affinity == "auto" else estimator.affinity
-    K, ws = estimator.n_clusters, ready.ws
-    W = affinity(codes if strengths is None else strengths, how, n_pieces=K)
-    seed = int(torch.randint(2**31 - 1, (1,), generator=ws.generator, dtype=torch.long, device="cpu"))
-    labels, n_pieces = graph_clusters(
-        W, K, random_state=seed, n_init=estimator.n_init, assign_labels=estimator.assign_labels
+    options, ws, directions = problem.options, problem.ws, problem.directions
+    kind = default_affinity if options.affinity == "auto" else options.affinity
+    W = affinity(codes if strengths is None else strengths, kind, n_pieces=options.n_clusters)
+    generator = ws.generator.clone_state()
+    labels, n_components = _graph_labels(W, problem, generator)
+    subspaces = _subspaces(problem, labels, rank, generator)
+    dtype = np.float32 if ws.dtype == torch.float32 else np.float64
+    return ClusterModel(
+        **subspaces._asdict(),
+        representation=_in_precision(codes_of_all(codes, directions), ws, dtype),
+        affinity_matrix=graph_of_all(W.astype(dtype), directions),
+        n_components_graph=n_components,
     )
-    labels = torch.from_numpy(labels).to(ws.device)
-    if len(labels) <= K:  # each direction is a cluster
-        labels = torch.where(_lengths(ready.rows).to(ws.device) > 0, torch.arange(len(labels), device=ws.device), -1)
+
+
+def _in_precision(codes, ws, dtype):
+    return codes.astype(dtype) if sp.issparse(codes) else codes.to(ws.dtype)
+
+
+def described(model: ClusterModel, problem: CodingProblem) -> dict:
+    """Return the public attributes of a clustering; CSR matrices are read by properties of the class."""
+    K, D, ws = len(model.bases), len(model.bases[0]), problem.ws
+    centre = torch.zeros(D, device=ws.device) if model.centre is None else model.centre
+    dense = {} if sp.issparse(model.representation) else {"representation_": model.representation}
     return {
-        **_flats(estimator, ready, labels),
-        **_stored_codes(codes_of_all(codes, ready.directions), ws),
-        "_affinity": pack(graph_of_all(W.astype(_numpy_dtype(ws)), ready.directions)),
-        "n_components_graph_": n_pieces,
+        "labels_": model.labels,
+        "bases_": model.bases,
+        "means_": centre.to(ws.dtype).expand(K, D),
+        "n_dims_": torch.tensor([U.shape[1] for U in model.bases], device=ws.device),
+        "n_components_graph_": model.n_components_graph,
+        **dense,
     }
 
 
-def conclude(estimator, ready: Ready, found: dict) -> None:
-    """Set the fitted attributes; warn of fewer clusters than asked for, or of a graph that falls apart."""
-    vars(estimator).update(found)
-    K, n_found, n_distinct = estimator.n_clusters, len(found["bases_"]), len(ready.directions.first)
-    raised = [name for name in ("n_neighbors", "n_nonzero", "gamma") if hasattr(estimator, name)]
-    denser = f"raise {' or '.join(raised)}" if raised else "take affinity='max'"
+def warn_of_graph(model: ClusterModel, problem: CodingProblem, denser: str) -> None:
+    """Warn of fewer clusters than asked for, or of a disconnected graph; `denser` says what adds edges to it."""
+    K, n_found, n_distinct = problem.options.n_clusters, len(model.bases), problem.rows.shape[0]
     if n_found < K:
-        n_components = found["n_components_graph_"]
         warn(
             f"The number of clusters found, {n_found}, is smaller than n_clusters={K}: the rows of X have {n_distinct} "
-            f"distinct directions, which form {n_components} connected components of the graph. Lower n_clusters, "
-            f"or {denser if n_distinct >= K else 'add rows'}.",
+            f"distinct directions, which form {model.n_components_graph} connected components of the graph. Lower "
+            f"n_clusters, or {denser if n_distinct >= K else 'add rows'}.",
             ConvergenceWarning,
         )
     elif n_distinct > K:
-        _warn_of_pieces(unpack(found["_affinity"]), K, _share_of_close(ready.rows), denser)
+        _warn_of_components(model.affinity_matrix, K, _share_of_close(problem.rows), denser)
 
 
-def _warn_of_pieces(W, K, close, denser):
+def _warn_of_components(W, K, close, denser):
     """Warn if many rows lie outside the largest components; of strong edges, where most rows have a near copy."""
     near = close > _MOST
-    n_pieces, left_out = strong_pieces(W, K, _STRONG if near else 0.0)
+    n_components, left_out = strong_pieces(W, K, _STRONG if near else 0.0)
     if left_out <= _LEFT_OUT:
         return
     edges = "edges of a tenth of a row's largest" if near else "edges"
     cause = f"{close:.0%} of the rows have a nearly equal row, which dominates their codes. Merge such rows, or"
     warn(
-        f"The graph falls apart: its {edges} leave {n_pieces} connected components for n_clusters={K}, and "
+        f"The graph is disconnected: its {edges} leave {n_components} connected components for n_clusters={K}, and "
         f"{left_out:.0%} of the rows are in none of the {K} largest. {cause if near else 'The codes are too sparse:'} "
         f"{denser}.",
         UserWarning,
@@ -202,149 +313,119 @@ def _warn_of_pieces(W, K, close, denser):
 def _share_of_close(rows):
     """Return the share of (at most 1000) rows with another one at an angle below 0.1."""
     some = slice(0, min(1000, rows.shape[0]))
-    lengths = norms_of(rows).clamp(min=torch.finfo(torch.float64).tiny)
-    cosines = mask_own(products(rows[some], rows).abs_(), some, 0.0) / (lengths[some, None] * lengths)
+    lengths = norms(rows).clamp(min=torch.finfo(torch.float64).tiny)
+    cosines = fill_own(products(rows[some], rows).abs_(), some, 0.0) / (lengths[some, None] * lengths)
     return float((cosines.amax(1) > _NEARLY).double().mean())
 
 
-def _stored_codes(codes, ws):
-    if sp.issparse(codes):
-        return {"_representation": pack(codes.astype(_numpy_dtype(ws)))}
-    return {"representation_": ws.store(codes.to(ws.dtype))}
+def _graph_labels(W, problem, generator):
+    """Return labels (m,) of the distinct rows, -1 where the graph leaves them out, and its number of components."""
+    options, device = problem.options, problem.ws.device
+    labels, n_components = graph_clusters(
+        W,
+        options.n_clusters,
+        random_state=drawn_seed(generator),
+        n_init=options.n_init,
+        assign_labels=options.assign_labels,
+    )
+    labels = torch.from_numpy(labels).to(device)
+    if len(labels) <= options.n_clusters:  # each direction is a cluster
+        labels = torch.where(norms(problem.rows).to(device) > 0, torch.arange(len(labels), device=device), -1)
+    if not (labels >= 0).any():  # a graph without an edge: one cluster
+        labels = torch.zeros_like(labels)
+    return labels, n_components
 
 
-def _numpy_dtype(ws):
-    return np.float32 if ws.dtype == torch.float32 else np.float64
+def drawn_seed(generator: torch.Generator) -> int:
+    """Return a seed for what is drawn by numpy."""
+    return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
 
 
-def _flats(estimator, ready, labels):
-    """Return the flats of the clusters, the labels of all rows, and what predictions need."""
-    rows, ws = ready.rows, ready.ws
-    known = labels >= 0
-    if not known.any():  # a graph without an edge: one cluster
-        known, labels = known | True, torch.zeros_like(labels)
-    K = int(labels.max()) + 1
-    members = [(known & (labels == k)).nonzero()[:, 0] for k in range(K)]
-    dims = _dimensions(estimator, rows, torch.where(known, labels, -1), members)
-    bases = _bases(rows, members, dims)
-    mixture = None
-    if estimator.refine != "none":
-        filled = torch.where(known, labels, squared_distances(rows, rows.new_zeros(K, rows.shape[1]), bases).argmin(1))
-        bases, mixture = _refined(estimator.refine, rows, filled, dims, ws)
+def _subspaces(problem, labels, rank, generator):
+    """Return the subspaces of the clusters of distinct rows, refined where asked for, and the labels of all rows."""
+    rows, directions, centre, axes, options, ws = problem
+    known, K = labels >= 0, int(labels.max()) + 1
+    members = [(labels == k).nonzero()[:, 0] for k in range(K)]
+    dims = _dimensions(rows, labels, members, options.n_dims)
+    bases, components = _bases(rows, members, dims), None
+    if options.refine != "none":
+        start = torch.where(known, labels, squared_distances(rows, rows.new_zeros(K, rows.shape[1]), bases).argmin(1))
+        bases, components = _refined(options.refine, rows, start, dims, generator)
 
     signs = torch.stack([signs_of_largest(U.mT) for U in bases])[:, None]
-    full = bases * signs if ready.axes is None else ready.axes @ (bases * signs)
-    found = {
-        "bases_": [ws.store(U[:, :d].to(ws.dtype)) for U, d in zip(full, dims)],
-        "means_": ws.store(_means(ready, K, full.shape[1])),
-        "n_dims_": ws.store(torch.tensor(dims, device=ws.device)),
-        "_preparation": [ws.store(part) for part in (ready.centre, ready.axes) if part is not None],
-        "_mixture": [ws.store(part) for part in (mixture.weights, mixture.variances, mixture.noise)] if mixture else [],
-        "_training_rows": None,
-        "_places": None,
-    }
-    if estimator.predict_method == "code":
-        found["_training_rows"] = pack(rows) if sp.issparse(rows) else ws.store(rows)
-        found["_places"] = ws.store(ready.directions.first)
-    assigned = _assigned(estimator, found, ready, rows)
-    labels = torch.where(known, labels, assigned) if estimator.refine == "none" else assigned
-    place, zero = ready.directions.place.to(labels.device), _lengths(rows).to(labels.device) == 0
-    return {**found, "labels_": ws.store(_place_zeros(zero[place], labels[place]))}
+    full = bases * signs if axes is None else axes @ (bases * signs)
+    coded = options.predict_method == "code"
+    model = Subspaces(
+        bases=[U[:, :d].to(ws.dtype) for U, d in zip(full, dims)],
+        labels=labels,
+        centre=centre,
+        axes=axes,
+        components=components,
+        atoms=rows if coded else None,
+        atom_places=directions.first if coded else None,
+        rank=rank,
+    )
+    nearest = nearest_subspaces(rows, model)
+    labels = (torch.where(known, labels, nearest) if options.refine == "none" else nearest)[directions.place]
+    zero = (norms(rows) == 0)[directions.place]
+    return model._replace(labels=in_largest_cluster(zero, labels, torch.where(zero, -1, labels)))
 
 
-def _refined(how, rows, labels, dims, ws):
-    """Return the bases that K-subspaces or the mixture reaches from labels, and in the latter case the mixture."""
-    if how == "k-subspaces":
-        return alternate(rows, rows.new_ones(len(rows)), labels, dims, centred=False)[1], None
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=ws.generator, dtype=torch.float64, device="cpu").to(ws.device)
-
-    # imported here, because the mixture for its part starts from the codes of this package
-    from ..mixture._expectation_maximization import refine
-
-    mixture = refine(rows, labels, dims, randn=normal)
-    return mixture.bases, mixture
-
-
-def _means(ready, K, D):
-    if ready.centre is None:
-        return torch.zeros(K, D, dtype=ready.ws.dtype, device=ready.ws.device)
-    return ready.centre.to(ready.ws.dtype).expand(K, D)
-
-
-def _dimensions(estimator, rows, labels, members):
-    """Return the dimension of each cluster's subspace: one for all, as far as a cluster has the rows."""
-    if estimator.n_dims == "auto":
-        dimension = dims_by_threshold(table_of(rows, centred=False), labels, len(members))
-    else:
-        dimension = min(estimator.n_dims, rows.shape[1] - 1)
-    return [max(1, min(dimension, len(m))) for m in members]
+def _dimensions(rows, labels, members, n_dims):
+    """Return the dimension of each cluster's subspace: one for all, at most the number of the cluster's rows."""
+    if n_dims == "auto":
+        n_dims = dims_by_threshold(table_of(rows, centred=False), labels, len(members))
+    n_dims = min(n_dims, rows.shape[1] - 1)
+    return [max(1, min(n_dims, len(m))) for m in members]
 
 
 def _bases(rows, members, dims):
     """Return the bases (K, D, d) of the subspaces nearest to the rows of each cluster."""
-    device = "cpu" if sp.issparse(rows) else rows.device
-    bases = torch.zeros(len(dims), rows.shape[1], max(dims), dtype=torch.float64, device=device)
+    bases = torch.zeros(len(dims), rows.shape[1], max(dims), dtype=torch.float64, device=device_of(rows))
     for k, (m, d) in enumerate(zip(members, dims)):
-        bases[k, :, :d] = _right_singular_vectors(rows[_index(rows, m)], d)[0]
+        bases[k, :, :d] = _right_singular_vectors(take(rows, m), d)[0]
     return bases
 
 
-def _index(rows, positions):
-    return positions.cpu().numpy() if sp.issparse(rows) else positions
+def _refined(how, rows, labels, dims, generator):
+    """Return the bases that K-subspaces or the mixture reaches from labels, and in the latter case its parameters."""
+    if how == "k-subspaces":
+        return alternate(rows, rows.new_ones(len(rows)), labels, dims, centred=False)[1], None
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(rows.device)
+
+    refine, _, _ = _mixtures()
+    mixture = refine(rows, labels, dims, randn=normal)
+    return mixture.bases, ComponentParams(mixture.weights, mixture.variances, mixture.noise)
 
 
-def _place_zeros(zero, labels):
-    """Give rows of zeros, which lie in every subspace, to the largest cluster."""
-    if not zero.any():
-        return labels
-    return torch.where(zero, largest_cluster(torch.where(zero, -1, labels).cpu().numpy()), labels)
+def _mixtures():
+    """Return what this package takes from that of mixtures, imported late because that one imports this one."""
+    from ..mixture._expectation_maximization import refine
+    from ..mixture._low_rank_gaussian import Model, log_joint
+
+    return refine, Model, log_joint
 
 
-# New rows
+# Predictions
 
 
-def predict(estimator, X, code, *, sparse: bool = False):
-    """Return the clusters of new rows; ``code(estimator, atoms, rows, ws)`` codes them for `predict_method` "code"."""
-    X = check_new_data(estimator, X, method="predict", like="means_", accept_sparse="csr" if sparse else False)
-    ws = open_workspace(X, device=estimator.device, random_state=estimator.random_state)
-    exact, left = ws.exact(), list(estimator._preparation)
-    centre = exact.load(left.pop(0)) if estimator.center else None
-    axes = exact.load(left.pop(0)) if left else None
-    rows = sp.csr_array(X, dtype=np.float64) if sp.issparse(X) else ws.load(X).double()
-    rows = rows if centre is None else rows - centre
-    rows = _scaled(_projected(rows, axes), estimator.normalize)
-    ready = Ready(rows, centre, axes, ws)
-    labels = _assigned(estimator, vars(estimator), ready, rows)
-    if estimator.predict_method == "code":
-        labels = _labels_by_code(estimator, ready, labels, code)
-    zero = _lengths(rows).to(labels.device) == 0
-    return ws.store(torch.where(zero, largest_cluster(_training_labels(estimator, ws)), labels))
-
-
-def _training_labels(estimator, ws):
-    return ws.load(estimator.labels_).cpu().numpy()
-
-
-def _assigned(estimator, fitted, ready, rows):
-    """Return the nearest subspace of each row, or its most probable component after refining by the mixture."""
-    exact = ready.ws.exact()
-    bases = [exact.load(U) for U in fitted["bases_"]]
-    width = max(U.shape[1] for U in bases)
-    bases = torch.stack([torch.nn.functional.pad(U, (0, width - U.shape[1])) for U in bases])
-    bases = bases if ready.axes is None else ready.axes.mT @ bases
+def nearest_subspaces(rows, model: Subspaces) -> torch.Tensor:
+    """Return the nearest subspace of each prepared row, or its most probable component where there is a mixture."""
+    width = max(U.shape[1] for U in model.bases)
+    bases = torch.stack([torch.nn.functional.pad(U.double(), (0, width - U.shape[1])) for U in model.bases])
+    bases = bases if model.axes is None else model.axes.mT @ bases
     K, D = len(bases), bases.shape[1]
     flat, origin = bases.permute(1, 0, 2).reshape(D, -1), bases.new_zeros(K, D)
-    posterior = _posterior([exact.load(part) for part in fitted["_mixture"]], origin, bases)
+    log_densities = _log_densities(model.components, origin, bases)
 
     def nearest(at):
         part = rows[at]
-        if posterior is not None:
-            return first_largest(posterior(part))
-        if sp.issparse(part):
-            P = torch.from_numpy(part @ flat.numpy()).view(-1, K, width)
-            return first_largest(P.square().sum(2))  # the flats pass through the origin: the largest leaves least
+        if log_densities is not None:
+            return first_largest(log_densities(part))
+        if sp.issparse(part):  # subspaces pass through the origin: the longest projection leaves the least
+            return first_largest(times(part, flat).view(-1, K, width).square().sum(2))
         return nearest_flats(part, origin, bases)[0]
 
     per_row = 8 * (3 * D + 3 * K * (width + 2))
@@ -352,31 +433,30 @@ def _assigned(estimator, fitted, ready, rows):
     return torch.cat(list(in_blocks(nearest, rows.shape[0], block, bytes_per_row=per_row)))
 
 
-def _posterior(mixture, means, bases):
-    """Return the joint log densities of rows as a function, or None where nothing was refined by the mixture."""
-    if not mixture:
+def _log_densities(components, means, bases):
+    """Return the joint log densities of rows and components as a function of rows; None without a mixture."""
+    if components is None:
         return None
-    from ..mixture._low_rank_gaussian import Model, log_joint
-
-    weights, variances, noise = mixture
-    model = Model(weights, means, bases, variances, noise)
-    return lambda part: log_joint(part, model)
+    _, Model, log_joint = _mixtures()
+    model = Model(components.weights, means, bases, components.variances, components.noise)
+    return lambda rows: log_joint(rows, model)
 
 
-def _labels_by_code(estimator, ready, labels, code):
-    """Return the cluster with the largest absolute code mass of each row; `labels` where the code is empty."""
-    atoms = estimator._training_rows
-    if atoms is None:
+def kept_atoms(model: Subspaces):
+    """Return the coded training rows; refuse a model that was fitted without them."""
+    if model.atoms is None:
         raise ValueError("predict_method='code' needs the training rows. Set it before fit.")
-    atoms = unpack(atoms) if isinstance(atoms, list) else ready.ws.exact().load(atoms)
-    rows = ready.rows
-    if sp.issparse(rows) != sp.issparse(atoms):
-        rows, atoms = (part if sp.issparse(part) else sp.csr_array(part.cpu().numpy()) for part in (rows, atoms))
-    codes = code(estimator, atoms, rows, ready.ws)
-    known = _training_labels(estimator, ready.ws)[ready.ws.load(estimator._places).cpu().numpy()]
-    member = sp.csr_array((np.ones(len(known)), (np.arange(len(known)), known)))
-    if sp.issparse(codes):
-        mass = torch.from_numpy((abs(codes) @ member).toarray())
-    else:
-        mass = codes.abs() @ torch.from_numpy(member.toarray()).to(codes)
-    return torch.where((mass > 0).any(1).to(labels.device), mass.argmax(1).to(labels.device), labels)
+    return model.atoms
+
+
+def labels_by_code(codes, model: Subspaces, labels) -> torch.Tensor:
+    """Return the cluster with the largest absolute code mass of each row; `labels` where the code is empty."""
+    K = len(model.bases)
+    member = torch.nn.functional.one_hot(model.labels[model.atom_places].long(), K).double()
+    mass = times(abs(codes), member).to(labels.device)
+    return torch.where((mass > 0).any(1), mass.argmax(1), labels)
+
+
+def in_largest_cluster(zero, labels, known) -> torch.Tensor:
+    """Return labels with rows of zeros, which lie in every subspace, in the largest cluster of the labels `known`."""
+    return torch.where(zero.to(labels.device), largest_cluster(known.cpu().numpy()), labels)

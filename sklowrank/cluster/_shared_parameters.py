@@ -1,8 +1,9 @@
-"""The parameters and attributes that all self-expressive clusterers have: their constraints, and what they mean."""
+"""Parameters and attributes that all self-expressive clusterers have: their constraints, and their descriptions."""
 
 from numbers import Integral
 
 from .._core.compat import Interval, RealNotInt, StrOptions
+from .._core.docs import documented
 
 CONSTRAINTS = {
     "n_clusters": [Interval(Integral, 1, None, closed="left")],
@@ -23,72 +24,84 @@ CONSTRAINTS = {
 
 _PARAMETERS = """
     normalize : bool, default=True
-        Scale rows to unit length, so that angles count and not sizes.
+        Whether to scale rows to unit norm, so that only the angles between them count.
     center : bool, default=False
-        Subtract the mean of the rows first. The subspaces then pass through it instead of the origin.
+        Whether to subtract the column means. The subspaces then pass through the mean of the rows instead of the
+        origin.
     n_pca : int, float in (0, 1) or None, default=None
-        Work with this many principal axes of the rows (at least 2), or with as many as hold this share of their
-        squares. None takes the rows as they are.
+        Number of principal axes that rows are projected on first (at least 2), or the share of their sum of squares
+        that the axes explain. None uses the rows as they are.
     affinity : {"auto", "max", "sum", "doubly_stochastic", "nearest_neighbors"}, default="auto"
-        How magnitudes of codes become a symmetric graph: "sum" adds the transpose, "max" first divides each row by its
-        largest entry, "doubly_stochastic" projects on matrices with unit row sums, "nearest_neighbors" joins each row
-        to the 3 with the most similar codes. "auto" is "{default}". The graph of the distinct rows is made, and given
-        to their copies.
+        How the magnitudes of codes become a symmetric affinity: "sum" adds the transpose, "max" divides each row by its
+        largest entry and adds the transpose, "doubly_stochastic" projects onto matrices with unit row sums,
+        "nearest_neighbors" connects each row to the 3 rows with the most similar codes. "auto" is "{default}". The
+        graph is that of the distinct rows; copies of a row have its edges.
     n_init : int, default=10
-        Runs of k-means on the spectral embedding; the best is kept.
+        Number of starts; the best one wins. The starts are those of k-means on the spectral embedding.
     assign_labels : {"kmeans", "cluster_qr"}, default="kmeans"
-        How the embedding becomes labels: k-means, or pivoted QR, which needs no seed.
+        How labels are assigned in the spectral embedding: by k-means, or by pivoted QR, which is deterministic.
     refine : {"none", "k-subspaces", "mixture"}, default="none"
-        What to do with the labels of the graph: nothing, or start K-subspaces or a mixture of low-rank Gaussians from
-        them. "mixture" is the better one on most real data.
+        Refinement of the spectral labels: none, or by K-subspaces or a mixture of low-rank Gaussians that starts from
+        them. "mixture" is the more accurate one on most real data.
     predict_method : {"residual", "code"}, default="residual"
-        `predict` assigns new rows to the nearest subspace, or codes them over the training rows, which are then kept,
-        and takes the cluster with the largest share of the code.
+        "residual": `predict` assigns rows to the nearest subspace. "code": it codes them over the training rows, which
+        are stored, and assigns them to the cluster with the largest sum of absolute coefficients.
     n_dims : int or "auto", default="auto"
-        Dimension of the subspaces behind `predict` and `refine`, below `n_features`. "auto" is the number of singular
-        values above the noise, the median over clusters. Dead, repeated and rare columns do not count.
+        Dimension of the subspaces. They are used by `predict` and `refine`; the dimension is below `n_features`. "auto"
+        is the number of singular values above the noise, the median over clusters; columns that are constant, repeated
+        or nonzero in few rows do not count.
 """
 _LAST_PARAMETERS = """
     batch_size : int or "auto", default="auto"
-        Rows handled at once. It bounds memory and does not change the result.
+        Number of rows processed at once; it bounds memory and does not change the result.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the spectral step.
+        Seed or generator of random numbers; pass an int for reproducible results.
 """
 _ATTRIBUTES = """
     affinity_matrix_ : sparse array of shape (n_samples, n_samples)
-        The graph: symmetric, CSR, with an empty diagonal. Copies of a row have its neighbours.
+        Symmetric affinity, CSR, with an empty diagonal.
     labels_ : ndarray of shape (n_samples,)
-        Cluster of each training row, from the graph; copies have one label. `predict` on the same rows asks the
+        Cluster of each training row, by the graph; copies of a row have its label. `predict` on the same rows uses the
         subspaces instead and may differ; with `refine` both agree.
     bases_ : list of ndarrays of shape (n_features, n_dims_[k])
-        Orthonormal bases of the clusters' subspaces, for each cluster found.
+        Orthonormal bases of the subspaces, for each cluster found.
     means_ : ndarray of shape (n_clusters, n_features)
-        A point of each subspace: the mean of the rows with `center`, else zeros.
+        A point of each subspace: the column means with `center`, else zeros.
     n_dims_ : ndarray of shape (n_clusters,)
         Dimensions of the subspaces.
     n_components_graph_ : int
-        Number of connected components of the graph of distinct rows; more than `n_clusters` say that it falls apart.
+        Number of connected components of the graph of distinct rows; where it is above `n_clusters`, the graph is too
+        sparse.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Names of the features, where X had names that are strings.
 """
+_FIT = """
+    Parameters
+    ----------
+    X : {form} of shape (n_samples, n_features)
+        The rows.
+    y : ignored
+        Present for pipelines.
+
+    Returns
+    -------
+    self : object
+        The fitted clusterer.
+"""
 
 
-def documented(affinity: str):
-    """Fill the lines <shared ...> of a class's docstring with what all six say in the same words."""
-
-    def fill(cls):
-        parts = {
-            "shared parameters": _PARAMETERS.replace("{default}", affinity),
-            "last parameters": _LAST_PARAMETERS,
-            "shared attributes": _ATTRIBUTES,
-        }
-        for name, text in parts.items():
-            cls.__doc__ = (cls.__doc__ or "").replace(f"<{name}>", text.strip())
-        return cls
-
-    return fill
+def documented_clusterer(*, affinity: str = "sum", sparse: bool = False):
+    """Return a decorator that fills in what the docstrings of all self-expressive clusterers have in common."""
+    return documented(
+        shared_parameters=_PARAMETERS.replace("{default}", affinity),
+        last_parameters=_LAST_PARAMETERS,
+        shared_attributes=_ATTRIBUTES,
+        fit_parameters=_FIT.replace(
+            "{form}", "array-like, tensor or sparse matrix" if sparse else "array-like or tensor"
+        ),
+    )

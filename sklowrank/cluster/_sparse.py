@@ -1,26 +1,37 @@
 """Sparse subspace clustering: codes by the lasso."""
 
+from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
-import numpy as np
-from sklearn.base import BaseEstimator, ClusterMixin
+import torch
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.iterate import drive
-from .._math.graphs import csr_from, packed_attribute
-from ._admm_solver import admm_steps, least_largest_product
-from ._elastic_net_solver import elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import conclude, make_ready, outcome, predict, read
-from ._shared_parameters import CONSTRAINTS, documented
+from .._core.fitted import fitted_attributes, fitted_matrix, keep, options
+from .._core.iterate import Step, drive
+from .._core.validation import check_fit_data
+from .._math.graphs import csr_from
+from .._math.prox import soft_threshold
+from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_net_problem, rounds
+from ._self_expression import (
+    LEAST_SHAPE,
+    SpectralOptions,
+    SubspacePredictions,
+    cluster_model,
+    coding_problem,
+    described,
+    warn_of_graph,
+)
+from ._shared_parameters import CONSTRAINTS, documented_clusterer
 
-_SUPPORT = 100  # rows with which a row is coded at a time
+_RELAXATION = 1.6
 
 
-@documented("sum")
-class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator):
+@documented_clusterer()
+class SparseSubspaceClustering(CallbackSupportMixin, SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by the others with the lasso.
 
     The classic of the family: where clusters are subspaces, a row is coded by rows of its own cluster under weak
@@ -45,10 +56,10 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
         For "active_set", stop when no row's optimality conditions are violated by more than this share of its penalty.
         For "admm", stop when the two copies of the codes differ by no more than this share of their norm: 1e-3 takes
         some hundred iterations and is enough for labels, 1e-4 takes up to a thousand.
-    n_nonzero : int or None, default=50
+    n_nonzero_coefs : int or None, default=50
         Coefficients of a row that are kept in the end, the largest; None keeps all.
-    <shared parameters>
-    <last parameters>
+    <shared_parameters>
+    <last_parameters>
     verbose : int, default=0
         1 prints a line per iteration.
 
@@ -56,7 +67,7 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
         Row i codes training row i by the others. CSR, with an empty diagonal.
-    <shared attributes>
+    <shared_attributes>
     n_iter_ : int
         Iterations or rounds run.
 
@@ -95,21 +106,13 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
         "affine": ["boolean"],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "tol": [Interval(Real, 0, None, closed="left")],
-        "n_nonzero": [None, Interval(Integral, 1, None, closed="left")],
+        "n_nonzero_coefs": [None, Interval(Integral, 1, None, closed="left")],
         "verbose": ["verbose"],
     }
 
-    representation_ = packed_attribute("_representation")
-    affinity_matrix_ = packed_attribute("_affinity")
+    representation_ = fitted_matrix("representation")
 
     # Set by fit
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
     n_iter_: int
 
     def __init__(
@@ -121,7 +124,7 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
         affine: bool = False,
         max_iter: int = 200,
         tol: float = 1e-4,
-        n_nonzero: int | None = 50,
+        n_nonzero_coefs: int | None = 50,
         normalize: bool = True,
         center: bool = False,
         n_pca: int | float | None = None,
@@ -142,7 +145,7 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
         self.affine = affine
         self.max_iter = max_iter
         self.tol = tol
-        self.n_nonzero = n_nonzero
+        self.n_nonzero_coefs = n_nonzero_coefs
         self.normalize = normalize
         self.center = center
         self.n_pca = n_pca
@@ -161,74 +164,75 @@ class SparseSubspaceClustering(CallbackSupportMixin, ClusterMixin, BaseEstimator
     def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-        y : ignored
-            Present for pipelines.
-
-        Returns
-        -------
-        self : SparseSubspaceClustering
+        <fit_parameters>
         """
-        X = read(self, X)
-        ready = make_ready(self, X, negatives=not self.affine)
-        steps, matrix = _solver(self, ready.rows)
+        X = check_fit_data(self, X, **LEAST_SHAPE)
+        problem = coding_problem(X, options(self, SpectralOptions), negatives=not self.affine)
+        if self.solver == "admm":
+            steps = admm_steps(problem.rows, gamma=self.gamma, affine=self.affine)
+        else:
+            steps = rounds(elastic_net_problem(problem.rows, options(self, ElasticNetOptions)))
 
-        def attributes(state):
-            return outcome(self, ready, matrix(state), affinity_by_default="sum")
+        def model_of(codes):
+            return cluster_model(codes.matrix(problem.rows.shape[0], self.n_nonzero_coefs), problem)
+
+        def attributes(codes):
+            model = model_of(codes)
+            return fitted_attributes(problem.ws, model, **described(model, problem))
 
         run = drive(self, steps, attributes=attributes, X=X, y=y)
-        conclude(self, ready, {**attributes(run.state), "n_iter_": run.n_iter})
-        return self
+        model = model_of(run.state)
+        warn_of_graph(model, problem, "raise n_nonzero_coefs or gamma")
+        return keep(self, problem.ws, model, **described(model, problem), n_iter_=run.n_iter)
 
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : array of shape (n_samples,)
-        """
-        return predict(self, X, _code_new_rows)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
+    def _code_rows(self, atoms, rows, model, ws):
+        lam = float(least_largest_product(atoms)) / self.gamma if self.solver == "admm" else None
+        net = elastic_net_problem(atoms, options(self, ElasticNetOptions), targets=rows, lam=lam)
+        return elastic_net_codes(net).matrix(atoms.shape[0], self.n_nonzero_coefs)
 
 
-def _problem(estimator, atoms, targets=None):
-    """Return the elastic net's problem without its quadratic penalty; for "admm" with one weight for all rows."""
-    options = {"gamma": estimator.gamma, "tau": 1.0, "affine": estimator.affine, "batch_size": estimator.batch_size}
-    if estimator.solver == "admm" and targets is not None:
-        options["lam"] = float(least_largest_product(atoms)) / estimator.gamma
-    return elastic_net_problem(atoms, targets=targets, **options)
+# The codes of all rows at once
 
 
-def _solver(estimator, rows):
-    """Return the iterations or rounds over all rows, and what turns their state into codes."""
-    if estimator.solver == "admm":
-        steps = admm_steps(rows, gamma=estimator.gamma, affine=estimator.affine)
-        return steps, lambda state: largest_entries(state, estimator.n_nonzero)
-    options = {"support_size": _SUPPORT, "tol": estimator.tol, "batch_size": estimator.batch_size}
-    steps = rounds(_problem(estimator, rows), **options)
-    return steps, lambda state: state.matrix(len(rows), estimator.n_nonzero)
+class DenseCodes(NamedTuple):
+    """A dense matrix of codes."""
+
+    values: torch.Tensor  # (n, n)
+
+    def matrix(self, n_atoms: int, n_nonzero_coefs: int | None = None):
+        """Return the codes as CSR, with the `n_nonzero_coefs` largest magnitudes of each row."""
+        count = n_atoms if n_nonzero_coefs is None else min(n_nonzero_coefs, n_atoms)
+        columns = self.values.abs().topk(count, dim=1).indices
+        return csr_from(columns, self.values.gather(1, columns), n_atoms)
 
 
-def _code_new_rows(estimator, atoms, rows, ws):
-    options = {"support_size": _SUPPORT, "tol": estimator.tol, "batch_size": estimator.batch_size}
-    codes = elastic_net_codes(_problem(estimator, atoms, rows), max_iter=estimator.max_iter, **options)
-    return codes.matrix(len(atoms), estimator.n_nonzero)
+def least_largest_product(X) -> torch.Tensor:
+    """Return the least over rows of the largest absolute inner product with another row, rows of zeros left out."""
+    largest = (X @ X.mT).fill_diagonal_(0).abs().amax(1)
+    return torch.where(largest > 0, largest, torch.inf).amin().clamp(max=torch.finfo(X.dtype).max)
 
 
-def largest_entries(codes, count):
-    """Return dense codes (n, n) as CSR, with the `count` largest magnitudes of each row."""
-    n = len(codes)
-    columns = codes.abs().topk(n if count is None else min(count, n), dim=1).indices
-    return csr_from(columns, codes.gather(1, columns), n)
+def admm_steps(X, *, gamma: float, affine: bool) -> Iterator[Step]:
+    """Yield the iterates of ADMM for codes Z (n, n) that minimise ``|Z|_1 + mu / 2 |X - Z X|²`` with a zero diagonal.
+
+    With `affine` the rows of Z sum to 1. ``mu = gamma / least_largest_product(X)``, and `gamma` is the weight of the
+    augmented Lagrangian too. C is the copy of Z on which the squares are minimised, over-relaxed by 1.6. The gap is the
+    norm of their difference over that of Z.
+    """
+    n, ones = len(X), float(affine)
+    G = (gamma / least_largest_product(X)) * (X @ X.mT)
+    L = torch.linalg.cholesky(G + gamma * (torch.eye(n, dtype=X.dtype, device=X.device) + ones))
+    Z, dual, dual_sums = torch.zeros_like(G), torch.zeros_like(G), X.new_zeros(n, 1)
+    tiny = torch.finfo(X.dtype).tiny
+    while True:
+        right = G + gamma * Z - dual + ones * (gamma - dual_sums)
+        C = torch.cholesky_solve(right.mT, L).mT
+        relaxed = _RELAXATION * C + (1 - _RELAXATION) * Z
+        Z = soft_threshold(relaxed + dual / gamma, 1 / gamma).fill_diagonal_(0)
+        dual = dual + gamma * (relaxed - Z)
+        gap = torch.linalg.matrix_norm(Z - C) / torch.linalg.matrix_norm(Z).clamp(min=tiny)
+        if affine:
+            excess = C.sum(1, keepdim=True) - 1
+            dual_sums = dual_sums + gamma * excess
+            gap = torch.maximum(gap, excess.square().mean().sqrt())
+        yield Step(DenseCodes(Z), float(gap))

@@ -4,20 +4,29 @@ import math
 from numbers import Integral
 from typing import Literal, Self
 
-import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClusterMixin
+from sklearn.base import BaseEstimator
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._math.graphs import csr_from, packed_attribute
-from ._gram import mask_own, norms_of, products, walk
-from ._self_expression import conclude, make_ready, outcome, predict, read
-from ._shared_parameters import CONSTRAINTS, documented
+from .._core.fitted import fitted_matrix, keep, options
+from .._core.validation import check_fit_data
+from .._math.graphs import csr_from
+from ._row_products import fill_own, norms, products, row_blocks
+from ._self_expression import (
+    LEAST_SHAPE,
+    SpectralOptions,
+    SubspacePredictions,
+    cluster_model,
+    coding_problem,
+    described,
+    warn_of_graph,
+)
+from ._shared_parameters import CONSTRAINTS, documented_clusterer
 
 
-@documented("sum")
-class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
+@documented_clusterer(sparse=True)
+class ThresholdedSubspaceClustering(SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, joining each row to those at the smallest angles.
 
     The plainest self-expressive method and the safe default for tables: one product of the rows with one another, no
@@ -31,14 +40,14 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
     n_neighbors : int or "auto", default="auto"
         Rows that each row is joined to; "auto" is ``max(3, ceil(2 log(n_samples) / 3))``. More of them connect clusters
         better and mix them sooner. At most `n_samples` - 1 are used.
-    <shared parameters>
-    <last parameters>
+    <shared_parameters>
+    <last_parameters>
 
     Attributes
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
         Row i holds ``exp(-2 angle)`` to its neighbours. CSR, with an empty diagonal.
-    <shared attributes>
+    <shared_attributes>
 
     See Also
     --------
@@ -73,17 +82,7 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
         "n_neighbors": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
-    representation_ = packed_attribute("_representation")
-    affinity_matrix_ = packed_attribute("_affinity")
-
-    # Set by fit
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
+    representation_ = fitted_matrix("representation")
 
     def __init__(
         self,
@@ -122,52 +121,22 @@ class ThresholdedSubspaceClustering(ClusterMixin, BaseEstimator):
     def fit(self, X, y=None) -> Self:
         """Cluster the rows.
 
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-        y : ignored
-            Present for pipelines.
-
-        Returns
-        -------
-        self : ThresholdedSubspaceClustering
+        <fit_parameters>
         """
-        ready = make_ready(self, read(self, X, sparse=True))
-        codes = thresholded_codes(ready.rows, _count(self, ready.rows), batch_size=self.batch_size)
-        conclude(self, ready, outcome(self, ready, codes, affinity_by_default="sum"))
-        return self
+        X = check_fit_data(self, X, accept_sparse="csr", **LEAST_SHAPE)
+        problem = coding_problem(X, options(self, SpectralOptions))
+        codes = thresholded_codes(problem.rows, self.n_neighbors, batch_size=self.batch_size)
+        model = cluster_model(codes, problem)
+        warn_of_graph(model, problem, "raise n_neighbors")
+        return keep(self, problem.ws, model, **described(model, problem))
 
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        labels : array of shape (n_samples,)
-        """
-        return predict(self, X, _code_new_rows, sparse=True)
+    def _code_rows(self, atoms, rows, model, ws):
+        return thresholded_codes(atoms, self.n_neighbors, targets=rows, batch_size=self.batch_size)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.array_api_support = True
         tags.input_tags.sparse = True
         return tags
-
-
-def _count(estimator, rows):
-    """Return the number of neighbours."""
-    n = rows.shape[0]
-    wanted = max(3, math.ceil(2 * math.log(n) / 3)) if estimator.n_neighbors == "auto" else estimator.n_neighbors
-    return min(wanted, n - 1)
-
-
-def _code_new_rows(estimator, atoms, rows, ws):
-    return thresholded_codes(atoms, _count(estimator, atoms), targets=rows, batch_size=estimator.batch_size)
 
 
 # The codes
@@ -176,19 +145,20 @@ def _code_new_rows(estimator, atoms, rows, ws):
 def thresholded_codes(X, n_neighbors, *, targets=None, batch_size="auto"):
     """Return the CSR matrix of ``exp(-2 angle)`` to the `n_neighbors` rows of X with the largest |inner product|.
 
-    Of X (n, D) with itself, no row being its own neighbour, or of other rows `targets` with X.
+    Of X (n, D) with itself, no row being its own neighbour, or of other rows `targets` with X. "auto" is
+    ``max(3, ceil(2 log(n) / 3))``, and at most n - 1 are used.
     """
-    Y = X if targets is None else targets
-    norms, other = norms_of(X), norms_of(Y)
-    q = min(n_neighbors, X.shape[0] - (targets is None))
+    Y, n = X if targets is None else targets, X.shape[0]
+    norms_of_atoms, norms_of_rows = norms(X), norms(Y)
+    q = min(max(3, math.ceil(2 * math.log(n) / 3)) if n_neighbors == "auto" else n_neighbors, n - 1)
 
     def nearest(rows):
         G = products(Y[rows], X).abs_()
         if targets is None:
-            mask_own(G, rows, -1.0)
+            fill_own(G, rows, -1.0)
         value, column = G.topk(q, dim=1)
-        cosine = (value / (other[rows, None] * norms[column])).clamp(max=1.0)
+        cosine = (value / (norms_of_rows[rows, None] * norms_of_atoms[column])).clamp(max=1.0)
         return column, torch.where(value > 0, torch.exp(-2 * torch.arccos(cosine)), 0.0)  # rows of zeros have no angle
 
-    columns, values = (torch.cat(part) for part in zip(*walk(nearest, Y, X.shape[0], batch_size)))
-    return csr_from(columns, values, X.shape[0])
+    columns, values = (torch.cat(part) for part in zip(*row_blocks(nearest, Y, n, batch_size)))
+    return csr_from(columns, values, n)

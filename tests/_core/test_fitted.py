@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 
-from sklowrank._core.fitted import fitted_attributes, keep, options, recall, unchanged_on_error
+from sklowrank._core.fitted import fitted_attributes, fitted_matrix, keep, options, recall, unchanged_on_error
 from sklowrank._core.workspace import open_workspace
 
 
@@ -95,6 +96,45 @@ def test_tensors_are_given_back_in_the_users_library():
 
 def test_options_are_the_parameters_with_what_was_resolved():
     assert options(Estimator(rank="auto"), Options, rank=4) == Options(4, 1e-3)
+
+
+class Defaults(NamedTuple):
+    tol: float = 7.0
+    passes: int = 5
+
+
+def test_a_field_that_is_no_parameter_has_its_default():
+    assert options(Estimator(), Defaults) == Defaults(1e-3, 5)
+    assert options(Estimator(), Defaults, passes=2).passes == 2
+
+
+class Graph(NamedTuple):
+    affinity: csr_array | None
+    mean: torch.Tensor
+
+
+class GraphEstimator(Estimator):
+    affinity_ = fitted_matrix("affinity")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_csr_matrices_are_stored_by_their_parts(dtype):
+    W = csr_array(np.array([[0, 2.5, 0], [1, 0, 0]], dtype=dtype))
+    _, ws = model_and_workspace()
+    estimator = pickle.loads(pickle.dumps(keep(GraphEstimator(), ws, Graph(W, torch.ones(2)))))
+    assert all(isinstance(part, np.ndarray | list) for part in estimator._fitted["affinity"].values())
+    for again in (recall(estimator, Graph, ws).affinity, estimator.affinity_):
+        assert again.dtype == dtype
+        assert again.format == "csr"
+        assert np.array_equal(again.toarray(), W.toarray())
+
+
+def test_a_matrix_that_was_not_stored_is_no_attribute():
+    _, ws = model_and_workspace()
+    for estimator in (GraphEstimator(), keep(GraphEstimator(), ws, Graph(None, torch.ones(2)))):
+        assert not hasattr(estimator, "affinity_")
+        with pytest.raises(AttributeError, match="GraphEstimator has no affinity_: it is not fitted"):
+            _ = estimator.affinity_
 
 
 def test_an_error_leaves_the_estimator_as_it_was():

@@ -10,11 +10,11 @@ from sklearn.linear_model import ElasticNet, orthogonal_mp
 from sklearn.preprocessing import normalize
 
 from sklowrank.cluster import _elastic_net_solver as solver
-from sklowrank.cluster._admm_solver import admm_steps, least_largest_product
-from sklowrank.cluster._elastic_net_solver import elastic_net_codes, elastic_net_problem
+from sklowrank.cluster._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_net_problem
 from sklowrank.cluster._least_squares import least_squares_codes
 from sklowrank.cluster._low_rank_representation import codes_with_outliers, low_rank_factors
 from sklowrank.cluster._orthogonal_matching_pursuit import matching_pursuit_codes
+from sklowrank.cluster._sparse import admm_steps, least_largest_product
 from sklowrank.cluster._thresholded import thresholded_codes
 from sklowrank.datasets import make_union_of_subspaces
 
@@ -48,7 +48,7 @@ def test_blocks_and_sparse_rows_change_nothing(batch_size):
     for code in (
         lambda X: thresholded_codes(X, 4, batch_size=batch_size),
         lambda X: matching_pursuit_codes(X, 3, 1e-6, batch_size=batch_size),
-        lambda X: elastic_codes(X, tau=0.9, batch_size=batch_size),
+        lambda X: elastic_codes(X, l1_ratio=0.9, batch_size=batch_size),
     ):
         whole = code(tensor(X)).toarray()
         np.testing.assert_allclose(code(sp.csr_array(X)).toarray(), whole, atol=1e-6)
@@ -66,15 +66,15 @@ def test_rows_of_zeros_have_no_code():
 # Orthogonal matching pursuit
 
 
-@pytest.mark.parametrize("n_nonzero", [1, 3, 6])
-def test_pursuit_agrees_with_scikit_learn(n_nonzero):
+@pytest.mark.parametrize("n_nonzero_coefs", [1, 3, 6])
+def test_pursuit_agrees_with_scikit_learn(n_nonzero_coefs):
     X = rows()
-    C = matching_pursuit_codes(tensor(X), n_nonzero, 0.0).toarray()
+    C = matching_pursuit_codes(tensor(X), n_nonzero_coefs, 0.0).toarray()
     assert np.all(np.diag(C) == 0)
     for i in range(0, len(X), 9):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            peer = orthogonal_mp(np.delete(X, i, 0).T, X[i], n_nonzero_coefs=n_nonzero)
+            peer = orthogonal_mp(np.delete(X, i, 0).T, X[i], n_nonzero_coefs=n_nonzero_coefs)
         np.testing.assert_allclose(C[i], np.insert(peer, i, 0), atol=1e-8)
 
 
@@ -101,14 +101,14 @@ def test_pursuit_of_new_rows_codes_them_over_all():
 
 # Elastic net
 
-# Optimality within 1e-6 lam, and curvature of at least ridge = lam / 9 at tau = 0.9, leave sqrt(50) * 9e-6 of a code.
+# Optimality within 1e-6 lam, and curvature of at least ridge = lam / 9 at l1_ratio = 0.9, leave an error of
+# sqrt(50) * 9e-6 in a code.
 CLOSE = 1e-4
 
 
-def elastic_codes(X, *, tau=0.9, gamma=50.0, tol=1e-6, support_size=100, batch_size="auto", **options):
-    problem = elastic_net_problem(X, gamma=gamma, tau=tau, batch_size=batch_size, **options)
-    codes = elastic_net_codes(problem, support_size=support_size, tol=tol, max_iter=100, batch_size=batch_size)
-    return codes.matrix(X.shape[0])
+def elastic_codes(X, *, targets=None, lam=None, **options):
+    options = ElasticNetOptions(**{"gamma": 50.0, "l1_ratio": 0.9, "tol": 1e-6, **options})
+    return elastic_net_codes(elastic_net_problem(X, options, targets=targets, lam=lam)).matrix(X.shape[0])
 
 
 def violation(X, C, lam, ridge, positive=False):
@@ -121,21 +121,21 @@ def violation(X, C, lam, ridge, positive=False):
     return (free / lam).max()
 
 
-def penalties(X, tau, gamma):
+def penalties(X, l1_ratio, gamma):
     G = np.abs(X @ X.T)
     np.fill_diagonal(G, 0)
     lam = G.max(1, keepdims=True) / gamma
-    return lam, lam * (1 - tau) / tau
+    return lam, lam * (1 - l1_ratio) / l1_ratio
 
 
-@pytest.mark.parametrize(("tau", "noise"), [(1.0, 0.05), (1.0, 0.0), (0.9, 0.05), (0.9, 0.0), (0.3, 0.05)])
+@pytest.mark.parametrize(("l1_ratio", "noise"), [(1.0, 0.05), (1.0, 0.0), (0.9, 0.05), (0.9, 0.0), (0.3, 0.05)])
 @pytest.mark.parametrize("positive", [False, True])
-def test_elastic_net_codes_are_optimal(tau, noise, positive):
+def test_elastic_net_codes_are_optimal(l1_ratio, noise, positive):
     X = rows(noise=noise)
-    C = elastic_codes(tensor(X), tau=tau, positive=positive, tol=1e-5).toarray()
+    C = elastic_codes(tensor(X), l1_ratio=l1_ratio, positive=positive, tol=1e-5).toarray()
     assert np.all(np.diag(C) == 0)
     assert not positive or C.min() >= 0
-    assert violation(X, C, *penalties(X, tau, 50.0), positive=positive) < 2e-5
+    assert violation(X, C, *penalties(X, l1_ratio, 50.0), positive=positive) < 2e-5
 
 
 def test_elastic_net_agrees_with_scikit_learn():
@@ -159,9 +159,9 @@ def test_size_of_the_support_does_not_matter(support_size):
 
 def test_equal_rows_share_a_code():
     X = np.vstack([rows(), rows()])
-    for tau in (0.9, 1.0):
-        C = elastic_codes(tensor(X), tau=tau, tol=1e-5).toarray()
-        assert violation(X, C, *penalties(X, tau, 50.0)) < 2e-5
+    for l1_ratio in (0.9, 1.0):
+        C = elastic_codes(tensor(X), l1_ratio=l1_ratio, tol=1e-5).toarray()
+        assert violation(X, C, *penalties(X, l1_ratio, 50.0)) < 2e-5
 
 
 def test_gamma_is_relative():
@@ -169,29 +169,29 @@ def test_gamma_is_relative():
     X = rows()
     assert elastic_codes(tensor(X), gamma=0.99).nnz == 0
     assert elastic_codes(tensor(X), gamma=1.01).nnz > 0
-    C = elastic_codes(tensor(X), tau=1.0).toarray()
-    np.testing.assert_allclose(elastic_codes(tensor(1000 * X), tau=1.0).toarray(), C, atol=CLOSE)
+    C = elastic_codes(tensor(X), l1_ratio=1.0).toarray()
+    np.testing.assert_allclose(elastic_codes(tensor(1000 * X), l1_ratio=1.0).toarray(), C, atol=CLOSE)
 
 
 def test_affine_codes_sum_to_one():
     X = rows()
-    C = elastic_codes(tensor(X), tau=1.0, affine=True, tol=1e-6).toarray()
+    C = elastic_codes(tensor(X), l1_ratio=1.0, affine=True, tol=1e-6).toarray()
     np.testing.assert_allclose(C.sum(1), 1, atol=1e-5)
-    plain = elastic_codes(tensor(X), tau=1.0).toarray()
+    plain = elastic_codes(tensor(X), l1_ratio=1.0).toarray()
     assert np.abs(plain.sum(1) - 1).max() > 0.1
 
 
 def test_elastic_net_of_new_rows():
     """A training row as a new one may be coded by itself, and by the lasso then nearly is."""
     X = rows()
-    C = elastic_codes(tensor(X), tau=1.0, targets=tensor(X[:6])).toarray()
+    C = elastic_codes(tensor(X), l1_ratio=1.0, targets=tensor(X[:6])).toarray()
     assert np.array_equal(np.abs(C).argmax(1), np.arange(6))
 
 
 def test_a_violation_reported_is_the_violation():
     X = rows()
-    problem = elastic_net_problem(tensor(X), gamma=50.0, tau=0.9)
-    steps = solver.rounds(problem, support_size=12, tol=0.0)
+    problem = elastic_net_problem(tensor(X), ElasticNetOptions(50.0, l1_ratio=0.9, support_size=12, tol=0.0))
+    steps = solver.rounds(problem)
     codes = next(steps).state
     before = codes.matrix(len(X)).toarray()
     gap = next(steps).gap
@@ -206,12 +206,12 @@ def test_a_violation_reported_is_the_violation():
 @pytest.mark.parametrize("affine", [False, True])
 def test_admm_agrees_with_active_sets_at_its_weight(affine):
     X = tensor(rows(60))
-    for state, gap, _ in admm_steps(X, gamma=20.0, affine=affine):
+    for codes, gap, _ in admm_steps(X, gamma=20.0, affine=affine):
         if gap < 1e-8:
             break
-    assert state.diagonal().abs().max() == 0
-    C = elastic_codes(X, tau=1.0, lam=float(least_largest_product(X)) / 20.0, affine=affine, tol=1e-7).toarray()
-    np.testing.assert_allclose(state.numpy(), C, atol=CLOSE)
+    assert codes.values.diagonal().abs().max() == 0
+    C = elastic_codes(X, l1_ratio=1.0, lam=float(least_largest_product(X)) / 20.0, affine=affine, tol=1e-7).toarray()
+    np.testing.assert_allclose(codes.values.numpy(), C, atol=CLOSE)
 
 
 # Least squares and low rank
@@ -272,6 +272,6 @@ def test_low_rank_codes_with_outliers_minimise_their_objective():
 
 
 def test_rows_that_are_all_zeros_have_no_codes():
-    problem = elastic_net_problem(torch.zeros(12, 4, dtype=torch.float64), gamma=50.0, tau=0.9)
-    codes = elastic_net_codes(problem, support_size=6, tol=1e-6, max_iter=10)
+    X = torch.zeros(12, 4, dtype=torch.float64)
+    codes = elastic_net_codes(elastic_net_problem(X, ElasticNetOptions(50.0, l1_ratio=0.9, support_size=6)))
     assert codes.values.numel() == 0 or not codes.values.any()

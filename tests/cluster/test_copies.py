@@ -27,7 +27,7 @@ MAKE = {
     "low rank": LowRankRepresentationClustering,
     "sparse": SparseSubspaceClustering,
     "sparse, affine": partial(SparseSubspaceClustering, affine=True),
-    "pursuit": partial(SparseSubspaceClusteringOMP, n_nonzero=3),
+    "pursuit": partial(SparseSubspaceClusteringOMP, n_nonzero_coefs=3),
     "thresholded": ThresholdedSubspaceClustering,
 }
 SIX = ["elastic net", "least squares", "low rank", "sparse", "pursuit", "thresholded"]

@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from sklowrank.cluster._directions import codes_of_all, distinct_directions, graph_of_all, rows_at
+from sklowrank.cluster._directions import codes_of_all, distinct_directions, graph_of_all
+from sklowrank.cluster._row_products import take
 
 
 def unit(X):
@@ -29,7 +30,7 @@ def test_multiples_are_one_direction(dtype, form):
     assert found.first.tolist() == list(range(60))
     assert found.place.tolist() == which.tolist()
     assert found.sign.tolist() == sign.tolist()
-    again = rows_at(form(rows), found.first)
+    again = take(form(rows), found.first)
     assert distinct_directions(again).first.tolist() == list(range(60))
 
 
