@@ -11,9 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
 
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
-from sklowrank.decomposition import _newton as newton
-from sklowrank.decomposition import _supervised_dictionary_engine as engine
-from sklowrank.decomposition._supervised_dictionary_objective import curve, fit_term, objective
+from sklowrank.decomposition._sdl import problem as problem
+from sklowrank.decomposition._sdl import unconstrained_solvers as newton
+from sklowrank.decomposition._sdl.objective import curve, fit_term, objective
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 
@@ -61,20 +61,20 @@ def watched(monkeypatch):
 
     def polish(task, weights, generator, tol):
         seen["end"] = newton.polish(task, weights, generator, tol)
-        seen.update(task=task, start=newton.rebuilt(task, weights, generator))
+        seen.update(task=task, start=newton.with_best_dictionary(task, weights, generator))
         return seen["end"]
 
     def counted(*args):
         seen["products"] += 1
         return curve(*args)
 
-    monkeypatch.setattr(engine, "polish", polish)
+    monkeypatch.setattr(problem, "polish", polish)
     monkeypatch.setattr(newton, "curve", counted)
     return seen
 
 
 def steepness(task, weights):
-    return float(newton.flat(objective(task, weights)[1]).norm())
+    return float(newton.flatten(objective(task, weights)[1]).norm())
 
 
 @EACH
@@ -152,14 +152,14 @@ def test_the_hessian_is_the_derivative_of_the_gradient(r, watched):
     SupervisedDictionaryLearning(r, random_state=0, tol=1e-2).fit(X, y, covariates=Z)
     task, weights = watched["task"], watched["end"]
     generator = torch.Generator().manual_seed(0)
-    direction = newton.shaped(
-        torch.randn(newton.flat(weights).shape, generator=generator, dtype=torch.float64), weights
+    direction = newton.unflatten(
+        torch.randn(newton.flatten(weights).shape, generator=generator, dtype=torch.float64), weights
     )
-    ends = [newton.shaped(newton.flat(weights) + s * newton.flat(direction), weights) for s in (1e-6, -1e-6)]
-    slopes = [newton.flat(objective(task, end)[1]) for end in ends]
+    ends = [newton.unflatten(newton.flatten(weights) + s * newton.flatten(direction), weights) for s in (1e-6, -1e-6)]
+    slopes = [newton.flatten(objective(task, end)[1]) for end in ends]
     by_A, SW = fit_term(task, weights.W @ weights.B, weights.gamma)[1], task.table.gram_times(weights.W)
     F, predictions, *_ = newton.loss_curvature(task, weights)
-    product = newton.flat(curve(task, weights, F, predictions, by_A, SW, direction))
+    product = newton.flatten(curve(task, weights, F, predictions, by_A, SW, direction))
     assert torch.allclose(product, (slopes[0] - slopes[1]) / 2e-6, rtol=1e-5, atol=1e-7)
 
 

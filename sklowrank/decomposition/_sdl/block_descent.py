@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.iterate import Step
-from ._eliminated_codes import relative_decrease
-from ._supervised_dictionary_objective import Sparse, SparseRows, Table, dense_rows, fit_hessian, loss_share
+from ..._core.iterate import Step
+from .objective import fit_hessian, loss_share
+from .table import Table, dense_rows
+from .unconstrained_solvers import relative_decrease
 
 _TINY = torch.finfo(torch.float64).tiny
 _TRIES = 30  # stiffnesses of the dictionary's bound in one cycle, at most
@@ -36,14 +37,14 @@ class Signs(NamedTuple):
     H: bool
 
 
-class Reading(NamedTuple):
-    """What the classifier says of the training rows."""
+class LossValue(NamedTuple):
+    """The loss of the prediction on the training rows."""
 
     value: torch.Tensor  # loss and ridges
     slopes: torch.Tensor  # (n, width): gradient of the loss by the scores
 
 
-def descend_by_blocks(task, W, model, signs):
+def block_descent(task, W, model, signs):
     """Yield blocks and objective after each cycle; the objective never rises."""
     cycle = _FilterCycle(task, signs) if model == "filter" else _FeatureCycle(task, signs)
     F = _products(task, W)
@@ -77,12 +78,12 @@ class _FilterCycle:
     def __call__(self, blocks):
         """Return the blocks after each was bettered once, and their objective."""
         W, B, gamma, H, F = blocks
-        B, gamma, reading, _ = self.newton.step(F, B, gamma, W.T @ W)
-        H = _swept(H, F, W.T @ W, self.signs.H)
-        W, F, value = self._dictionary(Blocks(W, B, gamma, H, F), reading)
+        B, gamma, current, _ = self.newton.step(F, B, gamma, W.T @ W)
+        H = _coordinate_descent(H, F, W.T @ W, self.signs.H)
+        W, F, value = self._dictionary(Blocks(W, B, gamma, H, F), current)
         return _of_unit_length(Blocks(W, B, gamma, H, F)), float(value)
 
-    def _dictionary(self, blocks, reading):
+    def _dictionary(self, blocks, current):
         """Return W, X @ W and the objective after coordinate descent on a bound of the objective, exact at W.
 
         The bound replaces the curvature of the loss by the row sums of its magnitudes, times a stiffness that is
@@ -90,19 +91,19 @@ class _FilterCycle:
         """
         task, (W, B, gamma, H, F) = self.task, blocks
         width, v = B.shape[1], task.table.weights.double()[:, None]
-        both = torch.cat([reading.slopes, v * H], 1).to(task.table.weights.dtype)
-        by_A, products = _by_column(task.table.whole().turned_times(both)).split([width, len(B)], 1)
-        pull = _mixed(by_A + task.ridge * (W @ B), B.T)
+        both = torch.cat([current.slopes, v * H], 1).to(task.table.weights.dtype)
+        by_A, products = _by_column(task.table.whole().matmul_transposed(both)).split([width, len(B)], 1)
+        pull = _by_column_product(by_A + task.ridge * (W @ B), B.T)
         moments, bent = H.T @ (v * H), B @ B.T
         spread = self._spread(F, B, gamma)
         for _ in range(_TRIES):
             curvature = self.stiffness * spread + task.ridge
-            target = 2 * task.xi * products - pull + curvature * _mixed(W, bent)
-            new = _swept(W, target, 2 * task.xi * moments, self.signs.W, (curvature, bent))
+            target = 2 * task.xi * products - pull + curvature * _by_column_product(W, bent)
+            new = _coordinate_descent(W, target, 2 * task.xi * moments, self.signs.W, (curvature, bent))
             F_new, step = _products(task, new), new - W
-            value = read(task, F_new, B, gamma, new.T @ new).value
-            risen = float(value - reading.value - (pull * step).sum())
-            allowed = float((curvature * _mixed(step, bent) * step).sum()) / 2
+            value = loss_value(task, F_new, B, gamma, new.T @ new).value
+            risen = float(value - current.value - (pull * step).sum())
+            allowed = float((curvature * _by_column_product(step, bent) * step).sum()) / 2
             if risen <= allowed + 1e-13 * float(value.abs()):
                 break
             self.stiffness *= 2
@@ -116,7 +117,7 @@ class _FilterCycle:
         task = self.task
         steepness = task.loss.steepness(task.loss.link(F @ B + task.Z.double() @ gamma))
         steepness = steepness.clamp(min=0.1 * float(steepness.amax()))  # a row that is sure may become less so
-        return self.magnitudes.whole().turned_times((task.weights * steepness)[:, None] * self.across)
+        return self.magnitudes.matmul_transposed((task.weights * steepness)[:, None] * self.across)
 
 
 class _FeatureCycle:
@@ -131,23 +132,25 @@ class _FeatureCycle:
         """Return the blocks after each was bettered once, and their objective."""
         task, (W, B, gamma, H, F) = self.task, blocks
         eye = torch.eye(len(B), dtype=B.dtype, device=B.device)
-        B, gamma, reading, _ = self.newton.step(H, B, gamma, eye)
-        H = self._codes(Blocks(W, B, gamma, H, F), reading)
+        B, gamma, current, _ = self.newton.step(H, B, gamma, eye)
+        H = self._codes(Blocks(W, B, gamma, H, F), current)
         W = _dictionary_of_codes(task, W, H, self.signs)
         F = _products(task, W)
-        value = read(task, H, B, gamma, eye)[0] + task.xi * lost_share(task, W, H, F)
+        value = loss_value(task, H, B, gamma, eye)[0] + task.xi * reconstruction_loss(task, W, H, F)
         return Blocks(W, B, gamma, H, F), float(value)
 
-    def _codes(self, blocks, reading):
+    def _codes(self, blocks, current):
         """Return codes after coordinate descent on a bound of the objective, which has one curvature for all rows."""
         task, (W, B, _, H, F) = self.task, blocks
-        pull = _mixed(reading.slopes / task.table.weights.double()[:, None], B.T)
+        pull = _by_column_product(current.slopes / task.table.weights.double()[:, None], B.T)
         bent = self.share * task.loss.bound * B @ B.T
-        return _swept(H, 2 * task.xi * F - pull + _mixed(H, bent), 2 * task.xi * W.T @ W + bent, self.signs.H)
+        return _coordinate_descent(
+            H, 2 * task.xi * F - pull + _by_column_product(H, bent), 2 * task.xi * W.T @ W + bent, self.signs.H
+        )
 
 
 def _products(task, W):
-    return _by_column(task.table.whole().times(W).double())
+    return _by_column(task.table.whole().matmul(W).double())
 
 
 def _by_column(M):
@@ -155,7 +158,7 @@ def _by_column(M):
     return M.T.contiguous().T
 
 
-def _mixed(U, M):
+def _by_column_product(U, M):
     """Return U @ M, laid out so that its columns lie in one piece."""
     return (M.T @ U.T).T
 
@@ -167,7 +170,7 @@ def _of_unit_length(blocks):
     return Blocks(W / length, B * length[:, None], gamma, H * length, F / length)
 
 
-def lost_share(task, W, H, F):
+def reconstruction_loss(task, W, H, F):
     """Return the weighted mean of the squared distances of the rows of X from H @ W.T."""
     v = task.table.weights.double()[:, None]
     return task.squares - 2 * (v * F * H).sum() + ((W.T @ W) * (H.T @ (v * H))).sum()
@@ -176,13 +179,13 @@ def lost_share(task, W, H, F):
 # Weights, given what they are multiplied with
 
 
-def read(task, F, B, gamma, metric):
-    """Return the :class:`Reading` of weights on columns F (n, r); the ridge of B is that of trace B' metric B."""
+def loss_value(task, F, B, gamma, metric):
+    """Return the :class:`LossValue` of weights on columns F (n, r); the ridge of B is that of trace B' metric B."""
     scores = F @ B + task.Z.double() @ gamma
     values, slopes = task.loss.value_and_slope(scores, task.targets.double())
     weights = task.weights.double()
     penalty = (task.ridge * (B * (metric @ B)).sum() + (task.ridges[:, None] * gamma.square()).sum()) / 2
-    return Reading(weights @ values + penalty, weights[:, None] * slopes)
+    return LossValue(weights @ values + penalty, weights[:, None] * slopes)
 
 
 class Newton:
@@ -194,10 +197,10 @@ class Newton:
         self.reused, self.age, self.factor = reused, 0, None
 
     def step(self, F, B, gamma, metric):
-        """Return better weights, their :class:`Reading`, and twice what the step is worth, to second order."""
-        reading = read(self.task, F, B, gamma, metric)
-        by_B = F.T @ reading.slopes + self.task.ridge * (metric @ B)
-        by_gamma = self.task.Z.T @ reading.slopes + self.task.ridges[:, None] * gamma
+        """Return better weights, their :class:`LossValue`, and twice what the step is worth, to second order."""
+        current = loss_value(self.task, F, B, gamma, metric)
+        by_B = F.T @ current.slopes + self.task.ridge * (metric @ B)
+        by_gamma = self.task.Z.T @ current.slopes + self.task.ridges[:, None] * gamma
         gradient = torch.cat([by_B, by_gamma]).reshape(-1, 1)
         while True:
             fresh = self.factor is None or self.age >= self.reused
@@ -206,13 +209,13 @@ class Newton:
             taken = torch.cholesky_solve(gradient, self.factor)
             step_B, step_gamma = taken.view(-1, B.shape[1]).split([len(B), len(gamma)])
             for length in (1.0, 0.5, 0.25, 0.1, 0.01) if fresh else (1.0,):
-                there = B - length * step_B, gamma - length * step_gamma
-                reading_there = read(self.task, F, *there, metric)
-                if reading_there.value <= reading.value:
+                trial = B - length * step_B, gamma - length * step_gamma
+                trial_loss = loss_value(self.task, F, *trial, metric)
+                if trial_loss.value <= current.value:
                     self.age += 1
-                    return *there, reading_there, float((gradient * taken).sum())
+                    return *trial, trial_loss, float((gradient * taken).sum())
             if fresh:
-                return B, gamma, reading, 0.0
+                return B, gamma, current, 0.0
             self.age = self.reused
 
     def _factor(self, F, B, gamma, metric):
@@ -229,8 +232,8 @@ def fit_weights(task, F, B, gamma):
     """Return the best weights on columns F (n, r) of unit metric, from those given."""
     newton, eye = Newton(task), torch.eye(len(B), dtype=B.dtype, device=B.device)
     for _ in range(30):
-        B, gamma, reading, left = newton.step(F, B, gamma, eye)
-        if left <= 1e-15 * float(reading.value.abs()):
+        B, gamma, current, left = newton.step(F, B, gamma, eye)
+        if left <= 1e-15 * float(current.value.abs()):
             break
     return B, gamma
 
@@ -238,7 +241,7 @@ def fit_weights(task, F, B, gamma):
 # Codes, and the columns of a dictionary
 
 
-def _swept(U, target, M, nonnegative, stiff=None):
+def _coordinate_descent(U, target, M, nonnegative, stiff=None):
     """Return U (m, r) after sweeps of coordinate descent on trace(U M U') / 2 - trace(U' target), column by column.
 
     With ``stiff = (c, N)``, c of shape (m, 1), the matrix of row j is M + c[j] N.
@@ -268,7 +271,7 @@ def codes(products, W, nonnegative):
     H, moving = torch.zeros_like(products), torch.arange(len(products), device=W.device)
     for _ in range(_CODE_SWEEPS):
         before = _by_column(H[moving])
-        after = _swept(before, _by_column(products[moving]), M, True)
+        after = _coordinate_descent(before, _by_column(products[moving]), M, True)
         H[moving] = after
         moving = moving[(after - before).abs().amax(1) > 1e-12 * after.abs().amax(1)]
         if not len(moving):
@@ -279,7 +282,7 @@ def codes(products, W, nonnegative):
 def _dictionary_of_codes(task, W, H, signs):
     """Return the best dictionary of unit columns for the codes, one by one where sign matters."""
     v = task.table.weights.double()[:, None]
-    products = task.table.whole().turned_times((v * H).to(task.table.weights.dtype))
+    products = task.table.whole().matmul_transposed((v * H).to(task.table.weights.dtype))
     if not any(signs):
         U, _, Vh = torch.linalg.svd(products, full_matrices=False)
         return _by_column(U @ Vh)
@@ -296,19 +299,9 @@ def _dictionary_of_codes(task, W, H, signs):
 
 
 def _magnitudes(table):
-    """Return a table of the magnitudes of X, and its row sums (n, 1)."""
-    block = table.whole()
-    values = block.X.values() if table.rows.kind == "csr" else block.X
-    if values.amin() < 0:
-        rows = (
-            SparseRows(Sparse(abs(block.X), abs(block.turned), None))
-            if table.rows.kind == "csr"
-            else dense_rows(abs(block.X))
-        )
-        table = Table(rows, table.weights)
-    elif table.rows.kind == "csr":
-        table = Table(SparseRows(block._replace(shift=None)), table.weights)
-    return table, table.whole().times(torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.weights.device))
+    """Return the magnitudes of X as a block, and their row sums (n, 1)."""
+    block = table.whole().magnitudes()
+    return block, block.matmul(torch.ones(table.shape[1], 1, dtype=torch.float64, device=table.weights.device))
 
 
 # Start
@@ -318,7 +311,7 @@ def nonnegative_start(table, V):
     """Return a non-negative dictionary of unit columns from the leading directions V: NNDSVD, zeros filled."""
     W = torch.empty_like(V)
     for k in range(V.shape[1]):
-        scores = table.whole().times(V[:, k : k + 1]).double()
+        scores = table.whole().matmul(V[:, k : k + 1]).double()
         sides = [(s * V[:, k]).clamp(min=0) for s in (1, -1)]
         sizes = [side.norm() * (s * scores).clamp(min=0).norm() for side, s in zip(sides, (1, -1))]
         W[:, k] = sides[0] if sizes[0] >= sizes[1] else sides[1]

@@ -1,123 +1,84 @@
-"""The objective of supervised dictionary learning, its derivatives, and the table it is summed over.
+"""The objective of supervised dictionary learning, its losses and derivatives.
 
 Throughout: X (n, p) rows of mean square length one, W (p, r) dictionary, B (r, width) weights on the codes,
 A (p, width) weights on the features, Z (n, q) intercept and covariates with weights gamma (q, width).
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from .._core.rows import MappedRows, Rows, concat_blocks
-from .._math.linalg import randomized_svd
-from ._losses import Loss
+from ..._core.rows import concat_blocks
+from ..._math.linalg import randomized_svd
+from .table import DENSE_EIGEN, Table
 
-_STORED_GRAM = 4000  # columns: up to here X'X is stored, above it is multiplied through X
-DENSE_EIGEN = 500  # columns: up to here eigenvectors come from a full decomposition
-_CPU_BLOCK = 1 << 20  # bytes of rows that are read once for both products of an evaluation, from a cache
+# Losses
 
 
-class Dense(NamedTuple):
-    """A block of dense rows to multiply with."""
+class Loss(NamedTuple):
+    """A convex loss of each row; scores, targets and directions have shape (n, width), values shape (n,)."""
 
-    X: torch.Tensor  # (b, p)
-
-    def times(self, A):
-        """Return X @ A, in the precision of X."""
-        return (A.to(self.X.dtype).T @ self.X.T).T  # much faster for few columns
-
-    def turned_times(self, G):
-        """Return X.T @ G, in float64."""
-        return (G.T @ self.X).T.double()
+    value_and_slope: Callable  # (scores, targets) -> values, gradient by the scores
+    link: Callable  # scores -> predictions: probabilities, or numbers
+    curve: Callable  # (predictions, directions) -> Hessian by the scores, times directions
+    steepness: Callable  # predictions -> (n,): no eigenvalue of the row's Hessian is larger
+    bound: float  # nor than this, at any scores
+    ridge: float  # share of the L2 penalty that the weights of one column of scores get
 
 
-class Sparse(NamedTuple):
-    """All rows of a sparse table, less a shift, to multiply with."""
-
-    X: torch.Tensor  # (n, p), CSR
-    turned: torch.Tensor  # (p, n), the transpose in CSR
-    shift: torch.Tensor | None  # (p,), what is subtracted from each row
-
-    def times(self, A):
-        """Return (X - shift) @ A, in the precision of X."""
-        A = A.to(self.X.dtype)
-        scores = self.X @ A
-        return scores if self.shift is None else scores - self.shift @ A
-
-    def turned_times(self, G):
-        """Return (X - shift).T @ G, in float64."""
-        sums = (self.turned @ G).double()
-        return sums if self.shift is None else sums - torch.outer(self.shift.double(), G.double().sum(0))
+def _logistic(scores, targets):
+    values = torch.logaddexp(scores, torch.zeros_like(scores)) - targets * scores
+    return values[:, 0], scores.sigmoid() - targets
 
 
-class SparseRows:
-    """Sparse rows, which are a single block."""
-
-    kind = "csr"
-
-    def __init__(self, block: Sparse):
-        self.block, self.shape = block, tuple(block.X.shape)
-
-    def take(self, at):
-        """Return the block."""
-        return self.block
-
-    def gather(self, compute, *aligned, **options):
-        """Return ``compute(block, *aligned)``."""
-        return compute(self.block, *aligned)
+def _curve_logistic(p, directions):
+    return p * (1 - p) * directions
 
 
-def dense_rows(X: torch.Tensor) -> MappedRows:
-    """Return the rows of a tensor as blocks to multiply with."""
-    return MappedRows(Rows(X), Dense, X.shape[1])
+def _steepness_logistic(p):
+    return (p * (1 - p))[:, 0]
 
 
-class Table:
-    """Rows to multiply with, in blocks that have the methods of :class:`Dense`.
-
-    Parameters
-    ----------
-    rows : MappedRows or SparseRows
-        The rows.
-    weights : tensor of shape (n,)
-        Weights of the rows, of sum one, in the precision of the rows.
-    """
-
-    def __init__(self, rows, weights):
-        self.rows, self.weights, self.shape = rows, weights, rows.shape
-        self._gram = None
-
-    def gather(self, compute, *aligned):
-        """Return the sums over blocks of ``compute(block, weights, *parts of aligned)``."""
-        size = self.shape[1] * self.weights.element_size()
-        block = max(64, _CPU_BLOCK // size) if self.weights.device.type == "cpu" else "auto"
-        return self.rows.gather(compute, self.weights, *aligned, size=2 * size, batch_size=block)
-
-    @property
-    def gram(self):
-        """The second moments X' diag(weights) X, in float64; None where they are too large, or X is sparse."""
-        if self._gram is None and self.rows.kind != "csr" and self.shape[1] <= min(2 * self.shape[0], _STORED_GRAM):
-            (self._gram,) = self.gather(_gram)
-        return self._gram
-
-    def whole(self):
-        """Return all rows as one block."""
-        return self.rows.take(slice(None))
-
-    def gram_times(self, W):
-        """Return X' diag(weights) X @ W in float64."""
-        if self.gram is not None:
-            return (W.T @ self.gram).T
-        return self.gather(partial(_gram_times, W))[0]
+def _softmax(scores, targets):
+    total = scores.logsumexp(1, keepdim=True)
+    return total[:, 0] - (scores * targets).sum(1), (scores - total).exp() - targets
 
 
-def _gram(block, w):
-    return ((block.X.T @ (w[:, None] * block.X)).double(),)
+def _probabilities(scores):
+    return scores.softmax(1)
 
 
-def _gram_times(W, block, w):
-    return (block.turned_times(w[:, None] * block.times(W)),)
+def _curve_softmax(p, directions):
+    return p * (directions - (p * directions).sum(1, keepdim=True))
+
+
+def _steepness_softmax(p):
+    return 2 * (p * (1 - p)).amax(1)  # the sum of a row's magnitudes
+
+
+def _squared(scores, targets):
+    residual = scores - targets
+    return residual.square().sum(1) / 2, residual
+
+
+def _curve_squared(predictions, directions):
+    return directions
+
+
+def _steepness_squared(predictions):
+    return torch.ones_like(predictions[:, 0])
+
+
+# Two classes are softmax over two opposite columns, of which one is kept: weights w stand for -w / 2 and w / 2, whose
+# squares add up to half of w's.
+logistic = Loss(_logistic, torch.sigmoid, _curve_logistic, _steepness_logistic, 0.25, 0.5)  # targets 0 or 1
+softmax = Loss(_softmax, _probabilities, _curve_softmax, _steepness_softmax, 0.5, 1.0)  # targets one-hot
+squared = Loss(_squared, torch.clone, _curve_squared, _steepness_squared, 1.0, 1.0)
+
+
+# The objective
 
 
 class Task(NamedTuple):
@@ -165,10 +126,10 @@ def fit_term(task, A, gamma):
 
 
 def _fit_sums(loss, A, gamma, block, Z, targets, weights):
-    scores = block.times(A) + Z @ gamma.to(Z.dtype)
+    scores = block.matmul(A) + Z @ gamma.to(Z.dtype)
     values, slopes = loss.value_and_slope(scores, targets)
     slopes = weights[:, None] * slopes
-    return (weights @ values).double(), block.turned_times(slopes), (Z.T @ slopes).double()
+    return (weights @ values).double(), block.matmul_transposed(slopes), (Z.T @ slopes).double()
 
 
 def fit_term_through_codes(task, weights):
@@ -186,30 +147,29 @@ def fit_term_through_codes(task, weights):
 
 def _fit_sums_through_codes(loss, unknowns, block, Z, targets, weights):
     W, B, gamma = unknowns.W, unknowns.B.to(Z.dtype), unknowns.gamma.to(Z.dtype)
-    F = block.times(W)
+    F = block.matmul(W)
     values, slopes = loss.value_and_slope(F @ B + Z @ gamma, targets)
     slopes = weights[:, None] * slopes
     by_B, by_gamma = (F.T @ slopes).double(), (Z.T @ slopes).double()
-    return (weights @ values).double(), block.turned_times(slopes @ B.T), by_B, by_gamma
+    return (weights @ values).double(), block.matmul_transposed(slopes @ B.T), by_B, by_gamma
 
 
 def loss_curvature(task, weights):
-    """Return what is known of the rows at some weights, and the mean curvature of the loss (width, width).
+    """Return X @ W (n, r), predictions (n, width), the mean curvature of the loss and the moments of X @ W and Z.
 
-    That are X @ W (n, r), predictions (n, width), and the moments (r + q, r + q) of X @ W and Z under the weights of
-    the loss, which the mean curvature is taken over, too.
+    The curvature (width, width) and the moments (r + q, r + q) are means over rows under the weights of the loss.
     """
     F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
     return concat_blocks(F), concat_blocks(predictions), curvature, moments / total
 
 
 def _curvature_sums(loss, unknowns, block, Z, targets, weights):
-    F = block.times(unknowns.W)
+    F = block.matmul(unknowns.W)
     predictions = loss.link(F @ unknowns.B.to(Z.dtype) + Z @ unknowns.gamma.to(Z.dtype))
     units = torch.eye(predictions.shape[1], dtype=Z.dtype, device=Z.device)
     curvature = torch.stack([weights @ loss.curve(predictions, unit.expand_as(predictions)) for unit in units])
-    beside = torch.cat([F, Z], 1)
-    moments = beside.T @ (weights[:, None] * beside)
+    columns = torch.cat([F, Z], 1)
+    moments = columns.T @ (weights[:, None] * columns)
     return [F], [predictions], curvature.double(), moments.double(), weights.sum().double()
 
 
@@ -231,15 +191,15 @@ def curve_term(task, weights, F, predictions, direction):
 
 
 def _curve_sums(loss, dA, dgamma, block, Z, targets, weights, predictions):
-    curved = weights[:, None] * loss.curve(predictions, block.times(dA) + Z @ dgamma.to(Z.dtype))
-    return block.turned_times(curved), (Z.T @ curved).double()
+    curved = weights[:, None] * loss.curve(predictions, block.matmul(dA) + Z @ dgamma.to(Z.dtype))
+    return block.matmul_transposed(curved), (Z.T @ curved).double()
 
 
 def _curve_sums_through_codes(loss, B, direction, block, Z, targets, weights, F, predictions):
     dW, dB, dgamma = direction
     B, dB = B.to(Z.dtype), dB.to(Z.dtype)
-    curved = weights[:, None] * loss.curve(predictions, block.times(dW) @ B + F @ dB + Z @ dgamma.to(Z.dtype))
-    return block.turned_times(curved @ B.T), (F.T @ curved).double(), (Z.T @ curved).double()
+    curved = weights[:, None] * loss.curve(predictions, block.matmul(dW) @ B + F @ dB + Z @ dgamma.to(Z.dtype))
+    return block.matmul_transposed(curved @ B.T), (F.T @ curved).double(), (Z.T @ curved).double()
 
 
 def explained(W, SW):
@@ -277,7 +237,7 @@ def fit_hessian(task, A, gamma):
 def _hessian_sums(loss, A, gamma, block, Z, targets, weights):
     """Return the Hessian of a block without ridges, (width, width, p + q, p + q)."""
     F = torch.cat([block.X, Z], 1)
-    predictions = loss.link(block.times(A) + Z @ gamma.to(Z.dtype))
+    predictions = loss.link(block.matmul(A) + Z @ gamma.to(Z.dtype))
     width = A.shape[1]
     H = A.new_zeros(width, width, F.shape[1], F.shape[1])
     for k, unit in enumerate(torch.eye(width, dtype=F.dtype, device=F.device)):
@@ -318,28 +278,28 @@ def leading(table, count, generator, without=None, near=None):
     if count == 0:
         return torch.zeros(p, 0, dtype=torch.float64, device=table.weights.device)
 
-    def aside(V):
+    def projected_out(V):
         return V if without is None else V - without @ (without.T @ V)
 
     def multiply(V):
-        return aside(table.gram_times(aside(V)))
+        return projected_out(table.gram_times(projected_out(V)))
 
     if table.gram is not None and p <= DENSE_EIGEN:
-        S = aside(aside(table.gram).T)
+        S = projected_out(projected_out(table.gram).T)
         if without is not None:  # behind all others, where X has fewer directions than asked for
             S = S - S.diagonal().sum() * without @ without.T
         return torch.linalg.eigh(S)[1][:, -count:].flip(1)
     start = torch.randn(p, min(p, count + 10), generator=generator, dtype=torch.float64, device="cpu")
     start = start.to(table.weights.device)
     start = start if near is None else torch.cat([near, start], 1)[:, :p]
-    return randomized_svd(multiply, multiply, aside(start), n_components=count, n_iter=8)[0]
+    return randomized_svd(multiply, multiply, projected_out(start), n_components=count, n_iter=8)[0]
 
 
 def dictionary_for(table, A, n_components, generator, near=None):
     """Return the best orthonormal dictionary (p, n_components) for weights A of at most that rank.
 
-    It spans the columns of A and, as far as there is room, the leading directions of what they leave of X, which may
-    be `near` to the columns (p, n) of a former dictionary.
+    It spans the columns of A, and with its other columns the leading directions of X projected out of that span.
+    `near` are columns (p, n) of a former dictionary, from which the iteration starts.
     """
     Q, s, _ = torch.linalg.svd(A, full_matrices=False)
     Q = Q[:, :n_components][:, s[:n_components] > 1e-10 * s[0]]
