@@ -1,9 +1,10 @@
 """The fitted model as a value: solvers return it, here it becomes attributes of the estimator, and back.
 
 A fit is ``options -> problem -> model -> keep``, and a method begins with ``recall``. A model is a NamedTuple of
-tensors, numbers, strings, None, lists of these, and other models. What it has in common with the public attributes is
-stored once: a field is read from the attribute of its name with an underscore behind it, such as `means` from `means_`.
-The rest is stored in the dict `_fitted`, as numpy arrays, so that a fit on a GPU loads where there is none.
+tensors, CSR matrices, numbers, strings, None, lists of these, and other models. What it has in common with the public
+attributes is stored once: a field is read from the attribute of its name with an underscore behind it, such as `means`
+from `means_`. The rest is stored in the dict `_fitted`, as numpy arrays, so that a fit on a GPU loads where there is
+none.
 """
 
 from collections.abc import Iterator
@@ -13,16 +14,23 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array, issparse
 
 Model = TypeVar("Model", bound=tuple)
 
 _OF_VALIDATION = ("n_features_in_", "feature_names_in_")  # set by scikit-learn's validation, before the fit ends
 _STORE = "_fitted"
+_CSR_PARTS = ("data", "indices", "indptr", "shape")  # by which a CSR matrix is stored
 
 
 def options(estimator, cls: type[Model], **resolved) -> Model:
-    """Return the parameters that a solver reads, as a NamedTuple; `resolved` replaces values such as "auto"."""
-    return cls(**{name: resolved.get(name, getattr(estimator, name, None)) for name in cls._fields})  # type: ignore[attr-defined]
+    """Return the parameters that a solver reads, as a NamedTuple; `resolved` replaces values such as "auto".
+
+    A field that is no parameter of the estimator has its default.
+    """
+    defaults = cls._field_defaults  # type: ignore[attr-defined]
+    names = cls._fields  # type: ignore[attr-defined]
+    return cls(**{name: resolved.get(name, getattr(estimator, name, defaults.get(name))) for name in names})
 
 
 def fitted_attributes(ws, model: tuple | None = None, **attributes) -> dict[str, Any]:
@@ -79,6 +87,20 @@ def recall(estimator, cls: type[Model], ws) -> Model:
     return cls(*(_loaded(value, types[name], ws) for name, value in zip(names, values)))
 
 
+def fitted_matrix(name: str) -> property:
+    """Return a property that reads a CSR matrix of the stored model, its field `name`."""
+
+    def read(self) -> csr_array:
+        stored = vars(self).get(_STORE, {}).get(name)
+        if stored is None:
+            raise AttributeError(
+                f"This {type(self).__name__} has no {name}_: it is not fitted, or its parameters make none."
+            )
+        return _matrix(stored)
+
+    return property(read)
+
+
 @contextmanager
 def unchanged_on_error(estimator) -> Iterator[None]:
     """Put all attributes back as they were where the block fails or is interrupted."""
@@ -106,6 +128,8 @@ def _stored(value):
     """Return a value of plain types: arrays for tensors, dicts for models, lists for sequences."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().numpy().copy()
+    if issparse(value):
+        return {"data": value.data, "indices": value.indices, "indptr": value.indptr, "shape": list(value.shape)}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return {name: _stored(part) for name, part in zip(value._fields, value)}
     if isinstance(value, dict):
@@ -115,8 +139,16 @@ def _stored(value):
     return value
 
 
+def _matrix(parts) -> csr_array:
+    """Return the CSR matrix of its stored parts."""
+    data, indices, indptr, shape = (parts[name] for name in _CSR_PARTS)
+    return csr_array((data, indices, indptr), shape=tuple(shape))
+
+
 def _loaded(value, kind, ws):
     """Return a stored value as the type that the model's field is annotated with."""
+    if isinstance(value, dict) and tuple(value) == _CSR_PARTS:
+        return _matrix(value)
     if get_origin(kind) in (Union, UnionType):
         if value is None:
             return None
