@@ -44,8 +44,16 @@ autosummary_context = {
     "unlisted_methods": ["get_metadata_routing", "set_output"]
     + [
         f"set_{method}_request"
-        for method in ("decision_function", "fit", "partial_fit", "predict", "predict_log_proba", "predict_proba")
-        + ("score", "transform")
+        for method in (
+            "decision_function",
+            "fit",
+            "partial_fit",
+            "predict",
+            "predict_log_proba",
+            "predict_proba",
+            "score",
+            "transform",
+        )
     ]
 }
 toc_object_entries_show_parents = "hide"
@@ -87,7 +95,9 @@ html_theme_options = {
 } | theme
 
 # Examples of data that are not bundled are left out where the data are missing.
-left_out = "quickstart|principal_axes|__init__" + ("" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics")
+left_out = "quickstart|principal_axes|__init__" + (
+    "" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics"
+)
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction", "privacy")
 

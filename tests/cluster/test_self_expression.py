@@ -150,7 +150,7 @@ def test_what_sparse_rows_cannot_have(union):
         ThresholdedSubspaceClustering(4, refine="mixture").fit(X)
     assert len(ThresholdedSubspaceClustering(4, refine="mixture", n_pca=12).fit(X).bases_) == 4
     for name in ("least squares", "low rank", "sparse"):
-        with pytest.raises(TypeError, match="Sparse data was passed.*TruncatedSVD"):
+        with pytest.raises(TypeError, match=r"Sparse data was passed.*TruncatedSVD"):
             build(name).fit(X)
 
 
