@@ -32,7 +32,7 @@ class Walk(NamedTuple):
 
 
 def walk(fit: Callable[[], object]) -> Walk:
-    """Return how often a reader changes files who follows the functions in the order of their first call."""
+    """Return how often a reader changes files who follows functions in the order of their first call."""
     entered: list[tuple[str, str]] = []
     seen = set()
 
@@ -94,12 +94,11 @@ def _is_estimator(function, name):
 
 def _reads_fitted(function, name):
     """Return whether a function reads or calls something of a parameter that only estimators have."""
-    found = False
     for node in ast.walk(function):
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name:
-            names_fit = node.attr.endswith("_") and not node.attr.startswith("_")
-            found = found or names_fit or node.attr in ("device", "random_state")
-    return found
+        read = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == name
+        if read and (node.attr in ("device", "random_state") or (node.attr.endswith("_") and node.attr[0] != "_")):
+            return True
+    return False
 
 
 def places_that_write_attributes() -> list[str]:
