@@ -40,13 +40,9 @@ highlight_language = "none"
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
+requests = "decision_function fit partial_fit predict predict_log_proba predict_proba score transform".split()
 autosummary_context = {
-    "unlisted_methods": ["get_metadata_routing", "set_output"]
-    + [
-        f"set_{method}_request"
-        for method in ("decision_function", "fit", "partial_fit", "predict", "predict_log_proba", "predict_proba")
-        + ("score", "transform")
-    ]
+    "unlisted_methods": ["get_metadata_routing", "set_output", *(f"set_{method}_request" for method in requests)]
 }
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
@@ -87,7 +83,9 @@ html_theme_options = {
 } | theme
 
 # Examples of data that are not bundled are left out where the data are missing.
-left_out = "quickstart|principal_axes|__init__" + ("" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics")
+left_out = "quickstart|principal_axes|__init__" + (
+    "" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics"
+)
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction", "privacy")
 
