@@ -40,18 +40,9 @@ highlight_language = "none"
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-_ROUTED = (
-    "decision_function",
-    "fit",
-    "partial_fit",
-    "predict",
-    "predict_log_proba",
-    "predict_proba",
-    "score",
-    "transform",
-)
+requests = "decision_function fit partial_fit predict predict_log_proba predict_proba score transform".split()
 autosummary_context = {
-    "unlisted_methods": ["get_metadata_routing", "set_output", *(f"set_{method}_request" for method in _ROUTED)]
+    "unlisted_methods": ["get_metadata_routing", "set_output", *(f"set_{method}_request" for method in requests)]
 }
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False

@@ -1,14 +1,13 @@
 """
-Inside a self-expressive clustering: codes, graph, spectrum
-===========================================================
+Codes, affinity matrix and spectrum of elastic net subspace clustering
+======================================================================
 
-The self-expressive clusterers write each row as a combination of a few others, make a graph of the coefficients, and
-read clusters off its spectrum. All three stages are kept after the fit, and show whether the number of clusters is
-right.
+Self-expressive clusterers write each row as a combination of a few others, make a graph of the coefficients, and
+cluster its spectrum. All three stages are stored, and show whether the number of clusters is right.
 """
 
 # %%
-# Four planes of dimension 3 in 20 columns, with some noise.
+# Four subspaces of dimension 3 in 20 columns, with noise.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,14 +22,13 @@ X, y, bases = make_union_of_subspaces(240, 20, n_dims=3, n_clusters=4, noise=0.0
 model = ElasticNetSubspaceClustering(4, random_state=0).fit(X)
 
 # %%
-# All rows are placed well, and almost all of the codes' weight lies on rows of the same plane.
+# Accuracy, and the share of the codes' weight on rows of other subspaces.
 
 print(f"accuracy {clustering_accuracy(y, model.labels_):.3f}")
-print(f"weight on rows of other planes {subspace_preserving_error(model.representation_, y):.3f}")
+print(f"weight on rows of other subspaces {subspace_preserving_error(model.representation_, y):.3f}")
 
 # %%
-# The smallest eigenvalues of the normalised Laplacian: as many are small as there are clusters, then comes a
-# gap.
+# The lowest eigenvalues of the normalised Laplacian: one per cluster is small, and a gap follows.
 
 eigenvalues = np.linalg.eigvalsh(laplacian(model.affinity_matrix_, normed=True).toarray())[:10]
 order = np.argsort(model.labels_, kind="stable")
@@ -50,6 +48,5 @@ right.set(title="spectrum of the graph", xlabel="smallest eigenvalues of the Lap
 plt.show()
 
 # %%
-# What to see: in the plane of the two leading principal components the clusters lie on top of one another, and no
-# method that looks for blobs could part them. The graph has four blocks, and its spectrum a gap after the fourth
-# eigenvalue.
+# What to see: clusters overlap in the plane of the two leading principal components, where no method for round
+# clusters could separate them. The affinity has four blocks, and the spectrum a gap after the fourth eigenvalue.

@@ -1,14 +1,14 @@
 """
-Digits, straightened: what a manifold clustering learns
-=======================================================
+Nonlinear clusters of digits: features of a manifold clustering
+===============================================================
 
-Images of one digit lie on a curved sheet in the space of pixels, and the sheets of different digits run close to one
-another. :class:`~sklowrank.cluster.ManifoldLinearizingClustering` learns, without classes, features in which each
-cluster lies near a subspace of its own, at right angles to the others.
+Images of one digit lie near a curved surface in the space of pixels, and the surfaces of different digits are close to
+each other. :class:`~sklowrank.cluster.ManifoldLinearizingClustering` learns, without classes, features in which each
+cluster lies near a subspace of its own, orthogonal to the others.
 """
 
 # %%
-# All digits that come with scikit-learn, one fit, a few seconds. Classes are used for the accuracy alone.
+# All digits bundled with scikit-learn. Classes are used for the accuracy alone.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,23 +25,21 @@ print(f"k-means on pixels         {clustering_accuracy(y, plain.labels_):.3f}")
 print(f"manifold linearizing      {clustering_accuracy(y, model.labels_):.3f}")
 
 # %%
-# New rows are predicted, one by one or all together, and the number of clusters can be asked for. It comes out near
-# the truth here; it is a rough guide.
+# New rows are predicted, and the number of clusters is estimated; the estimate is a rough guide.
 
 print(model.predict(X[:8]), model.labels_[:8])
 print("number of clusters:", model.estimate_n_clusters(X))
 
 # %%
-# Before: rows of pixels, centred and scaled to unit length. After: the features. In both pictures a point is the
-# magnitude of the cosine of two rows, and rows are sorted by the cluster that was found. What the network maximises,
-# the rate reduction, is a metric of features and labels, too.
+# Cosines between rows, sorted by cluster: of centred pixels, and of features. The objective of the network, the rate
+# reduction, is also a metric of features and labels.
 
 before = X - X.mean(axis=0)
 before /= np.linalg.norm(before, axis=1, keepdims=True)
 after = model.transform(X)
 order = np.argsort(model.labels_, kind="stable")
 
-print(f"rate reduction of the clusters found    {rate_reduction(after, model.labels_):.2f} nats a row")
+print(f"rate reduction of these clusters        {rate_reduction(after, model.labels_):.2f} nats a row")
 print(f"rate reduction of the k-means clusters  {rate_reduction(after, plain.labels_):.2f}")
 
 figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", width_ratios=[1, 1, 1.25])
@@ -59,6 +57,5 @@ axes[2].legend(frameon=False, loc="center right")
 plt.show()
 
 # %%
-# What to see: pixels of all clusters have much in common; features of different clusters nothing, but for some rows
-# that lie between two. The second stage keeps the rate of all rows, so that features go on filling the space, and
-# lowers the rate that is left when the membership is known: the gap between both is what is maximised.
+# What to see: pixels of different clusters are similar, their features are nearly orthogonal. In the second stage the
+# coding rate of all rows stays, and the rate given the membership falls: the gap between both is the objective.

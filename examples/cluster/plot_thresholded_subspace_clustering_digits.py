@@ -1,14 +1,14 @@
 """
-Look at the affinity before you trust the clusters
-==================================================
+Affinity and spectrum of thresholded subspace clustering: digits
+================================================================
 
-A self-expressive clustering is as good as its affinity matrix. Two pictures tell: rows in the order of their clusters,
-and the lowest eigenvalues of the graph. Here they say that rows have too few neighbours, without knowing the classes.
+The result of a graph-based clustering is as good as its affinity matrix. Two displays show whether rows have enough
+neighbours, without classes: the affinity in the order of clusters, and the lowest eigenvalues of the graph's Laplacian.
 """
 
 # %%
-# Four kinds of handwritten digits, as pixels. Each image is tied to those at the smallest angles: by default to five of
-# them, for so many images.
+# Four kinds of handwritten digits, as pixels. Each image is connected to those at the smallest angles: five by default
+# for this number of images.
 
 import matplotlib.pyplot as plt
 from sklearn.datasets import load_digits
@@ -22,13 +22,13 @@ few = ThresholdedSubspaceClustering(4, n_neighbors=5, random_state=0).fit(X)
 more = ThresholdedSubspaceClustering(4, n_neighbors=12, random_state=0).fit(X)
 
 # %%
-# The classes, which neither fit has seen, say that twelve are better. The pictures say so without them.
+# Accuracy with respect to the classes, which neither fit has seen.
 
 for name, model in {"5 neighbours": few, "12 neighbours": more}.items():
-    print(f"{name}: {100 * clustering_accuracy(y, model.labels_):.1f} % of {len(X)} images are with their kind")
+    print(f"{name}: accuracy {clustering_accuracy(y, model.labels_):.3f} on {len(X)} images")
 
 # %%
-# Above, the affinity of rows in the order of their clusters; below, the lowest eigenvalues of the graph's Laplacian.
+# Above, the affinity of rows in the order of clusters; below, the lowest eigenvalues.
 
 figure, panels = plt.subplots(2, 2, figsize=(9, 7.6), layout="constrained", height_ratios=[1.5, 1])
 for column, (name, model) in zip(panels.T, {"5 neighbours": few, "12 neighbours": more}.items()):
@@ -39,7 +39,7 @@ for column, (name, model) in zip(panels.T, {"5 neighbours": few, "12 neighbours"
 plt.show()
 
 # %%
-# What to see: on the left one cluster is twice as large as the others and another is a scrap, and the first three
-# eigenvalues are 0: the graph has fallen into pieces that no cut can see beyond. On the right, with twelve neighbours,
-# there are four blocks of one size, and only the first eigenvalue is 0. The largest gap, the dashed line, is to be read
-# with care: it follows six eigenvalues, for four kinds.
+# What to see: with five neighbours one cluster is twice as large as the others, one is tiny, and the first three
+# eigenvalues are 0: the graph is disconnected. With twelve neighbours there are four blocks of one size, and only the
+# first eigenvalue is 0. The largest gap, the dashed line, is a rough guide: it follows six eigenvalues, for four
+# classes.

@@ -1,15 +1,15 @@
 """
-Topics of short messages that separate spam from the rest
-=========================================================
+Topics of short messages that separate spam
+===========================================
 
-Topics from :class:`~sklearn.decomposition.NMF` explain which words go together, and need not say anything about a rare
-class. :class:`~sklowrank.decomposition.SupervisedDictionaryLearning` with ``nonnegative=True`` learns topics that do
-both, beside covariates that are no words: how long a message is, how many digits and capitals it has.
+Topics of :class:`~sklearn.decomposition.NMF` explain which words occur together, and need not separate a rare class.
+:class:`~sklowrank.decomposition.SupervisedDictionaryLearning` with ``nonnegative=True`` learns topics that do both,
+with covariates: the length of a message, its share of digits and of capitals.
 """
 
 # %%
-# The messages are the SMS Spam Collection. Set the environment variable SKLOWRANK_DATA to a folder in which the file
-# sms_spam/SMSSpamCollection lies.
+# The messages are the SMS Spam Collection: the file sms_spam/SMSSpamCollection in the folder that the environment
+# variable SKLOWRANK_DATA names.
 
 import os
 from pathlib import Path
@@ -36,7 +36,7 @@ texts_train, texts_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# Words as a sparse table of tf-idf, which stays sparse, and three covariates.
+# A sparse matrix of tf-idf, which stays sparse, and three covariates.
 
 words = TfidfVectorizer(max_features=1000, stop_words="english", min_df=3)
 X_train, X_test = words.fit_transform(texts_train), words.transform(texts_test)
@@ -53,7 +53,7 @@ scaler = StandardScaler().fit(covariates(texts_train))
 Z_train, Z_test = scaler.transform(covariates(texts_train)), scaler.transform(covariates(texts_test))
 
 # %%
-# Five topics, with and without covariates, and the same with topics that have not seen the classes.
+# Five topics, with and without covariates, and the same with topics of NMF.
 
 topics = SupervisedDictionaryLearning(5, nonnegative=True, tol=1e-5, random_state=0).fit(X_train, y_train)
 beside = SupervisedDictionaryLearning(5, nonnegative=True, C=10, tol=1e-5, random_state=0)
@@ -74,14 +74,14 @@ for name, prediction in found.items():
     print(f"{name:32s} F1 of spam {f1_score(y_test, prediction, pos_label='spam', zero_division=0):.3f}")
 
 # %%
-# The topics, and what each adds to the log-odds of spam.
+# The topics, and the contribution of each to the log-odds of spam.
 
 display = DictionaryDisplay.from_estimator(topics, feature_names=words.get_feature_names_out(), n_top=10, n_columns=5)
 display.figure_.set_size_inches(12, 3.6)
 plt.show()
 
 # %%
-# What to see: three topics are small talk, much as NMF would have them. One gathers the words of spam, on top of
-# everyday words, and one holds the same everyday words with the opposite sign: no entry of a topic may be negative, so
-# the difference between spam and the rest takes two. Topics that have not seen the classes find no spam at all, because
-# spam is rare and its words are many.
+# What to see: three topics are small talk, much like those of NMF. One holds the words of spam together with everyday
+# words, and one the same everyday words with the opposite sign: since entries of a topic are non-negative, the
+# difference between spam and other messages takes two. Topics of NMF find no spam, because spam is rare and its words
+# are many.

@@ -1,16 +1,14 @@
 """
-Covariance matrices as responses: how the ink of half a digit goes on
-=====================================================================
+Covariance matrices as responses: half digits
+=============================================
 
-A response may be a positive definite matrix: the connectivity of a brain, the risk of a portfolio. Here it is how the
-ink of a handwritten digit spreads, the 2 x 2 covariance matrix of its place, and X are the pixels of the left half
-alone. :class:`~sklowrank.dimension_reduction.FrechetSDR` finds two features of these 32 pixels that tell most about the
-matrix.
+A response may be a positive definite matrix, such as the connectivity of a brain or the covariance of returns. Here it
+is the 2 x 2 covariance matrix of the ink of a handwritten digit, and X are the pixels of its left half.
+:class:`~sklowrank.dimension_reduction.FrechetSDR` finds two features of these 32 pixels that predict the matrix.
 """
 
 # %%
-# The digits that come with scikit-learn. Matrices are compared by the distance of their logarithms: twice as wide is as
-# far away as half as wide.
+# The digits bundled with scikit-learn. Matrices are compared by the distance of their logarithms.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,13 +33,13 @@ X, X_new, S, S_new = train_test_split(X, S, test_size=0.4, random_state=0)
 print("X", X.shape, "y", S.shape)
 
 # %%
-# Split, cross-validation and grid search take responses of any shape, as long as the first axis counts rows.
+# Splits, cross-validation and grid search accept responses of any shape whose first axis counts rows.
 
 sdr = FrechetSDR(2, metric="spd_log", random_state=0).fit(X, S)
-print(f"explained of the variance of new responses: {sdr.score(X_new, S_new):.2f}")
+print(f"score on new responses: {sdr.score(X_new, S_new):.2f}")
 
 # %%
-# How far are new matrices from the mean of those of the 15 nearest rows? The mean is taken between logarithms.
+# Distance between new matrices and the mean of those of the 15 nearest rows, by logarithms.
 
 
 def logarithms(S):
@@ -56,15 +54,15 @@ features = {
     "all 32 pixels": lambda rows: rows,
     "two PCA features": pca.transform,
     "two PLS features": pls.transform,
-    "two of ours": sdr.transform,
-    "three of ours": three.transform,
+    "two FrechetSDR features": sdr.transform,
+    "three FrechetSDR features": three.transform,
 }
 for name, of in features.items():
     predicted = KNeighborsRegressor(15).fit(of(X), T).predict(of(X_new))
-    print(f"{name:17} {np.linalg.norm(predicted - T_new, axis=1).mean():.3f}")
+    print(f"{name:25} {np.linalg.norm(predicted - T_new, axis=1).mean():.3f}")
 
 # %%
-# New half digits in the plane of both features, each drawn as the ellipse that is its matrix.
+# New half digits in the plane of both features, each drawn as the ellipse of its matrix.
 
 Z = sdr.transform(X_new)
 figure, axis = plt.subplots(figsize=(9, 5.5), layout="constrained")
@@ -79,5 +77,5 @@ axis.autoscale_view()
 plt.show()
 
 # %%
-# What to see: neighbours have ellipses of like shape and slant. Three features are as good as all pixels for finding
-# rows with like matrices, and two can be looked at.
+# What to see: neighbours have ellipses of similar shape and slant. Three features are as good as all pixels for
+# finding rows with similar matrices; two can be plotted.

@@ -1,15 +1,15 @@
 """
-Distributions as responses: what moves their mean, what widens them
-====================================================================
+Distributions as responses: mean and spread
+===========================================
 
-Each response is a probability distribution: the blood sugar of a patient over a month, the delays of a line over a day.
-Averages throw away how wide it is. :class:`~sklowrank.dimension_reduction.FrechetSDR` compares whole distributions and
-compresses the columns of X to the few features that say what the distribution will be.
+Each response is a probability distribution, such as the blood sugar of a patient over a month.
+:class:`~sklowrank.dimension_reduction.FrechetSDR` compares whole distributions and reduces X to a few features that
+predict them.
 """
 
 # %%
-# Generated rows, so that the truth is known: of ten columns the first two decide the mean, the next two the spread,
-# neither of them linearly. A response is 50 quantiles; samples in any order would do as well.
+# Generated data: of ten columns the first two determine the mean, the next two the spread, both nonlinearly. A response
+# is 50 quantiles; samples in any order are accepted too.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -26,15 +26,14 @@ X, X_new, y, y_new, S, S_new = X[:1000], X[1000:], y[:1000], y[1000:], S[:1000],
 print("X", X.shape, "y", y.shape)
 
 # %%
-# Fit, and ask how much of what can be known about new responses each feature explains. Noise in y keeps the sum far
-# below one.
+# The dependence explained by each feature on new rows. Noise in y keeps the sum far below one.
 
 sdr = FrechetSDR(2, metric="wasserstein", random_state=0).fit(X, y)
 print("explained, by feature:", sdr.explained_dependence(X_new, y_new).round(3))
 
 # %%
-# A prediction is the mean of the quantiles of the 15 nearest rows, which is the mean in Wasserstein distance. What
-# "nearest" means is what the reduction decides.
+# A prediction is the mean of the quantiles of the 15 nearest rows, the mean in Wasserstein distance; the features
+# define which rows are near.
 
 
 def error(model):
@@ -48,7 +47,7 @@ print(f"all ten columns     {error(neighbours):.3f}")
 print(f"two PCA features    {error(make_pipeline(PCA(2), neighbours)):.3f}")
 predicted = KNeighborsRegressor(15).fit(pls.transform(X), y).predict(pls.transform(X_new))
 print(f"two PLS features    {np.sqrt(np.square(predicted - y_new).mean(1)).mean():.3f}")
-print(f"two of ours         {error(make_pipeline(sdr, neighbours)):.3f}")
+print(f"two FrechetSDR      {error(make_pipeline(sdr, neighbours)):.3f}")
 
 # %%
 # New rows in the plane of both features, and four distributions against their prediction.
@@ -69,5 +68,5 @@ plt.show()
 
 # %%
 # What to see: along one direction of the plane the mean changes, along the other the spread, although neither depends
-# on any column linearly and six columns are noise. The dashed curves miss what is noise in each distribution, and
-# follow its place and width.
+# on a column linearly and six columns are noise. The dashed curves follow the location and width of new
+# distributions.

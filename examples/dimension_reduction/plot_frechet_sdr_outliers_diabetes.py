@@ -1,16 +1,16 @@
 """
-Responses that went wrong, and do little harm
-=============================================
+Responses with outliers: robustness of Fréchet dimension reduction
+==================================================================
 
-Some responses are off by a misplaced decimal point. Methods that look at their values follow the few that are far out;
-:class:`~sklowrank.dimension_reduction.FrechetSDR` and
-:class:`~sklowrank.dimension_reduction.LinearFrechetSDR` with ``method="fccov"`` look at the order of distances alone.
+Some responses are wrong by a misplaced decimal point. Methods that use their values follow the outliers;
+:class:`~sklowrank.dimension_reduction.FrechetSDR` and :class:`~sklowrank.dimension_reduction.LinearFrechetSDR` with
+``method="fccov"`` use the order of distances alone.
 """
 
 # %%
-# Diabetes: ten columns of 442 patients, and how far the disease has gone on after a year. In the rows to fit a growing
-# share of responses is multiplied by 100. What counts is how well the first feature ranks patients that were not
-# fitted, by Spearman's correlation with their true responses.
+# Diabetes: ten columns of 442 patients, and the progression of the disease after a year. A share of the training
+# responses is multiplied by 100. The score is Spearman's correlation of the first feature with the true responses of
+# held-out patients.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,7 +44,7 @@ for name, values in found.items():
     print(f"{name:24}", values.mean(0).round(2))
 
 # %%
-# Each curve is the mean of three splits.
+# Means over three splits.
 
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
 for (name, values), colour in zip(found.items(), ["#9aa5b1", "#c08a3e", "#7c6fb0", "#0f766e"]):
@@ -54,5 +54,6 @@ axis.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: with clean responses all four are nearly level, because the relation is nearly linear: take the simplest.
-# Wrong responses lead the methods of values astray, even if they are two in a hundred; those of order hardly notice.
+# What to see: with clean responses all four methods are nearly equal, because the relation is nearly linear: use the
+# simplest. Outliers, even two per cent, mislead the methods that use values; those that use the order of distances
+# hardly change.

@@ -1,10 +1,10 @@
 """
-No rank to guess: surplus components switch themselves off
-==========================================================
+Number of components of an imputer: wine
+========================================
 
-Plain alternating least squares needs the right penalty and the right number of components. The default inference of
-:class:`~sklowrank.impute.MatrixCompletionImputer` learns the variance of each component together with the noise: a
-component that nobody needs fades away, and there is no penalty to choose.
+Penalised alternating least squares needs the right penalty and the right number of components. The default inference of
+:class:`~sklowrank.impute.MatrixCompletionImputer` estimates the variance of each component together with the noise, so
+that unneeded components are pruned and no penalty has to be tuned.
 """
 
 # %%
@@ -28,14 +28,14 @@ def error(**settings):
 
 
 # %%
-# The default, and plain least squares at three penalties, for every number of components that the table allows.
+# The default, and penalised least squares at three penalties, for each number of components.
 
 widths = range(1, 13)
 default = [error(n_components=k) for k in widths]
 plain = {alpha: [error(n_components=k, inference="map", alpha=alpha) for k in widths] for alpha in (0.1, 1.0, 5.0)}
 
 # %%
-# A fit that may use twelve components says how many it did use.
+# The number of components in use, of twelve.
 
 imputer = MatrixCompletionImputer(12, random_state=0).fit(table)
 print(f"{imputer.n_components_effective_} of 12 components are in use")
@@ -54,5 +54,5 @@ figure.legend(loc="outside upper right", ncols=4, frameon=False)
 plt.show()
 
 # %%
-# What to see: to the left, components without use (grey) are switched off. To the right, plain least squares depends on
-# its penalty and on the number of components, and the default needs neither choice.
+# What to see: on the left, unneeded components (grey) are pruned. On the right, the error of penalised least squares
+# depends on the penalty and on the number of components; that of the default on neither.

@@ -1,14 +1,14 @@
 """
-Clean images: a mixture of flat pieces as a denoiser
-====================================================
+Denoising digits with a mixture of low-rank Gaussians
+=====================================================
 
-Images of one kind vary in a few directions about their mean. A mixture of low-rank Gaussians knows the mean and the
-directions of each kind, and so the likeliest clean image behind a noisy one. Principal components have the same
-directions for all.
+Images of one kind vary in a few directions about their mean. :class:`~sklowrank.mixture.LowRankGaussianMixture` has a
+mean and directions for each component, and the expected clean image given a noisy one in closed form. Principal
+components have one set of directions for all.
 """
 
 # %%
-# Handwritten digits of eight by eight pixels. Noise is added to those that were held out.
+# Handwritten digits of eight by eight pixels. Noise is added to held-out images.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,13 +23,13 @@ noise_std = 4.0
 noisy = clean + noise_std * np.random.default_rng(0).normal(size=clean.shape)
 
 # %%
-# Fifteen pieces of eight dimensions. The noise that is to be taken off is known; the model's own noise is learnt.
+# Fifteen components of eight dimensions. The standard deviation of the added noise is known.
 
 mixture = LowRankGaussianMixture(15, n_dims=8, random_state=0).fit(known)
 denoised = mixture.denoise(noisy, noise_std)
 
 # %%
-# Principal components, as many as are best for these very images.
+# Principal components, with the number that is best for these images.
 
 
 def error(images):
@@ -46,7 +46,7 @@ for name, images in {"noisy": noisy, f"{best} principal components": projections
     print(f"{name}: {error(images):.2f}")
 
 # %%
-# Ten of them.
+# Ten images.
 
 rows = {"clean": clean, "noisy": noisy, "mixture": denoised, f"{best} components": projections[best]}
 figure, panels = plt.subplots(len(rows), 10, figsize=(9, 3.9), layout="constrained")
@@ -58,5 +58,5 @@ for line, (name, images) in zip(panels, rows.items()):
 plt.show()
 
 # %%
-# What to see: strokes come back where the noise had broken them, and the background is empty again. The projections
-# below keep the noise that lies along their directions.
+# What to see: the mixture restores broken strokes and an empty background. The projection keeps the noise along its
+# directions.

@@ -1,13 +1,13 @@
 """
-Rows beyond memory, and beyond this machine
-===========================================
+Out-of-core and distributed clustering: memmaps and Dask
+========================================================
 
-A file that is larger than memory is opened, not read: the mixture goes through it in blocks. The same fit runs on the
-partitions of a Dask array, and finds the same clusters. Dask comes with the extra ``dask``.
+A file larger than memory is opened as a memmap and fitted in blocks of rows. The same fit runs on the partitions of a
+Dask array, with the same clusters. Dask is in the extra ``dask``.
 """
 
 # %%
-# A file of 200,000 rows. Half of them lie near a plane, the others near two lines, in 20 columns.
+# A file of 200,000 rows: half of them near a plane, the others near two lines, in 20 columns.
 import tempfile
 from pathlib import Path
 
@@ -28,8 +28,7 @@ for k, (basis, d) in enumerate(zip(bases, dims)):
 rows.flush()
 
 # %%
-# Opened as a memmap it is fitted like any array. A few thousand rows decide on the start, then all of them are read,
-# block by block, in each iteration.
+# A memmap is fitted like any array: initialised on a few thousand rows, then read in blocks in each iteration.
 from sklowrank.metrics import clustering_accuracy
 from sklowrank.mixture import LowRankGaussianMixture
 
@@ -38,8 +37,8 @@ from_file = mixture.fit(np.load(path, mmap_mode="r"))
 clustering_accuracy(truth, from_file.labels_)
 
 # %%
-# On a cluster the partitions are read by its workers; here the threads of this process stand in for them. Means and
-# variances agree to the last digits: what is added up is the same, in another order.
+# On a cluster the workers read the partitions; here threads of this process do. Means agree up to the order of
+# additions.
 import dask.array as da
 from sklearn.base import clone
 
@@ -50,12 +49,12 @@ on_cluster = distributed.fit(clone(mixture), partitions)
 np.abs(on_cluster.means_ - from_file.means_).max()
 
 # %%
-# Predictions are lazy: nothing is computed before it is asked for.
+# Predictions are lazy.
 labels = distributed.predict(on_cluster, partitions)
 labels
 
 # %%
-# Some rows along their first two principal axes.
+# Some rows in the plane of their first two principal axes.
 import matplotlib.pyplot as plt
 
 shown = rng.choice(len(truth), 3000, replace=False)
@@ -72,4 +71,4 @@ plt.show()
 folder.cleanup()
 
 # %%
-# What to see: a plane with two lines in its midst, told apart in a file that was never in memory as a whole.
+# What to see: a plane and two lines that intersect it, separated in a file that was never in memory as a whole.

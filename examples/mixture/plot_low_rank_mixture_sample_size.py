@@ -1,15 +1,15 @@
 """
-How many rows does a subspace need?
-===================================
+Rows needed to recover subspaces: mixture and K-subspaces
+=========================================================
 
 A subspace of dimension 6 cannot be known from fewer than six rows. Down to that limit
-:class:`~sklowrank.mixture.LowRankGaussianMixture` finds as much as if the clusters were known; K-subspaces from random
-starts needs several times the rows. The start makes the difference.
+:class:`~sklowrank.mixture.LowRankGaussianMixture` recovers as much as if the clusters were known; K-subspaces from
+random starts needs several times as many rows. Initialisation makes the difference.
 """
 
 # %%
-# Three orthogonal subspaces of dimension 6 in 48 columns, with a little noise, and more and more rows on each. The
-# error is :func:`~sklowrank.metrics.subspace_recovery_error`: 0 for the true subspaces, 1 at right angles to them.
+# Three orthogonal subspaces of dimension 6 in 48 columns, with little noise and 6 to 60 rows each. The error is
+# :func:`~sklowrank.metrics.subspace_recovery_error`: 0 for the true subspaces, 1 for orthogonal ones.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,8 +28,8 @@ def with_known_clusters(X, y):
 
 
 # %%
-# Each method on three draws. The mixture starts from graphs of similar directions among others; K-subspaces here from
-# twenty random starts, of which the best is kept.
+# Means over three data sets. The mixture is initialised by graphs among others; K-subspaces here by the best of twenty
+# random starts.
 
 errors = {"clusters known": [], "mixture": [], "K-subspaces, random starts": []}
 for n in rows:
@@ -56,6 +56,6 @@ axes.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: the curve of the mixture lies on that of the known clusters. Random starts end in wrong partitions until
-# there are more than thirty rows on each subspace. The default of :class:`~sklowrank.cluster.KSubspaces` starts from
-# the graph too.
+# What to see: the curve of the mixture coincides with that of known clusters. Random starts end in wrong partitions
+# up to thirty rows on each subspace. The default initialisation of :class:`~sklowrank.cluster.KSubspaces` uses the
+# graph too.

@@ -1,13 +1,13 @@
 """
-The price of privacy, before it is paid
-=======================================
+Choosing epsilon on public data: a private classifier of breast cancer
+======================================================================
 
-How small may epsilon be, so that a private classifier is still of use? Rows that are public and like the private ones
-answer it: here a table of breast tissue, whose ranges any textbook has. The private rows are then fitted once.
+How small may epsilon be for a private classifier to be useful? Public rows that are similar to the private ones give an
+answer: here the breast cancer table, with ranges from textbooks. The private rows are then fitted once.
 """
 
 # %%
-# Thirty measurements of 569 samples, brought to 0 to 1 by ranges that are known without looking.
+# Thirty measurements of 569 samples, scaled to 0 to 1 by publicly known ranges.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,7 +23,7 @@ X, y = load_breast_cancer(return_X_y=True)
 X = np.clip(X / ranges, 0, 1)
 
 # %%
-# Each budget is tried on ten splits, with noise of its own. Five neighbours, which keep the rows, are the reference.
+# Each epsilon on ten splits, with independent noise. Five nearest neighbours, without privacy, are the reference.
 
 private = PrivateSimilarityClassifier(bounds=(0, 1), bandwidth=0.45, classes=[0, 1])
 display = PrivacyUtilityDisplay.from_estimator(
@@ -35,5 +35,5 @@ print(f"without privacy: {display.reference.mean():.3f}")
 plt.show()
 
 # %%
-# What to see: the curve rises until the noise no longer matters, and stays below the dashed line: what is left is
-# the price of answering from sums. Where the band is wide, one release may be lucky and the next one not.
+# What to see: accuracy increases with epsilon until the noise no longer matters, and stays below the dashed line: the
+# difference is the cost of answering from sums. Where the band is wide, single releases vary.

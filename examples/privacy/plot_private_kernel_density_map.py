@@ -1,14 +1,14 @@
 """
-A density map of private places, at three budgets
-==================================================
+Differentially private density map at three values of epsilon
+=============================================================
 
-Where do the patients of a clinic live? A density estimate of their places answers, and betrays those who live alone.
-:class:`~sklowrank.privacy.PrivateKernelDensity` releases it with a promise to each of them; how blurred the map is
-depends on the budget, and on how many they are.
+A density estimate of the homes of patients reveals those who live alone.
+:class:`~sklowrank.privacy.PrivateKernelDensity` releases it under differential privacy; its error depends on epsilon
+and on the number of rows.
 """
 
 # %%
-# Twenty thousand places in a unit square: three towns, and some houses far out.
+# Twenty thousand points in a unit square: three towns, and some isolated houses.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -29,19 +29,18 @@ def show(axis, means, title):
 
 
 # %%
-# The purse is shared by all releases about the same people, and refuses before it is overdrawn.
+# One accountant is shared by all releases about the same people, and refuses what would exceed the budget.
 
-purse = PrivacyAccountant(epsilon=1.0, delta=1e-5)
-model = PrivateKernelDensity(epsilon=0.6, bandwidth=0.05, bounds=(0, 1), accountant=purse).fit(X)
-print("spent", purse.total())
+accountant = PrivacyAccountant(epsilon=1.0, delta=1e-5)
+model = PrivateKernelDensity(epsilon=0.6, bandwidth=0.05, bounds=(0, 1), accountant=accountant).fit(X)
+print("spent", accountant.total())
 try:
     model.set_params(bandwidth=0.1, epsilon=0.9).fit(X)
 except BudgetError as error:
     print(error)
 
 # %%
-# How much is a budget worth? One fit for each, beside the exact map. The bandwidth and the bounds are chosen without
-# looking at the places.
+# One fit for each epsilon, and the exact map. Bandwidth and bounds are chosen without looking at the points.
 
 figure, axes = plt.subplots(2, 4, figsize=(12, 6.2), layout="constrained")
 for row, n in zip(axes, (20_000, 500)):
@@ -57,6 +56,6 @@ for row, n in zip(axes, (20_000, 500)):
 plt.show()
 
 # %%
-# What to see: with twenty thousand rows a budget of 0.1 shows the towns as they are, and 0.01 is blotched. With five
-# hundred rows everything costs forty times as much. Queries cost nothing: the 3,600 points of a map are as private as
-# one. The noise is known beforehand, without the data.
+# What to see: with twenty thousand rows the map at epsilon 0.1 is close to the exact one, and at 0.01 noise is
+# visible. With five hundred rows the noise is forty times as large. Queries are free: the 3,600 points of a map are
+# as private as one. The noise level is known beforehand, without the data.

@@ -1,9 +1,9 @@
 """
-Recommend from ratings
-======================
+Recommendation from ratings
+===========================
 
-:class:`~sklowrank.recommend.MatrixFactorizationRegressor` learns from (row, column, value) triples: who rated what,
-which sensor read what, which shop sold what. Ids may be strings.
+:class:`~sklowrank.recommend.MatrixFactorizationRegressor` learns from (row id, column id, value) triples: ratings,
+sensor readings, sales. Identifiers may be strings.
 """
 
 # %%
@@ -30,7 +30,7 @@ train, test = ratings[:10_000], ratings[10_000:]
 train.head()
 
 # %%
-# Fit on the two id columns; predict unseen pairs, each with its standard deviation.
+# Fit on the two columns of identifiers; predict unseen pairs with standard deviations.
 
 model = MatrixFactorizationRegressor(n_components=8, random_state=0).fit(train[["reader", "book"]], train["rating"])
 predicted, std = model.predict(test[["reader", "book"]], return_std=True)
@@ -46,8 +46,8 @@ books, scores = model.recommend(["reader-007", "reader-042"], n=5)
 pd.DataFrame(books, index=["reader-007", "reader-042"])
 
 # %%
-# A reader whom the model has never met gets the averages of the books; ``fold_in`` adds a new reader from a few
-# ratings, without fitting again. This one loves two books and hates a third.
+# An unknown reader gets the means of the books; ``fold_in`` adds a new reader from a few ratings, without a new fit.
+# This one likes two books and dislikes a third.
 
 new = pd.DataFrame({"reader": "new", "book": ["book-001", "book-002", "book-003"]})
 grown = model.fold_in(new, [9, 9, 2])
@@ -55,8 +55,8 @@ pair = pd.DataFrame({"reader": ["new"], "book": ["book-010"]})
 print(f"book-010, before: {model.predict(pair)[0]:.2f}, after: {grown.predict(pair)[0]:.2f}")
 
 # %%
-# Who profits, and is the standard deviation worth its name? The unseen ratings are sorted into six groups of one
-# size: by how often their reader had rated before, and by the standard deviation.
+# Error against the number of known ratings of the reader, and against the predicted standard deviation, in six groups
+# of equal size.
 
 
 def by_group(key, values):
@@ -71,13 +71,13 @@ left.plot(*by_group(known, error_plain.to_numpy()), "s--", color="#c08a3e", labe
 left.plot(*by_group(known, error.to_numpy()), "o-", color="#0f766e", label="MatrixFactorizationRegressor")
 left.set(xscale="log", xlabel="ratings of the reader in the training data", ylabel="error (RMSE)", ylim=(0, None))
 left.legend(frameon=False)
-promised, made = by_group(std, error.to_numpy())
-right.plot(promised, made, "o", color="#0f766e")
-right.axline((promised[0], promised[0]), slope=1, color="k", lw=0.8)
-right.set(xlabel="predicted standard deviation", ylabel="error made (RMSE)", xlim=(0.5, None), ylim=(0.5, None))
+predicted_std, rmse = by_group(std, error.to_numpy())
+right.plot(predicted_std, rmse, "o", color="#0f766e")
+right.axline((predicted_std[0], predicted_std[0]), slope=1, color="k", lw=0.8)
+right.set(xlabel="predicted standard deviation", ylabel="error (RMSE)", xlim=(0.5, None), ylim=(0.5, None))
 plt.show()
 
 # %%
-# What to see: to the left, the model is ahead of the averages of the books even for readers with few ratings, and the
-# more it knows of a reader, the smaller its error. To the right, it errs more where it says that it is less sure.
-# Where it is surest it is a little too sure.
+# What to see: on the left, the error is below that of the means of the books even for readers with few ratings, and
+# decreases with their number. On the right, the error follows the predicted standard deviation, which is slightly too
+# small at its lower end.
