@@ -15,13 +15,13 @@ from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_n
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 
 @documented_clusterer(sparse=True)

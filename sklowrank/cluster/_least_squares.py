@@ -14,13 +14,13 @@ from .._core.validation import check_fit_data
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 
 @documented_clusterer(affinity="max")

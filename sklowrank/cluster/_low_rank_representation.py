@@ -15,13 +15,13 @@ from .._math.prox import row_threshold, singular_value_threshold
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of unit length
 

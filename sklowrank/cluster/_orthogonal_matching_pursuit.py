@@ -18,7 +18,6 @@ from ._row_products import norms, products, residuals, row_blocks, small_grams, 
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
@@ -26,6 +25,7 @@ from ._self_expression import (
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 _DEPENDENT = 1e-10  # share of an atom's squared norm outside the span of the support, below which it is dependent
 _HALVES = 20  # random halves of the rows over which codes are averaged in few dimensions

@@ -16,13 +16,13 @@ from ._row_products import fill_own, norms, products, row_blocks
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 
 @documented_clusterer(sparse=True)
