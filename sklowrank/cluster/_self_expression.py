@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._core.warn import warn
 from .._core.workspace import Workspace
-from .._math.graphs import affinity, graph_clusters, strong_pieces
+from .._math.graphs import affinity, graph_clusters, strong_components
 from .._math.linalg import signs_of_largest
 from .._math.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all
@@ -158,7 +158,7 @@ def cluster_model(
     """
     options, ws, directions = problem.options, problem.ws, problem.directions
     kind = default_affinity if options.affinity == "auto" else options.affinity
-    W = affinity(codes if strengths is None else strengths, kind, n_pieces=options.n_clusters)
+    W = affinity(codes if strengths is None else strengths, kind, n_components=options.n_clusters)
     generator = ws.generator.clone_state()
     labels, n_components = _graph_labels(W, problem, generator)
     subspaces = _subspaces(problem, labels, rank, generator)
@@ -207,7 +207,7 @@ def warn_of_graph(model: ClusterModel, problem: CodingProblem, denser: str) -> N
 def _warn_of_components(W, K, close, denser):
     """Warn if many rows lie outside the largest components; of strong edges, where most rows have a near copy."""
     near = close > _MOST
-    n_components, left_out = strong_pieces(W, K, _STRONG if near else 0.0)
+    n_components, left_out = strong_components(W, K, _STRONG if near else 0.0)
     if left_out <= _LEFT_OUT:
         return
     edges = "edges of a tenth of a row's largest" if near else "edges"

@@ -1,4 +1,4 @@
-"""Generators of data with known structure."""
+"""Generators of synthetic data with known low-rank structure."""
 
 from ._frechet_regression import make_frechet_regression
 from ._unions_of_subspaces import make_union_of_subspaces

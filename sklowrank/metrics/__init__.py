@@ -1,4 +1,4 @@
-"""Scores for clusterings and for subspaces, and other plain functions that measure."""
+"""Metrics of clusterings, subspaces, coding rates and statistical dependence."""
 
 from ._clustering import clustering_accuracy, subspace_preserving_error, subspace_recovery_error
 from ._coding_rates import coding_rate, rate_reduction
