@@ -1,23 +1,23 @@
-"""Rows that are equal to the last bit."""
+"""Rows that are bitwise equal."""
 
 from typing import Any
 
 import numpy as np
 import torch
 
-_BLOCK = 1 << 16  # rows that are hashed and compared at once
+_BLOCK = 1 << 16  # rows hashed and compared at once
 
 
 def distinct_rows(rows) -> tuple[Any, Any]:
-    """Return the first row of each kind, and the kind of each row, as tensors on its device for a tensor.
+    """Return the position of the first copy of each distinct row, and for each row which distinct row it equals.
 
-    The numbers of the kinds do not depend on the order of the rows.
+    For a tensor they are tensors on its device. The numbering does not depend on the order of the rows.
 
     Parameters
     ----------
     rows : array of numbers (n, ...), tensor, or array of objects (n,)
-        Arrays among objects are compared by their bytes, other objects by their hash; what cannot be hashed is
-        different from everything.
+        Arrays among objects are compared by their bytes, other objects by their hash. An object that cannot be hashed
+        equals itself alone.
     """
     if isinstance(rows, torch.Tensor):
         return _distinct_on_device(rows.detach())
@@ -33,7 +33,7 @@ def distinct_rows(rows) -> tuple[Any, Any]:
 
 
 def _distinct_on_device(rows):
-    """Sort one number per row: ``torch.unique(dim=0)`` would make a list of all rows."""
+    """Sort one hash per row: ``torch.unique(dim=0)`` would make a list of all rows."""
     flat = rows.reshape(len(rows), -1)
     if not flat.numel():
         kind = torch.zeros(len(flat), dtype=torch.int64, device=rows.device)
@@ -41,18 +41,18 @@ def _distinct_on_device(rows):
     blocks = flat.split(_BLOCK)
     kind = torch.unique(torch.cat([_hashed(block) for block in blocks]), return_inverse=True)[1]
     if not all(torch.equal(a, flat[b]) for a, b in zip(blocks, _first_of(kind)[kind].split(_BLOCK))):
-        kind = torch.unique(flat, dim=0, return_inverse=True)[1]  # two rows have one hash
+        kind = torch.unique(flat, dim=0, return_inverse=True)[1]  # of a collision of hashes
     return _first_of(kind), kind
 
 
 def _first_of(kind):
-    """Return the first row of each kind."""
+    """Return the first row of each group."""
     first = torch.full((int(kind.max()) + 1,), len(kind), dtype=torch.int64, device=kind.device)
     return first.scatter_reduce(0, kind, torch.arange(len(kind), device=kind.device), "amin")
 
 
 def _hashed(block):
-    """Return an integer for each row, the same for equal rows; exact, so that it does not depend on their order."""
+    """Return an integer hash of each row; integer arithmetic is exact, so that it does not depend on their order."""
     bits = (block.double() + 0.0).view(torch.int64) if block.is_floating_point() else block.to(torch.int64)
     generator = torch.Generator("cpu").manual_seed(0)
     factors = torch.randint(-(2**62), 2**62, (bits.shape[1],), generator=generator, dtype=torch.int64, device="cpu")

@@ -1,4 +1,4 @@
-"""Projection of an affinity onto the doubly stochastic matrices, sparse, through its dual."""
+"""Sparse projection of an affinity onto the doubly stochastic matrices, by its dual problem."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -6,15 +6,15 @@ from scipy.optimize import minimize
 from scipy.sparse.csgraph import connected_components
 
 _DOUBLINGS = 20
-_FIRST_ENTRIES = 16  # of a row, with which the projection is tried first: the result has fewer as a rule
+_FIRST_ENTRIES = 16  # of a row, with which the dual is solved first: the projection usually has fewer
 
 
-def doubly_stochastic(A: sp.csr_array, n_pieces: int, eta: float | None = None) -> sp.csr_array:
+def doubly_stochastic(A: sp.csr_array, n_components: int, eta: float | None = None) -> sp.csr_array:
     """Return the matrix P >= 0, symmetric, with zero diagonal and unit row sums, that minimises eta/2 |P|² - <A, P>.
 
     With ``K = (A + A.T) / 2`` it is ``max(0, K_ij - f_i - f_j) / eta``, where f maximises the concave dual function of
-    n variables. `eta` starts at 1 % of the mean of the row maxima and is doubled, 20 times at most, until the graph has
-    no more than `n_pieces` connected components, or no more than A itself.
+    n variables. `eta` starts at 1 % of the mean of the row maxima and is doubled, at most 20 times, until the graph has
+    at most `n_components` connected components, or as many as A.
     """
     n = A.shape[0]
     K = sp.csr_array(A + A.T) * 0.5
@@ -22,11 +22,11 @@ def doubly_stochastic(A: sp.csr_array, n_pieces: int, eta: float | None = None) 
     eta = 0.01 * largest.mean() if eta is None else eta
     if not eta > 0 or n < 2:
         return K
-    n_pieces = max(n_pieces, connected_components(K, directed=False)[0])
+    n_components = max(n_components, connected_components(K, directed=False)[0])
     g, used = (largest / eta - 1) / 2, _strongest(K, _FIRST_ENTRIES)
     for _ in range(_DOUBLINGS + 1):
         P, g, used = _project(K, eta, g, used)
-        if connected_components(P, directed=False)[0] <= n_pieces:
+        if connected_components(P, directed=False)[0] <= n_components:
             break
         eta, g = 2 * eta, g / 2
     return P
@@ -42,7 +42,7 @@ def _strongest(K, count):
 
 
 def _project(K, eta, g, used):
-    """Solve the dual on the stored entries `used`, and again with those that turn out positive, until none does."""
+    """Solve the dual on the stored entries `used`, and add those that are positive in the solution, until none is."""
     rows = np.repeat(np.arange(K.shape[0]), np.diff(K.indptr))
     while True:
         dual = _Dual(rows[used], K.indices[used], K.data[used] / eta, K.shape[0])
@@ -57,8 +57,8 @@ def _project(K, eta, g, used):
 class _Dual:
     """The dual function of the projection, with its gradient, in O(stored entries + n log n).
 
-    Outside the pattern of K an entry is ``max(0, -g_i - g_j)``, where g is f over eta: sums over all of those come from
-    prefix sums of the sorted g, so that no n x n matrix appears.
+    Outside the sparsity pattern of K an entry is ``max(0, -g_i - g_j)``, where g is f over eta. Sums over these are
+    prefix sums of the sorted g, so that no dense n x n matrix is formed.
     """
 
     def __init__(self, rows, columns, values, n):

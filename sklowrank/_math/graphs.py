@@ -1,4 +1,4 @@
-"""Graphs of rows: from codes to symmetric affinities, from affinities to labels by their spectrum."""
+"""Graphs of rows: symmetric affinities from codes, and labels from affinities by spectral clustering."""
 
 import warnings
 
@@ -15,7 +15,7 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import cluster_qr
 from .doubly_stochastic import doubly_stochastic
 
-_SMALL = 100  # graphs of at most so many rows are decomposed densely: Lanczos gains nothing there
+_SMALL = 100  # rows up to which the eigendecomposition is dense: Lanczos is not faster there
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -31,7 +31,7 @@ def csr_from(columns: torch.Tensor, values: torch.Tensor, n_columns: int) -> sp.
 
 
 def pack(matrix: sp.csr_array) -> list:
-    """Return a CSR matrix as arrays: plain parts are what a fitted estimator stores, and persistence trusts them."""
+    """Return a CSR matrix as arrays, which a fitted estimator stores and skops trusts."""
     return [matrix.data, matrix.indices, matrix.indptr, matrix.shape[1]]
 
 
@@ -54,20 +54,20 @@ def packed_attribute(name: str) -> property:
     return property(read)
 
 
-def affinity(codes, how: str, *, n_pieces: int = 1, n_neighbors: int = 3) -> sp.csr_array:
+def affinity(codes, how: str, *, n_components: int = 1, n_neighbors: int = 3) -> sp.csr_array:
     """Return a symmetric affinity with an empty diagonal from codes (n, n): CSR, or a dense tensor.
 
     With A = |codes|: "max" divides each row of A by its largest entry and adds the transpose, "sum" adds the transpose
-    as it is, "doubly_stochastic" projects A onto matrices with unit row sums, as sparse as leaves at most `n_pieces`
-    connected components, and "nearest_neighbors" joins each row to the `n_neighbors` others whose codes point most
-    nearly the same way.
+    as it is, "doubly_stochastic" projects A onto matrices with unit row sums, as sparse as at most `n_components`
+    connected components allow, and "nearest_neighbors" connects each row to the `n_neighbors` others with the largest
+    absolute cosine between codes.
     """
     if how == "nearest_neighbors":
         return _symmetric(_similar_codes(codes, n_neighbors))
     A = abs(codes.tocsr()) if sp.issparse(codes) else sp.csr_array(codes.abs().cpu().numpy())
     A = _without_diagonal(sp.csr_array(A))
     if how == "doubly_stochastic":
-        return doubly_stochastic(A, n_pieces)
+        return doubly_stochastic(A, n_components)
     if how == "max":
         largest = A.max(axis=1).toarray().ravel()
         A.data /= np.repeat(np.maximum(largest, _TINY), np.diff(A.indptr))
@@ -87,7 +87,7 @@ def _without_diagonal(A):
 
 
 def _similar_codes(codes, n_neighbors):
-    """Return the 0/1 matrix that joins each row to those with the largest absolute cosine between codes."""
+    """Return the 0/1 matrix that connects each row to those with the largest absolute cosine between codes."""
     n = codes.shape[0]
     q = min(n_neighbors, n - 1)
     if sp.issparse(codes):
@@ -109,9 +109,9 @@ def _similar_codes(codes, n_neighbors):
 
 
 def spread(graph, place) -> sp.csr_array:
-    """Return the affinity of n rows from that of the distinct ones; `place` (n,) says which one a row is, -1 for none.
+    """Return the affinity of n rows from that of the distinct ones, of which row i is number ``place[i]``.
 
-    Equal rows have the neighbours of the row that they equal; rows that equal none have no neighbours.
+    Copies of a row have its edges; rows whose `place` is -1 are isolated vertices.
     """
     rows = (place >= 0).nonzero()[0]
     pick = sp.csr_array((np.ones(len(rows)), (rows, place[rows])), shape=(len(place), graph.shape[0]))
@@ -129,7 +129,7 @@ def spectral_labels(W, n_clusters: int, *, random_state, n_init: int = 10, assig
 
 
 def largest_cluster(labels: np.ndarray) -> int:
-    """Return the label with the most rows, negative labels aside; 0 where there is none."""
+    """Return the label with the most rows, without negative labels; 0 where there is none."""
     counts = np.bincount(labels[labels >= 0], minlength=1)
     return int(counts.argmax())
 
@@ -137,30 +137,31 @@ def largest_cluster(labels: np.ndarray) -> int:
 def graph_clusters(
     W, n_clusters: int, *, random_state, n_init: int = 10, assign_labels: str = "kmeans"
 ) -> tuple[np.ndarray, int]:
-    """Return spectral labels of the rows of W, -1 where the graph says nothing, and its number of connected components.
+    """Return spectral labels of the rows of W, -1 for rows left out, and the number of connected components of W.
 
-    The leading eigenvectors of ``D^-1/2 W D^-1/2``, rows scaled to unit length, then k-means or pivoted QR. Rows
-    without an edge are left out; where the graph has more than `n_clusters` components, so are components of fewer than
-    ``max(2, n / (20 n_clusters))`` rows, on which eigenvectors would be spent, and all but the `n_clusters` largest.
+    The embedding is by the leading eigenvectors of ``D^-1/2 W D^-1/2``, with rows scaled to unit norm; labels are by
+    k-means or pivoted QR. Isolated vertices are left out. Where the graph has more than `n_clusters` components, so are
+    components of fewer than ``max(2, n / (20 n_clusters))`` rows, which would take eigenvectors from larger ones, and
+    all but the `n_clusters` largest.
     """
     rng = check_random_state(random_state)
     W = sp.csr_array(W)
-    n_pieces, piece = connected_components(W, directed=False)
-    sizes = np.bincount(piece, minlength=n_pieces)
-    kept = _pieces_kept(sizes, n_clusters)
+    n_components, component = connected_components(W, directed=False)
+    sizes = np.bincount(component, minlength=n_components)
+    kept = _components_kept(sizes, n_clusters)
     labels = np.full(W.shape[0], -1, dtype=np.int64)
-    rows = np.flatnonzero(np.isin(piece, kept))
+    rows = np.flatnonzero(np.isin(component, kept))
     if len(kept) == n_clusters:
-        labels[rows] = _consecutive(piece[rows])
+        labels[rows] = _consecutive(component[rows])
     elif len(rows):
-        V = _leading_eigenvectors(W, [np.flatnonzero(piece == k) for k in kept], n_clusters, rng)[rows]
+        V = _leading_eigenvectors(W, [np.flatnonzero(component == k) for k in kept], n_clusters, rng)[rows]
         V = V / np.maximum(np.linalg.norm(V, axis=1, keepdims=True), _TINY)
         labels[rows] = _consecutive(_assign(V, n_clusters, rng, n_init, assign_labels))
-    return labels, int(n_pieces)
+    return labels, int(n_components)
 
 
-def strong_pieces(W, n_clusters: int, share: float) -> tuple[int, float]:
-    """Return the number of connected components that strong edges make, and the share of rows outside the largest.
+def strong_components(W, n_clusters: int, share: float) -> tuple[int, float]:
+    """Return the number of connected components by strong edges, and the share of rows outside the largest of them.
 
     An edge is strong if it has this share of the largest weight at one of its ends; with 0 every edge is. The largest
     are the components, at most `n_clusters`, that :func:`graph_clusters` would cluster.
@@ -169,12 +170,12 @@ def strong_pieces(W, n_clusters: int, share: float) -> tuple[int, float]:
     row = np.repeat(np.arange(W.shape[0]), np.diff(W.indptr))
     strong = W.data >= share * np.minimum(largest[row], largest[W.indices])
     edges = sp.csr_array((W.data[strong], (row[strong], W.indices[strong])), shape=W.shape)
-    n_pieces, piece = connected_components(edges, directed=False)
-    sizes = np.bincount(piece, minlength=n_pieces)
-    return int(n_pieces), 1 - float(sizes[_pieces_kept(sizes, n_clusters)].sum()) / W.shape[0]
+    n_components, component = connected_components(edges, directed=False)
+    sizes = np.bincount(component, minlength=n_components)
+    return int(n_components), 1 - float(sizes[_components_kept(sizes, n_clusters)].sum()) / W.shape[0]
 
 
-def _pieces_kept(sizes, n_clusters):
+def _components_kept(sizes, n_clusters):
     """Return the indices of the components that are clustered, the largest first."""
     smallest = 2 if len(sizes) <= n_clusters else max(2, sizes.sum() / (20 * n_clusters))
     order = np.argsort(-sizes, kind="stable")
@@ -182,23 +183,23 @@ def _pieces_kept(sizes, n_clusters):
     return kept[:n_clusters] if len(kept) else order[sizes[order] >= 2][:n_clusters]
 
 
-def _leading_eigenvectors(W, pieces, count, rng):
+def _leading_eigenvectors(W, components, count, rng):
     """Return (n, count) eigenvectors of the normalised affinity with the largest eigenvalues.
 
-    Each component has the eigenvalue 1; taken one by one, none of these copies can be missed.
+    Each component has the eigenvalue 1. Components are decomposed one by one, so that no copy of it is missed.
     """
     degree = np.asarray(W.sum(axis=1)).ravel()
     scale = sp.diags_array(1 / np.sqrt(np.maximum(degree, _TINY)))
     M = sp.csr_array(scale @ W @ scale)
     values, vectors = [], []
-    for rows in pieces:
+    for rows in components:
         part = M if len(rows) == M.shape[0] else M[rows][:, rows]
-        e, V = _top_eigenpairs(part, min(count - len(pieces) + 1, len(rows)), rng)
+        e, V = _top_eigenpairs(part, min(count - len(components) + 1, len(rows)), rng)
         values.append(e)
         vectors.append((rows, V))
     chosen = np.argsort(-np.concatenate(values), kind="stable")[:count]
     out = np.zeros((M.shape[0], len(chosen)))
-    owner = np.repeat(np.arange(len(pieces)), [len(e) for e in values])
+    owner = np.repeat(np.arange(len(components)), [len(e) for e in values])
     offset = np.cumsum([0] + [len(e) for e in values])
     for column, k in enumerate(chosen):
         rows, V = vectors[owner[k]]
@@ -235,7 +236,7 @@ def k_means(V: np.ndarray, n_clusters: int, *, n_init: int, rng) -> np.ndarray:
     """Return k-means labels of the rows of an embedding; fewer clusters where fewer rows are distinct."""
     means = KMeans(min(n_clusters, len(V)), n_init=n_init, random_state=rng.randint(np.iinfo(np.int32).max))
     with warnings.catch_warnings():
-        # fewer distinct points than clusters: then there are fewer clusters, and nobody can act on it
+        # of fewer distinct points than clusters, about which a user can do nothing
         warnings.simplefilter("ignore", ConvergenceWarning)
         return means.fit(V).labels_
 

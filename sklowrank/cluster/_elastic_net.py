@@ -1,4 +1,4 @@
-"""Elastic-net subspace clustering: codes that are sparse, and shared among rows that are alike."""
+"""Elastic-net subspace clustering: sparse codes that are shared among correlated rows."""
 
 from numbers import Integral, Real
 from typing import Literal, Self
@@ -15,65 +15,68 @@ from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_n
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 
 @documented_clusterer(sparse=True)
 class ElasticNetSubspaceClustering(CallbackSupportMixin, SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by the others with the elastic net.
 
-    Between :class:`SparseSubspaceClustering` (`l1_ratio` = 1), whose graphs may fall apart, and
-    :class:`LeastSquaresSubspaceClustering`, whose graphs join everything: the codes are sparse, and rows that are alike
-    share them. Active sets make it fast; it takes tens of thousands of rows. :class:`ThresholdedSubspaceClustering` and
-    :class:`SparseSubspaceClusteringOMP` are faster still.
+    Between :class:`SparseSubspaceClustering` (``l1_ratio=1``), whose graphs may be disconnected, and
+    :class:`LeastSquaresSubspaceClustering`, whose graphs are complete: codes are sparse, and shared among correlated
+    rows. Active sets make it fit for tens of thousands of rows. :class:`ThresholdedSubspaceClustering` and
+    :class:`SparseSubspaceClusteringOMP` are faster.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     gamma : float, default=50.0
-        Weight of the fit, above 0, in units of that at which a row's code vanishes: up to 1 there is no code. Raising
-        it admits more rows to a code.
+        Weight of the squared error, above 0, relative to the weight at which the code of a row vanishes: up to 1 all
+        codes are zero. Higher values give codes with more nonzero coefficients.
     l1_ratio : float, default=0.9
-        Share of the 1-norm in the penalty, above 0, at most 1. Lowering it spreads codes over rows that are alike.
+        Share of the 1-norm in the penalty, in (0, 1]. Lower values spread a code over more correlated rows.
     positive : bool, default=False
-        Whether coefficients have to be at least 0.
+        Whether coefficients are constrained to be at least 0.
     max_iter : int, default=40
-        Rounds at most: each takes up the rows that would improve a code most, and solves for the coefficients.
+        Maximum number of iterations. Each adds the rows that violate the optimality conditions most to the support of
+        a code, and solves for its coefficients.
     tol : float, default=1e-4
-        Stop when no row's optimality conditions are violated by more than this share of its penalty.
+        Tolerance of the stopping criterion. The fit stops when no row violates its optimality conditions by more than
+        this share of its penalty.
     n_nonzero_coefs : int or None, default=50
-        Coefficients of a row that are kept in the end, the largest; None keeps all.
+        Number of coefficients of a row that are kept after the fit, the largest in magnitude. None keeps all.
     <shared_parameters>
     <last_parameters>
     verbose : int, default=0
-        1 prints a line per round.
+        0 prints nothing, 1 prints a line per iteration.
 
     Attributes
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
-        Row i codes training row i by the others. CSR, with an empty diagonal.
+        Row i is the code of training row i over the others. CSR, with an empty diagonal.
     <shared_attributes>
     n_iter_ : int
-        Rounds run.
+        Number of iterations run.
 
     See Also
     --------
-    SparseSubspaceClustering : The 1-norm alone.
+    SparseSubspaceClustering : Codes by the lasso.
     SparseSubspaceClusteringOMP : Greedy codes, faster.
 
     Notes
     -----
     The code c of row x minimises
     :math:`\\rho \\|c\\|_1 + \\frac{1 - \\rho}{2} \\|c\\|^2 + \\frac{1}{2 a} \\|x - c X\\|^2` over the other rows,
-    with :math:`a = \\max_j |x_j^\\top x| / (\\rho \\gamma)`, so that scale does not matter. A round costs
-    O(n_samples² n_features) for the rows not yet done, in blocks; memory O(n_samples support_size).
+    with :math:`a = \\max_j |x_j^\\top x| / (\\rho \\gamma)`, so that codes do not depend on the scale of
+    X. An iteration costs O(n_samples² n_features) for the rows that have not converged, in blocks; memory O(n_samples)
+    times the size of the supports, of which most stay below 100 rows.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Least squares regression subspace clustering: dense codes in closed form."""
+"""Least squares regression subspace clustering: dense codes by ridge regression, in closed form."""
 
 from numbers import Real
 from typing import Literal, Self
@@ -14,50 +14,50 @@ from .._core.validation import check_fit_data
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 
 @documented_clusterer(affinity="max")
 class LeastSquaresSubspaceClustering(SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by all others with ridge regression.
 
-    One linear solve; the codes are dense, so it is for some thousands of rows. It groups rows that are alike and stands
-    noise well; on faces it is among the best of the family.
+    The codes are dense and in closed form, for up to some thousands of rows. Correlated rows get similar codes, and
+    the method is robust to noise; on images of faces it is among the most accurate of the family.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     alpha : float, default=0.1
-        Penalty on the squares of the codes, above 0. Raising it spreads codes over more rows. With `normalize` 0.1 to 1
-        is a usual range.
+        Strength of the penalty. It is on the squares of the codes, and above 0; higher values spread a code over more
+        rows. With `normalize` the usual range is 0.1 to 1.
     zero_diagonal : bool, default=True
-        Whether no row may code itself.
+        Whether to exclude each row from its own code.
     <shared_parameters>
     <last_parameters>
 
     Attributes
     ----------
     representation_ : ndarray of shape (n_samples, n_samples)
-        Row i codes training row i by all rows.
+        Row i is the code of training row i.
     <shared_attributes>
 
     See Also
     --------
     LowRankRepresentationClustering : Codes of low rank.
-    ThresholdedSubspaceClustering : Sparse, for more rows.
+    ThresholdedSubspaceClustering : Sparse codes, for more rows.
 
     Notes
     -----
-    The codes minimise :math:`\\|X - C X\\|_F^2 + \\alpha \\|C\\|_F^2`, with :math:`C_{ii} = 0` if asked for: with
-    :math:`B = (X X^\\top + \\alpha I)^{-1}` they are :math:`-B_{ij} / B_{ii}`. Where rows are more than features the
-    inverse is that of a matrix of n_features columns. Memory O(n_samples²).
+    The codes minimise :math:`\\|X - C X\\|_F^2 + \\alpha \\|C\\|_F^2`, with `zero_diagonal` under
+    :math:`C_{ii} = 0`: with :math:`B = (X X^\\top + \\alpha I)^{-1}` they are then :math:`-B_{ij} / B_{ii}`. Time
+    O(n_samples² d + d³) with ``d = min(n_samples, n_features)``, memory O(n_samples²).
 
     References
     ----------

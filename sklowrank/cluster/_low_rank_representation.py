@@ -1,4 +1,4 @@
-"""Low-rank representation clustering: codes of low rank in closed form, or with whole rows as outliers."""
+"""Low-rank representation clustering: codes of low rank, in closed form or robust to rows that are outliers."""
 
 from numbers import Integral, Real
 from typing import Literal, Self
@@ -15,46 +15,49 @@ from .._math.prox import row_threshold, singular_value_threshold
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 _MOST_STEPS, _TOLERANCE = 500, 1e-6  # of the augmented Lagrangian, for rows of unit length
 
 
 @documented_clusterer(affinity="max")
 class LowRankRepresentationClustering(SubspacePredictions, BaseEstimator):
-    """Cluster rows by subspaces, coding all rows together with a matrix of low rank.
+    """Cluster rows by subspaces, with a matrix of codes that has low rank.
 
-    Closed form by one singular value decomposition; dense, so for some thousands of rows. With ``error="l21"`` whole
-    rows may be outliers. Where subspaces are many and their dimensions sum to more than the features, the rank says
-    little, and sparse codes do better.
+    The codes are dense and in closed form, by one singular value decomposition, for up to some thousands of rows. With
+    ``error="l21"`` they are robust to rows that are outliers. Where the dimensions of the subspaces sum to more than
+    `n_features`, sparse codes are more accurate.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     tau : float, default=10.0
-        Weight of the fit against the rank, above 0: singular values below ``1 / sqrt(tau)`` are dropped.
+        Weight of the squared error against the nuclear norm, above 0: singular values below ``1 / sqrt(tau)`` are
+        dropped.
     n_dims_total : int or None, default=None
-        Keep this many singular vectors, with equal weights, instead of choosing by `tau`.
+        Number of singular vectors to keep, with equal weights, instead of the choice by `tau`.
     error : {"frobenius", "l21"}, default="frobenius"
-        Penalty of what the codes leave: sum of squares, or sum of the lengths of rows, which leaves a few rows out.
+        Norm of the error: "frobenius" is the sum of squares, "l21" the sum of the norms of rows, under which few rows
+        have a large error.
     error_weight : float, default=0.1
-        For "l21": weight of that penalty, above 0. Raising it admits fewer outliers.
+        Weight of the error for "l21", above 0. Higher values treat fewer rows as outliers. "frobenius" uses `tau`.
     power : float, default=4
-        The graph is the cosine between rows of the weighted singular vectors to this power, at least 1.
+        Exponent, at least 1: edges are weighted by the absolute cosine between rows of the weighted singular vectors to
+        this power.
     <shared_parameters>
     <last_parameters>
 
     Attributes
     ----------
     representation_ : ndarray of shape (n_samples, n_samples)
-        Row i codes training row i by all rows, itself included.
+        Row i is the code of training row i, over all rows including itself.
     <shared_attributes>
 
     See Also
@@ -63,10 +66,10 @@ class LowRankRepresentationClustering(SubspacePredictions, BaseEstimator):
 
     Notes
     -----
-    With :math:`X = U S V^\\top` the minimiser of :math:`\\|C\\|_* + \\frac{\\tau}{2} \\|A - C A\\|_F^2` together with
-    the clean rows A is :math:`U \\max(0, 1 - 1 / (\\tau s_j^2)) U^\\top`. "l21" minimises
-    :math:`\\|C\\|_* + \\lambda \\|E\\|_{2,1}` under :math:`X = C X + E` by an augmented Lagrangian, to a residual
-    of 1e-6. Memory O(n_samples²).
+    With :math:`X = U S V^\\top` the codes that minimise :math:`\\|C\\|_* + \\frac{\\tau}{2} \\|X - C X\\|_F^2` are
+    :math:`U \\operatorname{diag}(\\max(0, 1 - 1 / (\\tau s_j^2))) U^\\top`. "l21" minimises
+    :math:`\\|C\\|_* + \\lambda \\|E\\|_{2,1}`, where :math:`\\lambda` is `error_weight`, subject to
+    :math:`X = C X + E` by an augmented Lagrangian, to a residual of 1e-6. Memory O(n_samples²).
 
     References
     ----------

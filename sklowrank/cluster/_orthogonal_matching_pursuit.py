@@ -18,7 +18,6 @@ from ._row_products import norms, products, residuals, row_blocks, small_grams, 
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
@@ -26,40 +25,42 @@ from ._self_expression import (
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
-_DEPENDENT = 1e-10  # squared distance from the span of the atoms chosen, below which another atom adds nothing
-_HALVES = 20
+_DEPENDENT = 1e-10  # share of an atom's squared norm outside the span of the support, below which it is dependent
+_HALVES = 20  # random halves of the rows over which codes are averaged in few dimensions
 
 
 @documented_clusterer(sparse=True)
 class SparseSubspaceClusteringOMP(SubspacePredictions, BaseEstimator):
-    """Cluster rows by subspaces, coding each row by few others with orthogonal matching pursuit.
+    """Cluster rows by subspaces, coding each row by a few others with orthogonal matching pursuit.
 
-    Greedy and fast; at its best where clusters are subspaces that pass through the origin, rows lie near them and are
-    many: faces under changing light, motion tracks. On tables where rows are not near subspaces, such as images of
-    digits, the later atoms are rows that resemble everything, and :class:`ThresholdedSubspaceClustering` is better.
+    Greedy and fast; most accurate where clusters are linear subspaces with many rows near them, such as faces under
+    changing light or motion tracks. Where rows are not near subspaces, such as images of digits, the same few rows are
+    selected for many codes, and :class:`ThresholdedSubspaceClustering` is more accurate.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     n_nonzero_coefs : int, default=5
-        Rows that code a row, at most. About the dimension of the subspaces, or fewer.
+        Maximum number of nonzero coefficients of a code. The dimension of the subspaces or less is a good choice.
     tol : float, default=1e-6
-        Stop coding a row when its squared residual falls below this share of its squared length.
+        Tolerance of the stopping criterion. The code of a row is complete when its squared residual is at most this
+        share of its squared norm.
     <shared_parameters>
     <last_parameters>
 
     Attributes
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
-        Row i codes training row i by the others. CSR, with an empty diagonal.
+        Row i is the code of training row i over the others. CSR, with an empty diagonal.
     <shared_attributes>
 
     See Also
     --------
-    ElasticNetSubspaceClustering : Convex codes, denser graphs, slower.
-    ThresholdedSubspaceClustering : The nearest directions, and no more.
+    ElasticNetSubspaceClustering : Codes by a convex problem: denser graphs, slower.
+    ThresholdedSubspaceClustering : Nearest neighbours by angle.
 
     Notes
     -----

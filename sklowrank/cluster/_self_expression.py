@@ -11,40 +11,26 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.base import ClusterMixin
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import get_tags
 
-from .._core.blocks import in_blocks, rows_per_block
-from .._core.fitted import fitted_matrix, recall
-from .._core.validation import check_new_data
 from .._core.warn import warn
 from .._core.workspace import Workspace
-from .._math.graphs import affinity, graph_clusters, largest_cluster, strong_pieces
+from .._math.graphs import affinity, graph_clusters, strong_components
 from .._math.linalg import signs_of_largest
-from .._math.subspaces import (
-    dims_by_threshold,
-    first_largest,
-    nearest_flats,
-    squared_distances,
-    table_of,
-    top_eigenpairs,
-)
+from .._math.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all
 from ._k_subspaces_solver import alternate
 from ._row_products import (
     device_of,
     fill_own,
-    in_same_format,
     load_rows,
-    normalized,
     norms,
     products,
     take,
-    times,
     transposed_times,
     workspace_of_rows,
 )
+from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, mixtures, nearest_subspaces, prepared
 
 LEAST_SHAPE = {"ensure_min_samples": 2, "ensure_min_features": 2}
 _LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph is called disconnected
@@ -81,27 +67,6 @@ class CodingProblem(NamedTuple):
     ws: Workspace
 
 
-class ComponentParams(NamedTuple):
-    """A mixture of low-rank Gaussians beside the bases of its components."""
-
-    weights: torch.Tensor  # (K,)
-    variances: torch.Tensor  # (K, d)
-    noise: torch.Tensor  # (K,)
-
-
-class Subspaces(NamedTuple):
-    """What predictions need: the subspaces of the clusters, and the coded rows where predictions code new ones."""
-
-    bases: list[torch.Tensor]  # K of (D, n_dims[k])
-    labels: torch.Tensor  # (n,)
-    centre: torch.Tensor | None
-    axes: torch.Tensor | None
-    components: ComponentParams | None  # after refining by the mixture
-    atoms: torch.Tensor | sp.csr_array | None  # (m, p), the rows of the problem
-    atom_places: torch.Tensor | None  # (m,), which training rows they are
-    rank: int | None  # of low-rank codes
-
-
 class ClusterModel(NamedTuple):
     """A fitted clustering: :class:`Subspaces`, and the graph that it comes from."""
 
@@ -116,54 +81,6 @@ class ClusterModel(NamedTuple):
     representation: torch.Tensor | sp.csr_array  # (n, n)
     affinity_matrix: sp.csr_array  # (n, n)
     n_components_graph: int
-
-
-class SubspacePredictions(ClusterMixin):
-    """Predictions from the subspaces of a fit.
-
-    A class that has them fits a :class:`ClusterModel` and defines ``_code_rows(atoms, rows, model, ws)``, the codes of
-    new rows over the training rows.
-    """
-
-    affinity_matrix_ = fitted_matrix("affinity_matrix")
-
-    # Set by fit
-    labels_: np.ndarray
-    bases_: list[np.ndarray]
-    means_: np.ndarray
-    n_dims_: np.ndarray
-    n_components_graph_: int
-    n_features_in_: int
-    feature_names_in_: np.ndarray
-
-    def predict(self, X):
-        """Return the cluster of each row, by the subspaces that the training rows span.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows; a sparse matrix where `fit` takes one.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-            Cluster of each row. Rows of zeros belong to the largest cluster.
-        """
-        sparse = "csr" if get_tags(self).input_tags.sparse and not self.center else False
-        X = check_new_data(self, X, method="predict", like="means_", accept_sparse=sparse)
-        ws = workspace_of_rows(X, device=self.device, random_state=self.random_state)
-        model = recall(self, Subspaces, ws.exact())
-        rows = prepared(load_rows(X, ws), model.centre, model.axes, self.normalize)
-        labels = nearest_subspaces(rows, model)
-        if self.predict_method == "code":
-            rows, atoms = in_same_format(rows, kept_atoms(model))
-            labels = labels_by_code(self._code_rows(atoms, rows, model, ws), model, labels)
-        return ws.store(in_largest_cluster(norms(rows) == 0, labels, model.labels))
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
 
 
 # The problem
@@ -209,13 +126,6 @@ def check_sizes(X, options: SpectralOptions) -> None:
         raise ValueError(f"refine={options.refine!r} needs dense rows. Pass n_pca, X.toarray(), or refine='none'.")
 
 
-def prepared(rows, centre, axes, normalize: bool):
-    """Return rows about a centre (D,), projected on axes (D, p) and scaled to unit norm; None leaves a step out."""
-    rows = rows if centre is None else rows - centre
-    rows = rows if axes is None else times(rows, axes)
-    return normalized(rows) if normalize else rows
-
-
 def _principal_axes(rows, n_pca):
     """Return the leading right singular vectors (D, p) of rows, or as many as explain the share `n_pca` of squares."""
     V, e = _right_singular_vectors(rows, min(rows.shape))
@@ -248,7 +158,7 @@ def cluster_model(
     """
     options, ws, directions = problem.options, problem.ws, problem.directions
     kind = default_affinity if options.affinity == "auto" else options.affinity
-    W = affinity(codes if strengths is None else strengths, kind, n_pieces=options.n_clusters)
+    W = affinity(codes if strengths is None else strengths, kind, n_components=options.n_clusters)
     generator = ws.generator.clone_state()
     labels, n_components = _graph_labels(W, problem, generator)
     subspaces = _subspaces(problem, labels, rank, generator)
@@ -297,7 +207,7 @@ def warn_of_graph(model: ClusterModel, problem: CodingProblem, denser: str) -> N
 def _warn_of_components(W, K, close, denser):
     """Warn if many rows lie outside the largest components; of strong edges, where most rows have a near copy."""
     near = close > _MOST
-    n_components, left_out = strong_pieces(W, K, _STRONG if near else 0.0)
+    n_components, left_out = strong_components(W, K, _STRONG if near else 0.0)
     if left_out <= _LEFT_OUT:
         return
     edges = "edges of a tenth of a row's largest" if near else "edges"
@@ -395,68 +305,6 @@ def _refined(how, rows, labels, dims, generator):
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(rows.device)
 
-    refine, _, _ = _mixtures()
+    refine, _, _ = mixtures()
     mixture = refine(rows, labels, dims, randn=normal)
     return mixture.bases, ComponentParams(mixture.weights, mixture.variances, mixture.noise)
-
-
-def _mixtures():
-    """Return what this package takes from that of mixtures, imported late because that one imports this one."""
-    from ..mixture._expectation_maximization import refine
-    from ..mixture._low_rank_gaussian import Model, log_joint
-
-    return refine, Model, log_joint
-
-
-# Predictions
-
-
-def nearest_subspaces(rows, model: Subspaces) -> torch.Tensor:
-    """Return the nearest subspace of each prepared row, or its most probable component where there is a mixture."""
-    width = max(U.shape[1] for U in model.bases)
-    bases = torch.stack([torch.nn.functional.pad(U.double(), (0, width - U.shape[1])) for U in model.bases])
-    bases = bases if model.axes is None else model.axes.mT @ bases
-    K, D = len(bases), bases.shape[1]
-    flat, origin = bases.permute(1, 0, 2).reshape(D, -1), bases.new_zeros(K, D)
-    log_densities = _log_densities(model.components, origin, bases)
-
-    def nearest(at):
-        part = rows[at]
-        if log_densities is not None:
-            return first_largest(log_densities(part))
-        if sp.issparse(part):  # subspaces pass through the origin: the longest projection leaves the least
-            return first_largest(times(part, flat).view(-1, K, width).square().sum(2))
-        return nearest_flats(part, origin, bases)[0]
-
-    per_row = 8 * (3 * D + 3 * K * (width + 2))
-    block = rows_per_block("auto", rows.shape[0], per_row)
-    return torch.cat(list(in_blocks(nearest, rows.shape[0], block, bytes_per_row=per_row)))
-
-
-def _log_densities(components, means, bases):
-    """Return the joint log densities of rows and components as a function of rows; None without a mixture."""
-    if components is None:
-        return None
-    _, Model, log_joint = _mixtures()
-    model = Model(components.weights, means, bases, components.variances, components.noise)
-    return lambda rows: log_joint(rows, model)
-
-
-def kept_atoms(model: Subspaces):
-    """Return the coded training rows; refuse a model that was fitted without them."""
-    if model.atoms is None:
-        raise ValueError("predict_method='code' needs the training rows. Set it before fit.")
-    return model.atoms
-
-
-def labels_by_code(codes, model: Subspaces, labels) -> torch.Tensor:
-    """Return the cluster with the largest absolute code mass of each row; `labels` where the code is empty."""
-    K = len(model.bases)
-    member = torch.nn.functional.one_hot(model.labels[model.atom_places].long(), K).double()
-    mass = times(abs(codes), member).to(labels.device)
-    return torch.where((mass > 0).any(1), mass.argmax(1), labels)
-
-
-def in_largest_cluster(zero, labels, known) -> torch.Tensor:
-    """Return labels with rows of zeros, which lie in every subspace, in the largest cluster of the labels `known`."""
-    return torch.where(zero.to(labels.device), largest_cluster(known.cpu().numpy()), labels)

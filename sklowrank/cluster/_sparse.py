@@ -19,13 +19,13 @@ from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_n
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 _RELAXATION = 1.6
 
@@ -34,54 +34,55 @@ _RELAXATION = 1.6
 class SparseSubspaceClustering(CallbackSupportMixin, SubspacePredictions, BaseEstimator):
     """Cluster rows by subspaces, coding each row by the others with the lasso.
 
-    The classic of the family: where clusters are subspaces, a row is coded by rows of its own cluster under weak
-    conditions. The graph may be so sparse that clusters fall apart, for which
-    :class:`ElasticNetSubspaceClustering` is the cure; :class:`SparseSubspaceClusteringOMP` is faster.
+    The classic method of the family: where clusters are subspaces, a row is coded by rows of its own cluster, under
+    weak conditions. The graph may be so sparse that clusters are disconnected; :class:`ElasticNetSubspaceClustering`
+    avoids this, and :class:`SparseSubspaceClusteringOMP` is faster.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     gamma : float, default=50.0
-        Weight of the fit, above 0, in units of that at which the code of a row (for "admm": of some row) vanishes.
-        Raising it admits more rows to a code.
+        Weight of the squared error, above 0, relative to the weight at which the code of a row vanishes (for "admm": of
+        the first row whose code does not). Higher values give codes with more nonzero coefficients.
     solver : {"active_set", "admm"}, default="active_set"
-        "active_set" solves each row's problem on the few rows that it needs. "admm" is the alternating direction method
-        of multipliers on all rows at once: one weight for all, dense matrices, for at most some 3,000 rows.
+        Algorithm of the fit. "active_set" solves the lasso of each row on a small set of rows that grows. "admm" is the
+        alternating direction method of multipliers on all rows at once, with one weight for all and dense matrices, for
+        up to some 3,000 rows.
     affine : bool, default=False
-        Whether codes have to sum to 1, for subspaces that do not pass through the origin.
+        Whether subspaces are affine, with an offset each, rather than linear. The codes of a row then sum to 1.
     max_iter : int, default=200
-        Iterations of "admm", or rounds of "active_set", at most.
+        Maximum number of iterations.
     tol : float, default=1e-4
-        For "active_set", stop when no row's optimality conditions are violated by more than this share of its penalty.
-        For "admm", stop when the two copies of the codes differ by no more than this share of their norm: 1e-3 takes
-        some hundred iterations and is enough for labels, 1e-4 takes up to a thousand.
+        Tolerance of the stopping criterion. "active_set" stops when no row violates its optimality conditions by more
+        than this share of its penalty, "admm" when the two copies of the codes differ by at most this share of their
+        norm: 1e-3 takes some hundred iterations and suffices for labels, 1e-4 takes up to a thousand.
     n_nonzero_coefs : int or None, default=50
-        Coefficients of a row that are kept in the end, the largest; None keeps all.
+        Number of coefficients of a row that are kept after the fit, the largest in magnitude. None keeps all.
     <shared_parameters>
     <last_parameters>
     verbose : int, default=0
-        1 prints a line per iteration.
+        0 prints nothing, 1 prints a line per iteration.
 
     Attributes
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
-        Row i codes training row i by the others. CSR, with an empty diagonal.
+        Row i is the code of training row i over the others. CSR, with an empty diagonal.
     <shared_attributes>
     n_iter_ : int
-        Iterations or rounds run.
+        Number of iterations run.
 
     See Also
     --------
-    ElasticNetSubspaceClustering : With a quadratic penalty too: better connected graphs.
+    ElasticNetSubspaceClustering : A quadratic penalty too, for graphs that are better connected.
     SparseSubspaceClusteringOMP : Greedy codes, faster.
 
     Notes
     -----
     The code c of row x minimises :math:`\\|c\\|_1 + \\frac{\\mu}{2} \\|x - c X\\|^2` over the other rows, with
-    :math:`\\mu = \\gamma / \\max_j |x_j^\\top x|`; "admm" takes for all rows the least of these maxima. Scale does not
-    matter. "active_set" costs O(n_samples² n_features) in a round, in blocks; "admm" O(n_samples³) once and
-    O(n_samples³) in an iteration, and O(n_samples²) memory.
+    :math:`\\mu = \\gamma / \\max_j |x_j^\\top x|`; "admm" uses the least of these maxima for all rows. Codes do
+    not depend on the scale of X. "active_set" costs O(n_samples² n_features) per iteration, in blocks; "admm"
+    O(n_samples³) per iteration, and O(n_samples²) memory.
 
     References
     ----------

@@ -1,4 +1,4 @@
-"""Thresholded subspace clustering: each row is joined to the rows that point most nearly its way."""
+"""Thresholded subspace clustering: a graph of nearest neighbours by angle."""
 
 import math
 from numbers import Integral
@@ -16,48 +16,48 @@ from ._row_products import fill_own, norms, products, row_blocks
 from ._self_expression import (
     LEAST_SHAPE,
     SpectralOptions,
-    SubspacePredictions,
     cluster_model,
     coding_problem,
     described,
     warn_of_graph,
 )
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
+from ._subspace_predictions import SubspacePredictions
 
 
 @documented_clusterer(sparse=True)
 class ThresholdedSubspaceClustering(SubspacePredictions, BaseEstimator):
-    """Cluster rows by subspaces, joining each row to those at the smallest angles.
+    """Cluster rows by subspaces, with a graph of nearest neighbours by angle.
 
-    The plainest self-expressive method and the safe default for tables: one product of the rows with one another, no
-    penalty to tune, and it stands noise well. Where subspaces come close to one another,
-    :class:`SparseSubspaceClusteringOMP` and :class:`ElasticNetSubspaceClustering` tell them apart better.
+    The simplest self-expressive method and a safe default for tables: one Gram matrix, no penalty to tune, robust to
+    noise. Where subspaces are close to one another, :class:`SparseSubspaceClusteringOMP` and
+    :class:`ElasticNetSubspaceClustering` are more accurate.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     n_neighbors : int or "auto", default="auto"
-        Rows that each row is joined to; "auto" is ``max(3, ceil(2 log(n_samples) / 3))``. More of them connect clusters
-        better and mix them sooner. At most `n_samples` - 1 are used.
+        Number of nearest neighbours. "auto" is ``max(3, ceil(2 log(n_samples) / 3))``. More neighbours connect the rows
+        of a cluster better, and add more edges between clusters. At most ``n_samples - 1`` are used.
     <shared_parameters>
     <last_parameters>
 
     Attributes
     ----------
     representation_ : sparse array of shape (n_samples, n_samples)
-        Row i holds ``exp(-2 angle)`` to its neighbours. CSR, with an empty diagonal.
+        Entry (i, j) is ``exp(-2 angle)`` of rows i and j, where j is a neighbour of i. CSR, with an empty diagonal.
     <shared_attributes>
 
     See Also
     --------
-    KSubspaces : Millions of rows, from starts such as this one.
-    sklearn.cluster.SpectralClustering : Neighbours by distance: clusters of any shape that are apart.
+    KSubspaces : For millions of rows.
+    sklearn.cluster.SpectralClustering : Neighbours by distance, for well separated clusters of any shape.
 
     Notes
     -----
-    Angles are those between lines: a row and its negative are the same. Time O(n_samples² n_features), in blocks;
-    memory O(n_samples n_neighbors).
+    Angles are between lines: a row and its negative have angle 0. Time O(n_samples² n_features), in blocks; memory
+    O(n_samples n_neighbors).
 
     References
     ----------

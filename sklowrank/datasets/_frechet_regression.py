@@ -1,4 +1,4 @@
-"""Responses that are numbers, distributions, matrices or directions, and depend on few functions of the features."""
+"""Regression data whose responses are numbers, distributions, matrices or directions."""
 
 from numbers import Integral, Real
 
@@ -23,9 +23,10 @@ _LEVELS = (np.arange(50) + 0.5) / 50  # of the quantiles that stand for a distri
 def make_frechet_regression(
     n_samples=1000, n_features=10, *, response="location", contamination=0.0, random_state=None
 ):
-    """Generate features, random objects that depend on them, and the functions of the features that matter.
+    """Generate features, responses in a metric space, and the sufficient predictors.
 
-    For trying out dimension reduction whose response is no vector. Four features matter at most, and none linearly.
+    For sufficient dimension reduction with responses that need not be vectors. Responses depend nonlinearly on at most
+    four features; the others are noise.
 
     Parameters
     ----------
@@ -34,29 +35,30 @@ def make_frechet_regression(
     n_features : int, default=10
         Number of features, at least 4.
     response : str, default="location"
-        What y is. "number": a number that depends on the distance from an axis. "heavy_tails": a number with Cauchy
-        noise. "location": 50 quantiles of a normal distribution whose mean depends on the features.
-        "location_scale": likewise, mean and standard deviation. "matrix": a positive definite 3 x 3 matrix.
-        "direction": a point on the sphere in three dimensions.
+        Kind of response. "number": a number that depends on the distance from an axis. "heavy_tails": a number with
+        Cauchy noise. "location": 50 quantiles of a normal distribution whose mean depends on the features.
+        "location_scale": likewise, with a mean and a standard deviation that depend on them. "matrix": a positive
+        definite 3 x 3 matrix. "direction": a point on the unit sphere in three dimensions.
     contamination : float, default=0.0
-        Share of rows of "number", "heavy_tails", "location" or "location_scale" that are moved by 30 times a Cauchy
-        variable.
+        Share of outliers among the responses, in [0, 1]: 30 times a Cauchy variable is added to them. Only for
+        "number", "heavy_tails", "location" and "location_scale".
     random_state : int, RandomState instance or None, default=None
-        Seeds everything.
+        Seed or generator of random numbers; pass an int for reproducible results.
 
     Returns
     -------
     X : ndarray of shape (n_samples, n_features)
-        Features, standard normal or uniform on (-1, 1).
+        Features: uniform on (-1, 1) for "location_scale", "matrix" and "direction", else standard normal.
     y : ndarray of shape (n_samples,), (n_samples, 50), (n_samples, 3, 3) or (n_samples, 3)
         Responses.
     S : ndarray of shape (n_samples, 1) or (n_samples, 2)
-        All that X says about y, up to increasing functions.
+        Sufficient predictors: y depends on X through these functions of X alone. They are given up to increasing
+        functions.
 
     Raises
     ------
     ValueError
-        If `contamination` is not 0 for matrices or directions, which cannot be moved.
+        If `contamination` is not 0 for matrices or directions, to which no number can be added.
 
     Examples
     --------
@@ -66,7 +68,10 @@ def make_frechet_regression(
     ((100, 10), (100, 3, 3), (100, 2))
     """
     if contamination and response in ("matrix", "direction"):
-        raise ValueError(f"contamination={contamination} needs numbers or distributions, not response={response!r}.")
+        raise ValueError(
+            f"contamination={contamination} needs numbers or distributions, not response={response!r}. Pass "
+            "contamination=0."
+        )
     if isinstance(random_state, np.random.RandomState):
         random_state = random_state.randint(np.iinfo(np.int32).max)
     rng = np.random.default_rng(random_state)
@@ -102,7 +107,7 @@ def _location_scale(X, rng):
 
 
 def _matrix(X, rng):
-    """Exponentials of symmetric matrices that are linear in two functions, plus noise."""
+    """Return exponentials of symmetric matrices that are linear in two functions, plus noise."""
     first, second = X[:, 0] ** 2 + X[:, 1] ** 2, np.tanh(4 * X[:, 2] * X[:, 3])
     L = np.zeros((len(X), 3, 3))
     L[:, 0, 0], L[:, 1, 1], L[:, 2, 2] = first, -first, second
@@ -113,7 +118,7 @@ def _matrix(X, rng):
 
 
 def _direction(X, rng):
-    """A point on a meridian, moved along the sphere by noise in its tangent plane."""
+    """Return points on a meridian, moved on the sphere by noise in the tangent plane."""
     t = np.pi / 2 * np.minimum(np.hypot(X[:, 0], X[:, 1]), 1.3)
     along, across = 0.15 * rng.normal(size=(len(X), 2)).T
     zero = np.zeros(len(X))

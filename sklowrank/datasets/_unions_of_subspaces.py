@@ -1,4 +1,4 @@
-"""Rows on several subspaces of one space."""
+"""Clustering data on a union of subspaces."""
 
 from numbers import Integral, Real
 
@@ -34,45 +34,45 @@ def make_union_of_subspaces(
     affine=False,
     random_state=None,
 ):
-    """Generate rows on a union of random subspaces, for trying out subspace clustering.
+    """Generate rows on a union of random subspaces, for subspace clustering.
 
-    Each cluster has a random subspace, and its rows have standard normal coordinates in it. :func:`make_blobs
-    <sklearn.datasets.make_blobs>` is for clusters that are round.
+    Each cluster has a random subspace, in which its rows have standard normal coordinates. For isotropic clusters see
+    :func:`sklearn.datasets.make_blobs`.
 
     Parameters
     ----------
     n_samples : int, default=300
-        Number of rows in all, spread over the clusters as evenly as it goes.
+        Total number of rows, divided equally among clusters.
     n_features : int, default=20
-        Dimension of the space.
+        Number of features.
     n_dims : int, default=3
-        Dimension of each subspace, at most `n_features`.
+        Dimension of the subspaces. At most `n_features`.
     n_clusters : int, default=3
-        Number of subspaces.
+        Number of clusters. Each is on a subspace of its own.
     noise : float, default=0.0
         Standard deviation of the Gaussian noise added to every entry.
     orthogonal : bool, default=False
-        Draw subspaces at right angles to one another; needs ``n_clusters * n_dims <= n_features``.
+        Whether subspaces are orthogonal to one another; needs ``n_clusters * n_dims <= n_features``.
     unit_norm : bool, default=False
-        Scale the coordinates of each row to norm 1, so that rows have norm 1 before noise and offset are added.
+        Whether to scale the coordinates of each row to unit norm, before noise and offset are added.
     affine : bool, default=False
-        Move each subspace away from the origin, by an offset with standard normal entries.
+        Whether subspaces are affine, with an offset each, rather than linear. Offsets have standard normal entries.
     random_state : int, RandomState instance or None, default=None
-        Seeds subspaces, coordinates, noise and the order of the rows.
+        Seed or generator of random numbers; pass an int for reproducible results.
 
     Returns
     -------
     X : ndarray of shape (n_samples, n_features)
-        The rows, in random order.
+        Rows, in random order.
     y : ndarray of shape (n_samples,)
-        The subspace of each row.
+        Cluster of each row, an int from 0 to ``n_clusters - 1``.
     bases : list of n_clusters ndarrays of shape (n_features, n_dims)
         Orthonormal bases of the subspaces.
 
     Raises
     ------
     ValueError
-        If the subspaces do not fit into the space.
+        If `n_features` is too small for the subspaces.
 
     Examples
     --------

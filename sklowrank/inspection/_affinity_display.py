@@ -1,4 +1,4 @@
-"""A picture of an affinity matrix: rows in the order of their clusters, bright blocks where they hang together."""
+"""Image of an affinity matrix with rows sorted by cluster."""
 
 from typing import Any, Self
 
@@ -11,21 +11,21 @@ from .._core.compat import check_matplotlib_support, move_to
 
 
 class AffinityDisplay:
-    """The affinity of rows as an image, rows sorted by cluster.
+    """Visualization of an affinity matrix, with rows sorted by cluster.
 
-    A clustering is as good as its affinity: bright blocks on the diagonal and little beside them. Bright spots off the
-    diagonal tie clusters together. Make one by :meth:`from_estimator`.
+    Clusters that are well separated are blocks of high affinity on the diagonal. High affinity outside of the blocks
+    connects clusters. Use :meth:`from_estimator` to create a display.
 
     Parameters
     ----------
     image : ndarray of shape (n_cells, n_cells)
-        Mean affinities of groups of rows that follow one another.
+        Mean affinities of groups of consecutive rows.
     ends : ndarray of shape (n_clusters,)
-        Where clusters end, in cells of the image.
+        Positions at which clusters end, in cells of the image.
     labels : ndarray of shape (n_clusters,)
-        Their labels.
+        Labels of the clusters.
     within : float
-        Share of the affinity that lies within clusters.
+        Share of the affinity within clusters, between 0 and 1.
 
     Attributes
     ----------
@@ -57,20 +57,20 @@ class AffinityDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, labels=None, n_cells=300, ax=None, cmap="magma"):
-        """Draw the affinity matrix of a fitted clusterer.
+        """Create a display of the affinity matrix of a fitted clusterer.
 
         Parameters
         ----------
         estimator : estimator or Pipeline
-            Anything fitted that has `affinity_matrix_`, sparse or dense; of a pipeline the last step.
+            Fitted clusterer with `affinity_matrix_`, sparse or dense. Of a pipeline the last step is used.
         labels : array-like of shape (n_samples,), default=None
-            By which to sort the rows, such as known classes. None takes `labels_`.
+            Labels to sort rows by, such as known classes. None uses `labels_`.
         n_cells : int, default=300
-            Cells along an edge of the image at most; where there are more rows, each cell is a mean.
+            Maximum number of cells along an edge of the image. With more rows each cell is a mean over rows.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+            Axes to plot on. None creates a figure.
         cmap : str, default="magma"
-            Colours, from no affinity to the largest.
+            Name of the colormap, from affinity 0 to the largest.
 
         Returns
         -------
@@ -89,7 +89,7 @@ class AffinityDisplay:
         affinity = affinity if issparse(affinity) else csr_array(move_to(affinity, xp=np, device="cpu"))
         labels = move_to(model.labels_, xp=np, device="cpu") if labels is None else np.asarray(labels)
         if labels.shape != affinity.shape[:1]:
-            raise ValueError(f"labels has shape {labels.shape}, but the affinity is one of {affinity.shape[0]} rows.")
+            raise ValueError(f"labels has shape {labels.shape}, but the affinity matrix has shape {affinity.shape}.")
         names, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
         image, scale = _image(affinity, np.argsort(place, kind="stable"), n_cells)
         return cls(image, ends=np.cumsum(counts) * scale, labels=names, within=_share_within(affinity, place)).plot(
@@ -97,14 +97,14 @@ class AffinityDisplay:
         )
 
     def plot(self, *, ax=None, cmap="magma") -> Self:
-        """Draw the image.
+        """Plot the image.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+            Axes to plot on. None creates a figure.
         cmap : str, default="magma"
-            Colours, from no affinity to the largest.
+            Name of the colormap, from affinity 0 to the largest.
 
         Returns
         -------
@@ -117,7 +117,7 @@ class AffinityDisplay:
             _, ax = plt.subplots(figsize=(4.6, 4.6), layout="constrained")
         self.ax_, self.figure_ = ax, ax.figure
         size = len(self.image)
-        ax.imshow(self.image**0.5, cmap=cmap, extent=(0, size, size, 0), vmin=0)  # the root: weak ties are seen, too
+        ax.imshow(self.image**0.5, cmap=cmap, extent=(0, size, size, 0), vmin=0)  # the root makes weak edges visible
         for end in self.ends[:-1]:
             ax.axhline(end, color="white", linewidth=0.6, alpha=0.7)
             ax.axvline(end, color="white", linewidth=0.6, alpha=0.7)
@@ -130,7 +130,7 @@ class AffinityDisplay:
 
 
 def _image(affinity, order, n_cells):
-    """Return means of the affinity over groups of rows in the given order, and the number of cells of a row."""
+    """Return means of the affinity over groups of rows in the given order, and the number of cells per row."""
     n = len(order)
     cells = min(n, n_cells)
     group = np.empty(n, dtype=np.int64)
@@ -143,7 +143,7 @@ def _image(affinity, order, n_cells):
 
 
 def _share_within(affinity, place):
-    """Return the share of the affinity of different rows that ties rows of one cluster."""
+    """Return the share of the affinity within clusters, without the diagonal."""
     entries = affinity.tocoo()
     apart = entries.row != entries.col
     weights = np.abs(entries.data[apart])

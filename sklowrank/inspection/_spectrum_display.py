@@ -1,4 +1,4 @@
-"""A picture of a spectrum: how strong each component is, and where a gap says how many there are."""
+"""Plot of a spectrum: variances of components, singular values, or eigenvalues of a graph Laplacian."""
 
 from typing import Any, Self
 
@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support, move_to
 
-_KINDS = {  # attribute, and what it says
+_KINDS = {  # attribute, and the label of its axis
     "component_variance_": "variance of the component",
     "eigenvalues_": "eigenvalue",
     "explained_variance_": "variance of the component",
@@ -19,20 +19,20 @@ _KINDS = {  # attribute, and what it says
 
 
 class SpectrumDisplay:
-    """Strengths of components, or the lowest eigenvalues of a graph, in their order.
+    """Visualization of the variances of components, or of the lowest eigenvalues of a graph Laplacian.
 
-    Of components, those before a drop carry the structure. Of the graph of a clusterer, the normalised Laplacian has as
-    many eigenvalues near 0 as there are clusters that hardly touch, and the largest gap after them is drawn. Make one
-    by :meth:`from_estimator`.
+    A drop in the variances suggests the number of components. The normalised Laplacian of the graph of a clusterer has
+    as many eigenvalues near 0 as there are well separated clusters; the largest gap between eigenvalues is marked. Use
+    :meth:`from_estimator` to create a display.
 
     Parameters
     ----------
     values : list of ndarrays
-        One spectrum, or one for each component of a mixture.
+        Spectra: one, or one for each component of a mixture.
     kind : str
-        What the values are.
+        Name of the values, the label of their axis.
     floors : ndarray of shape (n_spectra,), default=None
-        Noise beside each spectrum.
+        Noise variance for each spectrum.
     gap : int, default=None
         Number of eigenvalues before the largest gap.
 
@@ -67,18 +67,18 @@ class SpectrumDisplay:
 
     @classmethod
     def from_estimator(cls, estimator, *, n_values=15, ax=None):
-        """Draw the spectrum of a fitted estimator.
+        """Create a display of the spectrum of a fitted estimator.
 
         Parameters
         ----------
         estimator : estimator or Pipeline
-            Anything fitted that has `variances_` with `noise_variance_` (a mixture of low-rank Gaussians),
+            Fitted estimator with `variances_` and `noise_variance_` (a mixture of low-rank Gaussians),
             `component_variance_`, `eigenvalues_`, `explained_variance_`, `singular_values_` or, for the eigenvalues of
-            the normalised Laplacian, `affinity_matrix_`; of a pipeline the last step.
+            the normalised Laplacian, `affinity_matrix_`. Of a pipeline the last step is used.
         n_values : int, default=15
-            How many values to show at most.
+            Maximum number of values to plot, at least 2.
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+            Axes to plot on. None creates a figure.
 
         Returns
         -------
@@ -102,12 +102,12 @@ class SpectrumDisplay:
         return found.plot(ax=ax)
 
     def plot(self, *, ax=None) -> Self:
-        """Draw the spectra.
+        """Plot the spectra.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw; None makes a figure.
+            Axes to plot on. None creates a figure.
 
         Returns
         -------
@@ -137,9 +137,9 @@ class SpectrumDisplay:
 
 
 def laplacian_spectrum(affinity, count):
-    """Return the lowest eigenvalues of the normalised Laplacian of an affinity, ascending; rows without ties are none.
+    """Return the lowest eigenvalues of the normalised Laplacian of an affinity, ascending.
 
-    The diagonal, which ties a row to itself, does not count.
+    Isolated vertices and the diagonal are ignored.
     """
     A = csr_array(affinity if issparse(affinity) else _as_numpy(affinity), dtype=np.float64)
     A = A - diags_array(A.diagonal())

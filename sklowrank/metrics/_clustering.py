@@ -1,4 +1,4 @@
-"""How good a clustering is, how near subspaces are to one another, how many of a code's weights are misplaced."""
+"""Accuracy of a clustering, error of estimated subspaces, error of self-expressive codes."""
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -11,18 +11,18 @@ from ._labels import check_labels
 
 @validate_params({"y": ["array-like"], "labels": ["array-like"]}, prefer_skip_nested_validation=True)
 def clustering_accuracy(y, labels):
-    """Return the share of rows that the best matching of clusters to classes gets right.
+    """Return the accuracy of clusters under the best one-to-one matching to classes.
 
-    Each cluster is matched to one class at most, and each class to one cluster, so that as many rows as possible agree
-    (the Hungarian method on the contingency table). Unlike :func:`~sklearn.metrics.adjusted_rand_score` it reads as a
-    classifier's accuracy; it is not corrected for chance.
+    The matching maximises the number of rows that agree, by the Hungarian method on the contingency table. The value is
+    on the scale of a classifier's accuracy. Unlike :func:`~sklearn.metrics.adjusted_rand_score` it is not corrected for
+    chance.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        The classes: numbers or strings.
+        Classes: numbers or strings.
     labels : array-like of shape (n_samples,)
-        The clusters. Their number may differ from that of the classes; surplus ones stay unmatched.
+        Clusters: numbers or strings. There may be more or fewer clusters than classes; surplus ones are not matched.
 
     Returns
     -------
@@ -31,7 +31,7 @@ def clustering_accuracy(y, labels):
 
     See Also
     --------
-    sklearn.metrics.adjusted_rand_score : Pairs of rows instead of a matching, corrected for chance.
+    sklearn.metrics.adjusted_rand_score : Agreement of pairs of rows, corrected for chance.
 
     Examples
     --------
@@ -47,15 +47,15 @@ def clustering_accuracy(y, labels):
 
 @validate_params({"bases_a": ["array-like"], "bases_b": ["array-like"]}, prefer_skip_nested_validation=True)
 def subspace_recovery_error(bases_a, bases_b):
-    r"""Return how far two sets of subspaces are apart, whatever their order and the rotation of their bases.
+    r"""Return the distance between two sets of subspaces, which does not depend on their order or on their bases.
 
-    The mean over the best matching of :math:`\|UU^\top - VV^\top\|_F / \sqrt{d_U + d_V}`, where the bases U and V have
-    :math:`d_U` and :math:`d_V` columns: 0 where they span the same subspaces, 1 where all are at right angles.
+    The mean of :math:`\|UU^\top - VV^\top\|_F / \sqrt{d_U + d_V}` over the best one-to-one matching, where the bases U
+    and V have :math:`d_U` and :math:`d_V` columns: 0 for equal subspaces, 1 for orthogonal ones.
 
     Parameters
     ----------
     bases_a, bases_b : sequences of n_subspaces arrays of shape (n_features, n_dims)
-        Orthonormal columns; `n_dims` may differ from one subspace to the next.
+        Bases with orthonormal columns; `n_dims` may differ between subspaces.
 
     Returns
     -------
@@ -65,8 +65,7 @@ def subspace_recovery_error(bases_a, bases_b):
     Raises
     ------
     ValueError
-        If the sequences differ in length, the subspaces lie in spaces of different dimension, or columns are not
-        orthonormal.
+        If the sequences differ in length, bases differ in `n_features`, or columns are not orthonormal.
 
     Examples
     --------
@@ -79,8 +78,8 @@ def subspace_recovery_error(bases_a, bases_b):
     a, b = _check_bases(bases_a, "bases_a"), _check_bases(bases_b, "bases_b")
     if len(a) != len(b) or len({len(U) for U in (*a, *b)}) != 1:
         raise ValueError(
-            f"bases_a holds {len(a)} subspaces and bases_b {len(b)}, of spaces with "
-            f"{sorted({len(U) for U in (*a, *b)})} features. Pass as many of the one as of the other, from one space."
+            f"bases_a has {len(a)} subspaces and bases_b has {len(b)}, with n_features in "
+            f"{sorted({len(U) for U in (*a, *b)})}. Pass equal numbers of subspaces, of one number of features."
         )
     apart = np.array([[_projections_apart(U, V) for V in b] for U in a])
     return float(apart[linear_sum_assignment(apart)].mean())
@@ -90,22 +89,22 @@ def subspace_recovery_error(bases_a, bases_b):
     {"representation": ["array-like", "sparse matrix"], "y": ["array-like"]}, prefer_skip_nested_validation=True
 )
 def subspace_preserving_error(representation, y):
-    """Return the share of the codes' weight that lies on rows of another class, the mean over rows.
+    """Return the share of the 1-norm of codes that is on rows of other classes, the mean over rows.
 
-    In a self-expressive clustering each row is written as a combination of others. Where all of its coefficients belong
-    to rows of its own subspace, the graph has no wrong edge and the error is 0.
+    A self-expressive clusterer codes each row as a linear combination of other rows. The error is 0 where all nonzero
+    coefficients are on rows of the same class: the graph then has no edge between classes.
 
     Parameters
     ----------
     representation : array-like or sparse matrix of shape (n_samples, n_samples)
-        Codes by rows, as in `representation_` of the self-expressive clusterers.
+        Codes, one per row, such as `representation_` of the self-expressive clusterers.
     y : array-like of shape (n_samples,)
-        The classes: numbers or strings.
+        Classes: numbers or strings.
 
     Returns
     -------
     error : float
-        Between 0 and 1, lower is better. A row without any coefficient counts 0.
+        Between 0 and 1, lower is better. The error of a row whose code is zero is 0.
 
     Examples
     --------
@@ -118,8 +117,8 @@ def subspace_preserving_error(representation, y):
     classes = np.unique(check_labels(y, "y"), return_inverse=True)[1]
     if codes.shape != (len(classes), len(classes)):
         raise ValueError(
-            f"representation of shape {codes.shape} does not belong to y with n_samples={len(classes)}. "
-            "Pass one code per row and one coefficient per row."
+            f"representation has shape {codes.shape}, but y has n_samples={len(classes)}. Pass a representation of "
+            f"shape ({len(classes)}, {len(classes)})."
         )
     mass = abs(codes) @ np.eye(classes.max() + 1)[classes]
     total = mass.sum(1)
@@ -133,12 +132,12 @@ def _check_bases(bases, name):
         if not np.allclose(U.T @ U, np.eye(U.shape[1]), atol=1e-3):
             raise ValueError(
                 f"The columns of {name}[{k}], of shape {U.shape}, are not orthonormal. Pass np.linalg.qr(basis)[0], or "
-                "the transpose where directions stand in rows."
+                "the transpose if its rows are the directions."
             )
     return bases
 
 
 def _projections_apart(U, V):
-    """Distance of two projections, by what of each basis is outside the other: Pythagoras would lose digits."""
+    """Return the distance of two projections, by the residuals of each basis: by Pythagoras digits would be lost."""
     outside = np.sum((U - V @ (V.T @ U)) ** 2) + np.sum((V - U @ (U.T @ V)) ** 2)
     return np.sqrt(outside / (U.shape[1] + V.shape[1]))

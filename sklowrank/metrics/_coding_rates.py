@@ -1,4 +1,4 @@
-"""How many nats rows take up to a given precision, and how many fewer when their clusters are known."""
+"""Coding rate of rows, and its reduction by a clustering."""
 
 from numbers import Real
 
@@ -15,27 +15,28 @@ _PRECISION = [Interval(Real, 0, None, closed="neither")]
 
 @validate_params({"Z": ["array-like"], "precision": _PRECISION}, prefer_skip_nested_validation=True)
 def coding_rate(Z, precision=0.5):
-    r"""Return the coding rate of rows: the nats that one of them takes when it is stored up to a precision.
+    r"""Return the coding rate of rows: the mean number of nats to encode a row up to a precision.
 
     .. math:: \tfrac12\log\det\Bigl(I + \tfrac{d}{n\epsilon^2} Z^\top Z\Bigr)
 
-    It measures volume: high for rows that fill all directions, low for rows near a subspace, 0 for zero rows.
+    It measures volume: high for rows that spread over all directions, low for rows near a subspace, 0 for rows of
+    zeros.
 
     Parameters
     ----------
     Z : array-like of shape (n_samples, n_features)
-        The rows. They are not centred; what is compared should have one scale, such as rows of unit length.
+        The rows. They are not centred. To compare rates, scale rows alike, for example to unit norm.
     precision : float, default=0.5
-        The squared precision :math:`\epsilon^2`, > 0, in squared units of Z.
+        Squared precision :math:`\epsilon^2`, > 0, in squared units of Z.
 
     Returns
     -------
     rate : float
-        At least 0.
+        Nats per row, at least 0.
 
     See Also
     --------
-    sklowrank.metrics.rate_reduction : How much of it a clustering explains.
+    sklowrank.metrics.rate_reduction : Reduction of the coding rate by a clustering.
 
     References
     ----------
@@ -61,23 +62,23 @@ def rate_reduction(Z, membership, precision=0.5):
     .. math:: \tfrac12\log\det\Bigl(I + \tfrac{d}{n\epsilon^2} Z^\top Z\Bigr) -
         \sum_j \frac{t_j}{2n}\log\det\Bigl(I + \tfrac{d}{t_j\epsilon^2} Z^\top \operatorname{diag}(\Pi_j) Z\Bigr)
 
-    where :math:`\Pi_j` is the j-th column of the membership and :math:`t_j` its sum. It is large where clusters lie in
-    subspaces at right angles, each of which its rows fill. It ranks clusterings of the same features, or features of
-    the same width and scale.
+    where :math:`\Pi_j` is the j-th column of the membership and :math:`t_j` its sum. It is large where clusters span
+    orthogonal subspaces, each with rows in all of its directions. It compares clusterings of the same features, or
+    features of equal number and scale.
 
     Parameters
     ----------
     Z : array-like of shape (n_samples, n_features)
-        The rows, of unit length as a rule.
+        The rows, usually of unit norm.
     membership : array-like of shape (n_samples,) or (n_samples, n_clusters)
-        Labels, numbers or strings; or for each row its shares in the clusters, at least 0.
+        Labels, numbers or strings; or membership weights of each row in the clusters, at least 0.
     precision : float, default=0.5
-        The squared precision :math:`\epsilon^2`, > 0, in squared units of Z.
+        Squared precision :math:`\epsilon^2`, > 0, in squared units of Z.
 
     Returns
     -------
     reduction : float
-        In nats a row. At least 0 where the shares of each row sum to 1.
+        Nats per row. At least 0 where the weights of each row sum to 1.
 
     See Also
     --------
@@ -96,14 +97,16 @@ def rate_reduction(Z, membership, precision=0.5):
     >>> Z = np.eye(4)[[0, 0, 1, 1]]
     >>> round(rate_reduction(Z, [0, 0, 1, 1]), 3)  # the clusters are the two directions
     0.511
-    >>> bool(abs(rate_reduction(Z, [0, 1, 0, 1])) < 1e-12)  # these say nothing about Z
+    >>> bool(abs(rate_reduction(Z, [0, 1, 0, 1])) < 1e-12)  # clusters unrelated to Z
     True
     """
     rows = _rows(Z)
     shares = check_array(_shares(membership), dtype=np.float64, input_name="membership")
     check_consistent_length(rows, shares)
     if shares.min() < 0:
-        raise ValueError(f"membership has the negative entry {shares.min():.3g}. Pass shares of at least 0, or labels.")
+        raise ValueError(
+            f"membership has the negative entry {shares.min():.3g}. Pass weights of at least 0, or labels."
+        )
     sums = shares.sum(axis=0)
     left = 0.0
     for share, total in zip(shares.T, sums):
@@ -118,7 +121,7 @@ def _rows(Z):
 
 
 def _shares(membership):
-    """Return labels as a matrix of zeros and ones; a matrix as it is."""
+    """Return labels as an indicator matrix; a matrix as it is."""
     if np.ndim(membership) != 1:
         return membership
     names, labels = np.unique(check_labels(membership, "membership"), return_inverse=True)

@@ -1,4 +1,4 @@
-"""Dependence between two tables of vectors."""
+"""Statistical dependence between two sets of vectors."""
 
 import torch
 from sklearn.utils import check_array, check_consistent_length
@@ -10,27 +10,29 @@ from .._core.workspace import open_workspace
 
 @validate_params({"X": ["array-like"], "Y": ["array-like"]}, prefer_skip_nested_validation=True)
 def distance_correlation(X, Y):
-    """Return the distance correlation of vectors, 0 for independent ones, in the limit of many rows, and at most 1.
+    """Return the distance correlation of two sets of vectors, between 0 and 1.
 
-    It sees relations of any shape, and does not change when either table is moved, turned or scaled.
+    For n_samples to infinity it is 0 if and only if X and Y are independent. It measures nonlinear dependence as well
+    as linear, and is invariant to translation, rotation and scaling of X or Y.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, p) or (n_samples,)
         Vectors.
     Y : array-like of shape (n_samples, q) or (n_samples,)
-        Vectors that belong to the same rows.
+        Vectors of the same samples.
 
     Returns
     -------
     value : float
-        The biased estimate, by means over all pairs of rows; 0 where X or Y is constant.
+        Biased estimate (V-statistic); 0 where X or Y is constant.
 
     Notes
     -----
-    The square of the value is the mean product of the doubly centred distances, over the geometric mean of their mean
-    squares. Of two single columns it takes O(n_samples log n_samples) time and O(n_samples) memory [2]_, [3]_.
-    Otherwise distances are computed in blocks: time O(n_samples² (p + q)), memory O(n_samples) for each row of a block.
+    The square of the value is the distance covariance, the mean product of the doubly centred distances, divided by the
+    geometric mean of the two distance variances. For ``p = q = 1`` time is O(n_samples log n_samples) and memory
+    O(n_samples) [2]_, [3]_. Otherwise distances are computed in blocks: time O(n_samples² (p + q)), memory O(n_samples)
+    for each row of a block.
 
     References
     ----------
@@ -65,7 +67,7 @@ def distance_correlation(X, Y):
 
 
 def _scaled(table):
-    """Return rows moved and scaled so that nothing overflows."""
+    """Return vectors translated and scaled so that distances do not overflow."""
     table = table.reshape(len(table), -1)
     table = table - table[:1]
     size = table.abs().amax()
@@ -86,7 +88,7 @@ def _distances_of_rows(A, B):
 
 
 def _distances_of_columns(x, y):
-    """Return the same for numbers x (n,) and y (n,), without looking at all pairs."""
+    """Return the same for numbers x (n,) and y (n,), in O(n log n)."""
     n = len(x)
     x, y = x - x.mean(), y - y.mean()
     squares = [2 * (v.square().mean() - v.mean() ** 2) for v in (x, y)]
@@ -99,7 +101,7 @@ def _distances_of_columns(x, y):
 
 
 def _mean_distances(x):
-    """Return the mean distance of each number from all."""
+    """Return the mean distance of each number from all numbers."""
     n = len(x)
     order = x.argsort()
     ordered = x[order]
@@ -111,10 +113,10 @@ def _mean_distances(x):
 
 
 def _sums_below(y, V):
-    """Return for each row the sum of V (n, k) over the rows before it whose y is smaller; equal ones may be in or out.
+    """Return for each row the sum of V (n, k) over the rows before it with a smaller y; ties may count or not.
 
-    Rows in the order of y are parted by the bits of their places, the highest first: at each bit those whose bit is set
-    add up those before them whose bit is not.
+    Rows sorted by y are partitioned by the bits of their positions, the highest first: at each bit, rows whose bit is
+    set add the rows before them whose bit is not.
     """
     place = y.argsort()
     values, sums = V[place], torch.zeros_like(V)

@@ -1,11 +1,11 @@
-"""Labels of rows, as the metrics take them."""
+"""Validation of labels for metrics."""
 
 import numpy as np
 from sklearn.utils import column_or_1d
 
 
 def check_labels(y, name: str) -> np.ndarray:
-    """Return labels as an array (n_samples,); refuse an empty one, and missing or infinite labels."""
+    """Return labels as an array (n_samples,); refuse empty arrays, and missing or infinite labels."""
     y = column_or_1d(y)
     if not len(y):
         raise ValueError(f"{name} has n_samples=0. Pass at least one label.")
@@ -13,7 +13,7 @@ def check_labels(y, name: str) -> np.ndarray:
     if len(missing):
         raise ValueError(
             f"{name} has {len(missing)} missing or infinite values, the first at position {missing[0]}. Pass a label "
-            "for every row, or leave these rows out."
+            "for each row, or drop these rows."
         )
     return y
 

@@ -14,7 +14,7 @@ from sklowrank._math.graphs import (
     packed_attribute,
     spectral_labels,
     spread,
-    strong_pieces,
+    strong_components,
     unpack,
 )
 
@@ -109,8 +109,8 @@ def test_planted_clusters_are_found(assign, size):
 def test_components_are_the_clusters_where_there_are_as_many():
     """One eigenvector too few, or the constant one dropped, would leave two of five components together."""
     W, y = blocks([20, 25, 30, 35, 40])
-    labels, n_pieces = graph_clusters(W, 5, random_state=0)
-    assert n_pieces == 5
+    labels, n_components = graph_clusters(W, 5, random_state=0)
+    assert n_components == 5
     assert adjusted_rand_score(y, labels) == 1
 
 
@@ -127,8 +127,8 @@ def test_specks_do_not_take_eigenvectors():
     big, y = blocks([60, 60, 60], inside=0.5, between=0.03)
     speck = sp.csr_array(np.array([[0.0, 1], [1, 0]]))
     W = sp.block_diag([big, speck, speck, speck], format="csr")
-    labels, n_pieces = graph_clusters(W, 3, random_state=0)
-    assert n_pieces == 4
+    labels, n_components = graph_clusters(W, 3, random_state=0)
+    assert n_components == 4
     assert np.all(labels[180:] == -1)
     assert adjusted_rand_score(y, labels[:180]) > 0.95
     assert spectral_labels(W, 3, random_state=0).min() == 0
@@ -172,14 +172,14 @@ def test_packed_matrices_come_back():
     assert abs(fitted.matrix_ - W).max() == 0
 
 
-def test_strong_edges_make_the_pieces():
-    """Ten pairs of rows that hold tightly together, and weak edges between all of them: one component, ten pieces."""
+def test_components_by_strong_edges():
+    """Ten pairs of rows with strong edges, and weak edges between all of them: one component, ten by strong edges."""
     pairs = np.kron(np.eye(10), [[0.0, 1], [1, 0]])
     W = sp.csr_array(pairs + 0.01 * (1 - np.eye(20)))
-    assert strong_pieces(W, 2, 0.1) == (10, 0.8)
-    assert strong_pieces(W, 2, 0.0) == (1, 0.0)
-    assert strong_pieces(sp.csr_array(pairs + 0.2 * (1 - np.eye(20))), 2, 0.1) == (1, 0.0)
-    assert strong_pieces(sp.csr_array((6, 6)), 2, 0.1) == (6, 1.0)  # no edge at all
+    assert strong_components(W, 2, 0.1) == (10, 0.8)
+    assert strong_components(W, 2, 0.0) == (1, 0.0)
+    assert strong_components(sp.csr_array(pairs + 0.2 * (1 - np.eye(20))), 2, 0.1) == (1, 0.0)
+    assert strong_components(sp.csr_array((6, 6)), 2, 0.1) == (6, 1.0)  # no edge at all
 
 
 def test_copies_have_the_neighbours_of_the_row_that_they_equal():

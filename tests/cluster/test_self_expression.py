@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.callback import ScoringMonitor
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score
@@ -219,6 +220,31 @@ def test_n_nonzero_coefs_keeps_the_largest(union):
         assert np.diff(few.indptr).max() == 2
         kept = abs(few).toarray()
         np.testing.assert_allclose(np.sort(kept, 1)[:, -2:], np.sort(abs(every).toarray(), 1)[:, -2:])
+
+
+@pytest.mark.parametrize("name", ["elastic net", "sparse", "sparse, admm"])
+def test_callbacks_that_score_on_the_way_change_nothing(name):
+    """They cluster the codes of each iteration, and must not use up the random numbers of the last one."""
+    X, y, _ = make_union_of_subspaces(120, 8, n_dims=3, n_clusters=4, noise=0.1, random_state=0)
+    alone, watched = (build(name, n_init=1, refine="mixture") for _ in range(2))
+    seen = []
+    monitor = ScoringMonitor(
+        scoring={"accuracy": lambda fitted, X, y: seen.append(clustering_accuracy(y, fitted.labels_)) or 0.0}
+    )
+    watched.set_callbacks(monitor).fit(X, y)
+    assert len(seen) > 2
+    assert np.array_equal(watched.labels_, alone.fit(X).labels_)
+    assert all(np.array_equal(a, b) for a, b in zip(watched.bases_, alone.bases_))
+
+
+def test_a_new_fit_replaces_all_of_a_former_one(union):
+    X, _, _ = union
+    model = build("thresholded", refine="mixture", predict_method="code", n_pca=12, center=True).fit(X)
+    model.set_params(refine="none", predict_method="residual", n_pca=None, center=False).fit(X[:100])
+    fresh = build("thresholded").fit(X[:100])
+    assert set(vars(model)) == set(vars(fresh))
+    assert np.array_equal(model.predict(X), fresh.predict(X))
+    assert all(model._fitted[name] is None for name in ("centre", "axes", "components", "atoms"))
 
 
 def test_weak_fit_leaves_no_code_and_one_cluster(union):

@@ -55,7 +55,7 @@ def test_right_clusters_explain_more():
     ("call", "message"),
     [
         (lambda Z: rate_reduction(Z, np.zeros(5)), "inconsistent numbers of samples"),
-        (lambda Z: rate_reduction(Z, -np.ones((20, 2))), r"negative entry -1\. Pass shares of at least 0, or labels"),
+        (lambda Z: rate_reduction(Z, -np.ones((20, 2))), r"negative entry -1\. Pass weights of at least 0, or labels"),
         (lambda Z: coding_rate(Z, 0.0), "'precision' parameter"),
         (lambda Z: coding_rate(Z * np.nan), "Z contains NaN"),
     ],
