@@ -127,6 +127,18 @@ def check_fit_rows(estimator, X, y="no_validation", *, sliced=True, **kwargs) ->
         return X, _as_numbers(y) if kept.get("y_numeric") else y
 
 
+def check_fit_pairs(estimator, X, y, **kwargs) -> Any:
+    """Validate features X, and that there are as many responses y, which may be of any form.
+
+    At least two rows are needed. X comes back as from :func:`check_fit_rows`.
+    """
+    if y is None:
+        check_fit_data(estimator, X, None, ensure_min_samples=2, **kwargs)  # which raises
+    X = check_fit_rows(estimator, X, ensure_min_samples=2, **kwargs)
+    check_consistent_length(X, y)
+    return X
+
+
 def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwargs) -> Any:
     """Validate what a fitted method was given; call it first, before any fitted attribute is read.
 

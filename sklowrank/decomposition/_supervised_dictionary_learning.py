@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
@@ -31,14 +31,7 @@ from ._sdl.shared_methods import (
 
 
 @documented
-class SupervisedDictionaryLearning(
-    DictionaryMethods,
-    CallbackSupportMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    ClassifierMixin,
-    BaseEstimator,
-):
+class SupervisedDictionaryLearning(DictionaryMethods, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Learn a dictionary of few components that both reconstructs the features and classifies, with covariates.
 
     PCA or NMF followed by a classifier misses class signal in directions of low variance. Here reconstruction and

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.metrics import r2_score
 from sklearn.utils import assert_all_finite
@@ -30,14 +30,7 @@ from ._sdl.shared_methods import (
 
 
 @documented
-class SupervisedDictionaryRegressor(
-    DictionaryMethods,
-    CallbackSupportMixin,
-    ClassNamePrefixFeaturesOutMixin,
-    TransformerMixin,
-    RegressorMixin,
-    BaseEstimator,
-):
+class SupervisedDictionaryRegressor(DictionaryMethods, CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Learn a dictionary of few components that reconstructs the features and predicts a number, with covariates.
 
     The objective is that of :class:`SupervisedDictionaryLearning`, with half the squared error of y divided by its

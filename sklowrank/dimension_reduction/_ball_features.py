@@ -14,7 +14,7 @@ from sklearn.exceptions import DataDimensionalityWarning
 from sklearn.utils import check_consistent_length
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.validation import check_fit_data, check_fit_rows, on_host
+from .._core.validation import on_host
 from .._core.warn import warn
 from ._distance_order import Law, law_of, order_of_columns
 from ._metric_spaces import TIE, as_objects, distances, form_of, points_of, resolve_metric
@@ -51,16 +51,28 @@ class Features(NamedTuple):
     basis: torch.Tensor  # (m t, r) orthonormal columns: axes of the centred features times the root of their weights
     targets: torch.Tensor | None  # (n, r) principal components along them; None where they take too much memory
 
-    def beside(self) -> Any:
-        """Return what has to be at hand, row by row, for :meth:`reader`."""
+    def per_row(self) -> Any:
+        """Return what is passed row by row to :meth:`target_function`: the targets, or points of the responses."""
         return self.points if self.targets is None else self.targets
 
-    def reader(self):
-        """Return the function from parts of :meth:`beside` to targets."""
-        return _as_they_are if self.targets is not None else partial(_targets_of, self.balls, self.basis)
+    def target_function(self):
+        """Return the function from parts of :meth:`per_row` to targets."""
+        return _identity if self.targets is not None else partial(_targets_of, self.balls, self.basis)
 
 
-def _as_they_are(targets):
+class FittedBalls(NamedTuple):
+    """What a fitted estimator keeps of balls, from which :func:`restored_balls` makes them again."""
+
+    metric: Any
+    form: dict[str, np.ndarray]  # arrays and numbers
+    landmarks: torch.Tensor  # (m,) rows of the training data, or columns of given distances
+    landmark_objects: np.ndarray | None  # (m, ...) their responses, in the user's library; None for given distances
+    thresholds: torch.Tensor  # (m, t) radii
+    feature_weights: torch.Tensor  # (m t,)
+    feature_means: torch.Tensor  # (m t,)
+
+
+def _identity(targets):
     return targets
 
 
@@ -132,15 +144,6 @@ def ball_features(
     return Features(balls, landmarks, points, law, basis, targets)
 
 
-def check_pairs(estimator, X, y, **kwargs):
-    """Validate features X, and that there are as many responses y; these are checked where their metric is known."""
-    if y is None:
-        check_fit_data(estimator, X, None, ensure_min_samples=2, **kwargs)  # which raises
-    X = check_fit_rows(estimator, X, ensure_min_samples=2, **kwargs)
-    check_consistent_length(X, y)
-    return X
-
-
 def checked_components(n_components, limits: dict[str, int]) -> int:
     """Return the number of components, lowered with a warning to the least of the limits.
 
@@ -164,44 +167,47 @@ def number_of(eigenvalues: torch.Tensor, n_components: int | float) -> int:
     return min(len(eigenvalues), int((eigenvalues.cumsum(0) < n_components * total).sum()) + 1)
 
 
-def stored_balls(features: Features, y, ws) -> dict[str, Any]:
-    """Return the fitted attributes by which :func:`restored_balls` finds the balls again.
-
-    With given distances there are no objects to store.
-    """
-    balls = features.balls
-    known = {
-        "landmarks_": ws.store(torch.from_numpy(features.landmarks)),
-        "thresholds_": ws.store(balls.radii),
-        "feature_means_": ws.store(balls.means),
-        "_feature_weights": ws.store(balls.weights),
-        "_metric": balls.metric,
-        "_form": balls.form,
-    }
+def fitted_balls(features: Features, y) -> FittedBalls:
+    """Return what a fitted estimator keeps of the balls of training responses y."""
+    balls, landmarks = features.balls, features.landmarks
+    objects = None
     if balls.metric != "precomputed":
-        objects = as_objects(on_host(y))[features.landmarks]
-        known["landmark_objects_"] = ws.store(torch.from_numpy(objects)) if objects.dtype.kind in "fiub" else objects
-    return known
+        objects = as_objects(on_host(y))[landmarks]
+        objects = torch.from_numpy(objects) if objects.dtype.kind in "fiub" else objects
+    return FittedBalls(
+        metric=balls.metric,
+        form=balls.form,
+        landmarks=torch.from_numpy(landmarks),
+        landmark_objects=objects,
+        thresholds=balls.radii,
+        feature_weights=balls.weights,
+        feature_means=balls.means,
+    )
 
 
-def restored_balls(estimator, ws) -> Balls:
-    """Return the balls of a fitted estimator."""
-    metric = estimator._metric
-    if metric == "precomputed":
-        centres = ws.load(estimator.landmarks_).cpu()
+def described_balls(fitted: FittedBalls) -> dict[str, Any]:
+    """Return the public attributes of the balls."""
+    names = ["landmarks", "landmark_objects", "thresholds", "feature_means"]
+    return {f"{name}_": getattr(fitted, name) for name in names if getattr(fitted, name) is not None}
+
+
+def restored_balls(fitted: FittedBalls) -> Balls:
+    """Return the balls that were kept, on the device of their thresholds."""
+    if fitted.metric == "precomputed":
+        centres = fitted.landmarks.cpu()
     else:
-        objects = estimator.landmark_objects_
-        centres = _on(points_of(on_host(objects), metric, estimator._form), ws.device)
-    parts = (ws.load(part) for part in (estimator.thresholds_, estimator._feature_weights, estimator.feature_means_))
-    return Balls(metric, estimator._form, centres, *parts)
+        points = points_of(on_host(fitted.landmark_objects), fitted.metric, fitted.form)
+        centres = _on(points, fitted.thresholds.device)
+    return Balls(fitted.metric, fitted.form, centres, fitted.thresholds, fitted.feature_weights, fitted.feature_means)
 
 
-def explained(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor, ends) -> np.ndarray:
-    """Return the shares of the features' variance that some linear predictions explain on responses y.
+def explained_shares(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor, ends) -> np.ndarray:
+    """Return by how much each component raises the explained share of the features' variance on responses y.
 
-    Predictors (n, k) times loadings (k, m t) predict the centred, weighted features; the j-th prediction uses the first
-    ``ends[j]`` of them.
+    Predictors (n, k) times loadings (k, m t) predict the centred, weighted features; the j-th component adds the
+    predictors up to ``ends[j]``. All is in float64.
     """
+    check_consistent_length(predictors, y)
     points = _on(points_of(on_host(y), balls.metric, balls.form), loadings.device)
     _check_shape(points, balls)
     G = predictors.T @ predictors
@@ -213,17 +219,7 @@ def explained(balls: Balls, y, predictors: torch.Tensor, loadings: torch.Tensor,
         start += len(F)
     inner, products = (loadings * C).sum(1), G * (loadings @ loadings.T)
     gains = [float(2 * inner[:end].sum() - products[:end, :end].sum()) for end in ends]
-    return np.array(gains) / max(total, np.finfo(np.float64).tiny)
-
-
-def explained_by(estimator, y, predictors: torch.Tensor, ends, ws) -> np.ndarray:
-    """Return what each component of a fitted estimator adds to the share explained on responses y.
-
-    Component j ends with predictor ``ends[j]``; `ws` computes in float64.
-    """
-    check_consistent_length(predictors, y)
-    shares = explained(restored_balls(estimator, ws), y, predictors, ws.load(estimator._loadings), ends)
-    return np.diff(shares, prepend=0.0)
+    return np.diff(np.array(gains) / max(total, np.finfo(np.float64).tiny), prepend=0.0)
 
 
 def loading_sums(predictors, weight, targets) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,14 +13,23 @@ from sklearn.callback import CallbackSupportMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
+from .._core.fitted import fitted_attributes, recall
 from .._core.iterate import drive
 from .._core.modes import in_plain_modes
 from .._core.nets import Randomness, as_numpy, build_trunk, split_params, width_of
 from .._core.standardize import standardization, standardized
-from .._core.validation import check_new_data
+from .._core.validation import check_fit_pairs, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._ball_features import ball_features, check_pairs, checked_components, explained_by, stored_balls
+from ._ball_features import (
+    FittedBalls,
+    ball_features,
+    checked_components,
+    described_balls,
+    explained_shares,
+    fitted_balls,
+    restored_balls,
+)
 from ._frechet_sdr_solver import (
     ACTIVATIONS,
     OneByOne,
@@ -321,7 +330,7 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
         ValueError
             If a response is not what `metric` asks for, or all are equal.
         """
-        X = check_pairs(self, X, y)
+        X = check_fit_pairs(self, X, y)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         features = ball_features(
             y,
@@ -331,7 +340,8 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             device=ws.device,
             dtype=torch.float32,
         )
-        known = {**stored_balls(features, y, ws), **self._standardization(X, ws)}
+        balls = fitted_balls(features, y)
+        known = {**fitted_attributes(ws, balls, **described_balls(balls)), **self._standardization(X, ws)}
         known["_activation"] = self.activation if self.module is None else None
         n_components, n_outputs = self._width(features.targets.shape[1])
         randomness = Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
@@ -406,7 +416,8 @@ class FrechetSDR(CallbackSupportMixin, TransformerMixin, ClassNamePrefixFeatures
             They sum to the score.
         """
         ws, Z = self._features(X, "score")
-        return explained_by(self, y, Z, range(1, Z.shape[1] + 1), ws.exact())
+        balls = restored_balls(recall(self, FittedBalls, ws.exact()))
+        return explained_shares(balls, y, Z, ws.exact().load(self._loadings), range(1, Z.shape[1] + 1))
 
     @property
     def _n_features_out(self):

@@ -68,6 +68,15 @@ def test_what_an_attribute_holds_is_not_stored_twice():
     assert (recall(estimator, Model, ws).bases[0] == 7).all()
 
 
+def test_models_are_kept_together_and_recalled_one_by_one():
+    model, ws = model_and_workspace()
+    scale = Scale(torch.ones(2, dtype=torch.float64), 3.0)
+    estimator = keep(Estimator(), ws, model, None, scale, mean_=scale.mean)
+    assert set(estimator._fitted) == {*Model._fields, "unit"}
+    assert same(recall(estimator, Model, ws), model)
+    assert same(recall(estimator, Scale, ws), scale)
+
+
 def test_a_model_comes_in_the_precision_of_the_workspace():
     model, ws = model_and_workspace(np.float32)
     estimator = keep(Estimator(), ws, model)

@@ -7,14 +7,20 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import scipy.sparse as sp
 import sklearn
+import torch
+from numpydoc.docscrape import ClassDoc
 from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sklowrank._core.rows import Rows
+from sklowrank._core.workspace import open_workspace
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
+from sklowrank.decomposition._sdl.table import scaled_features
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 5))
@@ -158,3 +164,78 @@ def test_numbers_that_are_none_are_refused_after_they_are_converted(value, dtype
     y = np.array([value, *NUMBERS[1:]], dtype=dtype)
     with pytest.raises(ValueError, match=r"contains (NaN|infinity)"):
         SupervisedDictionaryRegressor(2).fit(X, y)
+
+
+# What is kept, and what both estimators share
+
+
+BOTH = [SupervisedDictionaryLearning, SupervisedDictionaryRegressor]
+
+
+@pytest.mark.parametrize("Estimator", BOTH)
+@pytest.mark.parametrize("params", [{}, {"nonnegative": "codes", "max_iter": 50, "tol": 1e-3}], ids=["filter", "codes"])
+def test_parameters_set_after_the_fit_change_nothing(Estimator, params):
+    model = Estimator(2, random_state=0, **params).fit(X, targets(Estimator))
+    codes, score = model.transform(X), model.score(X, targets(Estimator))
+    model.set_params(model="feature", nonnegative=True, n_components=1, covariate_columns=[0])
+    assert np.array_equal(model.transform(X), codes)
+    assert model.score(X, targets(Estimator)) == score
+
+
+@pytest.mark.parametrize("Estimator", BOTH)
+def test_only_what_no_attribute_holds_is_stored_beside_them(Estimator):
+    model = Estimator(2, random_state=0).fit(X, targets(Estimator))
+    assert model._fitted == {"model": "filter", "orthonormal": True, "nonnegative_codes": False}
+
+
+def test_covariates_may_be_negative_where_factors_may_not():
+    """Only features are sums of non-negative parts."""
+    table = np.hstack([np.abs(X), Z])
+    params = {"nonnegative": True, "random_state": 0, "max_iter": 100, "tol": 1e-4}
+    model = SupervisedDictionaryLearning(2, covariate_columns=[5, 6, 7], **params).fit(table, NUMBERS > 0)
+    other = SupervisedDictionaryLearning(2, **params).fit(np.abs(X), NUMBERS > 0, covariates=Z)
+    assert model.components_.min() >= 0
+    assert np.allclose(model.predict_proba(table), other.predict_proba(np.abs(X), covariates=Z))
+
+
+def test_equal_parameters_have_equal_texts_ranges_and_defaults():
+    one, other = (
+        {name: (p.type, p.desc) for name, p in ((p.name, p) for p in ClassDoc(cls)["Parameters"])} for cls in BOTH
+    )
+    assert set(one) - set(other) == {"class_weight"}
+    assert {name: one[name] for name in other} == other
+    ranges = [{k: str(v) for k, v in cls._parameter_constraints.items() if k != "class_weight"} for cls in BOTH]
+    assert ranges[0] == ranges[1]
+    defaults = [cls().get_params() for cls in BOTH]
+    assert {k: v for k, v in defaults[0].items() if k != "class_weight"} == defaults[1]
+
+
+# Sparse rows
+
+
+def test_a_sparse_table_is_one_block_of_a_row_source():
+    A = sp.random_array((40, 6), density=0.3, random_state=np.random.default_rng(0), format="csr")
+    ws, v = open_workspace(np.zeros((2, 2))), torch.full((40,), 1 / 40, dtype=torch.float64)
+    sparse = scaled_features(Rows(A, ws), v, center=True, in_memory=False, ws=ws)
+    dense = scaled_features(Rows(A.toarray(), ws), v, center=True, in_memory=False, ws=ws)
+    assert torch.allclose(sparse.mean, dense.mean)
+    assert sparse.unit == pytest.approx(dense.unit)
+    rows, W = sparse.table.rows, torch.eye(6, dtype=torch.float64)[:, :2]
+    assert (rows.kind, rows.shape, len(rows), rows.fit_in_one_block(1)) == ("csr", (40, 6), 40, True)
+    found = rows.gather(lambda block, w: (block.matmul(W), w), v, size=1, batch_size=7, merge=None)
+    assert torch.allclose(found[0], dense.table.whole().matmul(W))
+    assert torch.equal(found[1], v)
+    assert torch.allclose(sparse.table.gram_times(W), dense.table.gram_times(W))
+    with pytest.raises(ValueError, match="one block"):
+        rows.take(slice(0, 3))
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_magnitudes_of_blocks(sign):
+    A = sign * sp.random_array((10, 4), density=0.5, random_state=np.random.default_rng(0), format="csr")
+    ws, v = open_workspace(np.zeros((2, 2))), torch.full((10,), 0.1, dtype=torch.float64)
+    ones = torch.ones(4, 1, dtype=torch.float64)
+    for rows in (Rows(A, ws), Rows(A.toarray(), ws)):
+        features = scaled_features(rows, v, center=False, in_memory=True, ws=ws)
+        sums = features.table.whole().magnitudes().matmul(ones)
+        assert np.allclose(sums[:, 0] * features.unit, abs(A).sum(axis=1))

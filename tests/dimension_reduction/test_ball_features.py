@@ -9,7 +9,7 @@ from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import frechet_cumulative_covariance
 from sklowrank.dimension_reduction._ball_features import (
     ball_features,
-    explained,
+    explained_shares,
     loading_sums,
     loadings_from,
     number_of,
@@ -124,7 +124,7 @@ def test_explained_is_one_minus_the_residual_share():
     loadings = loadings_from(*loading_sums(U, weight, features.targets), features.basis)
     F = indicators(features, np.linalg.norm(new[:, None] - y[features.landmarks], axis=2))
     expected = [1 - ((F - (U[:, :k] @ loadings[:k]).numpy()) ** 2).sum() / (F**2).sum() for k in (1, 2)]
-    assert np.allclose(explained(features.balls, new, U, loadings, [1, 2]), expected)
+    assert np.allclose(explained_shares(features.balls, new, U, loadings, [1, 2]).cumsum(), expected)
     F = indicators(features, np.linalg.norm(y[:, None] - y[features.landmarks], axis=2)) @ features.basis.numpy()
     slow = np.linalg.lstsq(U.numpy(), F, rcond=None)[0] @ features.basis.numpy().T
     assert np.allclose(loadings, slow)

@@ -89,7 +89,7 @@ def test_nor_does_it_choose_rows_where_there_are_many(monkeypatch):
     rows = rng.integers(0, 6, size=(700, 2)).astype(float)  # most of them occur often, with other responses
     y, order = np.hypot(rows[:, 0] - 2, rows[:, 1] - 3) + 0.2 * rng.normal(size=700), rng.permutation(700)
     for name, value in {"_CHOICE_ROWS": 200, "_BASIS_ROWS": 150}.items():
-        monkeypatch.setattr(f"sklowrank.dimension_reduction._kernel_frechet_sdr.{name}", value)
+        monkeypatch.setattr(f"sklowrank.dimension_reduction._kernel_frechet_sdr_solver.{name}", value)
     once, twice, other = (
         KernelFrechetSDR(1, max_exact=500, random_state=seed).fit(rows[at], y[at])
         for seed, at in ((0, slice(None)), (0, order), (1, slice(None)))

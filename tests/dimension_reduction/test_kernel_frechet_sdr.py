@@ -83,7 +83,7 @@ def test_many_rows_on_a_basis(monkeypatch):
     some = KernelFrechetSDR(1, gamma=0.1, alpha=1e-3, max_exact=700, random_state=0).fit(X, y)
     assert some.X_fit_.shape == (800, 4)  # not so many rows as a basis has
     assert np.allclose(some.transform(X), exact.transform(X), atol=1e-4)
-    monkeypatch.setattr("sklowrank.dimension_reduction._kernel_frechet_sdr._BASIS_ROWS", 200)
+    monkeypatch.setattr("sklowrank.dimension_reduction._kernel_frechet_sdr_solver._BASIS_ROWS", 200)
     few = KernelFrechetSDR(1, gamma=0.1, alpha=1e-3, max_exact=700, random_state=0).fit(X, y)
     assert few.dual_coef_.shape == (200, 1)
     assert abs(np.corrcoef(few.transform(X)[:, 0], exact.transform(X)[:, 0])[0, 1]) > 0.99
@@ -130,7 +130,9 @@ def test_constant_features_few_classes_and_late_parameters():
     assert np.isfinite(flat.transform(X)).all()
     assert flat.score(X, y) == pytest.approx(0, abs=1e-6)
     sdr = KernelFrechetSDR(1).fit(X, y)
-    other = pickle.loads(pickle.dumps(sdr)).set_params(kernel="laplacian", gamma=9.0, scale=False, metric="euclidean")
+    other = pickle.loads(pickle.dumps(sdr)).set_params(
+        kernel="laplacian", gamma=9.0, standardize=False, metric="euclidean"
+    )
     assert np.array_equal(other.transform(X), sdr.transform(X))
     assert other.score(X, y) == sdr.score(X, y)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import skops.io
+from numpydoc.docscrape import ClassDoc
 from sklearn.base import clone
 from sklearn.model_selection import KFold, LeaveOneOut, cross_val_score
 
@@ -114,3 +115,24 @@ def test_a_weight_is_a_number_of_rows_for_samples_too(method):
         weighted = clone(model).fit(X, y, sample_weight=count).transform(X)
         repeated = clone(model).fit(X[rows], [y[row] for row in rows]).transform(X)
         assert np.allclose(weighted, repeated, atol=1e-7)
+
+
+def test_linear_and_kernel_have_equal_texts_ranges_and_defaults():
+    pair = LinearFrechetSDR, KernelFrechetSDR
+    texts = [{p.name: (p.type, p.desc) for p in ClassDoc(cls)["Parameters"]} for cls in pair]
+    shared = set(texts[0]) & set(texts[1])
+    assert shared == {"n_components", "metric", "n_landmarks", "n_thresholds", "device"}
+    for name in shared:
+        assert texts[0][name] == texts[1][name]
+        assert str(pair[0]._parameter_constraints[name]) == str(pair[1]._parameter_constraints[name])
+        assert pair[0]().get_params()[name] == pair[1]().get_params()[name]
+
+
+@pytest.mark.parametrize("estimator", [LinearFrechetSDR(1), KernelFrechetSDR(1)], ids=["linear", "kernel"])
+def test_given_distances_leave_no_objects_of_a_former_fit(estimator):
+    X = np.random.default_rng(0).normal(size=(60, 2))
+    estimator.fit(X, X[:, 0])
+    assert estimator.landmark_objects_.shape == (60,)
+    estimator.set_params(metric="precomputed").fit(X, abs(X[:, :1] - X[:, 0]))
+    assert not hasattr(estimator, "landmark_objects_")
+    assert "landmarks" not in estimator._fitted  # an attribute holds them

@@ -1,7 +1,7 @@
-"""Supervised dictionary learning by blocks: weights, codes and dictionary in turn, each lowering the same objective.
+"""Block coordinate descent: weights, codes and dictionary in turn, each of which lowers the same objective.
 
-The solver of what codes by least squares cannot say: a dictionary or codes without negative entries, and the feature
-model, in which the classifier reads the codes themselves.
+The solver of the cases in which codes are not eliminated by least squares: a non-negative dictionary or non-negative
+codes, and the feature model, whose prediction reads the codes.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ _TINY = torch.finfo(torch.float64).tiny
 _TRIES = 30  # stiffnesses of the dictionary's bound in one cycle, at most
 _SWEEPS = 2  # over the columns of codes or dictionary in each cycle
 _REUSED = 5  # cycles that one Hessian of the weights serves
-_CODE_SWEEPS = 500  # at most, for codes of new rows; a row stops where its own codes stand still
+_CODE_SWEEPS = 500  # at most, for codes of new rows; each row stops when its own codes have converged
 
 
 class Blocks(NamedTuple):
-    """The unknowns in float64, and what the rows of X are under the dictionary. Columns of W have length one."""
+    """The unknowns in float64, and the products of X with the dictionary. Columns of W have unit length."""
 
     W: torch.Tensor  # (p, r)
     B: torch.Tensor  # (r, width)
@@ -31,7 +31,7 @@ class Blocks(NamedTuple):
 
 
 class Signs(NamedTuple):
-    """What may not be negative."""
+    """Which factors are non-negative."""
 
     W: bool
     H: bool
@@ -76,7 +76,7 @@ class _FilterCycle:
         self.stiffness = 1.0
 
     def __call__(self, blocks):
-        """Return the blocks after each was bettered once, and their objective."""
+        """Return the blocks after one update of each, and their objective."""
         W, B, gamma, H, F = blocks
         B, gamma, current, _ = self.newton.step(F, B, gamma, W.T @ W)
         H = _coordinate_descent(H, F, W.T @ W, self.signs.H)
@@ -84,10 +84,10 @@ class _FilterCycle:
         return _of_unit_length(Blocks(W, B, gamma, H, F)), float(value)
 
     def _dictionary(self, blocks, current):
-        """Return W, X @ W and the objective after coordinate descent on a bound of the objective, exact at W.
+        """Return W, X @ W and the objective after coordinate descent on an upper bound that is exact at W.
 
-        The bound replaces the curvature of the loss by the row sums of its magnitudes, times a stiffness that is
-        learnt: as they are, they are hundreds of times too careful.
+        The bound replaces the Hessian of the loss by the row sums of its magnitudes, times an adaptive stiffness:
+        without it the bound would be hundreds of times too large.
         """
         task, (W, B, gamma, H, F) = self.task, blocks
         width, v = B.shape[1], task.table.weights.double()[:, None]
@@ -113,10 +113,10 @@ class _FilterCycle:
         return new, F_new, value + task.xi * lost
 
     def _spread(self, F, B, gamma):
-        """Return a diagonal (p, 1) above the Hessian of the loss by weights on X: its row sums, in magnitudes."""
+        """Return a diagonal (p, 1) that bounds the Hessian of the loss by weights on X: row sums of its magnitudes."""
         task = self.task
         steepness = task.loss.steepness(task.loss.link(F @ B + task.Z.double() @ gamma))
-        steepness = steepness.clamp(min=0.1 * float(steepness.amax()))  # a row that is sure may become less so
+        steepness = steepness.clamp(min=0.1 * float(steepness.amax()))  # a confident row may become less so
         return self.magnitudes.matmul_transposed((task.weights * steepness)[:, None] * self.across)
 
 
@@ -126,10 +126,10 @@ class _FeatureCycle:
     def __init__(self, task, signs):
         self.task, self.signs = task, signs
         self.newton = Newton(task, _REUSED)
-        self.share = float(loss_share(task))  # the loss counts up to so much for a row
+        self.share = float(loss_share(task))  # largest weight of a row in the loss over that in the reconstruction
 
     def __call__(self, blocks):
-        """Return the blocks after each was bettered once, and their objective."""
+        """Return the blocks after one update of each, and their objective."""
         task, (W, B, gamma, H, F) = self.task, blocks
         eye = torch.eye(len(B), dtype=B.dtype, device=B.device)
         B, gamma, current, _ = self.newton.step(H, B, gamma, eye)
@@ -140,7 +140,7 @@ class _FeatureCycle:
         return Blocks(W, B, gamma, H, F), float(value)
 
     def _codes(self, blocks, current):
-        """Return codes after coordinate descent on a bound of the objective, which has one curvature for all rows."""
+        """Return codes after coordinate descent on an upper bound with one curvature for all rows."""
         task, (W, B, _, H, F) = self.task, blocks
         pull = _by_column_product(current.slopes / task.table.weights.double()[:, None], B.T)
         bent = self.share * task.loss.bound * B @ B.T
@@ -154,12 +154,12 @@ def _products(task, W):
 
 
 def _by_column(M):
-    """Return M, laid out so that its columns lie in one piece."""
+    """Return M in column-major layout."""
     return M.T.contiguous().T
 
 
 def _by_column_product(U, M):
-    """Return U @ M, laid out so that its columns lie in one piece."""
+    """Return U @ M in column-major layout."""
     return (M.T @ U.T).T
 
 
@@ -176,11 +176,11 @@ def reconstruction_loss(task, W, H, F):
     return task.squares - 2 * (v * F * H).sum() + ((W.T @ W) * (H.T @ (v * H))).sum()
 
 
-# Weights, given what they are multiplied with
+# Weights of given columns
 
 
 def loss_value(task, F, B, gamma, metric):
-    """Return the :class:`LossValue` of weights on columns F (n, r); the ridge of B is that of trace B' metric B."""
+    """Return the :class:`LossValue` of weights on columns F (n, r); the penalty of B is trace B' metric B."""
     scores = F @ B + task.Z.double() @ gamma
     values, slopes = task.loss.value_and_slope(scores, task.targets.double())
     weights = task.weights.double()
@@ -189,7 +189,7 @@ def loss_value(task, F, B, gamma, metric):
 
 
 class Newton:
-    """Newton's method for weights on columns F (n, r), whose Hessian serves several steps if they succeed."""
+    """Newton's method for weights on columns F (n, r); a Hessian is reused while its steps lower the objective."""
 
     def __init__(self, task, reused=0):
         double = {name: getattr(task, name).double() for name in ("Z", "targets", "weights")}
@@ -197,7 +197,7 @@ class Newton:
         self.reused, self.age, self.factor = reused, 0, None
 
     def step(self, F, B, gamma, metric):
-        """Return better weights, their :class:`LossValue`, and twice what the step is worth, to second order."""
+        """Return updated weights, their :class:`LossValue`, and twice the predicted decrease."""
         current = loss_value(self.task, F, B, gamma, metric)
         by_B = F.T @ current.slopes + self.task.ridge * (metric @ B)
         by_gamma = self.task.Z.T @ current.slopes + self.task.ridges[:, None] * gamma
@@ -280,7 +280,7 @@ def codes(products, W, nonnegative):
 
 
 def _dictionary_of_codes(task, W, H, signs):
-    """Return the best dictionary of unit columns for the codes, one by one where sign matters."""
+    """Return the best dictionary of unit columns for the codes; column by column where signs are constrained."""
     v = task.table.weights.double()[:, None]
     products = task.table.whole().matmul_transposed((v * H).to(task.table.weights.dtype))
     if not any(signs):
@@ -293,7 +293,7 @@ def _dictionary_of_codes(task, W, H, signs):
         length = torch.linalg.vector_norm(turned)
         if length > 0:
             W[:, k] = turned / length
-        elif signs.W and moments[k, k] > 0:  # nothing pulls upwards: the least bad unit vector has one entry
+        elif signs.W and moments[k, k] > 0:  # no positive gradient: the best unit vector has one entry
             W[:, k] = torch.nn.functional.one_hot(pull.argmax(), len(pull)).to(W.dtype)
     return W
 
@@ -308,7 +308,7 @@ def _magnitudes(table):
 
 
 def nonnegative_start(table, V):
-    """Return a non-negative dictionary of unit columns from the leading directions V: NNDSVD, zeros filled."""
+    """Return a non-negative dictionary of unit columns from the leading directions V: NNDSVD with filled zeros."""
     W = torch.empty_like(V)
     for k in range(V.shape[1]):
         scores = table.whole().matmul(V[:, k : k + 1]).double()

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted
 
@@ -130,7 +131,7 @@ def documented(cls):
     return cls
 
 
-class DictionaryMethods:
+class DictionaryMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Methods of estimators with a dictionary in `components_` and a linear rule on what it reads."""
 
     def _solve(self, problem, X, y, ws, **known):

@@ -30,17 +30,17 @@ from .objective import (
 )
 from .table import DENSE_EIGEN
 
-_FIRST = 50  # iterations of L-BFGS, which come near to a minimum from anywhere
-_WINDOW = 4  # iterations over which the decrease is looked at
-_STEPS = 20  # of Newton's method for the last digits, at most
-_REBUILT = 10  # steps between two exact dictionaries for the weights as they are
+_FIRST = 50  # iterations of L-BFGS before Newton's method
+_WINDOW = 4  # iterations over which the decrease is measured
+_STEPS = 20  # of Newton's method in the refinement, at most
+_REBUILT = 10  # steps between two updates of the dictionary to the best one for the weights
 _HALVINGS = 15  # of a step, at most
-_SLOPE = 1e-3  # share of the promised decrease that a step has to keep
-_LAST = 1e-9  # gap from which on the gradient says what the objective is too coarse for
-_PRODUCTS = 200  # with the Hessian for one of them, at most
-_FORCING = 0.1  # residual of the equations, as a share of the gradient, at most
-_AXES = 50  # principal axes that the preconditioner tells apart where there are many columns
-_FLAT = 1e-5  # curvature below this share of what the preconditioner expects is none
+_SLOPE = 1e-3  # share of the predicted decrease that a step has to reach
+_LAST = 1e-9  # gap below which the gradient decides, since the objective is rounded
+_PRODUCTS = 200  # with the Hessian for one step, at most
+_FORCING = 0.1  # relative residual of the equations, at most
+_AXES = 50  # principal axes in the preconditioner where there are many columns
+_FLAT = 1e-5  # curvature below this share of that of the preconditioner counts as zero
 _FLOOR = 1e-3  # of the curvatures along an axis, as a share of their largest
 
 
@@ -96,7 +96,7 @@ def _quasi_newton(task, weights, n_iter):
 
 
 class PrincipalAxes(NamedTuple):
-    """Principal axes of X: all of them, or the leading ones with one mean square for what they leave."""
+    """Principal axes of X: all of them, or the leading ones with one mean square for all other directions."""
 
     directions: torch.Tensor  # (p, k), orthonormal
     squares: torch.Tensor  # (k,), mean squares along them
@@ -104,9 +104,9 @@ class PrincipalAxes(NamedTuple):
 
 
 def newton_steps(task, weights, generator):
-    """Yield weights, objective and gap after each step of Newton's method; end where rounding lets no step do better.
+    """Yield weights, objective and gap after each step of Newton's method; end when rounding prevents a decrease.
 
-    The gap is the share of the objective that the step was to take away.
+    The gap is the predicted decrease as a share of the objective.
     """
     noise = 10 * torch.finfo(task.table.weights.dtype).eps
     for i in count():
@@ -133,7 +133,7 @@ def newton_steps(task, weights, generator):
 def polish(task, weights, generator, tol):
     """Return the minimum near to weights: the next step would lower the objective by a share of about tol² at most.
 
-    Where the objective no longer changes, its gradient still does: this buys the last digits.
+    Steps go on where the objective no longer changes but its gradient still decreases.
     """
     best = weights
     for best, _, gap in islice(newton_steps(task, weights, generator), _STEPS):
