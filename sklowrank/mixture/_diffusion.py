@@ -1,56 +1,85 @@
-"""Learning the mixture as a denoiser: stochastic gradients of the loss with which diffusion models are trained."""
+"""The mixture learnt as a denoiser: stochastic gradients of the loss with which diffusion models are trained."""
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import torch
+from sklearn.utils import check_scalar
 
 from .._core.iterate import Step
+from .._math.em import CentredRows, EMState, MixtureForm, weigh
+from .._math.mixtures import LowRankGaussians, conditional_mean
 from .._math.subspaces import orthonormal
-from ._data import Data, weigh
-from ._expectation_maximization import Fit, Form
-from ._low_rank_gaussian import Model, conditional_mean
+from ._starts import Start
 
 
-class Schedule(NamedTuple):
-    """How the descent runs, and the log-normal law of its noise levels in units of the data's root mean square."""
+class DiffusionOptions(NamedTuple):
+    """Options of the descent; noise levels are log-normal, in units of the root mean square of the centred rows."""
 
-    batch_size: int
-    learning_rate: float
-    max_steps: int
-    log_mean: float
-    log_std: float
+    batch_size: int = 256
+    learning_rate: float = 0.02
+    max_steps: int = 1500
+    noise_log_mean: float = math.log(0.3)
+    noise_log_std: float = 1.2
 
 
-def denoising_descent(data: Data, start: Model, form: Form, schedule: Schedule, generator) -> Iterator[Step]:
-    """Yield the model after each step of Adam on the denoising loss; the last step has gap 0.
+_RANGES: dict[str, dict[str, Any]] = {
+    "batch_size": {"target_type": Integral, "min_val": 1},
+    "learning_rate": {"target_type": Real, "min_val": 0, "include_boundaries": "neither"},
+    "max_steps": {"target_type": Integral, "min_val": 1},
+    "noise_log_mean": {"target_type": Real},
+    "noise_log_std": {"target_type": Real, "min_val": 0},
+}
 
-    Rows x are disturbed by sigma e and -sigma e, and the loss is the mean of
+
+def diffusion_options(solver_params: dict[str, Any] | None) -> DiffusionOptions:
+    """Return the options that a user gave by name, the others by default."""
+    given = solver_params or {}
+    unknown = sorted(map(str, given.keys() - DiffusionOptions._fields))
+    if unknown:
+        valid = ", ".join(map(repr, DiffusionOptions._fields))
+        raise ValueError(
+            f"solver_params has the unknown keys {unknown}. Valid keys for solver='diffusion' are {valid}."
+        )
+    for name, value in given.items():
+        check_scalar(value, f"solver_params[{name!r}]", **_RANGES[name])
+        if not math.isfinite(value):
+            raise ValueError(f"solver_params[{name!r}]={value} must be finite.")
+    return DiffusionOptions(**given)
+
+
+def denoising_descent(
+    rows: CentredRows, start: Start, form: MixtureForm, options: DiffusionOptions, generator: torch.Generator
+) -> Iterator[Step]:
+    """Yield the state after each step of Adam on the denoising loss; the last step has gap 0.
+
+    Noise sigma e and -sigma e is added to rows x, and the loss is the mean of
     ``(sigma² + rms²) / (sigma rms)² * ||E[x_0 | x ± sigma e] - x||²``. Bases are the orthonormal factors of free
-    matrices, which are put back onto them after each step.
+    matrices, which are replaced by them after each step.
     """
-    parameters = _parameters(start, form, generator)
-    optimizer = torch.optim.Adam(list(parameters.values()), lr=schedule.learning_rate)
-    rms = math.sqrt(float(data.gather(_squares)[0]) / data.total / len(data.shift))
+    parameters = _parameters(start.model, form, generator)
+    optimizer = torch.optim.Adam(list(parameters.values()), lr=options.learning_rate)
+    rms = math.sqrt(float(rows.gather(_squares, width=0)[0]) / rows.total / len(rows.shift))
     rms = rms or 1.0  # rows that are all equal have no scale
 
-    for t in range(schedule.max_steps):
-        x = _draw_rows(data, schedule.batch_size, generator)
-        sigma = rms * torch.exp(schedule.log_mean + schedule.log_std * _normal(generator, x[:, :1]))
+    for t in range(options.max_steps):
+        x = _draw_rows(rows, options.batch_size, generator)
+        sigma = rms * torch.exp(options.noise_log_mean + options.noise_log_std * _normal(generator, x[:, :1]))
         e = sigma * _normal(generator, x)
         loss = _denoising_loss(x, e, sigma, rms, _model(parameters, form))
 
-        optimizer.param_groups[0]["lr"] = schedule.learning_rate * (1 + math.cos(math.pi * t / schedule.max_steps)) / 2
+        optimizer.param_groups[0]["lr"] = options.learning_rate * (1 + math.cos(math.pi * t / options.max_steps)) / 2
         optimizer.zero_grad()
         loss.backward()
         with torch.device(x.device):  # Adam makes its step counters on the default device, which may be another one
             optimizer.step()
         with torch.no_grad():
             parameters["bases"].copy_(orthonormal(parameters["bases"]))
-        model = Model(*(part.detach() for part in _model(parameters, form)))
-        gap = float(t + 1 < schedule.max_steps)
-        yield Step(Fit(_sorted(model), [], gap=gap), gap, float(loss.detach()))
+        model = LowRankGaussians(*(part.detach() for part in _model(parameters, form)))
+        gap = float(t + 1 < options.max_steps)
+        yield Step(EMState(_sorted(model), [], gap=gap, name=start.name), gap, float(loss.detach()))
 
 
 def _squares(Z, w):
@@ -65,7 +94,7 @@ def _denoising_loss(x, e, sigma, rms, model):
 
 
 def _parameters(start, form, generator):
-    """Return what Adam moves: the start, or for a single component random bases, so that they are learnt here."""
+    """Return the parameters of Adam: the start, but random bases for one component, whose start is exact."""
     tiny = torch.finfo(start.noise.dtype).tiny
     bases = orthonormal(_normal(generator, start.bases)) if len(start.weights) == 1 else start.bases.clone()
     variances = torch.maximum(start.variances, start.noise[:, None] + tiny).log()
@@ -74,7 +103,7 @@ def _parameters(start, form, generator):
         "variances": variances[:, :1].clone() if form.isotropic else variances,
         "noise": (start.noise[:1] if form.shared else start.noise).log(),
     }
-    if form.centred:
+    if form.affine:
         moved["means"] = start.means.clone()
     if not form.uniform:
         moved["weights"] = start.weights.log()
@@ -87,7 +116,7 @@ def _model(parameters, form):
     dims = torch.tensor(form.n_dims, device=bases.device)
     real = (torch.arange(width, device=bases.device) < dims[:, None]).to(bases)
     means, weights = parameters.get("means"), parameters.get("weights")
-    return Model(
+    return LowRankGaussians(
         bases.new_full((K,), 1 / K) if weights is None else weights.softmax(0),
         bases.new_zeros(K, D) if means is None else means,
         torch.linalg.qr(bases).Q * real[:, None],
@@ -102,15 +131,15 @@ def _sorted(model):
     return model._replace(bases=bases, variances=model.variances.gather(1, order))
 
 
-def _draw_rows(data, count, generator):
+def _draw_rows(rows, count, generator):
     """Draw rows with replacement, in proportion to their weights."""
-    u = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu").to(data.shift.device)
-    if data.weights is None:
-        at = (u * len(data)).long()
+    u = torch.rand(count, generator=generator, dtype=torch.float64, device="cpu").to(rows.shift.device)
+    if rows.weights is None:
+        at = (u * len(rows)).long()
     else:
-        ladder = data.weights.cumsum(0)
-        at = torch.searchsorted(ladder, u * ladder[-1], right=True).clamp(max=len(data) - 1)
-    return data.take(at)
+        ladder = rows.weights.cumsum(0)
+        at = torch.searchsorted(ladder, u * ladder[-1], right=True).clamp(max=len(rows) - 1)
+    return rows.take(at)
 
 
 def _normal(generator, like):

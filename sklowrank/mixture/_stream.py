@@ -1,48 +1,48 @@
-"""Stepwise expectation maximisation: statistics that forget, kept as a thin factor of each scatter matrix."""
+"""Stepwise expectation maximisation: statistics with forgetting, kept as a thin factor of each scatter matrix."""
 
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from ._data import Data
-from ._expectation_maximization import Form, Moments, by_posterior, maximise, moments_by
-from ._low_rank_gaussian import Model
+from .._math.em import CentredRows, MixtureForm, Moments, by_posterior, maximised, moments_by
+from .._math.mixtures import LowRankGaussians
 
 _SURPLUS = 8  # columns of a factor beyond the dimension
 
 
-class Statistics(NamedTuple):
+class StreamStatistics(NamedTuple):
     """Weighted averages over the batches so far."""
 
     mass: torch.Tensor  # (K,), shares of the rows
-    means: torch.Tensor  # (K, D)
+    centres: torch.Tensor  # (K, D), mean rows of the components
     factors: torch.Tensor  # (K, D, q), times their transposes about the scatter matrices
-    traces: torch.Tensor  # (K,), of the scatter matrices themselves
+    traces: torch.Tensor  # (K,), of the scatter matrices
 
 
-def statistics_of(model: Model) -> Statistics:
+def statistics_of(model: LowRankGaussians) -> StreamStatistics:
     """Return statistics of which `model` is the best fit."""
     along = model.variances + model.noise[:, None] * (model.variances > 0)
     n_noise = model.means.shape[1] - (model.variances > 0).sum(1)
     factors = model.bases * along.sqrt()[:, None]
-    return Statistics(model.weights, model.means, factors, along.sum(1) + n_noise * model.noise)
+    return StreamStatistics(model.weights, model.means, factors, along.sum(1) + n_noise * model.noise)
 
 
-def batch_statistics(data: Data, model: Model, form: Form) -> Statistics:
+def batch_statistics(rows: CentredRows, model: LowRankGaussians, form: MixtureForm) -> StreamStatistics:
     """Return the statistics of one batch under the model's responsibilities."""
-    width = min(len(data.shift), max(form.n_dims) + _SURPLUS)
+    width = min(len(rows.shift), max(form.n_dims) + _SURPLUS)
     wide = form._replace(n_dims=(width,) * len(form.n_dims))
-    mass, means, bases, e, traces = moments_by(data, partial(by_posterior, model), model.means, wide)[0]
-    return Statistics(mass / mass.sum(), means + data.shift * form.centred, bases * e.sqrt()[:, None], traces)
+    mass, means, bases, e, traces = moments_by(rows, partial(by_posterior, model), model.means, wide)[0]
+    centres = means + rows.shift * form.affine
+    return StreamStatistics(mass / mass.sum(), centres, bases * e.sqrt()[:, None], traces)
 
 
-def blend(old: Statistics, new: Statistics, rate: float) -> Statistics:
+def blend(old: StreamStatistics, new: StreamStatistics, rate: float) -> StreamStatistics:
     """Return (1 - rate) old + rate new, with factors as wide as the new ones."""
     a, b = (1 - rate) * old.mass, rate * new.mass
     mass = a + b
     share = (b / mass.clamp(min=torch.finfo(mass.dtype).tiny))[:, None]
-    step = new.means - old.means
+    step = new.centres - old.centres
     between = (share * (1 - share)).sqrt() * step
     factors = torch.cat(
         [(1 - share).sqrt()[:, None] * old.factors, share.sqrt()[:, None] * new.factors, between[:, :, None]], 2
@@ -50,10 +50,10 @@ def blend(old: Statistics, new: Statistics, rate: float) -> Statistics:
     U, s, _ = torch.linalg.svd(factors, full_matrices=False)
     width = new.factors.shape[2]
     traces = (1 - share[:, 0]) * old.traces + share[:, 0] * new.traces + between.square().sum(1)
-    return Statistics(mass, old.means + share * step, U[:, :, :width] * s[:, None, :width], traces)
+    return StreamStatistics(mass, old.centres + share * step, U[:, :, :width] * s[:, None, :width], traces)
 
 
-def model_from(statistics: Statistics, form: Form) -> Model:
+def model_from(statistics: StreamStatistics, form: MixtureForm) -> LowRankGaussians:
     """Return the best model for the statistics."""
     U, s, _ = torch.linalg.svd(statistics.factors, full_matrices=False)
     width = max(form.n_dims)
@@ -61,4 +61,4 @@ def model_from(statistics: Statistics, form: Form) -> Model:
     real = torch.arange(width, device=U.device) < dims[:, None]
     e = s[:, :width].square() * real
     bases = U[:, :, :width] * real[:, None]
-    return maximise(Moments(statistics.mass, statistics.means, bases, e, statistics.traces), form)
+    return maximised(Moments(statistics.mass, statistics.centres, bases, e, statistics.traces), form)

@@ -1,7 +1,7 @@
-"""The density of a mixture of low-rank Gaussians, and what follows from it in closed form.
+"""The density of a mixture of low-rank Gaussians: posteriors, gradients, denoising, samples, in closed form.
 
-Component k is N(mu_k, U_k diag(l_k) U_k' + s_k I) with orthonormal columns U_k; no D x D matrix is ever formed.
-Adding Gaussian noise of variance g² turns s_k into a_k = s_k + g² and leaves everything else as it is.
+Component k is N(mu_k, U_k diag(l_k) U_k' + s_k I) with orthonormal columns U_k; no D x D matrix is formed. Gaussian
+noise of variance g² replaces s_k by a_k = s_k + g² and changes nothing else.
 """
 
 import math
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 
-from .._math.subspaces import coordinates
+from .subspaces import coordinates
 
 
-class Model(NamedTuple):
-    """K low-rank Gaussians; beyond a component's own dimension, columns of its basis and variances are zero."""
+class LowRankGaussians(NamedTuple):
+    """K weighted low-rank Gaussians; beyond a component's dimension, columns of its basis and variances are zero."""
 
     weights: torch.Tensor  # (K,)
     means: torch.Tensor  # (K, D)
@@ -22,13 +22,18 @@ class Model(NamedTuple):
     variances: torch.Tensor  # (K, d), of the signal alone, descending
     noise: torch.Tensor  # (K,)
 
-    def moved(self, shift: torch.Tensor) -> "Model":
-        """The density of ``x + shift``."""
+    @property
+    def n_dims(self) -> list[int]:
+        """Dimension of each component: the number of its columns that are not zero."""
+        return (self.bases != 0).any(1).sum(1).tolist()
+
+    def moved(self, shift: torch.Tensor) -> "LowRankGaussians":
+        """Return the distribution of ``x + shift``."""
         return self._replace(means=self.means + shift)
 
 
-def pad(bases: Sequence[torch.Tensor], variances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return bases (K, D, d) and variances (K, d) of one width, zeros filling up."""
+def padded(bases: Sequence[torch.Tensor], variances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return bases (K, D, d) and variances (K, d), zero-padded to the largest dimension."""
     width = max(U.shape[1] for U in bases)
     fill = torch.nn.functional.pad
     return (
@@ -37,16 +42,16 @@ def pad(bases: Sequence[torch.Tensor], variances: Sequence[torch.Tensor]) -> tup
     )
 
 
-def log_joint(X: torch.Tensor, model: Model, noise: torch.Tensor | float = 0.0) -> torch.Tensor:
+def log_joint(X: torch.Tensor, model: LowRankGaussians, noise: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Return log pi_k + log N(x; component k, with noise of variance `noise` added), of shape (n, K)."""
     return _log_joint(*coordinates(X, model.means, model.bases), model, noise, X.shape[1])
 
 
 def _log_joint(P, R, model, noise, n_features):
-    """The same from coordinates P (n, K, d) and squared distances R (n, K); `noise` is a number or of shape (n, 1)."""
+    """Return :func:`log_joint` from coordinates P (n, K, d) and squared distances R (n, K)."""
     a = model.noise + noise
     v = model.variances + a[..., None]
-    # the padding has variance 0, thus log1p(0) = 0, and coordinate 0
+    # padding has variance 0 and coordinate 0, and adds log1p(0) = 0
     log_det = n_features * a.log() + (model.variances / a[..., None]).log1p().sum(-1)
     quadratic = (P.square() / v).sum(2) + R / a
     return model.weights.log() - 0.5 * (n_features * math.log(2 * math.pi) + log_det + quadratic)
@@ -58,11 +63,13 @@ def responsibilities(L: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (L - total[:, None]).exp(), total
 
 
-def conditional_mean(X: torch.Tensor, model: Model, noise: torch.Tensor | float, *, exact: bool = True) -> torch.Tensor:
+def conditional_mean(
+    X: torch.Tensor, model: LowRankGaussians, noise: torch.Tensor | float, *, exact: bool = True
+) -> torch.Tensor:
     """Return E[x_0 | x_0 + e = x] for e ~ N(0, noise I), of shape (n, D).
 
     Given component k it is ``mu + (s / a) z + U diag((l + s) / (l + a) - s / a) U' z`` with z = x - mu. `noise` is a
-    number or of shape (n, 1). Without `exact` distances are what Pythagoras leaves, which is smooth to differentiate.
+    number or of shape (n, 1). Unless `exact`, distances are differences of squared lengths, with smooth gradients.
     """
     P, R = coordinates(X, model.means, model.bases, exact=exact)
     W = responsibilities(_log_joint(P, R, model, noise, X.shape[1]))[0]
@@ -75,7 +82,7 @@ def conditional_mean(X: torch.Tensor, model: Model, noise: torch.Tensor | float,
     return pull + _combine(W[..., None] * gain * P, model.bases)
 
 
-def gradient(X: torch.Tensor, model: Model, noise: float) -> torch.Tensor:
+def log_density_gradient(X: torch.Tensor, model: LowRankGaussians, noise: float) -> torch.Tensor:
     """Return the gradient of the log density with noise of variance `noise` added, of shape (n, D)."""
     P, R = coordinates(X, model.means, model.bases)
     W = responsibilities(_log_joint(P, R, model, noise, X.shape[1]))[0]
@@ -85,22 +92,31 @@ def gradient(X: torch.Tensor, model: Model, noise: float) -> torch.Tensor:
     return pull + _combine(W[..., None] * gain * P, model.bases)
 
 
-def nearest_points(X: torch.Tensor, model: Model) -> torch.Tensor:
-    """Return the projections of rows X on the flats of their most probable components, of shape (n, D)."""
+def projections(X: torch.Tensor, model: LowRankGaussians) -> torch.Tensor:
+    """Return the projections of rows X on the affine subspaces of their most probable components, of shape (n, D)."""
     P, R = coordinates(X, model.means, model.bases)
     best = _log_joint(P, R, model, 0.0, X.shape[1]).argmax(1)
     chosen = torch.nn.functional.one_hot(best, len(model.weights)).to(P)
     return model.means[best] + _combine(chosen[..., None] * P, model.bases)
 
 
-def draw(model: Model, labels: torch.Tensor, Z: torch.Tensor, E: torch.Tensor) -> torch.Tensor:
-    """Return one row for each label from standard normal Z (n, d) and E (n, D)."""
+def draw_samples(
+    model: LowRankGaussians, n_samples: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return rows (n, D) drawn from the mixture, component by component, and their components (n,)."""
+    device = model.means.device
+    chosen = torch.multinomial(model.weights.cpu(), n_samples, replacement=True, generator=generator)
+    labels = chosen.sort()[0].to(device)
+    Z, E = (
+        torch.randn(n_samples, width, generator=generator, dtype=model.means.dtype, device="cpu").to(device)
+        for width in (model.variances.shape[1], model.means.shape[1])
+    )
     signal = model.variances[labels].sqrt() * Z
     rows = model.means[labels] + model.noise[labels, None].sqrt() * E
     for k in range(len(model.weights)):
-        mine = labels == k
-        rows[mine] += signal[mine] @ model.bases[k].T
-    return rows
+        members = labels == k
+        rows[members] += signal[members] @ model.bases[k].T
+    return rows, labels
 
 
 def _combine(coefficients, bases):
@@ -108,10 +124,10 @@ def _combine(coefficients, bases):
     return coefficients.flatten(1) @ bases.mT.flatten(0, 1)
 
 
-def n_parameters(model: Model, n_dims: Sequence[int], *, centred, isotropic, shared, uniform) -> int:
-    """Return the number of free parameters, for information criteria."""
-    K, D = model.means.shape
-    # with equal variances only the span counts, a point of the Grassmannian; with distinct ones the frame does
+def n_parameters(n_dims: Sequence[int], n_features: int, *, affine, isotropic, shared, uniform) -> int:
+    """Return the number of free parameters of a mixture, for information criteria."""
+    K, D = len(n_dims), n_features
+    # equal variances determine a subspace alone, a point of the Grassmannian; distinct ones an orthonormal frame
     bases = sum(d * (D - d) if isotropic else d * D - d * (d + 1) // 2 for d in n_dims)
     spectrum = K if isotropic else sum(n_dims)
-    return bases + spectrum + (1 if shared else K) + (0 if uniform else K - 1) + (K * D if centred else 0)
+    return bases + spectrum + (1 if shared else K) + (0 if uniform else K - 1) + (K * D if affine else 0)

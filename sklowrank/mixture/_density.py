@@ -1,0 +1,314 @@
+"""What a fitted mixture of low-rank Gaussians answers: its attributes, and the methods that read them."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import torch
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, DensityMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_scalar
+from sklearn.utils.validation import check_is_fitted
+
+from .._core.fitted import options, recall
+from .._core.rows import map_rows, rows_of
+from .._core.validation import check_new_data
+from .._core.warn import warn
+from .._core.workspace import open_workspace
+from .._math.em import EMState, mean_log_likelihood
+from .._math.linalg import signs_of_largest
+from .._math.mixtures import (
+    LowRankGaussians,
+    conditional_mean,
+    draw_samples,
+    log_density_gradient,
+    log_joint,
+    n_parameters,
+    padded,
+    projections,
+    responsibilities,
+)
+from .._math.subspaces import coordinates, first_largest
+from ..cluster._k_subspaces_starts import warn_of_fewer
+from ._starts import MixtureOptions, MixtureProblem, free_parameters
+
+
+class FittedMixture(NamedTuple):
+    """The public attributes that determine the density."""
+
+    weights: torch.Tensor
+    means: torch.Tensor
+    bases: list[torch.Tensor]
+    variances: list[torch.Tensor]
+    noise_variance: torch.Tensor
+
+
+class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNamePrefixFeaturesOutMixin):
+    """The methods of a fitted mixture of low-rank Gaussians."""
+
+    def predict(self, X):
+        """Return the most probable component of each row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        labels : array of shape (n_samples,)
+        """
+        return self._answer(X, "predict", _most_probable)
+
+    def predict_proba(self, X):
+        """Return the posterior probability of each component.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        probabilities : array of shape (n_samples, n_components)
+        """
+        return self._answer(X, "predict_proba", _posterior)
+
+    def score_samples(self, X):
+        """Return the logarithm of the density at each row, in nats.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        log_density : array of shape (n_samples,)
+        """
+        return self._answer(X, "score_samples", _log_density)
+
+    def score(self, X, y=None):
+        """Return the mean log density of the rows, in nats.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+        y : ignored
+            Present for pipelines.
+
+        Returns
+        -------
+        score : float
+        """
+        return float(self._by_rows(X, "score", _log_density)[0].mean())
+
+    def transform(self, X):
+        """Return the coordinates of each row in each component, times the component's posterior probability.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        coordinates : array of shape (n_samples, sum(n_dims_))
+        """
+        return self._answer(X, "transform", _weighted_coordinates)
+
+    def project(self, X):
+        """Return the projection of each row on the affine subspace of its most probable component.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        X_projected : array of shape (n_samples, n_features)
+        """
+        return self._answer(X, "project", projections, in_feature_space=True)
+
+    def denoise(self, X, noise_std):
+        """Return the posterior mean of each row, given that Gaussian noise was added to a draw from the mixture.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+        noise_std : float
+            Standard deviation of the noise in each feature, in units of X, at least 0. ``noise_std -> 0`` returns X
+            unchanged; ``noise_std -> inf`` returns the mixture mean.
+
+        Returns
+        -------
+        X_clean : array of shape (n_samples, n_features)
+        """
+        variance = check_scalar(noise_std, "noise_std", Real, min_val=0) ** 2
+        compute = partial(conditional_mean, noise=variance)
+        return self._answer(X, "denoise", compute, in_feature_space=True)
+
+    def score_gradient(self, X, noise_std=0.0):
+        """Return the gradient of the log density with respect to the row.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+        noise_std : float, default=0.0
+            Standard deviation of Gaussian noise that is added to the model first, in units of X, at least 0.
+
+        Returns
+        -------
+        gradient : array of shape (n_samples, n_features)
+            In nats per unit of X.
+        """
+        variance = check_scalar(noise_std, "noise_std", Real, min_val=0) ** 2
+        return self._answer(X, "score_gradient", partial(log_density_gradient, noise=variance))
+
+    def sample(self, n_samples=1):
+        """Draw rows from the mixture.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+
+        Returns
+        -------
+        X : array of shape (n_samples, n_features)
+            The rows, component by component.
+        labels : array of shape (n_samples,)
+            Their components.
+        """
+        check_is_fitted(self)
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        ws = open_workspace(self.means_, device=self.device, random_state=self.random_state)
+        X, labels = draw_samples(self._model(ws), n_samples, ws.generator)
+        return ws.answer(X), ws.store(labels)
+
+    def bic(self, X):
+        """Return the Bayesian information criterion on X; lower is better.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        bic : float
+        """
+        values, _ = self._by_rows(X, "bic", _log_density)
+        return -2 * float(values.sum()) + self._n_parameters() * math.log(len(values))
+
+    def aic(self, X):
+        """Return the Akaike information criterion on X; lower is better.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        aic : float
+        """
+        return -2 * float(self._by_rows(X, "aic", _log_density)[0].sum()) + 2 * self._n_parameters()
+
+    @property
+    def _n_features_out(self):
+        return sum(U.shape[1] for U in self.bases_)
+
+    def _model(self, ws):
+        """Return the fitted model in float64."""
+        fitted = recall(self, FittedMixture, ws.exact())
+        bases, variances = padded(fitted.bases, fitted.variances)
+        return LowRankGaussians(fitted.weights, fitted.means, bases, variances, fitted.noise_variance)
+
+    def _by_rows(self, X, method, compute, *, in_feature_space=False):
+        """Return ``compute(rows, model)`` of all rows as a float64 tensor, and the workspace."""
+        X = check_new_data(self, X, method=method, like="means_")
+        ws = open_workspace(X, device=self.device)
+        return by_rows(compute, rows_of(X, ws), self._model(ws), in_feature_space=in_feature_space), ws
+
+    def _answer(self, X, method, compute, **kwargs):
+        """Return what `_by_rows` computes, in the user's library and precision."""
+        values, ws = self._by_rows(X, method, compute, **kwargs)
+        return ws.answer(values)
+
+    def _n_parameters(self):
+        n_dims = [U.shape[1] for U in self.bases_]
+        return n_parameters(n_dims, self.n_features_in_, **free_parameters(options(self, MixtureOptions)))
+
+
+def described(problem: MixtureProblem, dtype: torch.dtype, tol: float, state: EMState) -> dict[str, Any]:
+    """Return the fitted attributes of a state of either solver; labels are those of the attributes as stored."""
+    n_dims, model = state.model.n_dims, state.model.moved(problem.rows.shift)
+    signs = torch.stack([signs_of_largest(U.mT) for U in model.bases])[:, None]
+    weights, means, bases = (part.to(dtype) for part in (model.weights, model.means, model.bases * signs))
+    bounds = state.lower_bounds or [mean_log_likelihood(problem.rows, state.model)]
+    stored = LowRankGaussians(weights.double(), means.double(), bases.double(), model.variances, model.noise)
+    return {
+        "weights_": weights,
+        "means_": means,
+        "bases_": [U[:, :d] for U, d in zip(bases, n_dims)],
+        "variances_": [v[:d] for v, d in zip(model.variances, n_dims)],
+        "noise_variance_": model.noise,
+        "n_dims_": torch.tensor(n_dims, device=means.device),
+        "labels_": by_rows(_most_probable, problem.source, stored),
+        "lower_bound_": bounds[-1],
+        "lower_bounds_": list(bounds),
+        "converged_": state.gap <= tol,
+        "init_used_": state.name,
+    }
+
+
+def warn_of_components(state: EMState, labels: torch.Tensor, n_components: int) -> None:
+    """Warn if components have too few rows, or are the most probable of no row."""
+    if not state.starved:
+        warn_of_fewer(labels, n_components, "n_components")
+        return
+    warn(
+        f"Some of n_components={n_components} components have fewer rows than determine a subspace of n_dims "
+        "dimensions, even after re-seeding. Lower n_components or n_dims, or add data.",
+        ConvergenceWarning,
+    )
+
+
+def by_rows(compute: Callable, rows, model: LowRankGaussians, *, in_feature_space: bool = False) -> torch.Tensor:
+    """Return ``compute(rows, model)`` of all rows, computed relative to the mixture's mean, against cancellation.
+
+    Values `in_feature_space` are points, to which the mean is added again.
+    """
+    mean = model.weights @ model.means
+    block = partial(_relative_to, mean, compute, model.moved(-mean), in_feature_space)
+    return map_rows(rows, block, size=32 * (rows.shape[1] + model.variances.numel()))
+
+
+def _relative_to(mean, compute, model, in_feature_space, X):
+    answer = compute(X.double() - mean, model)
+    return answer + mean if in_feature_space else answer
+
+
+def _most_probable(Z, model):
+    return first_largest(log_joint(Z, model))
+
+
+def _posterior(Z, model):
+    return responsibilities(log_joint(Z, model))[0]
+
+
+def _log_density(Z, model):
+    return log_joint(Z, model).logsumexp(1)
+
+
+def _weighted_coordinates(Z, model):
+    P = coordinates(Z, model.means, model.bases)[0]
+    real = (model.bases != 0).any(1).flatten()
+    return (_posterior(Z, model)[..., None] * P).flatten(1)[:, real]
