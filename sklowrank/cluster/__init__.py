@@ -1,4 +1,4 @@
-"""Clusterers that find flat pieces (lines, planes, subspaces) or curved sheets instead of round blobs."""
+"""Subspace clustering, and clustering of nonlinear manifolds."""
 
 from ._elastic_net import ElasticNetSubspaceClustering
 from ._k_subspaces import KSubspaces

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 import torch
 from sklearn import config_context
 from sklearn.base import BaseEstimator
@@ -165,3 +166,11 @@ def test_no_error_shows_a_cell(X, y):
     assert "7731" not in str(caught.value)
     assert caught.value.__cause__ is None  # a traceback does not show it either
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, sp.coo_array])
+def test_refusing_sparse_rows_names_a_remedy(form):
+    X = form(np.eye(3))
+    with pytest.raises(TypeError, match=r"Sparse data was passed for X.*TruncatedSVD.*X\.toarray\(\)"):
+        check_fit_data(Plain(), X)
+    assert sp.issparse(check_fit_data(Plain(), X, accept_sparse="csr"))
