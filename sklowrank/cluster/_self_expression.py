@@ -20,16 +20,7 @@ from .._math.linalg import signs_of_largest
 from .._math.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all
 from ._k_subspaces_solver import alternate
-from ._row_products import (
-    device_of,
-    fill_own,
-    load_rows,
-    norms,
-    products,
-    take,
-    transposed_times,
-    workspace_of_rows,
-)
+from ._row_products import device_of, fill_own, load_rows, norms, products, take, transposed_times, workspace_of_rows
 from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, mixtures, nearest_subspaces, prepared
 
 LEAST_SHAPE = {"ensure_min_samples": 2, "ensure_min_features": 2}
