@@ -34,8 +34,9 @@ def distinct_directions(rows, *, negatives: bool = True) -> Directions:
     p = times(rows, v)
     sign = torch.where(p < 0, -1.0, 1.0).to(p) if negatives else torch.ones_like(p)
     p = p * sign
-    rms, deviation = _rms_and_deviation(rows, sign)
-    close = max(_CLOSE * deviation, _ROUNDING * torch.finfo(p.dtype).eps * rms)
+    mean_square, mean = float(norms(rows).square().mean()), transposed_times(rows, sign) / n
+    deviation = max(mean_square - float(mean.square().sum()), 0.0) ** 0.5  # root mean square distance from the mean
+    close = max(_CLOSE * deviation, _ROUNDING * torch.finfo(p.dtype).eps * mean_square**0.5)
     order = p.argsort(stable=True)
     gaps = p[order].diff() > close * float(v.norm())
     run = torch.zeros(n, dtype=torch.int64, device=device)
@@ -49,13 +50,6 @@ def distinct_directions(rows, *, negatives: bool = True) -> Directions:
         left = left[~same]
     first, place = equal.unique(return_inverse=True)
     return Directions(first, place, sign * sign[equal])
-
-
-def _rms_and_deviation(rows, sign):
-    """Return the root mean squares of the norms of rows with these signs, and of their distances from the mean."""
-    mean_square = float(norms(rows).square().mean())
-    mean = transposed_times(rows, sign) / len(sign)
-    return mean_square**0.5, max(mean_square - float(mean.square().sum()), 0.0) ** 0.5
 
 
 def codes_of_all(codes, directions: Directions):

@@ -12,14 +12,7 @@ from .._core.fitted import fitted_attributes, fitted_matrix, keep, options
 from .._core.iterate import drive
 from .._core.validation import check_fit_data
 from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import (
-    LEAST_SHAPE,
-    SpectralOptions,
-    cluster_model,
-    coding_problem,
-    described,
-    warn_of_graph,
-)
+from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
 

@@ -11,14 +11,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
 from .._core.fitted import keep, options
 from .._core.validation import check_fit_data
-from ._self_expression import (
-    LEAST_SHAPE,
-    SpectralOptions,
-    cluster_model,
-    coding_problem,
-    described,
-    warn_of_graph,
-)
+from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
 

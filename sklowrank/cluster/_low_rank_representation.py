@@ -12,14 +12,7 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options
 from .._core.validation import check_fit_data
 from .._math.prox import row_threshold, singular_value_threshold
-from ._self_expression import (
-    LEAST_SHAPE,
-    SpectralOptions,
-    cluster_model,
-    coding_problem,
-    described,
-    warn_of_graph,
-)
+from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
 

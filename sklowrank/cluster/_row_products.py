@@ -74,6 +74,13 @@ def norms(X) -> torch.Tensor:
     return torch.linalg.vector_norm(X, dim=1)
 
 
+def prepared(rows, centre, axes, normalize: bool):
+    """Return rows about a centre (D,), projected on axes (D, p) and scaled to unit norm; None leaves a step out."""
+    rows = rows if centre is None else rows - centre
+    rows = rows if axes is None else times(rows, axes)
+    return normalized(rows) if normalize else rows
+
+
 def normalized(X):
     """Return rows of unit norm; rows of zeros stay as they are."""
     if sp.issparse(X):

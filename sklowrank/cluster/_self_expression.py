@@ -25,12 +25,13 @@ from ._row_products import (
     fill_own,
     load_rows,
     norms,
+    prepared,
     products,
     take,
     transposed_times,
     workspace_of_rows,
 )
-from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, mixtures, nearest_subspaces, prepared
+from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, mixtures, nearest_subspaces
 
 LEAST_SHAPE = {"ensure_min_samples": 2, "ensure_min_features": 2}
 _LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph is called disconnected
@@ -156,23 +157,19 @@ def cluster_model(
     `strengths` (m, m) make the graph in place of the codes, `default_affinity` is that of ``affinity="auto"``. The
     generator of the workspace stays as it is, so that equal codes have equal clusters.
     """
-    options, ws, directions = problem.options, problem.ws, problem.directions
-    kind = default_affinity if options.affinity == "auto" else options.affinity
-    W = affinity(codes if strengths is None else strengths, kind, n_components=options.n_clusters)
-    generator = ws.generator.clone_state()
-    labels, n_components = _graph_labels(W, problem, generator)
+    ws, generator = problem.ws, problem.ws.generator.clone_state()
+    W, labels, n_components = _graph(codes if strengths is None else strengths, problem, default_affinity, generator)
     subspaces = _subspaces(problem, labels, rank, generator)
-    dtype = np.float32 if ws.dtype == torch.float32 else np.float64
+    dtype, representation = (
+        np.float32 if ws.dtype == torch.float32 else np.float64,
+        codes_of_all(codes, problem.directions),
+    )
     return ClusterModel(
         **subspaces._asdict(),
-        representation=_in_precision(codes_of_all(codes, directions), ws, dtype),
-        affinity_matrix=graph_of_all(W.astype(dtype), directions),
+        representation=representation.astype(dtype) if sp.issparse(representation) else representation.to(ws.dtype),
+        affinity_matrix=graph_of_all(W.astype(dtype), problem.directions),
         n_components_graph=n_components,
     )
-
-
-def _in_precision(codes, ws, dtype):
-    return codes.astype(dtype) if sp.issparse(codes) else codes.to(ws.dtype)
 
 
 def described(model: ClusterModel, problem: CodingProblem) -> dict:
@@ -228,22 +225,20 @@ def _share_of_close(rows):
     return float((cosines.amax(1) > _NEARLY).double().mean())
 
 
-def _graph_labels(W, problem, generator):
-    """Return labels (m,) of the distinct rows, -1 where the graph leaves them out, and its number of components."""
-    options, device = problem.options, problem.ws.device
+def _graph(strengths, problem, default_affinity, generator):
+    """Return the affinity of the distinct rows, their labels, -1 for rows left out, and its number of components."""
+    options, device, seed = problem.options, problem.ws.device, drawn_seed(generator)
+    kind = default_affinity if options.affinity == "auto" else options.affinity
+    W = affinity(strengths, kind, n_components=options.n_clusters)
     labels, n_components = graph_clusters(
-        W,
-        options.n_clusters,
-        random_state=drawn_seed(generator),
-        n_init=options.n_init,
-        assign_labels=options.assign_labels,
+        W, options.n_clusters, random_state=seed, n_init=options.n_init, assign_labels=options.assign_labels
     )
     labels = torch.from_numpy(labels).to(device)
     if len(labels) <= options.n_clusters:  # each direction is a cluster
         labels = torch.where(norms(problem.rows).to(device) > 0, torch.arange(len(labels), device=device), -1)
     if not (labels >= 0).any():  # a graph without an edge: one cluster
         labels = torch.zeros_like(labels)
-    return labels, n_components
+    return W, labels, n_components
 
 
 def drawn_seed(generator: torch.Generator) -> int:

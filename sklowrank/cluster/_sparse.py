@@ -16,14 +16,7 @@ from .._core.validation import check_fit_data
 from .._math.graphs import csr_from
 from .._math.prox import soft_threshold
 from ._elastic_net_solver import ElasticNetOptions, elastic_net_codes, elastic_net_problem, rounds
-from ._self_expression import (
-    LEAST_SHAPE,
-    SpectralOptions,
-    cluster_model,
-    coding_problem,
-    described,
-    warn_of_graph,
-)
+from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
 

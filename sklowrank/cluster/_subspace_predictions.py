@@ -13,7 +13,7 @@ from .._core.fitted import fitted_matrix, recall
 from .._core.validation import check_new_data
 from .._math.graphs import largest_cluster
 from .._math.subspaces import first_largest, nearest_flats
-from ._row_products import in_same_format, load_rows, normalized, norms, times, workspace_of_rows
+from ._row_products import in_same_format, load_rows, norms, prepared, times, workspace_of_rows
 
 
 class ComponentParams(NamedTuple):
@@ -83,13 +83,6 @@ class SubspacePredictions(ClusterMixin):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         return tags
-
-
-def prepared(rows, centre, axes, normalize: bool):
-    """Return rows about a centre (D,), projected on axes (D, p) and scaled to unit norm; None leaves a step out."""
-    rows = rows if centre is None else rows - centre
-    rows = rows if axes is None else times(rows, axes)
-    return normalized(rows) if normalize else rows
 
 
 def nearest_subspaces(rows, model: Subspaces) -> torch.Tensor:

@@ -13,14 +13,7 @@ from .._core.fitted import fitted_matrix, keep, options
 from .._core.validation import check_fit_data
 from .._math.graphs import csr_from
 from ._row_products import fill_own, norms, products, row_blocks
-from ._self_expression import (
-    LEAST_SHAPE,
-    SpectralOptions,
-    cluster_model,
-    coding_problem,
-    described,
-    warn_of_graph,
-)
+from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
 

@@ -168,6 +168,9 @@ def test_no_error_shows_a_cell(X, y):
     assert caught.value.__suppress_context__
 
 
-def test_sparse_rows_where_dense_ones_are_needed_name_a_reduction():
-    with pytest.raises(TypeError, match=r"Sparse data was passed.*TruncatedSVD"):
-        check_fit_data(Plain(), sp.csr_matrix(np.eye(3)))
+@pytest.mark.parametrize("form", [sp.csr_matrix, sp.csc_array, sp.coo_array])
+def test_refusing_sparse_rows_names_a_remedy(form):
+    X = form(np.eye(3))
+    with pytest.raises(TypeError, match=r"Sparse data was passed for X.*TruncatedSVD.*X\.toarray\(\)"):
+        check_fit_data(Plain(), X)
+    assert sp.issparse(check_fit_data(Plain(), X, accept_sparse="csr"))
