@@ -23,7 +23,7 @@ demo: $(VENV)/.installed-demo ## compare with scikit-learn on real data, write d
 test: lint ## lint, then run the fast tests and the examples of docstrings and pages
 	$(PYTEST) -m "not slow" --doctest-modules --doctest-glob '*.md' tests sklowrank $(PAGES)
 
-test-slow: $(VENV)/.installed-test ## hostile inputs, memory, processes of a cluster, type checkers
+test-slow: $(VENV)/.installed-test ## run the slow ones: hostile inputs, rows beyond memory, Dask, type checkers
 	$(PYTEST) -m slow tests
 
 test-all: test test-slow ## both

@@ -1,4 +1,4 @@
-"""Command line: ``python -m benchmarks [NAME ...] [--threads N] [--device cpu|cuda] [--render]``."""
+"""Command line: ``python -m benchmarks [NAME ...] [--threads N] [--device cpu|cuda] [--list] [--render]``."""
 
 import argparse
 import importlib
@@ -8,7 +8,8 @@ import sys
 
 import benchmarks
 
-NAMES = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - {"__main__", "harness", "quality"})
+SHARED = {"__main__", "data", "harness", "peers", "quality"}
+NAMES = sorted({m.name for m in pkgutil.iter_modules(benchmarks.__path__)} - SHARED)
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
@@ -20,6 +21,7 @@ def main():
     parser.add_argument(
         "--case", help="run only the cases whose name contains this, and replace their rows in stored results"
     )
+    parser.add_argument("--list", action="store_true", help="only print the cases of the comparisons")
     parser.add_argument("--render", action="store_true", help="only write the reports again from the stored results")
     options = parser.parse_args()
     unknown = sorted(set(options.names) - set(NAMES))
@@ -33,6 +35,10 @@ def main():
     failed = False
     for name in options.names or NAMES:
         suite = importlib.import_module(f"benchmarks.{name}")
+        if options.list:
+            cases = [harness.name_and_about(case) for case in suite.CASES]
+            print(f"{name}: {suite.TITLE}", *(f"  {case}: {about}" for case, about in cases), sep="\n")
+            continue
         if not options.render:
             bench = harness.run(name, suite, options.threads, options.device, options.case)
             failed = failed or bool(bench.errors)

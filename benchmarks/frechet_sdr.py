@@ -14,16 +14,16 @@ import warnings
 
 import numpy as np
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import train_test_split
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, NeighborhoodComponentsAnalysis
-from sklearn.pipeline import make_pipeline
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.harness import clock
+from benchmarks.data import bundled, ink, logarithms
+from benchmarks.harness import clock, quietly
+from benchmarks.peers import Reduced, cumulative_covariance_by_loops, distance_covariance_net, sliced
 
 TITLE = "Fréchet sufficient dimension reduction"
 MODELS = {  # response of the generator, metric, share of rows that are moved far out
@@ -55,11 +55,6 @@ def model(name, seed, n_samples=1000, n_features=10):
     return (X, y, S), make_frechet_regression(1000, n_features, response=response, random_state=100 + seed)
 
 
-def logarithms(y):
-    e, V = np.linalg.eigh(y)
-    return ((V * np.log(e)[:, None, :]) @ V.transpose(0, 2, 1)).reshape(len(y), -1)
-
-
 def vectors(y, metric):
     """Vectors whose Euclidean distances are those of the responses; chords for directions."""
     if metric == "wasserstein":
@@ -76,19 +71,6 @@ def number_of(y, metric):
     return y[:, 2] if metric == "sphere" else y
 
 
-def ink(half=True):
-    """The left halves of the digits, and how the ink of the whole digit spreads: covariance matrices of its place."""
-    images = load_digits().images
-    rows, columns = np.mgrid[:8, :8]
-    place = np.column_stack([columns.ravel(), rows.ravel()]).astype(float)
-    share = images.reshape(len(images), -1)
-    share = share / share.sum(1, keepdims=True)
-    mean = share @ place
-    S = np.einsum("ni,ij,ik->njk", share, place, place) - mean[:, :, None] * mean[:, None, :]
-    X = images[:, :, :4] if half else images
-    return X.reshape(len(X), -1), S + 0.05 * np.eye(2)
-
-
 # Methods
 
 
@@ -98,66 +80,6 @@ def ours(name, d, metric, **settings):
     estimator = getattr(dimension_reduction, name)(d, metric=metric, **settings)
     estimator.set_params(device=os.environ["SKLOWRANK_BENCH_DEVICE"])
     return estimator
-
-
-def sliced(X, y, d, method):
-    """Directions of sliced inverse regression, or of SAVE, with ten slices."""
-    mean = X.mean(0)
-    e, V = np.linalg.eigh(np.cov(X.T, bias=True))
-    W = (V / np.sqrt(e)) @ V.T
-    Z, M = (X - mean) @ W, 0.0
-    for rows in np.array_split(np.argsort(y, kind="stable"), 10):
-        h, A = Z[rows].mean(0), np.eye(X.shape[1]) - np.cov(Z[rows].T)
-        M = M + len(rows) * (np.outer(h, h) if method == "SIR" else A @ A)
-    B = W @ np.linalg.eigh(M)[1][:, ::-1][:, :d]
-    return lambda new: new @ B
-
-
-def distance_covariance_net(X, Y, d, seed):
-    """One network that maximises the distance correlation of its whitened outputs with vectors Y."""
-    import torch
-
-    generator = torch.Generator().manual_seed(seed)
-    scaler = StandardScaler().fit(X)
-    X, Y = (torch.from_numpy(part).float() for part in (scaler.transform(X), Y))
-    torch.manual_seed(seed)
-    relu = torch.nn.ReLU
-    layers = [torch.nn.Linear(X.shape[1], 64), relu(), torch.nn.Linear(64, 64), relu(), torch.nn.Linear(64, d)]
-    net = torch.nn.Sequential(*layers)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-4)
-
-    def centred_distances(A):
-        D = ((A[:, None] - A).square().sum(2) + 1e-10).sqrt()
-        return D - D.mean(0) - D.mean(1, keepdim=True) + D.mean()
-
-    def dependence(rows):
-        U = net(X[rows])
-        U = U - U.mean(0)
-        root = torch.linalg.cholesky(U.T @ U / len(U) + 1e-4 * torch.eye(d))
-        A = centred_distances(torch.linalg.solve_triangular(root, U.T, upper=False).T)
-        B = centred_distances(Y[rows])
-        return (A * B).mean() / (A.square().mean() * B.square().mean()).sqrt()
-
-    order = torch.randperm(len(X), generator=generator)
-    held_out, trained = order[: len(X) * 15 // 100], order[len(X) * 15 // 100 :]
-    best, kept, since = -np.inf, None, 0
-    for _ in range(200):
-        for rows in trained[torch.randperm(len(trained), generator=generator)].split(128):
-            if len(rows) == 128:
-                optimizer.zero_grad()
-                (-dependence(rows)).backward()
-                optimizer.step()
-        with torch.no_grad():
-            score = float(dependence(held_out))
-        since += 1
-        if score > best + 1e-5:
-            best, kept, since = score, [p.detach().clone() for p in net.parameters()], 0
-        if since > 25:
-            break
-    with torch.no_grad():
-        for parameter, value in zip(net.parameters(), kept):
-            parameter.copy_(value)
-    return lambda new: net(torch.from_numpy(scaler.transform(new)).float()).detach().numpy()
 
 
 def reduction(name, settings, X, y, d, metric, seed):
@@ -204,31 +126,25 @@ def generated(name, method, settings, seeds=2, n_samples=1000, n_features=10):
     }
 
 
-def classes(name, d, seeds=3):
-    """Accuracy of five nearest neighbours on d features of the digits."""
-    X, y = load_digits(return_X_y=True)
-    X = X[:, X.std(0) > 0]
-    makers = {
-        "all columns": lambda: "passthrough",
-        "PCA": lambda: PCA(d),
-        "PLSRegression": None,
-        "LinearDiscriminantAnalysis": lambda: LinearDiscriminantAnalysis(n_components=d),
-        "NeighborhoodComponentsAnalysis": lambda: NeighborhoodComponentsAnalysis(d, random_state=0),
-        "ours": lambda: ours("FrechetSDR", d, "discrete", random_state=0),
-    }
+def neighbours(data, name, d, n_neighbors=10, seeds=5, **settings):
+    """Error of nearest neighbours on d features of a bundled table: one minus R², or share of wrong classes."""
+    X, y = bundled(data)
+    X, numbers = X[:, X.std(0) > 0], data == "diabetes"
+    near = KNeighborsRegressor(n_neighbors) if numbers else KNeighborsClassifier(n_neighbors)
     warmed_up()
     right, start = [], time.perf_counter()
     for seed in range(seeds):
-        X_fit, X_new, y_fit, y_new = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=y)
+        stratify = None if numbers else y
+        X_fit, X_new, y_fit, y_new = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=stratify)
         scaler = StandardScaler().fit(X_fit)
-        X_fit, X_new = scaler.transform(X_fit), scaler.transform(X_new)
-        if name == "PLSRegression":
-            pls = PLSRegression(d).fit(X_fit, np.eye(10)[y_fit])
-            neighbours = KNeighborsClassifier().fit(pls.transform(X_fit), y_fit)
-            right.append(neighbours.score(pls.transform(X_new), y_new))
+        if name == "linear model":
+            model = Reduced("all columns", d, LinearRegression() if numbers else LinearDiscriminantAnalysis())
+        elif name.endswith("FrechetSDR"):
+            seeded = {"random_state": seed} if name != "LinearFrechetSDR" else {}
+            model = Reduced(ours(name, d, "euclidean" if numbers else "discrete", **{**seeded, **settings}), d, near)
         else:
-            pipe = make_pipeline(makers[name](), KNeighborsClassifier()).fit(X_fit, y_fit)
-            right.append(pipe.score(X_new, y_new))
+            model = Reduced(name, d, near)
+        right.append(quietly(model.fit, scaler.transform(X_fit), y_fit).score(scaler.transform(X_new), y_new))
     seconds = (time.perf_counter() - start) / seeds
     return {"error": 1 - np.mean(right), "right": np.mean(right), "first": right[0], "seconds": seconds}
 
@@ -258,46 +174,6 @@ def shapes(name, d, seeds=3):
     return {"error": np.mean(errors), "seconds": seconds, "remark": f"worst of {seeds} splits {max(errors):.3f}"}
 
 
-def table(data, name, d=2, seeds=5):
-    """Error of ten nearest neighbours on d features of a bundled table: one minus R², or share of wrong classes."""
-    loader = {"diabetes": load_diabetes, "breast cancer": load_breast_cancer, "wine": load_wine}[data]
-    X, y = loader(return_X_y=True)
-    metric, errors = "euclidean" if data == "diabetes" else "discrete", []
-    warmed_up()
-    start = time.perf_counter()
-    for seed in range(seeds):
-        stratify = None if data == "diabetes" else y
-        X_fit, X_new, y_fit, y_new = train_test_split(X, y, test_size=0.3, random_state=seed, stratify=stratify)
-        scaler = StandardScaler().fit(X_fit)
-        X_fit, X_new = scaler.transform(X_fit), scaler.transform(X_new)
-        last = KNeighborsRegressor(10) if data == "diabetes" else KNeighborsClassifier(10)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if name == "linear model":
-                last = LinearRegression() if data == "diabetes" else LinearDiscriminantAnalysis()
-                steps = [last]
-            elif name == "PLSRegression":
-                target = y_fit if data == "diabetes" else np.eye(y.max() + 1)[y_fit]
-                pls = PLSRegression(d).fit(X_fit, target)
-                X_fit, X_new, steps = pls.transform(X_fit), pls.transform(X_new), [last]
-            elif name == "all columns":
-                steps = [last]
-            elif name == "PCA":
-                steps = [PCA(d), last]
-            else:
-                seeded = {"random_state": seed} if name != "LinearFrechetSDR" else {}
-                steps = [ours(name, d, metric, **seeded), last]
-            errors.append(1 - make_pipeline(*steps).fit(X_fit, y_fit).score(X_new, y_new))
-    return {"error": np.mean(errors), "seconds": (time.perf_counter() - start) / seeds}
-
-
-def by_loops(U, D):
-    """The measure by its definition."""
-    n, U = len(U), U - U.mean(0)
-    inside = D[:, None, :] <= D[:, :, None]
-    return sum(np.square(U[ball].sum(0) / n).sum() for ball in inside.reshape(-1, n)) / n**2
-
-
 def exactness():
     """Relative differences of the measure from its definition and from its kernel form, with ties."""
     from sklowrank.dimension_reduction import frechet_cumulative_covariance
@@ -305,7 +181,7 @@ def exactness():
     rng = np.random.default_rng(0)
     U, y = rng.normal(size=(60, 2)), rng.integers(0, 7, 60).astype(float)
     D = np.abs(y[:, None] - y)
-    value, slow = frechet_cumulative_covariance(U, y), by_loops(U, D)
+    value, slow = frechet_cumulative_covariance(U, y), cumulative_covariance_by_loops(U, D)
     r = (D[:, None, :] >= D[:, :, None]).sum(2) / 60
     K, Uc = np.minimum(r[:, :, None], r[:, None, :]).mean(0), U - U.mean(0)
     kernel = np.trace(Uc.T @ K @ Uc) / 60**2
@@ -410,6 +286,11 @@ def abreast(n_samples, together):
     return {"seconds": (seconds - idle) / (passes - 1) * (1 if together else 5)}
 
 
+def digits_of_ours(d):
+    """Five nearest neighbours on features of the digits, one seed for all splits."""
+    return neighbours("digits", "FrechetSDR", d, 5, 3, random_state=0)
+
+
 # Cases
 
 
@@ -461,8 +342,9 @@ def digits(bench):
     for d in (9, 5):
         names = ["PCA", "PLSRegression", "LinearDiscriminantAnalysis", "NeighborhoodComponentsAnalysis"]
         for name in names + ["all columns"] * (d == 9):
-            bench.measure(f"{name}, {d} features" if name != "all columns" else name, classes, name, d)
-        found = bench.measure(f"ours, {d} features", classes, "ours", d)
+            label = name if name == "all columns" else f"{name}, {d} features"
+            bench.measure(label, neighbours, "digits", name, d, 5, 3)
+        found = bench.measure(f"ours, {d} features", digits_of_ours, d)
         if d == 9:
             bench.claim("accuracy with 9 features, first split", found.first, at_least=0.975)
 
@@ -485,7 +367,7 @@ def tables(bench):
     for data in ("diabetes", "breast cancer", "wine"):
         names = ("linear model", "all columns", "PCA", "PLSRegression", "LinearFrechetSDR", "KernelFrechetSDR")
         for name in (*names, "FrechetSDR"):
-            bench.measure(f"{data}, {name}", table, data, name)
+            bench.measure(f"{data}, {name}", neighbours, data, name, 2)
 
 
 def measure(bench):

@@ -1,6 +1,5 @@
 """Measure in fresh processes, compare with what is claimed, print tables, write JSON and Markdown."""
 
-import importlib.util
 import json
 import math
 import multiprocessing
@@ -10,10 +9,13 @@ import resource
 import sys
 import time
 import traceback
+import warnings
 from concurrent.futures import ProcessPoolExecutor
 from datetime import date
 from importlib import metadata
 from pathlib import Path
+
+import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
 REPORTS = Path(__file__).parent.parent / "doc" / "benchmarks"
@@ -41,7 +43,7 @@ class Bench:
         """Call ``function(*args)``, which returns a dict of figures, in a fresh process and record its peak memory."""
         row = {"case": self.case, "method": method}
         result = Measured()
-        if package and not _installed(package):
+        if package and _version(package) == "not installed":
             row["remark"] = f"missing: {package} is not installed"
         else:
             self.packages.update({package} - {None})
@@ -96,12 +98,83 @@ def clock(call, budget=10.0, repeats=5):
     return result, min(times)
 
 
+def quietly(function, *args):
+    """Call with a set number of iterations, or on data that scikit-learn warns about: that is the point, not news."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return function(*args)
+
+
+def rms(residual):
+    """Root mean square."""
+    return float(np.sqrt(np.mean(np.square(residual))))
+
+
+def accuracy(y, labels):
+    """Share of rows in the best matching of clusters to classes."""
+    from sklowrank.metrics import clustering_accuracy
+
+    return clustering_accuracy(y, labels)
+
+
+def by_seed(make, X, y, seeds):
+    """Accuracies and seconds of a clusterer with several seeds, and the first of them, fitted."""
+    right, times, first = [], [], None
+    for seed in range(seeds):
+        method = make()
+        method.set_params(**{name: seed for name in method.get_params() if name.endswith("random_state")})
+        start = time.perf_counter()
+        labels = quietly(method.fit_predict, X)
+        times.append(time.perf_counter() - start)
+        right.append(accuracy(y, labels))
+        first = method if first is None else first
+    return right, times, first
+
+
+def over_seeds(right):
+    """What the accuracies of several seeds were, in words."""
+    return f"accuracy {min(right):.3f} to {max(right):.3f} over {len(right)} seeds" if len(right) > 1 else "one seed"
+
+
+class Steps:
+    """A callback of scikit-learn that notes when each step of a fit ended."""
+
+    def __init__(self):
+        self.times = []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        if context.parent is not None:
+            self.times.append(time.perf_counter())
+
+
+def seconds_of_steps(model, *data):
+    """Seconds of each step of a fit but the first."""
+    steps = Steps()
+    quietly(model.set_callbacks(steps).fit, *data)
+    return np.diff(steps.times)
+
+
+def peak():
+    """Memory of this process in MB at its highest, what lies in shared files included."""
+    kilobyte = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6
+
+
 def run(name, suite, threads, device, only=None):
     """Run the cases of one comparison, print its tables and store its results."""
     os.environ["SKLOWRANK_BENCH_DEVICE"] = device
     bench = Bench(device)
     for case in suite.CASES:
-        bench.case, _, about = " ".join(case.__doc__.split()).partition(": ")
+        bench.case, about = name_and_about(case)
         if only and only.lower() not in bench.case.lower():
             continue
         bench.cases[bench.case] = about
@@ -120,6 +193,12 @@ def run(name, suite, threads, device, only=None):
     if merged is not None:
         _store(name, merged)
     return bench
+
+
+def name_and_about(case):
+    """Return the name of a case and what it is about: what is before and behind the first colon of its docstring."""
+    name, _, about = " ".join(case.__doc__.split()).partition(": ")
+    return name, about
 
 
 def _results(suite, bench, threads):
@@ -205,16 +284,8 @@ def _summary(claims):
 def _measured(function, args):
     """Run in the fresh process."""
     result = {key: getattr(value, "item", lambda v=value: v)() for key, value in function(*args).items()}
-    kilobyte = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
-    result.setdefault("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6)
+    result.setdefault("peak", peak())
     return result
-
-
-def _installed(package):
-    return (
-        importlib.util.find_spec({"scikit-surprise": "surprise", "SupervisedMF": "SMF"}.get(package, package))
-        is not None
-    )
 
 
 def _version(package):

@@ -9,28 +9,18 @@ faces are read from the folder that `SKLOWRANK_DATA` names.
 
 import os
 import time
-import warnings
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-from sklearn.cluster import HDBSCAN, KMeans, SpectralClustering
-from sklearn.datasets import (
-    load_breast_cancer,
-    load_digits,
-    load_iris,
-    load_wine,
-    make_blobs,
-    make_circles,
-    make_moons,
-)
+from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
-from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer, StandardScaler, scale
+from sklearn.preprocessing import StandardScaler, scale
 
-from benchmarks.harness import clock
+from benchmarks.data import bundled, many_digits, missing, of_classes, toy_clusters
+from benchmarks.harness import accuracy, by_seed, clock, over_seeds, seconds_of_steps
+from benchmarks.peers import clusterer
 
 TITLE = "Manifold linearizing and clustering"
 MOONS = {"view_noise": 0.02, "n_neighbors": 10, "n_epochs_init": 250, "n_epochs": 20, "batch_size": 128}
@@ -40,41 +30,14 @@ MOONS = {"view_noise": 0.02, "n_neighbors": 10, "n_epochs_init": 250, "n_epochs"
 
 
 def load(name):
-    """A data set and its classes."""
-    if name == "digits":
-        return load_digits(return_X_y=True)
-    bundled = {"breast cancer": load_breast_cancer, "wine": load_wine, "iris": load_iris}
-    if name in bundled:
-        X, y = bundled[name](return_X_y=True)
-        return scale(X), y
-    if name == "moons":
-        return make_moons(600, noise=0.06, random_state=0)
-    if name.startswith("round"):  # three of them, of the sizes that the name says
-        sizes = [int(size) for size in name.split()[1].split("/")]
-        return make_blobs(sizes, 10, cluster_std=1.0, random_state=0)
-    if name == "circles":
-        return make_circles(600, factor=0.5, noise=0.05, random_state=0)
-    file = np.load(next((Path(os.environ["SKLOWRANK_DATA"]) / name.split()[0]).glob("*.npz")))
-    kept = slice(None)
-    if " " in name:  # classes from one to another
-        low, high = (int(part) for part in name.split()[1].split("-"))
-        kept = (file["y"] >= low) & (file["y"] <= high)
-    return file["X"][kept].astype(float) / 255, file["y"][kept]
-
-
-def many_digits(n_samples):
-    """Digits, enlarged: points between a row and one of its five nearest of the same class, some noise; float32."""
-    X, y = load_digits(return_X_y=True)
-    rng = np.random.RandomState(0)
-    near = np.empty((len(X), 5), dtype=int)
-    for k in range(10):
-        rows = np.flatnonzero(y == k)
-        near[rows] = rows[NearestNeighbors(n_neighbors=5).fit(X[rows]).kneighbors(return_distance=False)]
-    first = rng.randint(len(X), size=n_samples)
-    second = near[first, rng.randint(5, size=n_samples)]
-    share = rng.rand(n_samples, 1).astype(np.float32)
-    X, rows = X.astype(np.float32), X.astype(np.float32)[first]
-    return rows + share * (X[second] - rows) + 0.5 * rng.randn(n_samples, 64).astype(np.float32), y[first]
+    """A data set and its classes: digits as bundled, images divided by 255, tables with standardised columns."""
+    if name in ("digits", "breast cancer", "wine", "iris"):
+        X, y = bundled(name)
+        return (X if name == "digits" else scale(X)), y
+    if name in ("moons", "circles") or name.startswith("round"):
+        return toy_clusters(name)
+    X, y = of_classes(name)
+    return X / 255, y
 
 
 # Methods
@@ -86,41 +49,15 @@ def ours(n_clusters, **settings):
     return ManifoldLinearizingClustering(n_clusters, device=os.environ["SKLOWRANK_BENCH_DEVICE"], **settings)
 
 
-def peer(name, n_clusters, n_features):
-    makers = {
-        "KMeans": lambda: KMeans(n_clusters, n_init=10),
-        "SpectralClustering": lambda: SpectralClustering(n_clusters, affinity="nearest_neighbors", n_neighbors=10),
-        "SpectralClustering, 5 neighbours": lambda: SpectralClustering(
-            n_clusters, affinity="nearest_neighbors", n_neighbors=5
-        ),
-        "SpectralClustering, 5 neighbours, unit rows": lambda: make_pipeline(
-            Normalizer(), SpectralClustering(n_clusters, affinity="nearest_neighbors", n_neighbors=5)
-        ),
-        "GaussianMixture after PCA": lambda: make_pipeline(
-            PCA(min(20, n_features)), GaussianMixture(n_clusters, n_init=3)
-        ),
-        "HDBSCAN": lambda: HDBSCAN(min_cluster_size=20, copy=True),
-    }
-    return makers[name]()
-
-
 def make(name, settings, n_clusters, n_features, seed):
     """Ours, or where `settings` is None a peer."""
-    method = peer(name, n_clusters, n_features) if settings is None else ours(n_clusters, **settings)
+    method = clusterer(name, n_clusters, min(20, n_features)) if settings is None else ours(n_clusters, **settings)
     return method.set_params(**{key: seed for key in method.get_params() if key.endswith("random_state")})
 
 
-def accuracy(y, labels):
-    from sklowrank.metrics import clustering_accuracy
-
-    return clustering_accuracy(y, labels)
-
-
 def summary(right, times):
-    span = f"accuracy {min(right):.3f} to {max(right):.3f} over {len(right)} seeds" if len(right) > 1 else "one seed"
-    return {"error": 1 - np.median(right), "right": np.median(right), "least": min(right), "seconds": min(times)} | {
-        "remark": span
-    }
+    figures = {"error": 1 - np.median(right), "right": np.median(right), "least": min(right), "seconds": min(times)}
+    return {**figures, "remark": over_seeds(right)}
 
 
 # Measured functions: each runs in a fresh process
@@ -129,17 +66,9 @@ def summary(right, times):
 def cluster(data, name, settings=None, seeds=3):
     """Labels of a data set by ours or a peer."""
     X, y = load(data)
-    right, times, found = [], [], {}
-    for seed in range(seeds):
-        method = make(name, settings, len(np.unique(y)), X.shape[1], seed)
-        start = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            labels = method.fit_predict(X)
-        times.append(time.perf_counter() - start)
-        right.append(accuracy(y, labels))
-        if seed == 0 and len(getattr(method, "loss_history_", [])):
-            found = training(method, X)
+    seeded = partial(make, name, settings, len(np.unique(y)), X.shape[1])
+    right, times, first = by_seed(lambda: seeded(0), X, y, seeds)
+    found = training(first, X) if len(getattr(first, "loss_history_", [])) else {}
     return {**summary(right, times), **found, "slowest": max(times)}
 
 
@@ -154,26 +83,21 @@ def training(model, X):
 
 def new_rows(name, settings):
     """Labels of the half that was not fitted, by the names that clusters have in the half that was; five splits."""
-    from scipy.optimize import linear_sum_assignment
-    from sklearn.metrics.cluster import contingency_matrix
-
-    X, y = load_digits(return_X_y=True)
+    X, y = load("digits")
     seen, new = [], []
     for seed in range(5):
-        order = np.random.RandomState(seed).permutation(len(X))
-        old, fresh = order[: len(X) // 2], order[len(X) // 2 :]
+        old, fresh = np.array_split(np.random.RandomState(seed).permutation(len(X)), [len(X) // 2])
         method = make(name, settings, 10, 64, 0).fit(X[old])
         labels = method.predict(X[old])
-        _, name_of = linear_sum_assignment(-contingency_matrix(y[old], labels).T)
-        seen.append(np.mean(name_of[labels] == y[old]))
-        new.append(np.mean(name_of[method.predict(X[fresh])] == y[fresh]))
+        seen.append(named_accuracy(y[old], labels, y[old], labels))
+        new.append(named_accuracy(y[old], labels, y[fresh], method.predict(X[fresh])))
     remark = f"fitted half {np.mean(seen):.3f}; five splits, worst {min(new):.3f}"
     return {"error": 1 - np.mean(new), "right": np.mean(new), "loss": max(np.subtract(seen, new)), "remark": remark}
 
 
 def seeds_on_new_rows(settings, seeds=10):
     """Accuracy on the odd rows of the digits, which the fit has not seen, for several seeds."""
-    X, y = load_digits(return_X_y=True)
+    X, y = load("digits")
     right, times = [], []
     for seed in range(seeds):
         method = make("ours", settings, 10, 64, seed)
@@ -195,7 +119,7 @@ def named_accuracy(y, labels, y_new, labels_new):
 
 def probe(features):
     """A linear classifier of digits that sees few classes: 50 labelled rows, on features of all rows; ten draws."""
-    X, y = load_digits(return_X_y=True)
+    X, y = load("digits")
     makers = {  # each with the scaling that suits it best
         "pixels": StandardScaler(),
         "PCA": PCA(32, random_state=0),
@@ -233,35 +157,14 @@ def steps(n_samples, stage):
     lengths[stage] = max(2, 200 // per_epoch)
     best = np.inf
     for _ in range(3):
-        watch = Watch([])
         settings = {"positives": "noise", "n_epochs_init": lengths[0], "n_epochs": lengths[1]}
-        ours(10, random_state=0, **settings).set_callbacks(watch).fit(X)
-        best = min(best, np.diff(watch.marks)[1 : lengths[stage]].mean() / per_epoch)
+        best = min(best, seconds_of_steps(ours(10, random_state=0, **settings), X).mean() / per_epoch)
     return {"seconds": best, "remark": f"epochs of {per_epoch} steps"}
-
-
-class Watch:
-    """A callback that notes when each epoch ends."""
-
-    def __init__(self, marks):
-        self.marks = marks
-
-    def setup(self, estimator, context):
-        self.marks.append(time.perf_counter())
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        self.marks.append(time.perf_counter())
 
 
 def small_table(n_samples, n_clusters):
     """A default fit of few rows of noise, and of digits."""
-    X, _ = load_digits(return_X_y=True)
+    X, _ = load("digits")
     _, digits = clock(lambda: ours(n_clusters, random_state=0).fit(X[:n_samples]))
     rows = np.random.RandomState(0).randn(n_samples, 6)
     _, noise = clock(lambda: ours(n_clusters, random_state=0).fit(rows))
@@ -325,8 +228,8 @@ def digits(bench):
 
 def objects(bench):
     """Objects: coil20, 20 objects turning before a camera, 72 images each of 32 x 32 pixels"""
-    if not os.environ.get("SKLOWRANK_DATA"):
-        return bench.skip("set SKLOWRANK_DATA to a folder with coil20 in it")
+    if why := missing("coil20"):
+        return bench.skip(why)
     plain = bench.measure("KMeans", cluster, "coil20", "KMeans")
     for name in ("SpectralClustering", "SpectralClustering, 5 neighbours", "GaussianMixture after PCA"):
         bench.measure(name, cluster, "coil20", name)
@@ -383,8 +286,8 @@ def features(bench):
 
 def other_data(bench):
     """Other data: on which nothing in the library was chosen; defaults"""
-    if not os.environ.get("SKLOWRANK_DATA"):
-        return bench.skip("set SKLOWRANK_DATA to a folder with orl32 and yaleb32 in it")
+    if why := missing("orl32", "yaleb32"):
+        return bench.skip(why)
     for data in ("orl32", "yaleb32 0-9", "yaleb32 20-29"):
         for name in ("KMeans", "SpectralClustering", "GaussianMixture after PCA"):
             bench.measure(f"{data}, {name}", cluster, data, name)
@@ -393,7 +296,7 @@ def other_data(bench):
 
 def numbers(bench):
     """Number of clusters: with n_clusters="auto", from 2 to 25; no claim is made"""
-    names = ["digits", "iris", "wine", "moons"] + ["coil20"] * bool(os.environ.get("SKLOWRANK_DATA"))
+    names = ["digits", "iris", "wine", "moons"] + ["coil20"] * (not missing("coil20"))
     for data in names:
         bench.measure(data, number, data, None)
 

@@ -10,20 +10,18 @@ current scikit-learn. Seconds are those of one fit.
 import math
 import os
 import warnings
-from itertools import pairwise
 
 import numpy as np
 from scipy.stats import beta, norm
-from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 
+from benchmarks.data import bundled, clusters_in_a_plane, distances, within_public_ranges
 from benchmarks.harness import clock
+from benchmarks.peers import distance_sums_by_trees, kernel_means_by_cosines
 
 TITLE = "Private kernel densities, distance sums and a classifier"
-RANGES = [30, 40, 200, 2600, 0.2, 0.4, 0.5, 0.25, 0.4, 0.1, 3, 5, 25, 600, 0.04, 0.15, 0.4, 0.06, 0.08, 0.03]
-RANGES += [40, 50, 260, 4300, 0.25, 1.1, 1.3, 0.3, 0.7, 0.21]  # public: of the columns of breast cancer
 
 
 def ours(name, **params):
@@ -36,36 +34,16 @@ def ours(name, **params):
 # Data
 
 
-def plane():
-    """20,000 rows of three clusters in the unit square, and 400 queries."""
-    rng = np.random.default_rng(1)
-    centres = np.array([[0.25, 0.3], [0.7, 0.65], [0.4, 0.8]])
-    X = np.clip(centres[rng.integers(0, 3, 20_000)] + 0.07 * rng.standard_normal((20_000, 2)), 0, 1)
-    return X, np.random.default_rng(2).random((400, 2)), 0.1
-
-
 def pixels():
-    X = load_digits().data / 16
+    X = bundled("digits")[0] / 16
     return X[:1500], X[1500:], 1.5
 
 
-DENSITIES = {"plane": plane, "digits": pixels}
+DENSITIES = {"plane": clusters_in_a_plane, "digits": pixels}
 
 
 def kernel_means(X, Y, h):
     return np.array([np.exp(-np.square(X - q).sum(1) / (2 * h * h)).mean() for q in Y])
-
-
-def labelled(name):
-    """Rows that public ranges bring to 0 to 1, their classes, and a bandwidth."""
-    if name == "digits":
-        X, y = load_digits(return_X_y=True)
-        return X / 16, y, 1.2
-    if name == "breast cancer":
-        X, y = load_breast_cancer(return_X_y=True)
-        return np.clip(X / RANGES, 0, 1), y, 0.45
-    X, y = make_classification(20_000, 20, n_informative=10, n_redundant=0, n_classes=4, class_sep=1.5, random_state=0)
-    return np.clip((X + 6) / 12, 0, 1), y, 0.3
 
 
 # Measured functions: each runs in a fresh process
@@ -101,13 +79,8 @@ def cosine_features(data, epsilon):
     X, Y, h = DENSITIES[data]()
     truth, found = kernel_means(X, Y, h), {}
     for m in (50, 200, 1000):
-        errors = []
-        for seed in range(3):
-            rng = np.random.RandomState(seed)
-            W, b = rng.randn(X.shape[1], m) / h, rng.uniform(0, 2 * np.pi, m)
-            total = (math.sqrt(2) * np.cos(X @ W + b)).sum(0) + rng.laplace(0, math.sqrt(2) * m / epsilon, m)
-            errors.append(np.abs(math.sqrt(2) * np.cos(Y @ W + b) @ total / m / len(X) - truth).mean())
-        found[m] = np.mean(errors)
+        means = [kernel_means_by_cosines(X, Y, h, epsilon, m, seed) for seed in range(3)]
+        found[m] = np.mean([np.abs(part - truth).mean() for part in means])
     best = min(found, key=found.get)
     return {"error": found[best], "remark": f"{best} features"}
 
@@ -128,15 +101,9 @@ def directions(orthogonal):
     return {"error": np.mean(errors)}
 
 
-def distance_data(d):
-    X = np.random.default_rng(0).beta(2, 5, (2000, d))
-    Y = np.random.default_rng(9).random((50, d)) if d > 1 else np.linspace(0, 1, 101)[:, None]
-    return X, Y, np.abs(X[:, None] - Y[None]).sum((0, 2))
-
-
-def distances(d, delta, seeds):
+def distance_sums_of(d, delta, seeds):
     """Mean error of sums of absolute differences."""
-    X, Y, truth = distance_data(d)
+    X, Y, truth = distances(d)
     errors = []
     for seed in range(seeds):
         model = ours("PrivateDistanceSum", delta=delta, bounds=(0, 1), random_state=seed).fit(X)
@@ -144,45 +111,15 @@ def distances(d, delta, seeds):
     return {"error": np.mean(errors), "remark": f"{model.mechanism_}, sums of {truth.mean():.0f}"}
 
 
-def tree_of_counts(d, seeds, leaves=1024, ratio=1.1):
-    """A dyadic tree of noisy counts for each column, distances in geometric buckets."""
-    X, Y, truth = distance_data(d)
-    levels, edges, v = int(math.log2(leaves)) + 1, [0], 1.0
-    while v < leaves:
-        edges.append(math.ceil(v))
-        v = max(v * ratio, v + 1)
-    edges, errors = [*sorted(set(edges)), leaves + 1], []
-    for seed in range(seeds):
-        rng, out = np.random.RandomState(seed), np.zeros(len(Y))
-        for j in range(d):
-            counts, tree = np.bincount(np.minimum((X[:, j] * leaves).astype(int), leaves - 1), minlength=leaves), []
-            for _ in range(levels):
-                tree.append(counts + rng.laplace(0, levels * d, len(counts)))
-                counts = counts.reshape(-1, 2).sum(1) if len(counts) > 1 else counts
-            for i, q in enumerate(np.minimum((Y[:, j] * leaves).astype(int), leaves - 1)):
-                for near, far in pairwise(edges):
-                    middle = (near + min(far, leaves)) / 2 / leaves
-                    out[i] += middle * _between(tree, min(q + near, leaves), min(q + far, leaves))
-                    out[i] += middle * _between(tree, max(q - far + 1, 0), max(q - near + (near > 0), 0))
-        errors.append(np.abs(out - truth).mean())
-    return {"error": np.mean(errors)}
-
-
-def _between(tree, a, b):
-    total, level = 0.0, 0
-    while a < b:
-        if a & 1:
-            total, a = total + tree[level][a], a + 1
-        if b & 1:
-            b -= 1
-            total += tree[level][b]
-        a, b, level = a >> 1, b >> 1, level + 1
-    return total
+def tree_of_counts(d, seeds):
+    """Mean error of trees of noisy counts."""
+    X, Y, truth = distances(d)
+    return {"error": np.mean([np.abs(distance_sums_by_trees(X, Y, seed) - truth).mean() for seed in range(seeds)])}
 
 
 def classify(data, seeds, **params):
     """Share of wrong classes on held-out rows."""
-    X, y, h = labelled(data)
+    X, y, h = within_public_ranges(data)
     X, X_new, y, y_new = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
     right, times = [], []
     for seed in range(seeds):
@@ -210,7 +147,7 @@ def without_noise(data):
 
 
 def not_private(data, name):
-    X, y, _ = labelled(data)
+    X, y, _ = within_public_ranges(data)
     X, X_new, y, y_new = train_test_split(X, y, test_size=0.3, random_state=0, stratify=y)
     model = KNeighborsClassifier() if name == "KNeighborsClassifier" else LogisticRegression(max_iter=1000)
     model, seconds = clock(lambda: model.fit(X, y))
@@ -387,10 +324,10 @@ def distance_sums(bench):
     """Distances: sums of absolute differences to 2,000 rows, epsilon=1"""
     bench.measure("30 columns, tree of counts, delta=0", tree_of_counts, 30, 1)
     for delta, need in ((1e-6, 150), (0.0, 480)):
-        found = bench.measure(f"30 columns, delta={delta}, ours", distances, 30, delta, 30)
+        found = bench.measure(f"30 columns, delta={delta}, ours", distance_sums_of, 30, delta, 30)
         bench.claim(f"30 columns, delta={delta}: error", found.error, at_most=need)
     bench.measure("one column, tree of counts, delta=0", tree_of_counts, 1, 10)
-    found = bench.measure("one column, delta=0, ours", distances, 1, 0.0, 60)
+    found = bench.measure("one column, delta=0, ours", distance_sums_of, 1, 0.0, 60)
     bench.claim("one column, delta=0: error", found.error, at_most=3.6)
 
 

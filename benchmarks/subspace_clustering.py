@@ -9,21 +9,18 @@ columns, for peers as for ours. Faces and objects are read from the folder that 
 
 import importlib
 import os
-import resource
-import sys
 import time
-import warnings
-from pathlib import Path
 
 import numpy as np
-from sklearn.cluster import KMeans, SpectralClustering
-from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.decomposition import PCA
 from sklearn.mixture import GaussianMixture
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import normalize, scale
 
-from benchmarks.harness import clock
+from benchmarks.data import answers_to_questions, bundled, flats, missing, of_classes, small_union, union
+from benchmarks.harness import accuracy, by_seed, clock, over_seeds, peak, quietly
+from benchmarks.peers import clusterer
+from benchmarks.peers import matching_pursuits_by_gram as by_gram
+from benchmarks.peers import matching_pursuits_by_loop as by_loop
 
 TITLE = "Subspace clustering"
 FAMILY = {
@@ -41,50 +38,16 @@ SEEDS = 5
 # Data
 
 
-def union(n_samples, n_features, n_dims, n_clusters, **options):
-    from sklowrank.datasets import make_union_of_subspaces
-
-    return make_union_of_subspaces(n_samples, n_features, n_dims, n_clusters, **options)
-
-
-def small_union(rows, seed):
-    """Three orthogonal 6-dimensional subspaces in 48 dimensions, some rows of each, noise 0.02."""
-    return union(3 * rows, 48, 6, 3, noise=0.02, orthogonal=True, random_state=seed)
-
-
-def flats(n_samples, affine):
-    """Ten flats of dimension 5 in 64 columns, noise 0.3; float32, made in blocks so that the memory is that of X."""
-    rng = np.random.RandomState(0)
-    bases = np.linalg.qr(rng.randn(10, 64, 5))[0]
-    offsets = affine * rng.randn(10, 64)
-    y = rng.randint(10, size=n_samples)
-    X = np.empty((n_samples, 64), dtype=np.float32)
-    for rows in np.array_split(np.arange(n_samples), max(1, n_samples // 10_000)):
-        coordinates = rng.randn(len(rows), 5, 1)
-        X[rows] = offsets[y[rows]] + (bases[y[rows]] @ coordinates)[:, :, 0] + 0.3 * rng.randn(len(rows), 64)
-    return X, y
-
-
-def images(name, low=0, high=np.inf):
-    """Grey images of 32 x 32 pixels as rows of unit norm, those of some classes."""
-    file = np.load(next((Path(os.environ["SKLOWRANK_DATA"]) / name).glob("*.npz")))
-    kept = (file["y"] >= low) & (file["y"] < high)
-    return normalize(file["X"][kept].astype(float)), file["y"][kept]
-
-
 def load(name):
-    """A data set and its classes."""
-    bundled = {"wine": load_wine, "breast_cancer": load_breast_cancer, "iris": load_iris}
+    """A data set and its classes: images as rows of unit norm, tables with standardised columns."""
     if name.startswith("digits"):
-        X, y = load_digits(return_X_y=True)
+        X, y = bundled("digits")
         return (X, y) if name == "digits, pixels" else (normalize(X), y)
-    if name in bundled:
-        X, y = bundled[name](return_X_y=True)
+    if name in ("wine", "breast_cancer", "iris"):
+        X, y = bundled(name)
         return scale(X), y
-    if name.startswith("yaleb"):
-        low, high = (int(part) for part in name.split()[1].split("-"))
-        return images("yaleb32", low, high + 1)
-    return images(name)
+    X, y = of_classes(name.replace("yaleb", "yaleb32"))
+    return normalize(X), y
 
 
 # Methods
@@ -96,47 +59,11 @@ def ours(name, n_clusters, **settings):
     return make(n_clusters, device=os.environ["SKLOWRANK_BENCH_DEVICE"], random_state=0, **settings)
 
 
-def peer(name, n_clusters, n_features):
-    """Scikit-learn's, with the settings that its guide recommends for many columns."""
-    mixture = GaussianMixture(n_clusters, reg_covar=1e-2, n_init=3, random_state=0)
-    makers = {
-        "KMeans": lambda: KMeans(n_clusters, n_init=10, random_state=0),
-        "SpectralClustering": lambda: SpectralClustering(
-            n_clusters, affinity="nearest_neighbors", n_neighbors=10, random_state=0
-        ),
-        "SpectralClustering, 5 neighbours": lambda: SpectralClustering(
-            n_clusters, affinity="nearest_neighbors", n_neighbors=5, random_state=0
-        ),
-        "GaussianMixture": lambda: mixture,
-        "GaussianMixture after PCA": lambda: make_pipeline(
-            PCA(min(20, n_features - 1), random_state=0), GaussianMixture(n_clusters, n_init=3, random_state=0)
-        ),
-    }
-    return makers[name]()
-
-
 def make(name, settings, n_clusters, n_features):
     """One of ours, or where `settings` is None a peer."""
-    return peer(name, n_clusters, n_features) if settings is None else ours(name, n_clusters, **settings)
-
-
-def peak():
-    """Memory of this process in MB at its highest."""
-    kilobyte = 1 if sys.platform == "darwin" else 1024  # macOS counts bytes
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kilobyte / 1e6
-
-
-def quietly(function, *args):
-    """Call with a set number of iterations, or on data that scikit-learn warns about: that is the point, not news."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return function(*args)
-
-
-def accuracy(y, labels):
-    from sklowrank.metrics import clustering_accuracy
-
-    return clustering_accuracy(y, labels)
+    if settings is None:
+        return clusterer(name, n_clusters, min(20, n_features - 1))
+    return ours(name, n_clusters, **settings)
 
 
 def recovery(bases, truth):
@@ -156,16 +83,8 @@ def principal(X, n_dims):
 def cluster(data, name, settings=None, seeds=1):
     """Labels of a data set by one of our methods (settings a dict) or a peer (None): mean error, least time."""
     X, y = load(data)
-    right, times = [], []
-    for seed in range(seeds):
-        method = make(name, settings, len(np.unique(y)), X.shape[1])
-        method.set_params(**{key: seed for key in method.get_params() if key.endswith("random_state")})
-        start = time.perf_counter()
-        labels = quietly(method.fit_predict, X)
-        times.append(time.perf_counter() - start)
-        right.append(accuracy(y, labels))
-    remark = f"accuracy {min(right):.3f} to {max(right):.3f} over {seeds} seeds" if seeds > 1 else "one seed"
-    return {"error": 1 - np.mean(right), "right": np.mean(right), "seconds": min(times), "remark": remark}
+    right, times, _ = by_seed(lambda: make(name, settings, len(np.unique(y)), X.shape[1]), X, y, seeds)
+    return {"error": 1 - np.mean(right), "right": np.mean(right), "seconds": min(times), "remark": over_seeds(right)}
 
 
 def pca_by_mixture(settings):
@@ -241,14 +160,6 @@ def clean_union(name, settings, noise):
     return {"error": 1 - right, "right": right, "seconds": seconds}
 
 
-def answers_to_questions(n_samples):
-    """Yes and no to 284 questions: 20 groups of people, six traits; many questions to which few say yes."""
-    rng = np.random.RandomState(0)
-    base, loadings, groups = 1.5 * rng.randn(284) - 4, 0.9 * rng.randn(6, 284), rng.randn(20, 6)
-    traits = groups[rng.randint(20, size=n_samples)] + 0.3 * rng.randn(n_samples, 6)
-    return (rng.rand(n_samples, 284) < 1 / (1 + np.exp(-base - traits @ loadings))).astype(float)
-
-
 def binary(name, settings):
     """Seconds of processor time of a fit of 1,477 rows, the least of three, and nats a new row."""
     X = answers_to_questions(2 * 1477)
@@ -280,30 +191,10 @@ def iteration(name, n_features, noise):
     return {"seconds": (seconds - first) / further, "remark": remark}
 
 
-def matching_pursuits(loop):
-    """Codes of digits by a loop over the rows: in plain numpy, or with scikit-learn's orthogonal matching pursuit."""
-    from sklearn.linear_model import orthogonal_mp_gram
-
+def matching_pursuits(codes_of):
+    """Seconds of the codes of digits by a loop over the rows."""
     X, _ = load("digits")
-
-    def plain():
-        for i, x in enumerate(X):
-            left, chosen = x, []
-            for _ in range(5):
-                likeness = np.abs(X @ left)
-                likeness[i] = 0
-                chosen.append(int(likeness.argmax()))
-                left = x - np.linalg.lstsq(X[chosen].T, x, rcond=None)[0] @ X[chosen]
-
-    def gram():
-        G = np.asfortranarray(X @ X.T)
-        for i in range(len(X)):
-            own = G[i].copy()
-            G[i] = G[:, i] = 0  # a row of zeros is never chosen
-            orthogonal_mp_gram(G, np.where(np.arange(len(X)) == i, 0, own), n_nonzero_coefs=5)
-            G[i] = G[:, i] = own
-
-    return {"seconds": clock(plain if loop == "numpy" else gram)[1], "remark": "codes alone, without the spectral step"}
+    return {"seconds": clock(lambda: codes_of(X))[1], "remark": "codes alone, without the spectral step"}
 
 
 def elastic_net(loop, gamma=50.0, l1_ratio=0.9):
@@ -437,8 +328,8 @@ def noise_free(bench):
 
 def faces(bench):
     """Faces: ten people under changing light, 64 images each of 32 x 32 pixels"""
-    if not os.environ.get("SKLOWRANK_DATA"):
-        return bench.skip("set SKLOWRANK_DATA to a folder with yaleb32 in it")
+    if why := missing("yaleb32"):
+        return bench.skip(why)
     data = "yaleb 0-9"
     for name in ("KMeans", "SpectralClustering, 5 neighbours", "GaussianMixture after PCA"):
         bench.measure(name, cluster, data, name, None, SEEDS)
@@ -459,10 +350,10 @@ def faces(bench):
 def other_data(bench):
     """Other data: on which nothing in the library was chosen; ours with defaults"""
     names = ["wine", "breast_cancer", "iris"]
-    if os.environ.get("SKLOWRANK_DATA"):
-        names += ["coil20", "orl32", "yaleb 10-19", "yaleb 20-29"]
+    if why := missing("coil20", "orl32", "yaleb32"):
+        bench.skip(f"for the images {why}")
     else:
-        bench.skip("for the images set SKLOWRANK_DATA to a folder with coil20, orl32 and yaleb32 in it")
+        names += ["coil20", "orl32", "yaleb 10-19", "yaleb 20-29"]
     for data in names:
         for name in ("KMeans", "SpectralClustering", "GaussianMixture after PCA"):
             bench.measure(f"{data}, {name}", cluster, data, name, None, SEEDS)
@@ -495,8 +386,8 @@ def iterations(bench):
 def codes(bench):
     """Codes: digits, our whole fit against a loop over the rows that makes only the codes"""
     found = bench.measure("OMP, 5 atoms", cluster, "digits", "OMP", {"n_nonzero_coefs": 5}, SEEDS)
-    for loop, need in (("orthogonal_mp_gram", 0.4), ("numpy", 1)):
-        plain = bench.measure(f"loop over rows, {loop}", matching_pursuits, loop)
+    for loop, codes_of, need in (("orthogonal_mp_gram", by_gram, 0.4), ("numpy", by_loop, 1)):
+        plain = bench.measure(f"loop over rows, {loop}", matching_pursuits, codes_of)
         bench.claim(f"seconds, OMP against the loop, {loop}", found.seconds, plain.seconds, at_most=need)
     found = bench.measure("elastic net, gamma=50, l1_ratio=0.9", elastic_net, False)
     plain = bench.measure("loop over ElasticNet", elastic_net, True)

@@ -7,127 +7,22 @@ fit. Seconds are those of one fit. Ours runs with its defaults unless settings a
 each reduction. Two classes are penalised half as much by ours as by `LogisticRegression` at the same C.
 """
 
-import os
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
-from sklearn.decomposition import NMF, PCA, MiniBatchDictionaryLearning, TruncatedSVD
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.decomposition import NMF
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, roc_auc_score
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import FunctionTransformer, StandardScaler, scale
 
+from benchmarks.data import SUPERVISED, messages, missing, nuisance, split
 from benchmarks.harness import clock
+from benchmarks.peers import Reduced, supervised_mf
 
 TITLE = "Supervised dictionary learning"
 TWO_SOLVERS = {"tol": 1e-9, "max_iter": 3000}
-
-
-# Data: rows, targets and covariates, fitted and new
-
-
-def parts(X, y, z, seed, **how):
-    """A split, X centred by its fitted rows."""
-    z = np.zeros((len(y), 0)) if z is None else z
-    X, X_new, y, y_new, z, z_new = train_test_split(X, y, z, test_size=0.3, random_state=seed, **how)
-    mean = X.mean(0)
-    return X - mean, y, z, X_new - mean, y_new, z_new
-
-
-def nuisance(seed, n_samples=1500, numbers=False, n_features=50, n_strong=5, size=5.0):
-    """A signal in one weak direction under strong ones of a standard deviation `size`, and two covariates."""
-    rg = np.random.RandomState(seed)
-    Q = np.linalg.qr(rg.randn(n_features, n_strong + 2))[0]
-    u, w, z = rg.randn(n_samples, n_strong) * size, rg.randn(n_samples, 1) * 1.5, rg.randn(n_samples, 2)
-    X = u @ Q[:, :n_strong].T + w @ Q[:, n_strong : n_strong + 1].T + 0.5 * rg.randn(n_samples, n_features)
-    logit = 2 * w[:, 0] + 1.5 * z[:, 0] - z[:, 1]
-    return X, logit + rg.randn(n_samples) if numbers else rg.rand(n_samples) < 1 / (1 + np.exp(-logit)), z
-
-
-def three_classes(seed):
-    """Rows of 300 columns near ten directions, five of which tell the classes apart; 70 % of the rows are 2000."""
-    rg = np.random.RandomState(seed)
-    directions, X = np.linalg.qr(rg.randn(300, 10))[0].T, rg.randn(2858, 10) * np.linspace(5, 1, 10)
-    y = (X[:, 5:] @ rg.randn(5, 3) + rg.gumbel(size=(2858, 3))).argmax(1)
-    return X @ directions + 0.5 * rg.randn(2858, 300), y, None
-
-
-def pixels(seed):
-    """The simulation of the paper: rows are mixtures of images, and so are the classes, of others by the same codes."""
-    rg = np.random.RandomState(seed)
-    images, digit = load_digits(return_X_y=True)
-    pick = [rg.choice(np.flatnonzero(digit == k), 2, replace=False) for k in (2, 7, 1, 4)]
-    Wx, Wy = (images[np.concatenate(pick[i : i + 2])] / 16 for i in (0, 2))
-    X = rg.rand(1000, 4) @ Wx
-    logit = X @ Wy.T @ np.array([1, 1, -1, -1])
-    y = rg.rand(1000) < 1 / (1 + np.exp(-(logit - logit.mean())))
-    return X + 0.2 * rg.randn(*X.shape), y, None
-
-
-def faces(seed):
-    """Every face of the folder yaleb32 as 1024 pixels; the classes are 38 people."""
-    file = np.load(next((Path(os.environ["SKLOWRANK_DATA"]) / "yaleb32").glob("*.npz")))
-    return file["X"].astype(float) / 255, file["y"], None
-
-
-def messages():
-    """Texts and whether they are spam."""
-    file = Path(os.environ["SKLOWRANK_DATA"]) / "sms_spam" / "SMSSpamCollection"
-    pairs = [line.split("\t", 1) for line in file.read_text(encoding="utf-8").splitlines() if "\t" in line]
-    return [text for _, text in pairs], np.array([label == "spam" for label, _ in pairs])
-
-
-def spam(seed):
-    """A table of 1000 words, sparse, with length, digits and capitals as covariates."""
-    texts, y = messages()
-    texts, texts_new, y, y_new = train_test_split(texts, y, test_size=0.3, stratify=y, random_state=seed)
-    words = TfidfVectorizer(max_features=1000, stop_words="english", min_df=3).fit(texts)
-
-    def beside(texts):
-        counts = [(len(t), sum(c.isdigit() for c in t), sum(c.isupper() for c in t)) for t in texts]
-        length, digits, capitals = np.array(counts, dtype=float).T
-        return np.column_stack([np.log1p(length), digits / length, capitals / length])
-
-    scaler = StandardScaler().fit(beside(texts))
-    z, z_new = scaler.transform(beside(texts)), scaler.transform(beside(texts_new))
-    return words.transform(texts), y, z, words.transform(texts_new), y_new, z_new
-
-
-def table(loader, divide=None):
-    def load(seed):
-        X, y = loader(return_X_y=True)
-        return (X / divide if divide else scale(X)), y, None
-
-    return load
-
-
-TABLES = {
-    "nuisance": nuisance,
-    "nuisance of eight": lambda seed: nuisance(seed, 1000, n_features=200, n_strong=8, size=4.0),
-    "three classes": three_classes,
-    "pixels": pixels,
-    "faces": faces,
-    "digits": table(load_digits, 16),
-    "breast cancer": table(load_breast_cancer),
-    "wine": table(load_wine),
-    "diabetes": table(load_diabetes),
-    "nuisance, numbers": lambda seed: nuisance(seed, numbers=True),
-}
-NOT_STRATIFIED = ("nuisance", "nuisance of eight", "pixels", "diabetes", "nuisance, numbers")
-
-
-def split(data, seed):
-    if data == "spam":
-        return spam(seed)
-    X, y, z = TABLES[data](seed)
-    return parts(X, y, z, seed, stratify=None if data in NOT_STRATIFIED else y)
 
 
 # Methods
@@ -137,47 +32,6 @@ def ours(n_components, **settings):
     from sklowrank.decomposition import SupervisedDictionaryLearning
 
     return SupervisedDictionaryLearning(n_components, random_state=0, **settings)
-
-
-def reduction(name, r):
-    makers = {
-        "PCA": lambda: PCA(r, random_state=0),
-        "TruncatedSVD": lambda: TruncatedSVD(r, random_state=0),
-        "NMF": lambda: NMF(r, init="nndsvda"),
-        "MiniBatchDictionaryLearning": lambda: MiniBatchDictionaryLearning(r, random_state=0),
-        "PLS": lambda: PLSRegression(r),
-        "LDA": lambda: LinearDiscriminantAnalysis(n_components=r),
-        "all columns": lambda: FunctionTransformer(),
-        "covariates alone": lambda: FunctionTransformer(lambda X: np.zeros((X.shape[0], 0))),
-    }
-    return makers[name]()
-
-
-class Reduced:
-    """A reduction, and a linear model on what it gives and covariates."""
-
-    def __init__(self, name, r, final):
-        self.first, self.final = reduction(name, r), final
-
-    def read(self, X, covariates):
-        H = self.first.transform(X)
-        if covariates is None:
-            return H
-        return sp.hstack([H, covariates]).tocsr() if sp.issparse(H) else np.hstack([H, covariates])
-
-    def fit(self, X, y, covariates=None):
-        seen = y
-        if isinstance(self.first, PLSRegression) and not isinstance(self.final, Ridge):
-            seen = (y[:, None] == np.unique(y)).astype(float)
-        self.first.fit(X, seen)
-        self.final.fit(self.read(X, covariates), y)
-        return self
-
-    def predict(self, X, covariates=None):
-        return self.final.predict(self.read(X, covariates))
-
-    def decision_function(self, X, covariates=None):
-        return self.final.decision_function(self.read(X, covariates))
 
 
 def make(name, r, settings):
@@ -237,7 +91,7 @@ def evaluate(data, name, r, settings=None, covariates=False, splits=3):
 
 def optimum(data, r, solver):
     """The objective that a solver reaches, and its accuracy on the same rows."""
-    X, y, _ = TABLES[data](0)
+    X, y, _ = SUPERVISED[data](0)
     X = X - X.mean(0)
     ours(2, max_iter=3, tol=1).fit(X, y)  # warm
     model, seconds = clock(lambda: ours(r, solver=solver, **TWO_SOLVERS).fit(X, y))
@@ -252,7 +106,7 @@ def optimum(data, r, solver):
 
 def largest_rise(model, data, r):
     """The largest rise of the objective from one cycle of block descent to the next."""
-    X, y, _ = TABLES[data](0)
+    X, y, _ = SUPERVISED[data](0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         curve = ours(r, model=model, nonnegative=True, max_iter=200).fit(np.abs(X), y).loss_curve_
@@ -270,13 +124,13 @@ def objective(X, y, W, A, intercept, xi=0.1, C=1.0):
 
 def of_two_classes(which, r=2):
     """Objective and seconds on breast cancer, all rows."""
-    X, y, _ = TABLES["breast cancer"](0)
+    X, y, _ = SUPERVISED["breast cancer"](0)
     if which == "ours":
         ours(r).fit(X, y)
         model, seconds = clock(lambda: ours(r).fit(X, y))
         value = objective(X, y, model.components_.T, model.feature_coef_[0], model.intercept_[0])
         return {"error": 1 - model.score(X, y), "value": value, "seconds": seconds, "remark": f"objective {value:.6f}"}
-    (W, beta), seconds = clock(lambda: peer(X, y, r))
+    (W, beta), seconds = clock(lambda: supervised_mf(X, y, r))
     own = objective(X, y, W, W @ beta[1:], beta[0])
     Q = np.linalg.qr(W)[0]
     best = LogisticRegression(C=2, tol=1e-10, max_iter=10_000).fit(X @ Q, y)
@@ -289,34 +143,10 @@ def of_two_classes(which, r=2):
     }
 
 
-def peer(X, y, r, covariates=None):
-    """Dictionary (p, r) and weights, the constant first, of 100 iterations of SupervisedMF; xi = 0.1 in our units."""
-    import contextlib
-    import io
-
-    os.environ["TQDM_DISABLE"] = "1"
-    from SMF import SMF_BCD
-
-    np.random.seed(0)
-    with contextlib.redirect_stdout(io.StringIO()):
-        target = y[None, :].astype(float)
-        model = SMF_BCD(
-            X=[X.T, target],
-            X_test=[X[:40].T, target[:, :40]],  # it does not end without some
-            X_auxiliary=None if covariates is None else covariates.T,
-            X_test_aux=None if covariates is None else covariates[:40].T,
-            n_components=r,
-            xi=0.1 * len(X) / (X**2).sum(),
-            nonnegativity=[False] * 3,
-        )
-        W, beta = model.fit(option="filter", iter=100)["loading"]
-    return W, beta[0]
-
-
 def peer_with_covariates():
     """SupervisedMF on the first split of the table with covariates."""
     X, y, z, X_new, y_new, z_new = split("nuisance", 0)
-    (W, beta), seconds = clock(lambda: peer(X, y, 3, z))
+    (W, beta), seconds = clock(lambda: supervised_mf(X, y, 3, z))
     scores = beta[0] + X_new @ W @ beta[1:4] + z_new @ beta[4:]
     Q = np.linalg.qr(W)[0]
     share = 1 - ((X_new @ Q) ** 2).sum() / (X_new**2).sum()
@@ -417,8 +247,8 @@ def digits(bench):
 
 def short_messages(bench):
     """Short messages: spam or not, 1000 words, one split"""
-    if not os.environ.get("SKLOWRANK_DATA"):
-        return bench.skip("set SKLOWRANK_DATA to a folder with sms_spam in it")
+    if why := missing("sms_spam"):
+        return bench.skip(why)
     peers = {
         "NMF(2)": ("NMF", 2, None, False),
         "NMF(2), covariates": ("NMF", 2, None, True),
@@ -462,7 +292,7 @@ def other_package(bench):
 
 def other_data(bench):
     """Other data: on which nothing was chosen; defaults, and no claim; one split of the faces"""
-    names = ["breast cancer", "wine"] + ["faces"] * bool(os.environ.get("SKLOWRANK_DATA"))
+    names = ["breast cancer", "wine"] + ["faces"] * (not missing("yaleb32"))
     for data in names:
         bench.measure(
             f"{data}, all columns", evaluate, data, "all columns", 1, None, False, 1 if data == "faces" else 3
@@ -496,8 +326,8 @@ def growth(bench):
 
 def text(bench):
     """Text: 5574 messages, 5000 words, sparse, five non-negative topics; NMF does not look at the classes"""
-    if not os.environ.get("SKLOWRANK_DATA"):
-        return bench.skip("set SKLOWRANK_DATA to a folder with sms_spam in it")
+    if why := missing("sms_spam"):
+        return bench.skip(why)
     plain = bench.measure("NMF, tol=1e-4 (its default)", all_words, "NMF")
     for tol in (1e-4, 1e-5, 1e-7):
         found = bench.measure(f"ours, tol={tol:g}", all_words, "ours", tol)

@@ -1,11 +1,14 @@
-"""An estimator of one's own, written as those of the suite are: forty lines, of which ten are the method."""
+"""An estimator of one's own, written as those of the suite are: options -> problem -> model -> keep."""
 
 from functools import partial
 from numbers import Integral
+from typing import NamedTuple
 
+import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from sklowrank._core.compat import Interval, _fit_context
+from sklowrank._core.fitted import keep, options, recall
 from sklowrank._core.rows import rows_of
 from sklowrank._core.standardize import standardization
 from sklowrank._core.tags import partitioned
@@ -13,6 +16,19 @@ from sklowrank._core.validation import check_fit_rows, check_new_data
 from sklowrank._core.workspace import open_workspace
 from sklowrank._math.linalg import signs_of_largest
 from sklowrank._math.subspaces import top_eigenpairs
+
+
+class AxesOptions(NamedTuple):
+    """What the solver reads of the parameters."""
+
+    n_components: int
+
+
+class Axes(NamedTuple):
+    """The fitted model: all that methods need."""
+
+    components: torch.Tensor
+    mean: torch.Tensor
 
 
 class PrincipalAxes(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
@@ -32,21 +48,15 @@ class PrincipalAxes(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstim
             cure = f"Pass at most {X.shape[1]}."
             raise ValueError(f"n_components={self.n_components} is too large for n_features={X.shape[1]}. {cure}")
         ws = open_workspace(X, device=self.device)
-        rows = rows_of(X, ws)
-
-        mean, scale = standardization(rows, "global")
-        (scatter,) = rows.gather(partial(_scatter, mean, scale), size=24 * rows.shape[1])
-        axes = top_eigenpairs(scatter, self.n_components)[0].T
-
-        self.components_ = ws.store((axes * signs_of_largest(axes)[:, None]).to(ws.dtype))
-        self.mean_ = ws.store(mean.to(ws.dtype))
-        return self
+        axes = principal_axes(rows_of(X, ws), options(self, AxesOptions), ws.dtype)
+        return keep(self, ws, axes, components_=axes.components, mean_=axes.mean)
 
     def transform(self, X):
         """Return the coordinates along the directions."""
         X = check_new_data(self, X, like="components_", method="transform")
         ws = open_workspace(X, device=self.device)
-        return ws.store((ws.load(X) - ws.load(self.mean_)) @ ws.load(self.components_).T)
+        axes = recall(self, Axes, ws)
+        return ws.store((ws.load(X) - axes.mean) @ axes.components.T)
 
     @property
     def _n_features_out(self):
@@ -59,7 +69,16 @@ class PrincipalAxes(TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstim
         return partitioned(tags)
 
 
+def principal_axes(rows, options, dtype) -> Axes:
+    """Find the directions: rows and options in, a model out; no estimator."""
+    mean, scale = standardization(rows, "global")
+    (scatter,) = rows.gather(partial(_scatter, mean, scale), size=24 * rows.shape[1])
+    components = top_eigenpairs(scatter, options.n_components)[0].T
+    components = components * signs_of_largest(components)[:, None]
+    return Axes(components.to(dtype), mean.to(dtype))
+
+
 def _scatter(mean, scale, X):
-    """What a block adds to the sum over rows: tensors in, tensors out."""
+    """Return what a block of rows adds to the sum over all rows."""
     Z = (X.double() - mean) / scale
     return (Z.T @ Z,)

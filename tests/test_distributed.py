@@ -118,6 +118,7 @@ CASES = {
     "pairs, map": (MatrixFactorizationRegressor(2, inference="map", **SEED), pairs),
     "two columns of pairs": (MatrixFactorizationRegressor(2, **SEED), lambda: (pairs()[0][:, :2], pairs()[1])),
 }
+pytestmark = pytest.mark.slow
 each = pytest.mark.parametrize("case", CASES)
 
 
@@ -172,7 +173,6 @@ def test_blocks_give_the_answer_of_all_rows(case, monkeypatch):
 # Clusters
 
 
-@pytest.mark.slow
 def test_a_killed_worker_loses_nothing():
     """Two processes, one of which dies in the middle of a fit: its partitions are read again."""
     mixture = LowRankGaussianMixture(3, n_dims=2, tol=0, max_iter=4, **SEED)  # it has converged after five

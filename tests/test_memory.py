@@ -30,6 +30,7 @@ ESTIMATORS = [
     SupervisedDictionaryLearning(2, **SEED),
     SupervisedDictionaryRegressor(2, **SEED),
 ]
+pytestmark = pytest.mark.slow
 each = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
 
 
@@ -167,7 +168,6 @@ for estimator in ESTIMATORS:
 """
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="anonymous memory is read from Linux's /proc")
 def test_a_file_is_not_read_into_memory(tmp_path):
     """A fit takes little more memory than one of 1000 rows; what is mapped is not the process's own."""

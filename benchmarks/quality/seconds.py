@@ -1,6 +1,7 @@
 """Seconds of processor time of tests, by estimator: ``python -m benchmarks.quality.seconds [ARGUMENTS OF PYTEST]``.
 
-Without arguments the common tests are run. Processor time hardly depends on what else the machine is doing.
+Without arguments the common tests are run. Tests that name no estimator are added up by file. Processor time hardly
+depends on what else the machine is doing.
 """
 
 import os
@@ -34,7 +35,7 @@ class Watch:
             return (yield)
         finally:
             seconds, found = _processor_time() - start, _NAME.search(item.nodeid)
-            name = found[0] if found else "other tests"
+            name = found[0] if found else item.nodeid.partition("::")[0]
             self.seconds[name] += seconds
             self.tests[name] += 1
             self.slowest.append((seconds, item.nodeid))
@@ -50,10 +51,10 @@ def main(arguments):
     """Run tests and print their seconds by estimator, and the slowest ten."""
     watch = Watch()
     code = pytest.main(["-q", "-p", "no:randomly", *(arguments or ["tests/test_common.py"])], plugins=[watch])
-    print(f"\n{'estimator':36} {'tests':>6} {'seconds':>8}")
+    print(f"\n{'estimator or file':44} {'tests':>6} {'seconds':>8}")
     for name in sorted(watch.seconds, key=lambda name: -watch.seconds[name]):
-        print(f"{name:36} {watch.tests[name]:6} {watch.seconds[name]:8.1f}")
-    print(f"{'all':36} {sum(watch.tests.values()):6} {sum(watch.seconds.values()):8.1f}\n")
+        print(f"{name:44} {watch.tests[name]:6} {watch.seconds[name]:8.1f}")
+    print(f"{'all':44} {sum(watch.tests.values()):6} {sum(watch.seconds.values()):8.1f}\n")
     for seconds, test in sorted(watch.slowest, reverse=True)[:10]:
         print(f"{seconds:8.1f}  {test}")
     return int(code)
