@@ -40,7 +40,8 @@ highlight_language = "none"
 autosummary_generate = True
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-requests = "decision_function fit partial_fit predict predict_log_proba predict_proba score transform".split()
+requests = ["decision_function", "fit", "partial_fit", "predict", "predict_log_proba", "predict_proba"]
+requests += ["score", "transform"]
 autosummary_context = {
     "unlisted_methods": ["get_metadata_routing", "set_output", *(f"set_{method}_request" for method in requests)]
 }
