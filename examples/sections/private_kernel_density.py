@@ -67,7 +67,7 @@ def picture():
         axis.imshow(means.reshape(60, 60), origin="lower", extent=(0, 1, 0, 1), vmin=0, vmax=exact.max())
         axis.set(title=title, xticks=[], yticks=[])
     caption = (
-        "Density of 20,000 private points. At epsilon 1 the map looks like the exact one; at 0.02 the noise is visible. "
+        "Density of 20,000 private points. At epsilon 1 the map looks like the exact one, at 0.02 noise is visible. "
         "The 3,600 queries of a map cost no more privacy than one."
     )
     return Picture("private_map", "A differentially private density map", caption, figure)

@@ -170,8 +170,8 @@ def write_page(sections, folder):
 
 
 GLANCE = """<section class="glance"><h2>At a glance</h2>
-<p>The best of sklowrank and the best of scikit-learn for each measure (↑ more is better, ↓ less is), with their seconds.
-The better one is in bold; both are where the difference is within the range over seeds or folds of either, so that another
+<p>The best of sklowrank and the best of scikit-learn for each measure (↑ more is better, ↓ less is), with seconds. The
+better one is in bold; both are where the difference is within the range over seeds or folds of either, so that another
 seed may reverse it. Sections say what is measured.</p>"""
 
 
