@@ -72,13 +72,17 @@ html_copy_source = False
 alone = ("index", "install", "faq", "glossary", "citation", "extending", "contributing", "changelog")
 html_sidebars = {page: [] for page in alone}
 theme, html_context = project_links(Path(__file__).parent.parent / "pyproject.toml")
+written = (
+    ["page-toc", "edit-this-page"] if "use_edit_page_button" in theme else ["page-toc"]
+)  # pages that have a source
 html_theme_options = {
     "logo": {"text": f"sklowrank {version}"},
     "header_links_before_dropdown": 6,
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
     "show_prev_next": True,
     "show_toc_level": 2,
-    "secondary_sidebar_items": ["page-toc", "edit-this-page"] if "use_edit_page_button" in theme else ["page-toc"],
+    "secondary_sidebar_items": dict.fromkeys(("*", "guide/*", "methods/*"), written)
+    | dict.fromkeys(("api/*", "benchmarks/*", "gallery/**"), ["page-toc"]),
     "footer_start": ["copyright"],
     "footer_end": [],
 } | theme

@@ -84,8 +84,8 @@ def real_tables():
     section = Section("Missing values in real tables", REAL_TEXT, (NAME,), NOTE + MASKS)
     fills = {}
     for data in TABLES:
-        X, y, hole = load(data)
-        table = np.where(hole, np.nan, X)
+        X, y, hidden = load(data)
+        table = np.where(hidden, np.nan, X)
         last, last_grid, cv = (LogisticRegression(max_iter=2000), {"model__C": [0.1, 1]}, StratifiedKFold(3))
         if data == "diabetes":
             last, last_grid, cv = Ridge(), {"model__alpha": [1, 10]}, KFold(3)
@@ -97,7 +97,7 @@ def real_tables():
             grid = {f"imputer__{key}": values for key, values in settings.items()} | last_grid
             tuned, seconds = search(pipeline, grid, table, y, cv, bar=method == NAME)
             fills[data, method] = filled = tuned.best_estimator_["imputer"].transform(table)
-            errors = [standardised_error(filled, X, hole)]
+            errors = [standardised_error(filled, X, hidden)]
             if data != "digits":
                 errors += [error_on(tuned.best_estimator_["imputer"], X, seed) for seed in (1, 2)]
             ends = (min(errors), max(errors)) if len(errors) > 1 else None
@@ -145,10 +145,10 @@ def picture_errors(section):
 
 
 def picture_digits(fills, section):
-    X, _, hole = load("digits")
+    X, _, hidden = load("digits")
     pixels = load_digits().data
     kept = (pixels > 0).mean(0) > 0.05
-    rows = {"original": X, "30 % hidden": np.where(hole, np.nan, X)} | {m: fills["digits", m] for m in IMPUTERS}
+    rows = {"original": X, "30 % hidden": np.where(hidden, np.nan, X)} | {m: fills["digits", m] for m in IMPUTERS}
     figure, axes = plt.subplots(len(rows), 10, figsize=(9.5, 6), layout="constrained")
     colours = plt.get_cmap("gray_r").with_extremes(bad="#f0b9a8")
     for line, (label, values) in zip(axes, rows.items()):
@@ -182,12 +182,12 @@ def picture_digits(fills, section):
 
 
 def picture_intervals():
-    X, _, hole = load("breast_cancer")
-    table = np.where(hole, np.nan, X)
+    X, _, hidden = load("breast_cancer")
+    table = np.where(hidden, np.nan, X)
     model = MatrixCompletionImputer(15, random_state=0).fit(table)
     scale = X.std(0)
-    guess, truth, std = (((a - X.mean(0)) / scale)[hole] for a in (model.transform(table), X, X))
-    std = (model.transform_std(table) / scale)[hole]
+    guess, truth, std = (((a - X.mean(0)) / scale)[hidden] for a in (model.transform(table), X, X))
+    std = (model.transform_std(table) / scale)[hidden]
     inside = np.abs(guess - truth) <= 1.645 * std
     chosen = np.random.default_rng(1).choice(len(guess), 90, replace=False)
     chosen = chosen[np.argsort(guess[chosen])]
@@ -209,8 +209,8 @@ def picture_intervals():
 
 
 def picture_components():
-    X, _, hole = load("breast_cancer")
-    table = np.where(hole, np.nan, X)
+    X, _, hidden = load("breast_cancer")
+    table = np.where(hidden, np.nan, X)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.2), layout="constrained")
     wide = MatrixCompletionImputer(25, random_state=0).fit(table)
     share = np.sort(wide.component_variance_)[::-1] / wide.component_variance_.max()
@@ -223,7 +223,7 @@ def picture_components():
         ("penalised least squares, alpha=0.1", MUTED[2], {"inference": "map", "alpha": 0.1}),
     ):
         models = [MatrixCompletionImputer(k, random_state=0, **settings) for k in widths]
-        errors = [standardised_error(model.fit_transform(table), X, hole) for model in models]
+        errors = [standardised_error(model.fit_transform(table), X, hidden) for model in models]
         right.plot(widths, errors, "o-", color=colour, ms=4, label=label)
     right.set(xlabel="components allowed (n_components)", ylabel="error on hidden cells", ylim=(0, None))
     right.legend()

@@ -26,17 +26,17 @@ def generate(n=2000):
     risk = 1.5 * causes[:, 0] - 1.5 * causes[:, 1] * causes[:, 2] + 0.8 * (model == "B") - 0.5
     fails = rng.random(n) < 1 / (1 + np.exp(-1.5 * risk))
     whole = pd.DataFrame(readings, columns=names)
-    hole = rng.random(readings.shape) < 0.3
-    table = whole.mask(hole).assign(site=site, model=model)
+    hidden = rng.random(readings.shape) < 0.3
+    table = whole.mask(hidden).assign(site=site, model=model)
     for column in ("site", "model"):
         table.loc[rng.random(n) < 0.1, column] = np.nan
-    return table, fails, whole, hole
+    return table, fails, whole, hidden
 
 
 def mixed_table():
     """Missing values in a mixed table: a ColumnTransformer and gradient boosting, tuned as one."""
     section = Section("Missing values in a mixed table", MIXED_TEXT, (NAME,))
-    table, fails, whole, hole = generate()
+    table, fails, whole, hidden = generate()
     numbers, categories = list(whole.columns), ["site", "model"]
     data = "mixed (generated)"
     print(
@@ -55,7 +55,7 @@ def mixed_table():
         error = None
         if settings:
             fitted = tuned.best_estimator_["columns"].named_transformers_["numbers"]
-            error = standardised_error(fitted.transform(table[numbers]), whole.to_numpy(), hole)
+            error = standardised_error(fitted.transform(table[numbers]), whole.to_numpy(), hidden)
         score = float(tuned.best_score_)
         section.rows.append(Row(data, method, error, score, seconds, score_range=fold_range(tuned)))
     section.pictures = [picture_mixed(section)]
