@@ -77,7 +77,7 @@ written = (
 )  # pages that have a source
 html_theme_options = {
     "logo": {"text": f"sklowrank {version}"},
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 5,
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
     "show_prev_next": True,
     "show_toc_level": 2,
