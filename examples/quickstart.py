@@ -1,7 +1,7 @@
-"""What ``make demo`` runs: real data, our estimators beside scikit-learn's, tables of results, pictures and a page.
+"""What ``make demo`` runs: estimators of sklowrank and scikit-learn on real data, with tables, figures and a page.
 
 ``python examples/quickstart.py`` writes PNG pictures and ``index.html``, which holds everything in one file, into
-``demo``; ``--out`` names another folder. Each method of the suite adds one section, see ``examples/sections``.
+``demo``; ``--out`` names another folder. Each method of the suite has a section in ``examples/sections``.
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main():
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for the pictures and the page")
     folder = parser.parse_args().out
     start = time.perf_counter()
-    print(f"{len(SECTIONS)} comparisons with scikit-learn on one core; all of them take about two minutes.\n")
+    print(f"{len(SECTIONS)} comparisons with scikit-learn on one core; all of them take two to three minutes.\n")
     sections = []
     for number, run in enumerate(SECTIONS, 1):
         print(f"[{number} of {len(SECTIONS)}] {run.__doc__}", flush=True)
@@ -34,7 +34,7 @@ def main():
         print_section(sections[-1])
     page = write_page(sections, folder)
     print(f"{time.perf_counter() - start:.0f} seconds. The same with pictures, in one file: {page}")
-    print("Which estimator for your own table: doc/choose.md.")
+    print("Which estimator for your own data: doc/choose.md.")
 
 
 if __name__ == "__main__":

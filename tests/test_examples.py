@@ -41,7 +41,7 @@ def test_verdicts_name_the_better_side(report, capsys, tmp_path):
     assert [str(verdict) for verdict in section.verdicts()] == [
         "wine, error: Theirs 0.200 ahead of Mine, tuned 0.250",
         "wine, score: Mine 0.900 ahead of Theirs 0.700",
-        "iris, score: Mine 0.500 and Theirs 0.500",
+        "iris, score: Mine 0.500 level with Theirs 0.500",
     ]
     report.print_section(section)
     printed = capsys.readouterr().out
@@ -52,3 +52,21 @@ def test_verdicts_name_the_better_side(report, capsys, tmp_path):
     assert '<td class="best">0.200</td>' in page
     assert '<td class="best">0.250</td>' not in page
     assert page.count('<td class="best">0.500</td>') == 4  # both, at a glance and in the table
+
+
+def test_differences_within_a_range_are_level(report, tmp_path):
+    rows = [
+        report.Row("wine", "Mine", None, 0.9, 2.0, score_range=(0.8, 0.95)),
+        report.Row("wine", "Theirs", None, 0.85, 1.0, score_range=(0.84, 0.86)),
+        report.Row("iris", "Mine", None, 0.9, 2.0, score_range=(0.88, 0.95)),
+        report.Row("iris", "Theirs", None, 0.85, 1.0, score_range=(0.84, 0.86)),
+    ]
+    section = report.Section("Title", "<p>Text</p>", ("Mine",), "Note", None, rows=rows)
+    assert [str(verdict) for verdict in section.verdicts()] == [
+        "wine, score: Mine 0.900 level with Theirs 0.850",
+        "iris, score: Mine 0.900 ahead of Theirs 0.850",
+    ]
+    assert section.cells(rows[0]) == ["wine", "Mine", "0.900 (0.800–0.950)", "2.0"]
+    page = report.write_page([section], tmp_path).read_text()
+    assert '<td class="best">0.850</td><td>1.0</td>' in page  # at a glance: seconds beside what is level
+    assert page.count('class="best">Theirs') == 1

@@ -15,12 +15,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 SITE = Path(__file__).parent.parent / "doc" / "_build" / "html"
+SCREEN = (1280, 900)
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PAGES = [p for p in sorted(q.relative_to(SITE).as_posix() for q in SITE.rglob("*.html")) if not p.startswith("_")]
 SHOWN = [
     page
     for page in PAGES
-    if "/" not in page or page.startswith("methods/") or re.match(r"gallery/(index|plot_)|api/sklowrank\.impute", page)
+    if "/" not in page or re.match(r"methods/|guide/|gallery/(index|\w+/plot_)|api/sklowrank\.impute", page)
 ]
 
 built = pytest.mark.skipif(not PAGES, reason="the site is not built: run `make doc`")
@@ -70,7 +71,8 @@ LOOK = b"""<script>
 addEventListener("load", () => setTimeout(() => {
   const pictures = [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src);
   const report = {title: document.title, heading: !!document.querySelector("h1"), pictures: pictures,
-                  height: document.querySelector("main, article, body").scrollHeight, errors: window.wrong || []};
+                  height: document.querySelector("main, article, body").scrollHeight, errors: window.wrong || [],
+                  width: document.documentElement.scrollWidth};
   document.documentElement.innerHTML = "<pre id=report>" + JSON.stringify(report) + "</pre>";
 }, 300));
 </script></body>"""
@@ -112,21 +114,63 @@ def address():
 def test_pages_render_in_a_browser(page, address, tmp_path):
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     options += ["--disable-component-update", "--disable-sync", "--disable-quic", f"--user-data-dir={tmp_path}"]
+    options += [f"--window-size={SCREEN[0]},{SCREEN[1]}", "--hide-scrollbars"]
     options += ["--virtual-time-budget=10000", "--dump-dom", f"{address}/{page}"]
     seen = subprocess.run([BROWSER, *options], capture_output=True, text=True, timeout=120, check=True).stdout
     report = json.loads(re.search(r'<pre id="report">(.*?)</pre>', seen, re.DOTALL)[1].replace("&amp;", "&"))
     assert "sklowrank" in report["title"]
     assert report["heading"] or page in ("genindex.html", "search.html")
     assert report["height"] > 200
+    assert report["width"] <= SCREEN[0]  # what is wider scrolls on its own
+    if page.startswith("methods/"):
+        assert report["height"] <= 8 * SCREEN[1]
     assert not report["pictures"]
     assert not report["errors"]
 
 
+@built
+def test_search_finds_the_terms_of_the_field():
+    index = (SITE / "searchindex.js").read_text()
+    titles = json.loads(index[len("Search.setIndex(") : index.rindex(")")])["alltitles"]
+    assert {"Missing values", "Outlier detection", "Why is there no n_jobs?", "Recommendation"} <= set(titles)
+
+
+@built
+@pytest.mark.parametrize("name", ["impute.MatrixCompletionImputer", "mixture.LowRankGaussianMixture"])
+def test_classes_show_import_methods_and_source(name):
+    page = f"api/sklowrank.{name}.html"
+    text = re.sub(r"<[^>]+>", "", (SITE / page).read_text())
+    package, _, short = name.rpartition(".")
+    assert f"from sklowrank.{package} import {short}" in text
+    assert any(link.startswith(f"../_modules/sklowrank/{package}/") for link in parsed(page).links)
+    on_page = [link for link in parsed(page).links if link.startswith("#")]
+    for method in ("fit", "transform"):  # in the list of methods, and on this page
+        assert on_page.count(f"#sklowrank.{name}.{method}") >= 3
+
+
 @pytest.fixture
-def to_mathml(monkeypatch):
+def site_tools(monkeypatch):
     pytest.importorskip("sphinx")
     monkeypatch.syspath_prepend(Path(__file__).parent.parent / "doc" / "_ext")
-    return importlib.import_module("site_tools").to_mathml
+    return importlib.import_module("site_tools")
+
+
+@pytest.fixture
+def to_mathml(site_tools):
+    return site_tools.to_mathml
+
+
+def test_links_to_the_repository_are_those_of_the_project(site_tools, tmp_path):
+    pyproject = tmp_path / "pyproject.toml"
+    pyproject.write_text('[project]\nname = "x"\n')
+    assert site_tools.project_links(pyproject) == ({"icon_links": []}, {})
+    pyproject.write_text(
+        '[project.urls]\nSource = "https://github.com/some/thing"\nIssues = "https://github.com/some/thing/issues"\n'
+    )
+    theme, context = site_tools.project_links(pyproject)
+    assert theme["use_edit_page_button"]
+    assert [link["name"] for link in theme["icon_links"]] == ["Repository", "Issues"]
+    assert (context["github_user"], context["github_repo"], context["doc_path"]) == ("some", "thing", "doc")
 
 
 def test_formulas_are_set_as_tex_sets_them(to_mathml):

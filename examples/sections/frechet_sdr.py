@@ -1,4 +1,4 @@
-"""Few features that say what a matrix or a distribution will be: half digits, and generated distributions."""
+"""Features for matrices and distributions as responses: half digits, and generated distributions."""
 
 import time
 
@@ -23,7 +23,7 @@ FOLDS = KFold(3, shuffle=True, random_state=0)
 
 
 def frechet_sdr():
-    """Responses predicted by the mean of 15 neighbours in few features, against all columns, PCA and PLS."""
+    """Dimension reduction for matrices and distributions as responses, against all columns, PCA and PLS."""
     section = Section(TITLE, TEXT, (NAME, LINEAR), NOTE, "distance", "explained")
     X, S = half_digits()
     section.rows += rows("half digits, 3 features", X, S, logarithms(S), 3, "spd_log", "wire")
@@ -68,9 +68,11 @@ def rows(data, X, y, vectors, d, metric, method):
             model = KNeighborsRegressor(15).fit(features.transform(X[fit]), vectors[fit])
             wrong.append(np.linalg.norm(model.predict(features.transform(X[new])) - vectors[new], axis=1))
             around.append(np.linalg.norm(vectors[fit].mean(0) - vectors[new], axis=1))
-        wrong, around = np.concatenate(wrong), np.concatenate(around)
         seconds = time.perf_counter() - start
-        yield Row(data, name, float(wrong.mean()), 1 - float((wrong**2).sum() / (around**2).sum()), seconds)
+        distances = [float(fold.mean()) for fold in wrong]
+        shares = [1 - float((fold**2).sum() / (mean**2).sum()) for fold, mean in zip(wrong, around)]
+        values = float(np.mean(distances)), float(np.mean(shares))
+        yield Row(data, name, *values, seconds, (min(distances), max(distances)), (min(shares), max(shares)))
 
 
 def picture(X, S):
@@ -86,21 +88,21 @@ def picture(X, S):
     axis.set(xlabel="first feature", ylabel="second feature", aspect="equal")
     axis.autoscale_view()
     caption = (
-        "Digits that were not fitted, in the plane of two features of their left half. Each is drawn as the ellipse "
-        "of its ink; neighbours have ellipses of like shape and slant."
+        "Held-out digits in the plane of two features of their left half, each drawn as the ellipse of its response. "
+        "Neighbours have ellipses of similar shape and slant."
     )
-    return Picture("ellipses", "Half digits by the shape of the whole", caption, figure)
+    return Picture("ellipses", "Half digits and the covariance matrices of whole ones", caption, figure)
 
 
-TITLE = "Few features that say what a matrix or a distribution will be"
+TITLE = "Dimension reduction for matrices and distributions as responses"
 NOTE = (
-    "Distance: mean distance between new responses and the mean of those of 15 neighbours. Explained: share of the "
-    "squared distances from the mean of all that this explains. Seconds: three folds."
+    "Distance: mean distance between new responses and the mean of those of 15 nearest neighbours. Explained: share "
+    "of the squared distances from the overall mean. Means and ranges over three folds. Seconds: all folds."
 )
-TEXT = """<p>A response can be more than a number: a covariance matrix, a distribution, a direction. Here the left half
-of a digit has to say how the ink of the whole spreads, a 2 × 2 matrix, and in the second table ten columns decide where
-a distribution lies and how wide it is. PCA does not know the response, and PLS looks for linear relations; the networks
-need neither, and see the order of distances between responses alone. Where neighbours in all columns do as well, the
-features are for looking at, and for tables too wide for neighbours.</p>
+TEXT = """<p>A response can be a covariance matrix, a distribution or a direction. Here the left half of a digit
+predicts the 2 × 2 covariance matrix of the ink of the whole, and in the second data set ten columns determine the
+location and width of a distribution. PCA does not use the response, and PLS finds linear relations; FrechetSDR needs
+the order of distances between responses alone. Where nearest neighbours in all columns are as good, features are for
+plots, and for tables with too many columns for neighbours.</p>
 <pre>sdr = FrechetSDR(2, metric="spd_log").fit(X, S)    # S has the shape (n_samples, k, k)
 sdr.transform(X_new), sdr.score(X_new, S_new)</pre>"""

@@ -1,4 +1,4 @@
-"""A mixed table: categories and numbers in a DataFrame with holes, filled, encoded, classified and tuned as one."""
+"""A mixed table: categories and numbers in a DataFrame with missing values, in one tuned pipeline."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +9,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from .matrix_completion import IMPUTERS, NAME, search, standardised_error
+from .matrix_completion import IMPUTERS, NAME, fold_range, search, standardised_error
 from .report import MUTED, OURS, Picture, Row, Section
 
 
@@ -26,20 +26,23 @@ def generate(n=2000):
     risk = 1.5 * causes[:, 0] - 1.5 * causes[:, 1] * causes[:, 2] + 0.8 * (model == "B") - 0.5
     fails = rng.random(n) < 1 / (1 + np.exp(-1.5 * risk))
     whole = pd.DataFrame(readings, columns=names)
-    hole = rng.random(readings.shape) < 0.3
-    table = whole.mask(hole).assign(site=site, model=model)
+    hidden = rng.random(readings.shape) < 0.3
+    table = whole.mask(hidden).assign(site=site, model=model)
     for column in ("site", "model"):
         table.loc[rng.random(n) < 0.1, column] = np.nan
-    return table, fails, whole, hole
+    return table, fails, whole, hidden
 
 
 def mixed_table():
-    """Categories and numbers in a DataFrame, a ColumnTransformer, gradient boosting, tuned as one."""
-    section = Section("A mixed table, as people have it", MIXED_TEXT, (NAME,))
-    table, fails, whole, hole = generate()
+    """Missing values in a mixed table: a ColumnTransformer and gradient boosting, tuned as one."""
+    section = Section("Missing values in a mixed table", MIXED_TEXT, (NAME,))
+    table, fails, whole, hidden = generate()
     numbers, categories = list(whole.columns), ["site", "model"]
     data = "mixed (generated)"
-    print(f"{data}: {len(table)} rows, {len(numbers)} numbers and {len(categories)} categories, with holes", flush=True)
+    print(
+        f"{data}: {len(table)} rows, {len(numbers)} numbers and {len(categories)} categories, with missing values",
+        flush=True,
+    )
     methods = {"(boosting alone)": ("passthrough", {})} | IMPUTERS
     for method, (imputer, settings) in methods.items():
         encoder = OneHotEncoder(sparse_output=False, handle_unknown="ignore")
@@ -52,8 +55,9 @@ def mixed_table():
         error = None
         if settings:
             fitted = tuned.best_estimator_["columns"].named_transformers_["numbers"]
-            error = standardised_error(fitted.transform(table[numbers]), whole.to_numpy(), hole)
-        section.rows.append(Row(data, method, error, float(tuned.best_score_), seconds))
+            error = standardised_error(fitted.transform(table[numbers]), whole.to_numpy(), hidden)
+        score = float(tuned.best_score_)
+        section.rows.append(Row(data, method, error, score, seconds, score_range=fold_range(tuned)))
     section.pictures = [picture_mixed(section)]
     return section
 
@@ -73,17 +77,17 @@ def picture_mixed(section):
         axes.set_axisbelow(True)
     panels[0].invert_yaxis()
     caption = (
-        "Left: further left is better. Right: further right is better. Gradient boosting can cope with holes by itself "
-        "(first line, nothing filled); filling them first is worth it only where the dot lies to the right of that one."
+        "Left: further left is better. Right: further right is better. Gradient boosting accepts missing values "
+        "(first line); imputation pays only where its dot is to the right of that line's."
     )
     return Picture("mixed", "The mixed table", caption, figure)
 
 
 MIXED_TEXT = """<p>scikit-learn bundles no table of this kind, so this one is generated with a seed: machines with a
-site, a model and twelve readings that three hidden causes drive; 30 % of the readings and 10 % of the categories are
-missing. A <code>ColumnTransformer</code> encodes the categories and fills the numbers, a
-<code>HistGradientBoostingClassifier</code> predicts which machine fails, and <code>GridSearchCV</code> tunes all of it
-as one. «Boosting alone» hands the holes to the classifier, which accepts them.</p>
+site, a model and twelve readings that depend on three latent factors; 30 % of the readings and 10 % of the categories
+are missing. A <code>ColumnTransformer</code> encodes the categories and imputes the numbers, a
+<code>HistGradientBoostingClassifier</code> predicts which machine fails, and <code>GridSearchCV</code> tunes all of
+it as one. «Boosting alone» passes missing values to the classifier, which accepts them.</p>
 <pre>columns = make_column_transformer(
     (MatrixCompletionImputer(), numbers), (OneHotEncoder(sparse_output=False), categories)
 )

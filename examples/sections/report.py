@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 OURS, MUTED, INK = "#0f766e", ["#9aa5b1", "#c08a3e", "#7c6fb0", "#b8bfc8"], "#1f2933"
 NOTE = (
-    "Error: on hidden cells, each column in units of its standard deviation (lower is better). "
-    "Score: cross-validated accuracy, or R² for diabetes (higher is better). Seconds: the whole search."
+    "Error: root mean squared error on hidden cells, in standard deviations of a column. Score: cross-validated "
+    "accuracy, R² for diabetes, with the range over the folds. Seconds: the whole search."
 )
 
 plt.rcParams.update(
@@ -33,6 +33,19 @@ class Row:
     error: float | None
     score: float
     seconds: float | None
+    error_range: tuple[float, float] | None = None  # lowest and highest over seeds or folds
+    score_range: tuple[float, float] | None = None
+
+    def text(self, measure):
+        """A measure as printed, with its range."""
+        value, ends = getattr(self, measure), getattr(self, f"{measure}_range")
+        if value is None:
+            return "–"
+        return f"{value:.3f}" if ends is None else f"{value:.3f} ({ends[0]:.3f}–{ends[1]:.3f})"
+
+    def seconds_text(self):
+        """Seconds as printed."""
+        return "–" if self.seconds is None else "< 0.1" if self.seconds < 0.05 else f"{self.seconds:.1f}"
 
 
 @dataclass
@@ -68,9 +81,7 @@ class Section:
 
     def cells(self, row):
         """One line of the table as text."""
-        values = [getattr(row, name) for name in self.measures()]
-        seconds = "–" if row.seconds is None else "< 0.1" if row.seconds < 0.05 else f"{row.seconds:.1f}"
-        return [row.data, row.method, *("–" if value is None else f"{value:.3f}" for value in values), seconds]
+        return [row.data, row.method, *(row.text(name) for name in self.measures()), row.seconds_text()]
 
     def verdicts(self):
         """The best of ours and the best of the others, for each data set and measure."""
@@ -82,10 +93,13 @@ class Section:
                 if not rows:
                     continue
                 best, best_of_others = (
-                    max((sign * getattr(row, name), row.method) for row in rows if (row.method in self.ours) is ours)
+                    max(
+                        (row for row in rows if (row.method in self.ours) is ours),
+                        key=lambda row: sign * getattr(row, name),
+                    )
                     for ours in (True, False)
                 )
-                yield Verdict(data, heading, sign, best[1], sign * best[0], best_of_others[1], sign * best_of_others[0])
+                yield Verdict(data, name, heading, sign, best, best_of_others)
 
 
 @dataclass
@@ -93,22 +107,33 @@ class Verdict:
     """The best of ours beside the best of the others."""
 
     data: str
+    measure: str  # "error" or "score"
     heading: str
     sign: int  # 1 where more is better, -1 where less is
-    method: str
-    value: float
-    other_method: str
-    other_value: float
+    ours: Row
+    others: Row
 
-    def lead(self):
-        """By how much ours is better, as printed; negative where the other one is."""
-        return self.sign * (round(self.value, 3) - round(self.other_value, 3))
+    def value(self, row):
+        """The measure of a row, as printed."""
+        return round(getattr(row, self.measure), 3)
+
+    def is_level(self):
+        """Whether the difference is within the range of either side: another seed or fold may reverse it."""
+        ours, others = self.value(self.ours), self.value(self.others)
+        low, high = getattr(self.ours, f"{self.measure}_range") or (ours, ours)
+        other_low, other_high = getattr(self.others, f"{self.measure}_range") or (others, others)
+        return low <= others <= high or other_low <= ours <= other_high
+
+    def best(self):
+        """The better row, or both where they are level."""
+        if self.is_level():
+            return [self.ours, self.others]
+        return [self.ours if self.sign * (self.value(self.ours) - self.value(self.others)) > 0 else self.others]
 
     def __str__(self):
-        ours, other = f"{self.method} {self.value:.3f}", f"{self.other_method} {self.other_value:.3f}"
-        first, second = (ours, other) if self.lead() >= 0 else (other, ours)
-        link = "and" if self.lead() == 0 else "ahead of"
-        return f"{self.data}, {self.heading}: {first} {link} {second}"
+        rows = sorted((self.ours, self.others), key=lambda row: -self.sign * self.value(row))
+        first, second = (f"{row.method} {self.value(row):.3f}" for row in rows)
+        return f"{self.data}, {self.heading}: {first} {'level with' if self.is_level() else 'ahead of'} {second}"
 
 
 def print_section(section):
@@ -145,26 +170,27 @@ def write_page(sections, folder):
 
 
 GLANCE = """<section class="glance"><h2>At a glance</h2>
-<p>The best of ours beside the best of scikit-learn's, for each measure (↑ more is better, ↓ less is); the better one is
-in bold. What is measured stands with its section.</p>"""
+<p>The best of sklowrank and the best of scikit-learn for each measure (↑ more is better, ↓ less is), with seconds. The
+better one is in bold; both are where the difference is within the range over seeds or folds of either, so that another
+seed may reverse it. Sections say what is measured.</p>"""
 
 
 def _glance(sections):
     """The best of ours beside the best of the others, for all that was compared."""
-    parts = [GLANCE, "<table><thead><tr><th>data</th><th>measure</th><th>sklowrank</th><th></th>"]
-    parts.append("<th>scikit-learn</th><th></th></tr></thead><tbody>")
+    parts = [GLANCE, "<table><thead><tr><th>data</th><th>measure</th><th>sklowrank</th><th></th><th>seconds</th>"]
+    parts.append("<th>scikit-learn</th><th></th><th>seconds</th></tr></thead><tbody>")
     for number, section in enumerate(sections):
         title = f'<a href="#s{number}">{html.escape(section.title)}</a>'
-        parts.append(f'<tr class="new"><td colspan="6">{title}</td></tr>')
+        parts.append(f'<tr class="new"><td colspan="8">{title}</td></tr>')
         before = None
         for verdict in section.verdicts():
-            sides = (verdict.method, verdict.value, 1), (verdict.other_method, verdict.other_value, -1)
             arrow = "↑" if verdict.sign > 0 else "↓"
             cells = ["" if verdict.data == before else verdict.data, f"{verdict.heading} {arrow}"]
             parts.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells))
-            for method, value, side in sides:
-                best = ' class="best"' if side * verdict.lead() >= 0 else ""
-                parts.append(f"<td{best}>{html.escape(method)}</td><td{best}>{value:.3f}</td>")
+            for row in (verdict.ours, verdict.others):
+                best = ' class="best"' if row in verdict.best() else ""
+                parts.append(f"<td{best}>{html.escape(row.method)}</td><td{best}>{verdict.value(row):.3f}</td>")
+                parts.append(f"<td>{html.escape(row.seconds_text())}</td>")
             parts.append("</tr>")
             before = verdict.data
     return "".join([*parts, "</tbody></table></section>"])
@@ -174,15 +200,12 @@ def _section(number, section, folder):
     parts = [f'<section id="s{number}"><h2>{html.escape(section.title)}</h2>', section.text]
     heads = "".join(f"<th>{html.escape(name)}</th>" for name in section.columns())
     parts.append(f"<table><thead><tr>{heads}</tr></thead><tbody>")
-    best = {
-        (v.data, v.heading): f"{v.value if v.lead() >= 0 else v.other_value:.3f}" for v in section.verdicts()
-    }  # as printed: what looks equal is as good
+    best = {(v.data, v.heading, row.method) for v in section.verdicts() for row in v.best()}
     for before, row in zip([None, *section.rows], section.rows):
         kind = ("new " if before and before.data != row.data else "") + ("ours" if row.method in section.ours else "")
-        texts = section.cells(row)
-        cells = [f"<td>{html.escape(text)}</td>" for text in texts]
+        cells = [f"<td>{html.escape(text)}</td>" for text in section.cells(row)]
         for place, heading in enumerate(section.measures().values(), 2):
-            if row.seconds is not None and texts[place] == best.get((row.data, heading)):
+            if (row.data, heading, row.method) in best:
                 cells[place] = cells[place].replace("<td>", '<td class="best">')
         if before and before.data == row.data:
             cells[0] = "<td></td>"
