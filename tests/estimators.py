@@ -48,7 +48,7 @@ _FEATURES = Spec({"transform": "same"}, y="numbers")
 
 ESTIMATORS = {
     "ElasticNetSubspaceClustering": _CLUSTERS,
-    "FrechetSDR": _FEATURES._replace(quick={"max_iter": 20, "patience": 3}),
+    "FrechetSDR": _FEATURES._replace(quick={"max_iter": 20, "n_iter_no_change": 3}),
     "KSubspaces": Spec({"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2),
     "KernelFrechetSDR": _FEATURES,
     "LeastSquaresSubspaceClustering": _CLUSTERS,
@@ -60,7 +60,7 @@ ESTIMATORS = {
     "LowRankRepresentationClustering": _CLUSTERS,
     "ManifoldLinearizingClustering": Spec(
         {"transform": "same", "predict": "same", "predict_proba": "same", "labels_": "same"},
-        quick={"n_epochs_init": 5, "n_epochs": 2},
+        quick={"n_epochs": (5, 2)},
     ),
     "MatrixCompletionImputer": Spec({"transform": "linear"}),
     "MatrixFactorizationRegressor": Spec({"predict": "same", "transform": "same"}, y="numbers", ids=True),

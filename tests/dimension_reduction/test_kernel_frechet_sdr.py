@@ -130,7 +130,9 @@ def test_constant_features_few_classes_and_late_parameters():
     assert np.isfinite(flat.transform(X)).all()
     assert flat.score(X, y) == pytest.approx(0, abs=1e-6)
     sdr = KernelFrechetSDR(1).fit(X, y)
-    other = pickle.loads(pickle.dumps(sdr)).set_params(kernel="laplacian", gamma=9.0, standardize=False, metric="euclidean")
+    other = pickle.loads(pickle.dumps(sdr)).set_params(
+        kernel="laplacian", gamma=9.0, standardize=False, metric="euclidean"
+    )
     assert np.array_equal(other.transform(X), sdr.transform(X))
     assert other.score(X, y) == sdr.score(X, y)
 
