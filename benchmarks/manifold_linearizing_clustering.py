@@ -33,7 +33,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler, scale
 from benchmarks.harness import clock
 
 TITLE = "Manifold linearizing and clustering"
-MOONS = {"view_noise": 0.02, "n_neighbors": 10, "n_epochs_init": 250, "n_epochs": 20, "batch_size": 128}
+MOONS = {"view_noise": 0.02, "n_neighbors": 10, "n_epochs": (250, 20), "batch_size": 128}
 
 
 # Data
@@ -138,14 +138,14 @@ def cluster(data, name, settings=None, seeds=3):
             labels = method.fit_predict(X)
         times.append(time.perf_counter() - start)
         right.append(accuracy(y, labels))
-        if seed == 0 and len(getattr(method, "loss_history_", [])):
+        if seed == 0 and len(getattr(method, "coding_rates_", [])):
             found = training(method, X)
     return {**summary(right, times), **found, "slowest": max(times)}
 
 
 def training(model, X):
     """What the second stage did, in figures."""
-    R, R_c = (np.concatenate([part[:3], part[-3:]]).reshape(2, 3).mean(1) for part in model.loss_history_.T)
+    R, R_c = (np.concatenate([part[:3], part[-3:]]).reshape(2, 3).mean(1) for part in model.coding_rates_.T)
     Z = model.transform(X)
     G = np.abs(Z @ Z.T)
     same = model.labels_[:, None] == model.labels_
@@ -234,7 +234,7 @@ def steps(n_samples, stage):
     best = np.inf
     for _ in range(3):
         watch = Watch([])
-        settings = {"positives": "noise", "n_epochs_init": lengths[0], "n_epochs": lengths[1]}
+        settings = {"positives": "noise", "n_epochs": lengths}
         ours(10, random_state=0, **settings).set_callbacks(watch).fit(X)
         best = min(best, np.diff(watch.marks)[1 : lengths[stage]].mean() / per_epoch)
     return {"seconds": best, "remark": f"epochs of {per_epoch} steps"}

@@ -79,13 +79,13 @@ class OneByOne(nn.Module):
 
 def build_ensemble(architecture: Architecture, count: int, generator) -> SideBySide | OneByOne:
     """Return new nets on the CPU; the user's own ones draw under `Randomness.scope`, and a linear layer follows."""
+    n_features, n_outputs = architecture.n_in[0], architecture.n_out or 1
     if architecture.module is None:
-        n_features, n_outputs = architecture.n_in[0], architecture.n_out
         return SideBySide(count, n_features, n_outputs, generator, **architecture.params)
     trunk = architecture._replace(n_out=None)
 
     def with_layer(net, width, generator):
-        return nn.Sequential(net, linear(width, architecture.n_out, generator))
+        return nn.Sequential(net, linear(width, n_outputs, generator))
 
     return OneByOne([build(trunk, generator, with_layer) for _ in range(count)])
 

@@ -16,7 +16,7 @@ from .._core.validation import check_new_data
 from .._core.workspace import Workspace, open_workspace
 from .._math.distinct import distinct_rows
 from .architecture import Architecture, architecture_of, as_numpy, build, load_weights, restore, split_params
-from .randomness import Randomness, fixed_randomness
+from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
 from .training import Batches, Rule, Snapshot, Training, train
 
@@ -44,7 +44,7 @@ def fit_network(
     y: Any,
     ws: Workspace,
     *,
-    head: Head,
+    head: tuple[Head, dict[str, Any]],
     rule: Rule | None = None,
     sample_weight: torch.Tensor | None = None,
     start: NetworkModel | None = None,
@@ -52,8 +52,8 @@ def fit_network(
     """Train the network that an estimator's parameters name on validated X and y.
 
     It reads `hidden_layer_sizes`, `module`, `net_params`, `standardize` and the parameters of :class:`Training` and of
-    :func:`drive`. Without a `module` the network is a multilayer perceptron. A `rule` is copied. `start` is a former
-    model whose weights are gone on with.
+    :func:`drive`. `head` comes with its fitted attributes, as the functions of :mod:`.targets` return both. Without a
+    `module` the network is a multilayer perceptron. A `rule` is copied. Training goes on from the weights of a `start`.
 
     Raises
     ------
@@ -64,10 +64,10 @@ def fit_network(
     share = None if sample_weight is None else (sample_weight / sample_weight.sum()).to(ws.device)
     mean, scale = standardization(ws.load(X), how, share)
     n_features = (X.shape[1],)
-    default = {"hidden_layer_sizes": [int(size) for size in estimator.hidden_layer_sizes]}
+    default: dict[str, Any] = {"hidden_layer_sizes": [int(size) for size in estimator.hidden_layer_sizes]}
     default |= {"activation": getattr(estimator, "activation", "relu"), "dropout": 0.0}
-    architecture = architecture_of(estimator.module, estimator.net_params, n_features, head.n_out, **default)
-    randomness = Randomness(ws.generator, ws.device, lends=_runs_users_code(estimator))
+    architecture = architecture_of(estimator.module, estimator.net_params, n_features, head[0].n_out, **default)
+    randomness = fit_randomness(estimator, ws)
     with randomness.scope():
         net = build(architecture, randomness.layers)
     if start is not None:
@@ -88,22 +88,18 @@ def continue_network(
     y: Any,
     ws: Workspace,
     *,
-    head: Head,
+    head: tuple[Head, dict[str, Any]],
     rule: Rule | None = None,
     sample_weight: torch.Tensor | None = None,
 ) -> Fitted:
     """Train the fitted network for an epoch on validated X and y; the state of the optimizer is kept."""
     model = recall(estimator, NetworkModel, ws.exact())
     ws.generator.manual_seed(ws.generator.initial_seed() + estimator.n_iter_)  # other batches than before
-    randomness = Randomness(ws.generator, ws.device, lends=_runs_users_code(estimator))
+    randomness = fit_randomness(estimator, ws)
     net = restore(model.architecture, model.weights, ws.device, randomness.layers)
     fitted = _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomness, n_epochs=1)
     added = {name: getattr(estimator, name) + fitted.attributes[name] for name in ("loss_curve_", "n_iter_")}
     return fitted._replace(attributes=fitted.attributes | added)
-
-
-def _runs_users_code(estimator) -> bool:
-    return estimator.module is not None or bool(estimator.net_params)
 
 
 def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomness, n_epochs=None):
@@ -112,7 +108,7 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     if n_epochs is not None:
         training = training._replace(max_iter=n_epochs, tol=0.0, early_stopping=False)
     rows = standardized(ws.load(X), model.mean, model.scale)
-    target, weight = head.encode(y).to(ws.device), unit_weights(sample_weight, len(rows)).to(ws.device)
+    target, weight = head[0].encode(y).to(ws.device), unit_weights(sample_weight, len(rows)).to(ws.device)
     held_out = None
     if training.early_stopping:
         count = max(1, round(training.validation_fraction * len(rows)))
@@ -132,7 +128,7 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
             "n_dense_parameters_": _n_parameters(architecture._replace(edits=())),
             "training_": snapshot.report,
         }
-        return Fitted(now, found | more)
+        return Fitted(now, head[1] | found | more)
 
     def attributes(snapshot):
         fitted = described(snapshot)
@@ -141,7 +137,7 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     steps = train(
         net,
         batches,
-        weighted(head.loss),
+        weighted(head[0].loss),
         training,
         randomness=randomness,
         device=ws.device,

@@ -103,7 +103,7 @@ class ThinLinear(nn.Module):
             thin.up.copy_(U[:, :rank] * root)
             thin.down.copy_(root[:, None] * Vh[:rank])
             if thin.bias is not None:
-                thin.bias.copy_(layer.bias)
+                thin.bias.copy_(layer.bias)  # type: ignore[arg-type]
         return thin
 
     def multiplied_out(self) -> nn.Linear:
@@ -149,5 +149,5 @@ def kind_and_shape(layer: nn.Module) -> tuple[str, tuple[int, ...]]:
 
 def layer_of(kind: str, shape: Sequence[int]) -> nn.Module:
     """Return a layer of the kind and shape that :func:`kind_and_shape` says; its weights are to be loaded."""
-    *sizes, bias = shape
-    return ThinLinear(*sizes, bool(bias)) if kind == "thin" else linear(*sizes, None, bias=bool(bias))
+    n_in, n_out, bias = shape[0], shape[1], bool(shape[-1])
+    return ThinLinear(n_in, n_out, shape[2], bias) if kind == "thin" else linear(n_in, n_out, None, bias=bias)

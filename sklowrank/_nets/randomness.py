@@ -49,6 +49,11 @@ class Randomness:
                 self._states = [torch.get_rng_state(), *(torch.cuda.get_rng_state(gpu) for gpu in self._gpus)]
 
 
+def fit_randomness(estimator, ws) -> Randomness:
+    """Return the random numbers of a fit; it lends where the estimator's `module` or `net_params` are the user's."""
+    return Randomness(ws.generator, ws.device, lends=estimator.module is not None or bool(estimator.net_params))
+
+
 def fixed_randomness() -> Randomness:
     """Return random numbers for a network whose weights are loaded afterwards: they leave the user's as they are."""
     return Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=True)

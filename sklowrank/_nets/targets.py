@@ -31,7 +31,7 @@ def _codes(classes, y):
     codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     unknown = np.asarray(y)[classes[codes] != y]
     if len(unknown):
-        raise ValueError(f"y has the label {unknown[0]!r}, which is not among the classes {list(classes)}.")
+        raise ValueError(f"y has the label {unknown.tolist()[0]!r}, which is not among the classes {classes.tolist()}.")
     return torch.from_numpy(codes.astype(np.int64))
 
 
@@ -72,17 +72,9 @@ def _values(mean, scale, flat, outputs):
 
 
 def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
-    """Return weights of rows (n,) in float32, divided by their mean; ones where there are none.
-
-    Raises
-    ------
-    ValueError
-        If all are zero.
-    """
+    """Return weights of rows (n,) in float32, divided by their mean; ones where there are none."""
     if weights is None:
         return torch.ones(n_rows, dtype=torch.float32, device="cpu")
-    if not weights.sum() > 0:
-        raise ValueError("sample_weight is zero for all rows. Give some of them a positive weight.")
     return (weights / weights.mean()).float().cpu()
 
 

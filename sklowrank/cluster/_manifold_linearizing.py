@@ -20,9 +20,8 @@ from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from .._nets.architecture import build
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
-from .._nets.randomness import Randomness
+from .._nets.randomness import fit_randomness
 from . import _manifold_linearizing_solver as solver
 from ._membership import find_clusters, log_masses, membership
 
@@ -62,7 +61,7 @@ class ManifoldLinearizingClustering(
         Weight of the membership's entropy. Raising it makes memberships softer. "auto" is the value at which a row
         shares its membership with as many rows as a balanced cluster has; for up to 5 clusters it is 0.3.
     kernel : {"signed", "absolute"}, default="signed"
-        Whether opposite codes are far apart or the same.
+        Similarity of codes: their inner product, or its magnitude.
     positives : {"neighbors", "noise", "mask"} or callable, default="neighbors"
         Second view of a row, which is to get the same features: one of its nearest neighbours, the row itself, the row
         with 30 % of its entries from other rows, or what ``positives(batch, indices, generator)`` returns: a tensor
@@ -102,7 +101,7 @@ class ManifoldLinearizingClustering(
     bases_ : list of n_clusters arrays of shape (n_components, n_dims)
         Orthonormal directions that hold 95 % of the second moments of each cluster's features, strongest first.
     eta_ : float
-        The weight of the entropy that was used.
+        Weight of the entropy.
     mean_, scale_ : arrays of shape (n_features,)
         What the columns are centred with and divided by; always float64.
     n_components_ : int
@@ -112,9 +111,9 @@ class ManifoldLinearizingClustering(
     loss_curve_ : list of floats
         Mean objective of each epoch; that of the two stages is not the same.
     n_iter_ : int
-        Epochs run, of both stages; 1 where both are skipped.
+        Number of epochs of both stages; 1 where both are skipped.
     n_steps_init_ : int
-        Steps of the first stage.
+        Number of steps of the first stage.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -136,13 +135,12 @@ class ManifoldLinearizingClustering(
     where :math:`\\epsilon^2` is `precision` and :math:`\\Gamma` is the projection of the inner products of unit codes,
     an entropy of weight `eta` added, by ten symmetric Sinkhorn sweeps, differentiated through. A first stage
     maximises the rate of the mean of two views of each row plus 20 times their agreement; then the head of the features
-    becomes that of the codes too. Labels come from the leading eigenvectors of the membership of at most 4000 rows, all other
-    rows join the cluster whose stored codes, at most 256, give them the most mass.
+    becomes that of the codes too. Labels come from the leading eigenvectors of the membership of at most 4000 rows; all
+    other rows join the cluster whose stored codes, at most 256, give them the most mass.
 
-    A step takes O(batch_size² n_components² + batch_size n_components³) time whatever the number of rows. The nearest
-    rows, of all up to 5000 rows and above that within random parts of 5000, so that views stay apart as rows get
-    denser, take O(n_samples · 5000 · n_features) at most. Training is in float32. The weights of the best
-    epoch of each stage are kept.
+    A step takes O(batch_size² n_components² + batch_size n_components³) time for any number of rows. Nearest neighbours
+    are searched among all rows up to 5000, above that within random parts of 5000, so that views stay distinct as rows
+    get denser: O(n_samples · 5000 · n_features). Training is in float32; each stage keeps its best epoch.
 
     References
     ----------
@@ -252,7 +250,7 @@ class ManifoldLinearizingClustering(
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The rows, two at least.
+            Rows, at least two.
         y : ignored
             Present for pipelines.
 
@@ -263,24 +261,21 @@ class ManifoldLinearizingClustering(
         X = check_fit_data(self, X, ensure_min_samples=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         mean, scale = standardization(ws.load(X), self.standardize)
-        randomness = self._randomness(ws)
-        problem = solver.clustering_problem(ws.load(X), mean, scale, options(self, solver.Options), randomness)
-        with randomness.scope():
-            net = build(problem.architecture, randomness.layers, problem.head()).to(ws.device)
-        n_epochs = sum(stage.max_iter for stage in problem.stages)
-        return self._trained(X, y, ws, problem, solver.training(problem, net), n_epochs)
+        found = options(self, solver.Options)
+        problem = solver.clustering_problem(ws.load(X), mean, scale, found, fit_randomness(self, ws))
+        return self._trained(X, y, ws, problem)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None) -> Self:
-        """Go on with the second stage on a batch of rows; the first batch is fitted from the start.
+        """Continue the second stage on a batch of rows; the first batch is fitted from the start.
 
-        Clusters keep their numbers as far as the labels of the batch allow. Many calls make a long second stage, in
-        which memberships break into pieces: a new fit is better where all rows are at hand.
+        Clusters keep their numbers where the labels of the batch allow it. Many calls make a long second stage, which
+        breaks memberships into pieces: prefer a new fit where all rows are in memory.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The batch: as many rows as clusters at least.
+            Batch with at least as many rows as clusters.
         y : ignored
             Present for pipelines.
 
@@ -294,25 +289,22 @@ class ManifoldLinearizingClustering(
         X = check_new_data(self, X, like="cluster_centers_", method="partial_fit", ensure_min_samples=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         ws.generator.manual_seed(ws.generator.initial_seed() + self.n_iter_)  # other batches and views than before
-        model, randomness = recall(self, solver.Model, ws.exact()), self._randomness(ws)
+        model, randomness = recall(self, solver.Model, ws.exact()), fit_randomness(self, ws)
         n_clusters = model.n_clusters if self.n_clusters == "auto" else self.n_clusters
         found = options(self, solver.Options, n_components=model.n_components)
         problem = solver.clustering_problem(ws.load(X), model.mean, model.scale, found, randomness)
-        net = solver.restored(model, model.weights, ws.device, randomness.layers)
-        former = log_masses(solver.codes_of(net, problem.rows)[1], *model.clusters()).argmax(1).cpu().numpy()
-        problem = problem._replace(architecture=model.architecture, candidates=[n_clusters], former=former)
+        problem = problem._replace(architecture=model.architecture, candidates=[n_clusters], start=model)
         before = {name: getattr(self, name) for name in ("loss_curve_", "n_iter_", "n_steps_init_", "coding_rates_")}
-        steps = solver.training(problem, net, model.clustering.eta)
-        return self._trained(X, y, ws, problem, steps, problem.stages[1].max_iter, before)
+        return self._trained(X, y, ws, problem, before)
 
     @in_plain_modes
     def predict(self, X):
-        """Return the cluster of each row: the one whose stored codes give it the most mass.
+        """Return the cluster of each row: that with the largest kernel mass of its stored codes.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
+            Rows.
 
         Returns
         -------
@@ -323,12 +315,12 @@ class ManifoldLinearizingClustering(
 
     @in_plain_modes
     def predict_proba(self, X):
-        """Return how the mass that each row gets is shared between the clusters.
+        """Return the probabilities of clusters: their shares of the kernel mass of a row.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
+            Rows.
 
         Returns
         -------
@@ -345,7 +337,7 @@ class ManifoldLinearizingClustering(
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
+            Rows.
 
         Returns
         -------
@@ -357,7 +349,7 @@ class ManifoldLinearizingClustering(
 
     @in_plain_modes
     def membership(self, X):
-        """Return who belongs together among some rows, as a doubly stochastic matrix.
+        """Return the doubly stochastic membership of rows.
 
         Parameters
         ----------
@@ -369,43 +361,44 @@ class ManifoldLinearizingClustering(
         membership : array of shape (n_samples, n_samples)
             Symmetric, at least 0; rows and columns sum to 1.
         """
-        ws, model, _, C = self._codes(X, "membership", most=_MEMBERSHIP_ROWS)
+        ws, model, _, C = self._codes(X, "membership")
+        if len(C) > _MEMBERSHIP_ROWS:
+            raise ValueError(f"n_samples={len(C)} should be <= {_MEMBERSHIP_ROWS}: the result would be too large.")
         return ws.store(membership(solver.unit(C.to(ws.dtype)), model.clustering.eta, model.clustering.kernel)[0])
 
     @in_plain_modes
     def score(self, X, y=None):
-        """Return the rate reduction: how much shorter a code of the features is when the membership is known.
+        """Return the rate reduction: coding rate of the features less the rate given their membership.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
+            Rows.
         y : ignored
             Present for pipelines.
 
         Returns
         -------
         score : float
-            In nats a row, the mean over batches of `batch_size` rows, which are the same in every call. Higher is
-            better; it depends on `n_components`, `precision`, `eta` and the size of the batches.
+            In nats per row; higher is better. The mean over batches of `batch_size` rows, the same in every call. It
+            depends on `n_components`, `precision`, `eta` and `batch_size`.
         """
         _, model, Z, C = self._codes(X, "score")
         return solver.mean_rate_reduction(Z, C, model)
 
     @in_plain_modes
     def estimate_n_clusters(self, X, n_clusters=solver.CANDIDATES):
-        """Return the smallest number of clusters with which a code of the features is not far from the shortest.
+        """Return the smallest number of clusters whose coding length is within 2 % of the shortest.
 
-        The features and labels of some rows are coded together, by clusters, for each number; 2 % more than the
-        shortest length is not far. The network is that of the fit; only the membership is cut into more clusters or
-        fewer.
+        It is the length of the features and labels of some rows. Only the membership is cut into more or fewer
+        clusters; the network stays.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
+            Rows.
         n_clusters : iterable of ints, default=range(2, 21)
-            The numbers tried, each at least 1.
+            Candidates, each at least 1.
 
         Returns
         -------
@@ -427,16 +420,15 @@ class ManifoldLinearizingClustering(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _randomness(self, ws):
-        return Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
-
-    def _trained(self, X, y, ws, problem, steps, n_epochs, before=None):
-        """Run a training and keep what it has found; `before` are attributes that count all batches."""
+    def _trained(self, X, y, ws, problem, before=None):
+        """Train the network and keep what it has found; `before` are attributes that count all batches."""
 
         def attributes(state, **more):
             model, public = solver.described(problem, state)
             return fitted_attributes(ws, model, **public, **more)
 
+        n_epochs = sum(stage.max_iter for stage in problem.stages[problem.start is not None :])
+        steps = solver.training(problem)
         run = drive(self, steps, attributes=attributes, X=X, y=y, max_iter=max(1, n_epochs), tol=0.0)
         fitted = attributes(run.state, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
         if before is not None:
@@ -452,11 +444,9 @@ class ManifoldLinearizingClustering(
             )
         return replace_attributes(self, fitted)
 
-    def _codes(self, X, method, most=None):
+    def _codes(self, X, method):
         """Return the workspace of new rows, the model, their features and their codes."""
         X = check_new_data(self, X, like="cluster_centers_", method=method)
-        if most is not None and X.shape[0] > most:
-            raise ValueError(f"n_samples={X.shape[0]} should be <= {most}: the result would be too large. Pass fewer.")
         ws = open_workspace(X, device=self.device)
         model = recall(self, solver.Model, ws.exact())
         rows = standardized(ws.load(X), model.mean, model.scale)

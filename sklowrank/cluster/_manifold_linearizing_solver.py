@@ -13,8 +13,8 @@ from torch import nn
 
 from .._core.iterate import Step
 from .._core.standardize import standardized
-from .._math.coding_rates import clustered_rate, coding_rate
-from .._nets.architecture import Architecture, architecture_of, as_numpy, restore, split_params, weights_of
+from .._math.coding_rates import coding_rate, rates_of_membership
+from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params, weights_of
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import linear
 from .._nets.randomness import Randomness
@@ -26,6 +26,7 @@ from ._membership import (
     balanced_eta,
     find_clusters,
     kernel_of,
+    log_masses,
     main_directions,
     membership,
     project,
@@ -39,17 +40,8 @@ _SWEEPS = 10  # of the projection of memberships in training
 _WEIGHT_DECAY = 1e-4
 _WINDOW = 50  # steps, whose mean loss has to be better than that of those before
 _GAIN = 0.005  # by this share at least, else features are learned
-
-
-class StageLength(NamedTuple):
-    """How long a stage trains by default."""
-
-    epochs: int
-    least: int  # steps at least, of fewer than 2000 rows
-    most: int  # steps at most
-
-
-STAGES = StageLength(40, 300, 3000), StageLength(10, 80, 100)  # in more steps memberships break into pieces
+# By default: epochs of a stage, least steps for fewer than 2000 rows, most steps (with more, memberships break up)
+STAGES = (40, 300, 3000), (10, 80, 100)
 
 
 class Options(NamedTuple):
@@ -91,11 +83,7 @@ class Problem(NamedTuple):
     views: Callable[[torch.Tensor], torch.Tensor]
     seed: int  # of the k-means of the last step
     randomness: Randomness
-    former: np.ndarray | None = None  # labels of the rows, with which clusters keep their numbers
-
-    def head(self) -> Callable:
-        """Return what makes the network from its trunk."""
-        return partial(TwoHeads, n_components=self.n_components)
+    start: Any = None  # a former Model, whose second stage goes on and whose clusters keep their numbers
 
 
 class State(NamedTuple):
@@ -191,7 +179,7 @@ def _stages(options, n_rows, batch_size):
     return tuple(stages), tuple(n_batches for _, n_batches in planned)
 
 
-def planned_epochs(n_epochs: int | str, n_rows: int, batch_size: int, stage: StageLength) -> tuple[int, int]:
+def planned_epochs(n_epochs: int | str, n_rows: int, batch_size: int, stage: tuple[int, int, int]) -> tuple[int, int]:
     """Return the epochs of a stage, and the batches of an epoch at most.
 
     "auto" gives more epochs to few rows, so that there are enough steps, and fewer epochs, or only some of the rows, to
@@ -200,12 +188,10 @@ def planned_epochs(n_epochs: int | str, n_rows: int, batch_size: int, stage: Sta
     per_epoch = max(1, n_rows // batch_size)
     if n_epochs != "auto":
         return n_epochs, per_epoch
-    n_epochs = stage.epochs
+    n_epochs, least, most = stage
     if n_rows < 2000:
-        n_epochs = max(n_epochs, -(-stage.least // per_epoch))
-    else:
-        n_epochs = max(1, min(n_epochs, stage.most // per_epoch))
-    return n_epochs, min(per_epoch, stage.most)
+        return max(n_epochs, -(-least // per_epoch)), min(per_epoch, most)
+    return max(1, min(n_epochs, most // per_epoch)), min(per_epoch, most)
 
 
 class TwoHeads(nn.Module):
@@ -230,8 +216,7 @@ def unit(A: torch.Tensor) -> torch.Tensor:
 
 def restored(fitted: Model | Problem, weights, device, generator=None) -> TwoHeads:
     """Return the network with its weights; with a generator it can be trained on."""
-    head = partial(TwoHeads, n_components=fitted.n_components)
-    return restore(fitted.architecture, weights, device, generator, head)
+    return restore(fitted.architecture, weights, device, generator, partial(TwoHeads, n_components=fitted.n_components))
 
 
 # Objectives of a batch: two views of each row, above one another
@@ -247,14 +232,8 @@ def rate_objective(Z, C, eta: float, options: Options) -> tuple[torch.Tensor, to
     """Return minus the rate reduction, the penalty of the membership added, and both rates."""
     Z = unit(sum(Z.chunk(2)))
     G = sum(project(kernel_of(c, c, eta, options.kernel), _SWEEPS)[0] for c in C.chunk(2)) / 2
-    R, R_c = rates(Z, G, options.precision)
+    R, R_c = rates_of_membership(Z, G, options.precision)
     return R_c - R + options.membership_penalty / 2 * G.square().sum(), torch.stack([R, R_c]).detach()
-
-
-def rates(Z: torch.Tensor, G: torch.Tensor, precision: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the coding rate of rows Z, and the rate that is left when the membership G is known."""
-    shares = torch.full((len(Z),), 1 / len(Z), dtype=Z.dtype, device=Z.device)
-    return coding_rate(Z, precision), clustered_rate(Z, G, shares, precision)
 
 
 def mean_rate_reduction(Z: torch.Tensor, C: torch.Tensor, model: Model) -> float:
@@ -263,7 +242,7 @@ def mean_rate_reduction(Z: torch.Tensor, C: torch.Tensor, model: Model) -> float
     order = some_rows(len(Z), len(Z), torch.Generator("cpu").manual_seed(0)).to(Z.device)
     reductions = []
     for batch in order[: len(Z) // size * size].split(size):
-        R, R_c = rates(Z[batch], membership(C[batch], eta, kernel)[0], precision)
+        R, R_c = rates_of_membership(Z[batch], membership(C[batch], eta, kernel)[0], precision)
         reductions.append(R - R_c)
     return float(torch.stack(reductions).mean())
 
@@ -271,9 +250,16 @@ def mean_rate_reduction(Z: torch.Tensor, C: torch.Tensor, model: Model) -> float
 # Training
 
 
-def training(problem: Problem, net: TwoHeads, eta: float | None = None) -> Iterator[Step]:
-    """Train features, then features and memberships, an epoch at a time; with `eta` given the second stage alone."""
-    history, steps, options = [], [0], problem.options
+def training(problem: Problem) -> Iterator[Step]:
+    """Train features, then features and memberships, an epoch at a time; from a former model the second stage alone."""
+    history, steps, options, randomness = [], [0], problem.options, problem.randomness
+    device, eta = problem.rows.device, None if problem.start is None else problem.start.clustering.eta
+    if problem.start is None:
+        with randomness.scope():
+            head = partial(TwoHeads, n_components=problem.n_components)
+            net = build(problem.architecture, randomness.layers, head).to(device)
+    else:
+        net = restored(problem.start, problem.start.weights, device, randomness.layers)
 
     def features_alone(outputs, _):
         steps[0] += net.training
@@ -290,7 +276,6 @@ def training(problem: Problem, net: TwoHeads, eta: float | None = None) -> Itera
             return problem.views(rows), rows[:1]  # skorch wants a target; there is none
 
         batches = Batches(make, len(problem.rows), n_batches=problem.n_batches[number])
-        device, randomness = problem.rows.device, problem.randomness
         return closing(train(net, batches, objective, problem.stages[number], randomness=randomness, device=device))
 
     n_first, n_second = (stage.max_iter for stage in problem.stages)
@@ -345,7 +330,11 @@ def described(problem: Problem, state: State) -> tuple[Model, dict[str, Any]]:
     Z, C = codes_of(net, problem.rows)
     clustering = ClusteringOptions(state.eta, options.kernel, options.assign_labels, options.precision)
     codes, n_clusters = find_clusters(Z, C, problem.candidates, clustering, np.random.RandomState(problem.seed))
-    labels, codes, n_clusters = assign_rows(C, codes, n_clusters, clustering, problem.former)
+    former = None
+    if problem.start is not None:
+        before = restored(problem.start, problem.start.weights, problem.rows.device)
+        former = log_masses(codes_of(before, problem.rows)[1], *problem.start.clusters()).argmax(1).cpu().numpy()
+    labels, codes, n_clusters = assign_rows(C, codes, n_clusters, clustering, former)
     model = Model(
         architecture=problem.architecture,
         weights=as_numpy(state.weights),

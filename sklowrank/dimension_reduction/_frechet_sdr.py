@@ -20,7 +20,7 @@ from .._core.validation import check_fit_pairs, check_new_data
 from .._core.workspace import open_workspace
 from .._nets.ensembles import ensemble_outputs, restore_ensemble
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
-from .._nets.randomness import Randomness
+from .._nets.randomness import fit_randomness
 from ._ball_features import ball_features, described_balls, fitted_balls
 from ._frechet_methods import CONSTRAINTS, FrechetMethods, documented
 from ._frechet_sdr_solver import Model, Options, described, model_of, network_problem, training
@@ -237,7 +237,7 @@ class FrechetSDR(CallbackSupportMixin, FrechetMethods, BaseEstimator):
         """
         X = check_fit_pairs(self, X, y)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        randomness = Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
+        randomness = fit_randomness(self, ws)
         mean, scale = standardization(ws.load(X), "columns" if self.standardize else False)
         features = ball_features(
             y,

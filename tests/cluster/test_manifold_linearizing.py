@@ -1,6 +1,7 @@
 """Manifold linearizing and clustering: what the stages do, what predictions owe, what the user may change."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -117,7 +118,8 @@ def problem(X, n_clusters=4, **params):
 
 
 def stated_weights(stated):
-    return build(stated.architecture, torch.Generator().manual_seed(0), stated.head()).state_dict()
+    head = partial(solver.TwoHeads, n_components=stated.n_components)
+    return build(stated.architecture, torch.Generator().manual_seed(0), head).state_dict()
 
 
 def test_stage_two_starts_with_an_optimizer_of_its_own(blobs):
