@@ -329,14 +329,6 @@ def other_sizes(bench):
                 bench.measure(row, generated, name, label.split(",")[0], settings, 3, n, p)
 
 
-def penalty(bench):
-    """Penalty: the constraint of the paper, constraint='frobenius', with its default and with ten times as much"""
-    for name in ("E1", "S2", "SP"):
-        for alpha in (0.1, 1.0):
-            settings = {"constraint": "frobenius", "alpha": alpha}
-            bench.measure(f"{name}, alpha={alpha}", generated, name, "FrechetSDR", settings)
-
-
 def digits(bench):
     """Digits: classes, five nearest neighbours on 9 and on 5 features, three splits"""
     for d in (9, 5):
@@ -424,4 +416,4 @@ def speed(bench):
         bench.claim(f"five networks at once, {n:,} rows: times faster", together.seconds, after.seconds, at_least=1)
 
 
-CASES = [models, other_sizes, penalty, digits, half_digits, tables, measure, numbers, linear, speed]
+CASES = [models, other_sizes, digits, half_digits, tables, measure, numbers, linear, speed]

@@ -23,7 +23,7 @@ from benchmarks.harness import accuracy, by_seed, clock, over_seeds, seconds_of_
 from benchmarks.peers import clusterer
 
 TITLE = "Manifold linearizing and clustering"
-MOONS = {"view_noise": 0.02, "n_neighbors": 10, "n_epochs_init": 250, "n_epochs": 20, "batch_size": 128}
+MOONS = {"view_noise": 0.02, "n_neighbors": 10, "n_epochs": (250, 20), "batch_size": 128}
 
 
 # Data
@@ -68,13 +68,13 @@ def cluster(data, name, settings=None, seeds=3):
     X, y = load(data)
     seeded = partial(make, name, settings, len(np.unique(y)), X.shape[1])
     right, times, first = by_seed(lambda: seeded(0), X, y, seeds)
-    found = training(first, X) if len(getattr(first, "loss_history_", [])) else {}
+    found = training(first, X) if len(getattr(first, "coding_rates_", [])) else {}
     return {**summary(right, times), **found, "slowest": max(times)}
 
 
 def training(model, X):
     """What the second stage did, in figures."""
-    R, R_c = (np.concatenate([part[:3], part[-3:]]).reshape(2, 3).mean(1) for part in model.loss_history_.T)
+    R, R_c = (np.concatenate([part[:3], part[-3:]]).reshape(2, 3).mean(1) for part in model.coding_rates_.T)
     Z = model.transform(X)
     G = np.abs(Z @ Z.T)
     same = model.labels_[:, None] == model.labels_
@@ -157,7 +157,7 @@ def steps(n_samples, stage):
     lengths[stage] = max(2, 200 // per_epoch)
     best = np.inf
     for _ in range(3):
-        settings = {"positives": "noise", "n_epochs_init": lengths[0], "n_epochs": lengths[1]}
+        settings = {"positives": "noise", "n_epochs": lengths}
         best = min(best, seconds_of_steps(ours(10, random_state=0, **settings), X).mean() / per_epoch)
     return {"seconds": best, "remark": f"epochs of {per_epoch} steps"}
 

@@ -75,7 +75,7 @@ ESTIMATORS = {
     "ManifoldLinearizingClustering": Spec(
         {"transform": "same", "predict": "same", "predict_proba": "same", "labels_": "same"},
         network=True,
-        quick={"n_epochs_init": 3, "n_epochs": 2, "hidden_layer_sizes": (16,)},
+        quick={"n_epochs": (3, 2), "hidden_layer_sizes": (16,)},
     ),
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(

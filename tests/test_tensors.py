@@ -79,7 +79,7 @@ PIPED = [
     SupervisedDictionaryRegressor(2, random_state=0),
     LinearFrechetSDR(2, method="fccov", n_landmarks=8),
     FrechetSDR(2, max_iter=2, n_estimators=1, random_state=0),
-    ManifoldLinearizingClustering(3, n_epochs_init=1, n_epochs=1, random_state=0),
+    ManifoldLinearizingClustering(3, n_epochs=(1, 1), random_state=0),
     MatrixCompletionImputer(2, max_iter=5, random_state=0),
 ]
 

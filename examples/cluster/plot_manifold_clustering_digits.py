@@ -46,7 +46,7 @@ figure, axes = plt.subplots(1, 3, figsize=(13, 4), layout="constrained", width_r
 for axis, rows, title in zip(axes, (before, after), ("pixels", "features")):
     axis.imshow(np.abs(rows[order] @ rows[order].T), cmap="Greys", vmin=0, vmax=1)
     axis.set(title=f"|cosines| of {title}", xticks=[], yticks=[])
-R, R_c = model.loss_history_.T
+R, R_c = model.coding_rates_.T
 axes[2].plot(R, color="#0f766e", label="R: all rows")
 axes[2].plot(R_c, color="#c08a3e", label="$R_c$: given the membership")
 axes[2].fill_between(np.arange(len(R)), R_c, R, color="#0f766e", alpha=0.08)

@@ -84,7 +84,7 @@ def picture(model, X):
         axis.imshow(np.abs(rows[order] @ rows[order].T), cmap="Greys", vmin=0, vmax=1)
         axis.set(title=f"|cosines| of {title}", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
-    R, R_c = model.loss_history_.T
+    R, R_c = model.coding_rates_.T
     axes[2].plot(R, color=OURS, label="all rows")
     axes[2].plot(R_c, color=MUTED[1], label="given the membership")
     axes[2].set(title="coding rates", xlabel="steps of the second stage", ylabel="nats a row", ylim=(0, None))

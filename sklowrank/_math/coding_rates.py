@@ -24,6 +24,12 @@ def clustered_rate(Z: torch.Tensor, weights: torch.Tensor, shares: torch.Tensor,
     return _ClusteredRate.apply(Z, weights, shares, precision)
 
 
+def rates_of_membership(Z: torch.Tensor, G: torch.Tensor, precision: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the coding rate of rows Z (n, d), and their rate given a doubly stochastic membership G (n, n)."""
+    shares = torch.full((len(Z),), 1 / len(Z), dtype=Z.dtype, device=Z.device)
+    return coding_rate(Z, precision), clustered_rate(Z, G, shares, precision)
+
+
 def coding_length(Z: torch.Tensor, labels: torch.Tensor, n_clusters: int, precision: float) -> float:
     """Return the nats that rows Z (n, d) and their labels take, when each cluster is coded by itself."""
     n, d = Z.shape

@@ -20,21 +20,21 @@ _FEW = 5  # clusters, for which the rule of balance finds too little on round on
 _ETA_OF_FEW = 0.3
 _SURPLUS = 0.02  # by which a code may be longer: the lengths hardly differ where clusters are cut into pieces
 _DENSE_ROWS = 300  # up to so many rows a full decomposition is as fast as Lanczos
+_N_INIT = 10  # starts of the k-means
 _ENERGY = 0.95  # share of a cluster's second moments that its subspace keeps
 
 
-class Rule(NamedTuple):
+class ClusteringOptions(NamedTuple):
     """How clusters are read off a membership."""
 
     eta: float
     kernel: str
     assign_labels: str
-    n_init: int
     precision: float
 
 
-class Known(NamedTuple):
-    """Codes whose clusters are known: new rows are compared with these."""
+class StoredCodes(NamedTuple):
+    """Codes whose clusters are known, with which new rows are compared."""
 
     codes: torch.Tensor  # (m, d), unit rows
     scaling: torch.Tensor  # (m,), the potentials of the projection, exp(f / eta)
@@ -98,7 +98,7 @@ def balanced_eta(C: torch.Tensor, n_clusters: int, kernel: str) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def find_clusters(Z, C, candidates, rule: Rule, rng) -> tuple[Known, int]:
+def find_clusters(Z, C, candidates, clustering: ClusteringOptions, rng) -> tuple[StoredCodes, int]:
     """Return codes with their clusters, and the number of clusters, from features and codes of rows.
 
     At most :data:`SPECTRAL_ROWS` rows are clustered: k-means on the leading eigenvectors of their membership, which is
@@ -108,20 +108,20 @@ def find_clusters(Z, C, candidates, rule: Rule, rng) -> tuple[Known, int]:
     some = np.sort(rng.permutation(len(C))[:SPECTRAL_ROWS])
     Z, C = Z[some], C[some]
     candidates = [k for k in candidates if k <= len(C)] or [len(C)]
-    G, u = membership(C, rule.eta, rule.kernel)
-    if rule.assign_labels == "spectral":
+    G, u = membership(C, clustering.eta, clustering.kernel)
+    if clustering.assign_labels == "spectral":
         V = leading_eigenvectors(G, max(candidates), rng)
     lengths, found = [], []
     for k in candidates:
-        points = V[:, :k] if rule.assign_labels == "spectral" else C.cpu().numpy()
-        labels = _k_means(points, k, rule.n_init, rng)
+        points = V[:, :k] if clustering.assign_labels == "spectral" else C.cpu().numpy()
+        labels = _k_means(points, k, rng)
         there = torch.from_numpy(labels).to(Z.device)
-        lengths.append(coding_length(Z, there, k, rule.precision) if len(candidates) > 1 else 0.0)
+        lengths.append(coding_length(Z, there, k, clustering.precision) if len(candidates) > 1 else 0.0)
         found.append(labels)
     best = int(np.argmax(np.array(lengths) <= (1 + _SURPLUS) * min(lengths)))
     stored = _stored(found[best], rng)
     owners = torch.from_numpy(found[best][stored]).to(C.device)
-    return Known(C[stored], u[stored], owners), candidates[best]
+    return StoredCodes(C[stored], u[stored], owners), candidates[best]
 
 
 def leading_eigenvectors(G: torch.Tensor, count: int, rng) -> np.ndarray:
@@ -135,45 +135,51 @@ def leading_eigenvectors(G: torch.Tensor, count: int, rng) -> np.ndarray:
     return torch.linalg.eigh(G.double()).eigenvectors.flip(1)[:, :count].cpu().numpy()
 
 
-def masses(C: torch.Tensor, known: Known, n_clusters: int, rule: Rule) -> torch.Tensor:
+def log_masses(C: torch.Tensor, codes: StoredCodes, n_clusters: int, clustering: ClusteringOptions) -> torch.Tensor:
     """Return the logarithm (n, n_clusters) of the mean kernel mass of each row towards the codes of each cluster.
 
     Equal rows get equal masses: each is computed once.
     """
     first, kind = distinct_rows(C)
-    counts = torch.bincount(known.owners, minlength=n_clusters).to(C.dtype)
-    to_clusters = torch.zeros(len(known.codes), n_clusters, dtype=C.dtype, device=C.device)
-    to_clusters[torch.arange(len(known.codes), device=C.device), known.owners] = 1.0
+    counts = torch.bincount(codes.owners, minlength=n_clusters).to(C.dtype)
+    to_clusters = torch.zeros(len(codes.codes), n_clusters, dtype=C.dtype, device=C.device)
+    to_clusters[torch.arange(len(codes.codes), device=C.device), codes.owners] = 1.0
     to_clusters = to_clusters / counts.clamp(min=1)
-    potentials = known.scaling.log()
+    potentials = codes.scaling.log()
 
     def of_rows(rows):
-        S = C[first[rows]] @ known.codes.T
-        exponent = ((S.abs() if rule.kernel == "absolute" else S) - 1) / rule.eta + potentials
+        S = C[first[rows]] @ codes.codes.T
+        exponent = ((S.abs() if clustering.kernel == "absolute" else S) - 1) / clustering.eta + potentials
         largest = exponent.amax(1, keepdim=True)
         mass = (exponent - largest).exp() @ to_clusters
         return largest + mass.clamp(min=torch.finfo(C.dtype).tiny).log()
 
-    size = 4 * len(known.codes) * C.element_size()
+    size = 4 * len(codes.codes) * C.element_size()
     step = rows_per_block("auto", len(first), size)
     return torch.cat(list(in_blocks(of_rows, len(first), step, bytes_per_row=size)))[kind]
 
 
-def settle(C, known: Known, n_clusters: int, rule: Rule, former=None) -> tuple[torch.Tensor, Known, int]:
+def assign_rows(
+    C, codes: StoredCodes, n_clusters: int, clustering: ClusteringOptions, former=None
+) -> tuple[torch.Tensor, StoredCodes, int]:
     """Return the labels of all rows, and the codes and number of clusters without those that got no row.
 
     The labels are consecutive from 0. With `former` labels of the same rows clusters keep their numbers where they can.
     """
-    labels = masses(C, known, n_clusters, rule).argmax(1).cpu().numpy()
+    labels = log_masses(C, codes, n_clusters, clustering).argmax(1).cpu().numpy()
     used = np.unique(labels)
     number = np.full(n_clusters, -1)
     number[used] = np.arange(len(used))
     if former is not None:
         number[used] = _matched(former, number[labels], len(used))
     new = torch.from_numpy(number).to(C.device)
-    owners = new[known.owners]
+    owners = new[codes.owners]
     kept = owners >= 0
-    return new[torch.from_numpy(labels).to(C.device)], Known(*(part[kept] for part in (*known[:2], owners))), len(used)
+    return (
+        new[torch.from_numpy(labels).to(C.device)],
+        StoredCodes(*(part[kept] for part in (*codes[:2], owners))),
+        len(used),
+    )
 
 
 def main_directions(C: torch.Tensor, labels: torch.Tensor, n_clusters: int) -> list[torch.Tensor]:
@@ -200,10 +206,10 @@ def _lanczos(G, count, rng):
     return vectors[:, np.argsort(-values)]
 
 
-def _k_means(points, n_clusters, n_init, rng):
+def _k_means(points, n_clusters, rng):
     """Return k-means labels of the rows of `points`, scaled to unit length."""
     points = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), np.finfo(points.dtype).tiny)
-    return k_means(points, n_clusters, n_init=n_init, rng=rng).astype(np.int64)
+    return k_means(points, n_clusters, n_init=_N_INIT, rng=rng).astype(np.int64)
 
 
 def _stored(labels, rng):

@@ -3,36 +3,47 @@
 import math
 from collections.abc import Iterator
 from contextlib import closing
+from numbers import Integral
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.iterate import Step
-from .._core.nets import linear, train
+from .._core.standardize import standardized
+from .._core.warn import warn
 from .._math.linalg import signs_of_largest
-from ._ball_features import number_of
+from .._nets.architecture import Architecture, architecture_of, as_numpy, split_params
+from .._nets.ensembles import build_ensemble, ensemble_outputs, restore_ensemble
+from .._nets.randomness import Randomness
+from .._nets.training import Batches, Training, train
+from ._ball_features import Features, checked_components, number_of
 
 _RIDGE = 1e-3  # of a batch's covariance, times its mean variance
 _EXACT_RIDGE = 1e-9  # of the covariance of many rows
 _TINY = 1e-12  # of outputs that do not vary at all
-_ROWS = 4096  # at most at once; so many rows of each kind suffice to compare epochs
-ACTIVATIONS = {"gelu": nn.functional.gelu, "relu": nn.functional.relu, "tanh": torch.tanh}
+_ROWS = 4096  # of each kind suffice to compare epochs
+_OUTPUTS_OF_SHARE = 10  # of each net, where n_components is a share
+_LEAST_ROWS = 10  # to hold some out
+_LEAST_BATCH = 32
 
 
-class Plan(NamedTuple):
-    """What the training is told."""
+class Options(NamedTuple):
+    """The parameters of the estimator that decide the nets and their training."""
 
-    constraint: str
-    alpha: float
-    variance: float  # of all features, the unit in which alpha counts
-    batch_size: int
-    max_iter: int
-    patience: int
+    n_components: int | float
+    hidden_layer_sizes: Any
+    module: Any
+    net_params: dict[str, Any] | None
+    n_estimators: int
+    whiten: bool
     learning_rate: float
     weight_decay: float
-    net_params: dict[str, Any]
+    batch_size: int | str
+    max_iter: int
+    n_iter_no_change: int
+    validation_fraction: float
     verbose: int
 
 
@@ -43,7 +54,24 @@ class Split(NamedTuple):
     held_out: torch.Tensor | None  # (K, n_held)
 
 
-class Trained(NamedTuple):
+class Problem(NamedTuple):
+    """What the nets are trained on, and how."""
+
+    rows: torch.Tensor  # (n, p), standardised, float64
+    mean: torch.Tensor  # (p,), float64
+    scale: torch.Tensor  # (p,), float64
+    targets: torch.Tensor  # (n, r), float32
+    basis: torch.Tensor  # (m t, r): features of responses from targets
+    variance: float  # of all features
+    split: Split
+    architecture: Architecture  # of each net
+    n_components: int | float
+    whiten: bool
+    training: Training
+    randomness: Randomness
+
+
+class State(NamedTuple):
     """How far a training has come."""
 
     weights: list[dict[str, torch.Tensor]]  # of each net, at its best epoch
@@ -59,122 +87,68 @@ class Average(NamedTuple):
     loadings: torch.Tensor  # (n_components, r): targets predicted from components
 
 
-# Networks
+class Model(NamedTuple):
+    """Fitted nets: components are ``outputs @ rotation + intercept``, predicted features ``components @ loadings``.
 
-
-class SideBySide(nn.Module):
-    """K multilayer perceptrons of one shape, computed at once: (K, b, n_features) to (K, b, n_outputs).
-
-    A linear map beside the layers leaves these what is not linear. Weights and dropout are drawn from `generator`, on
-    the CPU, so that a seed means the same on every device; without one the weights are to be loaded.
+    All that others than the architecture and the loadings are public attributes.
     """
 
-    def __init__(self, count: int, n_features: int, sizes, n_outputs: int, activation: str, dropout: float, generator):
-        super().__init__()
-        place: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
-        self.activation, self.dropout, self.generator = ACTIVATIONS[activation], dropout, generator
-
-        def drawn(n_in, *shape):
-            weights = torch.empty(count, *shape, **place)
-            if generator is not None:
-                weights.uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
-            return nn.Parameter(weights)
-
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for n_in, n_out in zip([n_features, *sizes], [*sizes, n_outputs]):
-            self.weights.append(drawn(n_in, n_in, n_out))
-            self.biases.append(drawn(n_in, 1, n_out))
-        self.straight = drawn(n_features, n_features, n_outputs)
-
-    def forward(self, x):
-        last, straight = len(self.weights) - 1, torch.bmm(x, self.straight)
-        for i, (W, b) in enumerate(zip(self.weights, self.biases)):
-            x = torch.baddbmm(b, x, W)
-            if i < last:
-                x = self._dropped_out(self.activation(x))
-        return x + straight
-
-    def _dropped_out(self, x):
-        if not self.training or not self.dropout:
-            return x
-        draws = torch.rand(x.shape, generator=self.generator, device="cpu", dtype=torch.float32)
-        return x * ((draws >= self.dropout).to(x) / (1 - self.dropout))
-
-    @property
-    def count(self) -> int:
-        """Number of nets."""
-        return len(self.weights[0])
-
-    def parts(self) -> list[dict[str, torch.Tensor]]:
-        """Return a copy of each net's weights."""
-        state = self.state_dict()
-        return [{name: value[k].clone() for name, value in state.items()} for k in range(self.count)]
-
-    def load_parts(self, parts) -> None:
-        """Take weights as `parts` returns them."""
-        self.load_state_dict({name: torch.stack([part[name] for part in parts]) for name in parts[0]})
+    architecture: Architecture  # of each net
+    loadings: torch.Tensor  # (n_components, m t)
+    weights: list[dict[str, np.ndarray]]
+    mean: torch.Tensor  # (p,), float64
+    scale: torch.Tensor  # (p,), float64
+    rotation: torch.Tensor  # (K d, n_components)
+    intercept: torch.Tensor  # (n_components,)
+    components_dependence: torch.Tensor
+    dependence_ratio: torch.Tensor
+    validation_scores: torch.Tensor
+    n_components: int
 
 
-class OneByOne(nn.Module):
-    """K networks of the user's own, each with a linear layer behind it: same shapes as `SideBySide`."""
+def network_problem(
+    X: torch.Tensor, mean, scale, features: Features, options: Options, randomness: Randomness
+) -> Problem:
+    """Return the problem of rows X, with the mean and scale of their columns, and of the features of their responses.
 
-    def __init__(self, trunks, width: int, n_outputs: int, generator):
-        super().__init__()
-        heads = [linear(width, n_outputs, generator) for _ in trunks]
-        self.nets = nn.ModuleList(nn.Sequential(*pair) for pair in zip(trunks, heads))
-
-    def forward(self, x):
-        return torch.stack([net(rows) for net, rows in zip(self.nets, x)])
-
-    @property
-    def count(self) -> int:
-        """Number of nets."""
-        return len(self.nets)
-
-    def parts(self) -> list[dict[str, torch.Tensor]]:
-        """Return a copy of each net's weights."""
-        return [{name: value.detach().clone() for name, value in net.state_dict().items()} for net in self.nets]
-
-    def load_parts(self, parts) -> None:
-        """Take weights as `parts` returns them."""
-        for net, part in zip(self.nets, parts):
-            net.load_state_dict(part)
-
-
-# Objective
-
-
-def objective(U: torch.Tensor, T: torch.Tensor, plan: Plan) -> torch.Tensor:
-    """Return minus the dependence between outputs U (K, b, d) and targets T (K, b, r), the mean over the nets.
-
-    With the constraint "whiten" outputs count as if they were uncorrelated and of unit variance. With "frobenius" the
-    dependence, as a share of the targets' variance, is penalised by the distance of their covariance from the identity.
+    Where there are too few rows to hold any out, the nets are trained on all of them for a quarter of the epochs.
     """
-    C, A = moments(U, T)
-    identity = torch.eye(U.shape[2], dtype=U.dtype, device=U.device)
-    if plan.constraint == "whiten":
-        return -(A * torch.linalg.solve(_ridged(C, _RIDGE, identity), A)).sum((1, 2)).mean() / plan.variance
-    penalty = (C - identity).square().sum((1, 2))
-    return (plan.alpha * penalty - A.square().sum((1, 2)) / plan.variance).mean()
-
-
-def moments(U: torch.Tensor, T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the covariance of outputs, (K, d, d), and that of outputs with targets, (K, d, r)."""
-    U = U - U.mean(1, keepdim=True)
-    return U.mT @ U / U.shape[1], U.mT @ T / U.shape[1]
-
-
-def _ridged(C, ridge, identity):
-    size = C.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
-    return C + (ridge * size + _TINY) * identity
-
-
-def _coefficients(C, A):
-    identity = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
-    return torch.linalg.solve(_ridged(C, _EXACT_RIDGE, identity), A)
-
-
-# Training
+    rows = standardized(X, mean, scale, torch.float64)
+    n, n_targets = len(rows), features.targets.shape[1]
+    n_components, n_outputs = options.n_components, min(_OUTPUTS_OF_SHARE, n_targets)
+    if isinstance(n_components, Integral):
+        n_components = n_outputs = checked_components(n_components, {"distinct features of the responses": n_targets})
+    sizes = [int(size) for size in options.hidden_layer_sizes]
+    default = {"hidden_layer_sizes": sizes, "activation": "gelu", "dropout": 0.1}
+    architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), n_outputs, **default)
+    n_epochs, n_folds = options.max_iter, max(2, options.n_estimators, round(1 / options.validation_fraction))
+    if n < _LEAST_ROWS or n < 2 * n_folds or n - n // n_folds <= 4 * n_outputs:
+        n_epochs, n_folds = max(1, n_epochs // 4), None
+        warn(
+            f"n_samples={n} is too few to leave rows out: the networks are trained on all of them, for "
+            f"max_iter // 4 = {n_epochs} epochs, and are likely to overfit. Add data, or lower n_components or "
+            "n_estimators.",
+            UserWarning,
+        )
+    split = split_rows(n, options.n_estimators, n_folds, randomness.generator, rows.device)
+    n_rows = split.trained.shape[1]
+    size = options.batch_size if options.batch_size != "auto" else min(4096, max(min(64, n_rows // 16), n_rows // 64))
+    net_params = split_params(options.net_params)[1]
+    if "optimizer" not in net_params:
+        net_params = {"optimizer": torch.optim.AdamW, "optimizer__fused": True, **net_params}
+    training = Training(
+        max_iter=n_epochs,
+        batch_size=min(n_rows, max(size, 4 * n_outputs, _LEAST_BATCH)),
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        n_iter_no_change=options.n_iter_no_change,
+        net_params=net_params,
+        verbose=options.verbose,
+    )
+    targets, basis, variance, whiten = features.targets, features.basis, features.balls.variance(), options.whiten
+    return Problem(
+        rows, mean, scale, targets, basis, variance, split, architecture, n_components, whiten, training, randomness
+    )
 
 
 def split_rows(n: int, count: int, n_folds: int | None, generator, device) -> Split:
@@ -184,60 +158,66 @@ def split_rows(n: int, count: int, n_folds: int | None, generator, device) -> Sp
         return Split(order.expand(count, n).to(device), None)
     folds = torch.tensor_split(order, n_folds)[:count]
     least = n // n_folds
-    trained = torch.stack([_without(order, fold, generator)[: n - least - 1] for fold in folds])
+    others = (order[~torch.isin(order, fold)] for fold in folds)
+    shuffled = [o[torch.randperm(len(o), generator=generator, device="cpu", dtype=torch.int64)] for o in others]
+    trained = torch.stack([rows[: n - least - 1] for rows in shuffled])
     return Split(trained.to(device), torch.stack([fold[:least] for fold in folds]).to(device))
 
 
-def _without(order, fold, generator):
-    others = order[~torch.isin(order, fold)]
-    return others[torch.randperm(len(others), generator=generator, device="cpu", dtype=torch.int64)]
+# Training
 
 
-def training(nets, X, T, split: Split, plan: Plan, randomness) -> Iterator[Step]:
+def training(problem: Problem) -> Iterator[Step]:
     """Train all nets, an epoch at a time; each keeps the weights of the epoch best on its held-out rows."""
+    rows, targets, split, randomness = problem.rows.float(), problem.targets, problem.split, problem.randomness
     n_train = split.trained.shape[1]
-    best = Trained(nets.parts(), torch.full((len(split.trained),), -math.inf, dtype=torch.float64, device="cpu"))
-    curve = [best.scores]
+    with randomness.scope():
+        nets = build_ensemble(problem.architecture, len(split.trained), randomness.layers).to(rows.device)
+    best = State(nets.parts(), torch.full((len(split.trained),), -math.inf, dtype=torch.float64, device="cpu"))
+    curve, patience = [best.scores], problem.training.n_iter_no_change
     epochs = train(
         nets,
-        objective=lambda U, T: objective(U, T, plan),
-        make_batch=lambda rows: (X[split.trained[:, rows]], T[split.trained[:, rows]]),
-        n_rows=n_train,
-        n_epochs=plan.max_iter,
-        n_batches=n_train // plan.batch_size,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        weight_decay=plan.weight_decay,
+        Batches(
+            lambda at: (rows[split.trained[:, at]], targets[split.trained[:, at]]),
+            n_train,
+            n_batches=n_train // problem.training.batch_size,
+        ),
+        lambda U, T: objective(U, T, problem.variance),
+        problem.training,
         randomness=randomness,
-        device=X.device,
-        net_params=plan.net_params,
-        verbose=plan.verbose,
+        device=rows.device,
+        keep_best=False,
     )
     with closing(epochs):
-        for loss, _, _ in epochs:
-            best = _best(best, nets, _scores(nets, X, T, split))
+        for _, _, loss in epochs:
+            best = _better(best, nets, _held_out_scores(nets, rows, targets, split))
             curve.append(best.scores)
-            yield Step(best, _gain(curve, plan.patience), loss)
+            comparable = len(curve) > patience + 1 and split.held_out is not None
+            yield Step(best, float((curve[-1] - curve[-1 - patience]).mean()) if comparable else math.inf, loss)
 
 
-def _best(best, nets, scores):
-    """Return the better weights of each net; those of now where nothing is held out."""
-    parts = nets.parts()
-    if scores is None:
-        return Trained(parts, torch.full_like(best.scores, math.nan))
-    better = (scores > best.scores).tolist()
-    weights = [now if is_better else before for now, before, is_better in zip(parts, best.weights, better)]
-    return Trained(weights, torch.maximum(scores, best.scores))
+def objective(U: torch.Tensor, T: torch.Tensor, variance: float) -> torch.Tensor:
+    """Return minus the dependence between outputs U (K, b, d) and targets T (K, b, r), the mean over the nets.
+
+    Outputs count as if they were uncorrelated and of unit variance; `variance` is that of all features.
+    """
+    C, A = moments(U, T)
+    return -(A * torch.linalg.solve(_ridged(C, _RIDGE), A)).sum((1, 2)).mean() / variance
 
 
-def _gain(curve, patience):
-    """Return how much the nets' scores have gained in the last epochs, on average."""
-    if len(curve) <= patience + 1 or curve[-1].isnan().any():
-        return math.inf
-    return float((curve[-1] - curve[-1 - patience]).mean())
+def moments(U: torch.Tensor, T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the covariance of outputs, (K, d, d), and that of outputs with targets, (K, d, r)."""
+    U = U - U.mean(1, keepdim=True)
+    return U.mT @ U / U.shape[1], U.mT @ T / U.shape[1]
 
 
-def _scores(nets, X, T, split):
+def _ridged(C, ridge):
+    identity = torch.eye(C.shape[-1], dtype=C.dtype, device=C.device)
+    size = C.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    return C + (ridge * size + _TINY) * identity
+
+
+def _held_out_scores(nets, X, T, split):
     """Return the share of the held-out targets' variance that a regression on each net's outputs explains."""
     if split.held_out is None:
         return None
@@ -245,46 +225,48 @@ def _scores(nets, X, T, split):
     nets.eval()
     with torch.inference_mode():
         U, V = (nets(X[part]).double() for part in (rows, held))
-        B = _coefficients(*moments(U, T[rows].double()))
-        wrong = T[held] - (V - U.mean(1, keepdim=True)) @ B
+        C, A = moments(U, T[rows].double())
+        wrong = T[held] - (V - U.mean(1, keepdim=True)) @ torch.linalg.solve(_ridged(C, _EXACT_RIDGE), A)
         total = T[held].double().square().sum((1, 2)).clamp(min=_TINY)
         return (1 - wrong.square().sum((1, 2)) / total).cpu()
+
+
+def _better(best, nets, scores):
+    """Return the better weights of each net; those of now where nothing is held out."""
+    parts = nets.parts()
+    if scores is None:
+        return State(parts, torch.full_like(best.scores, math.nan))
+    better = (scores > best.scores).tolist()
+    weights = [now if is_better else before for now, before, is_better in zip(parts, best.weights, better)]
+    return State(weights, torch.maximum(scores, best.scores))
 
 
 # Average
 
 
-def outputs_of(nets, X: torch.Tensor) -> torch.Tensor:
-    """Return the outputs of all nets next to one another, (n, K d), in float64.
+def model_of(problem: Problem, state: State) -> Model:
+    """Return the model that belongs to a state of the training."""
+    outputs = ensemble_outputs(restore_ensemble(problem.architecture, state.weights, problem.rows.device), problem.rows)
+    found = average(outputs, problem.targets, problem.split, problem.n_components, problem.whiten)
+    strongest = found.eigenvalues[: found.rotation.shape[1]]
+    return Model(
+        architecture=problem.architecture,
+        loadings=found.loadings @ problem.basis.T,
+        weights=[as_numpy(weights) for weights in state.weights],
+        mean=problem.mean,
+        scale=problem.scale,
+        rotation=found.rotation,
+        intercept=found.intercept,
+        components_dependence=strongest,
+        dependence_ratio=strongest / found.eigenvalues.sum().clamp(min=torch.finfo(torch.float64).tiny),
+        validation_scores=state.scores,
+        n_components=len(strongest),
+    )
 
-    The default nets are computed in float64, too: an output must not depend on the rows beside it. A user's module may
-    know float32 only.
-    """
-    nets.eval()
-    if isinstance(nets, SideBySide):
-        nets.double()
-    X = X.to(next(nets.parameters()).dtype)
-    size = 4 * nets.count * sum(p.shape[-1] for p in nets.parameters())
-    step = min(_ROWS, rows_per_block("auto", len(X), size))
 
-    def of(rows):
-        return nets(X[rows].expand(nets.count, -1, -1)).double().transpose(0, 1).flatten(1)
-
-    with torch.inference_mode():
-        return torch.cat(list(in_blocks(of, len(X), step, bytes_per_row=size)))
-
-
-def _regression(U, T, rows):
-    """Return the coefficients (d, r) of the least squares prediction of T by U on some rows, in float64."""
-    size = 8 * (T.shape[1] + U.shape[1])
-    mean = U[rows].mean(0)
-
-    def part(block):
-        centred = U[rows[block]] - mean
-        return centred.T @ torch.cat([centred, T[rows[block]].double()], 1)
-
-    both = sum(in_blocks(part, len(rows), rows_per_block("auto", len(rows), size), bytes_per_row=size)) / len(rows)
-    return _coefficients(both[:, : U.shape[1]], both[:, U.shape[1] :])
+def described(model: Model) -> dict[str, Any]:
+    """Return the public attributes."""
+    return {f"{name}_": value for name, value in model._asdict().items() if name not in ("architecture", "loadings")}
 
 
 def average(outputs: torch.Tensor, T: torch.Tensor, split: Split, n_components: int | float, whiten: bool) -> Average:
@@ -306,3 +288,16 @@ def average(outputs: torch.Tensor, T: torch.Tensor, split: Split, n_components: 
     scale = (unit[:count] if whiten else unit[0].expand(count)) * signs_of_largest(rotation.T)
     rotation = rotation / scale
     return Average(rotation, -mean @ rotation, s.square(), Vh[:count] * scale[:, None])
+
+
+def _regression(U, T, rows):
+    """Return the coefficients (d, r) of the least squares prediction of T by U on some rows, in float64."""
+    size = 8 * (T.shape[1] + U.shape[1])
+    mean = U[rows].mean(0)
+
+    def part(block):
+        centred = U[rows[block]] - mean
+        return centred.T @ torch.cat([centred, T[rows[block]].double()], 1)
+
+    both = sum(in_blocks(part, len(rows), rows_per_block("auto", len(rows), size), bytes_per_row=size)) / len(rows)
+    return torch.linalg.solve(_ridged(both[:, : U.shape[1]], _EXACT_RIDGE), both[:, U.shape[1] :])

@@ -1,6 +1,7 @@
 """Manifold linearizing and clustering: what the stages do, what predictions owe, what the user may change."""
 
 import pickle
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,13 +18,16 @@ from sklearn.utils.estimator_checks import check_estimator
 from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
-from sklowrank._core.nets import Randomness, mlp
+from sklowrank._core.fitted import options
+from sklowrank._nets.architecture import build
+from sklowrank._nets.randomness import Randomness, fixed_randomness
 from sklowrank.cluster import ManifoldLinearizingClustering
 from sklowrank.cluster import _manifold_linearizing_solver as solver
+from sklowrank.cluster import _positive_pairs as positive_pairs
 from sklowrank.metrics import clustering_accuracy
 from tests.test_common import Interrupt, Stop
 
-QUICK = {"n_epochs_init": 5, "n_epochs": 2, "random_state": 0, "hidden_layer_sizes": (32,)}
+QUICK = {"n_epochs": (5, 2), "random_state": 0, "hidden_layer_sizes": (32,)}
 
 
 def model(n_clusters=4, **params):
@@ -72,14 +76,14 @@ def test_new_rows_are_clustered_nearly_as_well(trained, digits):
 
 def test_moons_are_told_apart():
     X, y = make_moons(400, noise=0.05, random_state=0)
-    options = {"view_noise": 0.02, "n_neighbors": 10, "batch_size": 128, "random_state": 0}
-    found = ManifoldLinearizingClustering(2, n_epochs_init=250, n_epochs=20, **options).fit(X)
+    settings = {"view_noise": 0.02, "n_neighbors": 10, "batch_size": 128, "random_state": 0}
+    found = ManifoldLinearizingClustering(2, n_epochs=(250, 20), **settings).fit(X)
     assert clustering_accuracy(y, found.labels_) > 0.95
     assert clustering_accuracy(y, KMeans(2, n_init=10, random_state=0).fit_predict(X)) < 0.9
 
 
 def test_stage_two_lowers_the_rate_of_the_clusters_and_keeps_that_of_all(trained, digits):
-    R, R_c = trained.loss_history_.T
+    R, R_c = trained.coding_rates_.T
     assert len(R) == 81  # 27 epochs of three batches: 80 steps at least
     assert R_c[-3:].mean() < 0.85 * R_c[:3].mean()
     assert R[-3:].mean() == pytest.approx(R[:3].mean(), rel=0.05)
@@ -87,31 +91,35 @@ def test_stage_two_lowers_the_rate_of_the_clusters_and_keeps_that_of_all(trained
     assert R[-1] > 3 * one_direction  # not collapsed
     between, within = mean_cosines(trained.transform(digits[0][::2]), trained.labels_)
     assert between < 0.3 * within
-    lazy = ManifoldLinearizingClustering(10, n_epochs=0, random_state=0).fit(digits[0][::2])
-    assert lazy.loss_history_.shape == (0, 2)
+    lazy = ManifoldLinearizingClustering(10, n_epochs=("auto", 0), random_state=0).fit(digits[0][::2])
+    assert lazy.coding_rates_.shape == (0, 2)
     between_lazy, within_lazy = mean_cosines(lazy.transform(digits[0][::2]), lazy.labels_)
     assert between / within < 0.6 * between_lazy / within_lazy
 
 
 def test_heads_are_copied_after_stage_one(blobs):
-    before = model(n_epochs=0).fit(blobs).weights_
+    before = model(n_epochs=(5, 0)).fit(blobs).weights_
     assert np.array_equal(before["features.weight"], before["clusters.weight"])
     after = model().fit(blobs).weights_
     assert not np.array_equal(after["features.weight"], after["clusters.weight"])
-    X = torch.randn(20, 6, generator=torch.Generator().manual_seed(0))
-    generator = torch.Generator().manual_seed(0)
-    net = solver.TwoHeads(mlp(6, [8], generator), 8, 5, generator)
-    with torch.no_grad():
-        net.clusters.weight.zero_()
-    plan = model()._plan(20, 4, _Workspace())
-    state = solver.with_memberships(net, solver.Trained(solver.weights_of(net), None, torch.zeros(0, 2), 0), X, plan)
+    stated = problem(torch.from_numpy(blobs))
+    net = solver.restored(stated, {**stated_weights(stated), "clusters.weight": torch.zeros(16, 32)}, "cpu")
+    state = solver.State(solver.weights_of(net), None, torch.zeros(0, 2), 0)
+    state = solver.with_memberships(net, state, stated)
     assert torch.equal(state.weights["clusters.weight"], net.features.weight)
     assert torch.equal(net.clusters.weight, net.features.weight)
+    assert state.eta == 0.3
 
 
-class _Workspace:
-    device = torch.device("cpu")
-    generator = torch.Generator("cpu").manual_seed(0)
+def problem(X, n_clusters=4, **params):
+    mean, scale = torch.zeros(2, X.shape[1], dtype=torch.float64)
+    found = options(model(n_clusters, **params), solver.Options)
+    return solver.clustering_problem(X, mean, scale + 1, found, fixed_randomness())
+
+
+def stated_weights(stated):
+    head = partial(solver.TwoHeads, n_components=stated.n_components)
+    return build(stated.architecture, torch.Generator().manual_seed(0), head).state_dict()
 
 
 def test_stage_two_starts_with_an_optimizer_of_its_own(blobs):
@@ -122,13 +130,13 @@ def test_stage_two_starts_with_an_optimizer_of_its_own(blobs):
         def on_train_begin(self, net, **kwargs):
             seen.append((net.optimizer_.param_groups[0]["lr"], len(net.optimizer_.state)))
 
-    model(net_params={"callbacks": [Watch()]}, learning_rate_init=0.01, learning_rate=0.002).fit(blobs)
+    model(net_params={"callbacks": [Watch()]}, learning_rate=(0.01, 0.002)).fit(blobs)
     assert seen == [(0.01, 0), (0.002, 0)]
 
 
 def test_rates_are_those_of_the_formulas(blobs):
     """Score on one batch, from `transform` and `membership` alone."""
-    fitted = model(n_epochs_init=20).fit(blobs)
+    fitted = model(n_epochs=(20, 2)).fit(blobs)
     Z, G = fitted.transform(blobs), fitted.membership(blobs)
     n, d = Z.shape
     R = np.linalg.slogdet(np.eye(d) + d / (n * 0.5) * Z.T @ Z)[1] / 2
@@ -143,10 +151,9 @@ def test_objectives_of_a_batch():
     Z = torch.from_numpy(Z / np.linalg.norm(Z, axis=1, keepdims=True))
     mean, agreement = ((Z[:6] + Z[6:]) / 2).numpy(), (Z[:6] * Z[6:]).sum(1).mean()
     rate = np.linalg.slogdet(np.eye(4) + 4 / (6 * 0.5) * mean.T @ mean)[1] / 2
-    assert float(solver.feature_objective(Z, 0.5, 20.0)) == pytest.approx(-rate - 20 * float(agreement))
-    plan = model(membership_penalty=0.3, sinkhorn_iter=30)._plan(12, 2, _Workspace())
-    loss, rates = solver.rate_objective(Z, Z, 0.4, plan)
-    memberships = [solver.project(solver.kernel_of(part, part, 0.4, "signed"), 30)[0] for part in (Z[:6], Z[6:])]
+    assert float(solver.feature_objective(Z, 0.5)) == pytest.approx(-rate - 20 * float(agreement))
+    loss, rates = solver.rate_objective(Z, Z, 0.4, options(model(membership_penalty=0.3), solver.Options))
+    memberships = [solver.project(solver.kernel_of(part, part, 0.4, "signed"), 10)[0] for part in (Z[:6], Z[6:])]
     G = sum(memberships) / 2
     assert float(loss) == pytest.approx(float(rates[1] - rates[0] + 0.15 * G.square().sum()))
 
@@ -177,7 +184,7 @@ def test_equal_rows_share_a_label_wherever_they_stand(blobs):
 
 def test_more_rows_than_are_clustered_by_the_spectrum():
     X, y = make_blobs(4500, 8, centers=3, cluster_std=0.3, random_state=0)
-    fitted = model(3, n_epochs_init=3, n_epochs=1).fit(X)
+    fitted = model(3, n_epochs=(3, 1)).fit(X)
     assert clustering_accuracy(y, fitted.labels_) > 0.99
     assert np.array_equal(fitted.labels_, fitted.predict(X))
     with pytest.raises(ValueError, match=r"n_samples=22500 should be <= 20000"):
@@ -187,8 +194,8 @@ def test_more_rows_than_are_clustered_by_the_spectrum():
 def test_attributes(trained):
     assert trained.cluster_centers_.shape == (10, 32)
     np.testing.assert_allclose(np.linalg.norm(trained.cluster_centers_, axis=1), 1, rtol=1e-6)
-    assert len(trained.cluster_subspaces_) == 10
-    for U in trained.cluster_subspaces_:
+    assert len(trained.bases_) == 10
+    for U in trained.bases_:
         np.testing.assert_allclose(U.T @ U, np.eye(U.shape[1]), atol=1e-5)
     assert 0.02 < trained.eta_ < 0.3
     assert trained.n_iter_ == len(trained.loss_curve_)
@@ -202,7 +209,7 @@ def test_the_number_of_clusters(trained, digits):
     with pytest.raises(ValueError, match=r"n_clusters=\[0, 3\] has to name"):
         trained.estimate_n_clusters(digits[0], [3, 0])
     X, _ = make_blobs(300, 6, centers=4, cluster_std=0.2, random_state=0)
-    found = model("auto", n_epochs_init=30).fit(X)
+    found = model("auto", n_epochs=(30, 2)).fit(X)
     assert found.n_components_ == 32  # as for ten clusters
     assert found.cluster_centers_.shape[0] == len(set(found.labels_)) == found.predict_proba(X).shape[1]
     assert 3 <= len(set(found.labels_)) <= 12
@@ -217,7 +224,7 @@ def test_views():
     rows = torch.tensor([3, 17, 8])
     distance = torch.cdist(X, X).fill_diagonal_(torch.inf)
     for positives in ("neighbors", "noise", "mask"):
-        views = solver.make_views(X, positives, 3, 0.0, torch.Generator().manual_seed(0))(rows)
+        views = positive_pairs.make_views(X, positives, 3, 0.0, torch.Generator().manual_seed(0))(rows)
         first, second = views.chunk(2)
         assert torch.equal(first, X[rows])
         if positives == "neighbors":
@@ -228,7 +235,7 @@ def test_views():
         else:
             assert all(value in X[:, j] for value, j in zip(second.flatten(), np.tile(np.arange(5), 3)))
             assert 0 < int((second != first).sum()) < second.numel()
-    noisy = solver.make_views(X, "noise", 3, 0.5, torch.Generator().manual_seed(0))
+    noisy = positive_pairs.make_views(X, "noise", 3, 0.5, torch.Generator().manual_seed(0))
     draws = torch.stack([noisy(rows) - torch.cat([X[rows], X[rows]]) for _ in range(300)])
     assert draws.std().item() == pytest.approx(0.5, rel=0.05)
     assert abs((draws[:, :3] * draws[:, 3:]).mean().item()) < 0.02  # the views' noises are independent
@@ -252,8 +259,8 @@ def test_views_of_ones_own(blobs):
 
 def test_neighbours_in_random_parts(monkeypatch):
     X = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(solver, "_NEIGHBOR_ROWS", 20)
-    near = solver._neighbors(X, 3, torch.Generator().manual_seed(0))
+    monkeypatch.setattr(positive_pairs, "_NEIGHBOR_ROWS", 20)
+    near = positive_pairs._neighbors(X, 3, torch.Generator().manual_seed(0))
     assert near.shape == (50, 3)
     assert not (near == torch.arange(50)[:, None]).any()
     exact = torch.cdist(X, X).fill_diagonal_(torch.inf)
@@ -275,30 +282,32 @@ def test_neighbours_in_random_parts(monkeypatch):
     ],
 )
 def test_lengths_of_the_stages(n_epochs, n_rows, batch_size, expected):
-    assert solver.planned(n_epochs, n_rows, batch_size, solver.STAGES[0]) == expected
+    assert solver.planned_epochs(n_epochs, n_rows, batch_size, solver.STAGES[0]) == expected
 
 
 def test_the_second_stage_is_short_however_many_rows_there_are():
-    lengths = [solver.planned("auto", n, min(n, 256), solver.STAGES[1]) for n in (100, 1797, 5000, 20_000, 1_000_000)]
+    lengths = [
+        solver.planned_epochs("auto", n, min(n, 256), solver.STAGES[1]) for n in (100, 1797, 5000, 20_000, 1_000_000)
+    ]
     assert all(70 <= n_epochs * n_batches <= 100 for n_epochs, n_batches in lengths)
 
 
 def test_the_first_stage_ends_where_nothing_is_gained(blobs):
     better, flat = np.linspace(-1, -3, 100).tolist(), [-3.0] * 100
-    assert not solver.settled(better, 1)
-    assert solver.settled(flat, 1)
-    assert not solver.settled(flat[:99], 1)
-    assert solver.settled(flat[:26], 4)  # 26 epochs of 4 batches
+    assert not solver.no_longer_better(better, 1)
+    assert solver.no_longer_better(flat, 1)
+    assert not solver.no_longer_better(flat[:99], 1)
+    assert solver.no_longer_better(flat[:26], 4)  # 26 epochs of 4 batches
     fitted = ManifoldLinearizingClustering(4, hidden_layer_sizes=(32,), random_state=0).fit(blobs)
     assert 100 <= fitted.n_steps_init_ < 300
-    assert model(n_epochs_init=300).fit(blobs).n_steps_init_ == 300
+    assert model(n_epochs=(300, 2)).fit(blobs).n_steps_init_ == 300
 
 
 # What the user may change
 
 
 @pytest.mark.parametrize(
-    "options",
+    "settings",
     [
         {"kernel": "absolute"},
         {"positives": "noise"},
@@ -311,23 +320,23 @@ def test_the_first_stage_ends_where_nothing_is_gained(blobs):
         {"n_components": 5},
         {"batch_size": 32},
         {"precision": 0.1},
-        {"invariance": 0.0},
         {"view_noise": 1.0},
         {"n_neighbors": 40},
         {"eta": 1.0},
-        {"sinkhorn_iter": 1},
-        {"weight_decay": 1.0},
+        {"net_params": {"optimizer__weight_decay": 1.0}},
+        {"net_params": {"module__activation": "tanh"}},
+        {"net_params": {"module__dropout": 0.3}},
+        {"net_params": {"module__batch_norm": False}},
         {"learning_rate": 0.1},
-        {"learning_rate_init": 0.1},
-        {"n_epochs": 9},
-        {"n_init": 1},
+        {"learning_rate": (0.1, 3e-4)},
+        {"n_epochs": (5, 9)},
     ],
-    ids=lambda options: "-".join(options),
+    ids=lambda settings: "-".join(settings),
 )
-def test_every_option_does_something(options, blobs):
-    plain, changed = model().fit(blobs), model(**options).fit(blobs)
+def test_every_option_does_something(settings, blobs):
+    plain, changed = model().fit(blobs), model(**settings).fit(blobs)
     assert len(set(changed.labels_)) > 1
-    if options.keys() <= {"assign_labels", "n_init"}:  # these decide the last step alone
+    if settings.keys() <= {"assign_labels"}:  # it decides the last step alone
         assert clustering_accuracy(plain.labels_, changed.labels_) > 0.5
         return
     one, other = plain.membership(blobs[:50]), changed.membership(blobs[:50])
@@ -362,35 +371,23 @@ def test_settings_of_skorch(blobs):
     with pytest.raises(ValueError, match=r"'batch_size'.*cannot be set"):
         model(net_params={"batch_size": 3}).fit(blobs)
     stopped = model(
-        n_epochs_init=50, learning_rate_init=1e-9, net_params={"callbacks": [EarlyStopping("train_loss", patience=1)]}
+        n_epochs=(50, 2), learning_rate=1e-9, net_params={"callbacks": [EarlyStopping("train_loss", patience=1)]}
     )
     assert stopped.fit(blobs).n_iter_ < 20
 
 
-def test_warm_start_goes_on(blobs):
-    first = model(n_epochs_init=30).fit(blobs)
-    again = clone(first).set_params(warm_start=True)
-    again.fit(blobs)
-    before = again.loss_curve_[0]
-    again.fit(blobs)
-    assert again.loss_curve_[0] < before
-    again.set_params(n_components=7)
-    with pytest.raises(ValueError, match="weights of the former fit do not suit the network"):
-        again.fit(blobs)
-
-
 def test_batches_keep_the_numbers_of_clusters():
     X, _ = make_blobs(600, 6, centers=4, cluster_std=0.5, random_state=0)
-    fitted = model(n_epochs_init=30).fit(X[:200])
+    fitted = model(n_epochs=(30, 2)).fit(X[:200])
     weights, before = fitted.weights_, fitted.predict(X)
-    history = len(fitted.loss_history_)
+    history = len(fitted.coding_rates_)
     for batch in (X[200:400], X[400:]):
         fitted.partial_fit(batch)
         assert len(fitted.labels_) == 200
         assert np.array_equal(fitted.labels_, fitted.predict(batch))
     assert np.mean(fitted.predict(X) == before) > 0.95
     assert not np.array_equal(weights["features.weight"], fitted.weights_["features.weight"])
-    assert len(fitted.loss_history_) == history + 4
+    assert len(fitted.coding_rates_) == history + 4
     assert fitted.n_iter_ == 32 + 4
     fresh = model().partial_fit(X[:200])
     assert np.array_equal(fresh.labels_, model().fit(X[:200]).labels_)
@@ -400,9 +397,9 @@ def test_batches_keep_the_numbers_of_clusters():
 
 
 def test_callbacks_see_every_epoch_and_change_nothing(blobs, capsys):
-    plain = model(n_epochs_init=12).fit(blobs)
+    plain = model(n_epochs=(12, 2)).fit(blobs)
     monitor = ScoringMonitor(scoring={"score": lambda fitted, X, y: fitted.score(X)})
-    watched = model(n_epochs_init=12).set_callbacks(monitor, ProgressBar()).fit(blobs, np.zeros(200))
+    watched = model(n_epochs=(12, 2)).set_callbacks(monitor, ProgressBar()).fit(blobs, np.zeros(200))
     scores = monitor.get_logs().data_as_pandas["score"].dropna()
     assert len(scores) >= watched.n_iter_ == 14
     assert np.isfinite(scores).all()
@@ -414,7 +411,7 @@ def test_callbacks_see_every_epoch_and_change_nothing(blobs, capsys):
 
 @pytest.mark.parametrize("n_epochs_init", [1, 9])
 def test_a_callback_stops_the_fit_in_either_stage(n_epochs_init, blobs):
-    fitted = model(n_epochs_init=n_epochs_init, n_epochs=9).set_callbacks(Stop()).fit(blobs)
+    fitted = model(n_epochs=(n_epochs_init, 9)).set_callbacks(Stop()).fit(blobs)
     assert fitted.n_iter_ == 3
     assert np.array_equal(fitted.labels_, fitted.predict(blobs))
 
@@ -438,10 +435,10 @@ def test_pipeline_in_grid_search(blobs, capsys):
 
 @pytest.mark.parametrize(("n_epochs_init", "n_epochs"), [(0, 0), (0, 2), (3, 0)])
 def test_stages_can_be_skipped(n_epochs_init, n_epochs, blobs):
-    fitted = model(n_epochs_init=n_epochs_init, n_epochs=n_epochs).fit(blobs)
+    fitted = model(n_epochs=(n_epochs_init, n_epochs)).fit(blobs)
     assert fitted.n_iter_ == max(1, n_epochs_init + n_epochs)
     assert fitted.n_steps_init_ == n_epochs_init
-    assert fitted.loss_history_.shape == (n_epochs, 2)
+    assert fitted.coding_rates_.shape == (n_epochs, 2)
     assert np.array_equal(fitted.labels_, fitted.predict(blobs))
 
 
@@ -456,6 +453,16 @@ def test_stages_can_be_skipped(n_epochs_init, n_epochs, blobs):
         ({"precision": 0.0}, slice(None), "'precision' parameter"),
         ({"standardize": True}, slice(None), "'standardize' parameter"),
         ({"hidden_layer_sizes": (16, 0)}, slice(None), r"hidden_layer_sizes=\(16, 0\)"),
+        ({"hidden_layer_sizes": ()}, slice(None), r"hidden_layer_sizes=\(\) has no layer"),
+        ({"n_epochs": (5,)}, slice(None), r"n_epochs=\(5,\) has to be 'auto', or a pair"),
+        ({"n_epochs": (5, -1)}, slice(None), r"n_epochs=\(5, -1\) has to be"),
+        (
+            {"learning_rate": (0.1, 0.0)},
+            slice(None),
+            r"learning_rate=\(0.1, 0.0\) has to be a positive number, or a pair",
+        ),
+        ({"net_params": {"module__width": 3}}, slice(None), "'module__width'.* unknown to the default network"),
+        ({"net_params": {"module__activation": "sine"}}, slice(None), "module__activation='sine' is unknown"),
     ],
 )
 def test_what_is_refused(params, rows, message, blobs):
@@ -491,7 +498,7 @@ def test_scikit_learn_contract_with_the_defaults():
 
 @pytest.mark.cuda
 def test_cuda_agrees(blobs):
-    here, there = (model(device=device, n_epochs_init=20).fit(blobs) for device in ("cpu", "cuda"))
+    here, there = (model(device=device, n_epochs=(20, 2)).fit(blobs) for device in ("cpu", "cuda"))
     assert clustering_accuracy(here.labels_, there.labels_) > 0.97
     moved = pickle.loads(pickle.dumps(there)).set_params(device="cpu")
     assert np.array_equal(moved.predict(blobs), there.labels_)

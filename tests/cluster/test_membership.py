@@ -6,21 +6,21 @@ import torch
 from scipy.special import logsumexp
 
 from sklowrank.cluster._membership import (
-    Known,
-    Rule,
+    ClusteringOptions,
+    StoredCodes,
+    assign_rows,
     balanced_eta,
     find_clusters,
     kernel_of,
     leading_eigenvectors,
+    log_masses,
     main_directions,
-    masses,
     membership,
     perplexity,
     project,
-    settle,
 )
 
-RULE = Rule(0.2, "signed", "spectral", 5, 0.5)
+RULE = ClusteringOptions(0.2, "signed", "spectral", 0.5)
 
 
 def codes(n, d=16, spread=None, n_clusters=5, seed=0, dtype=torch.float64):
@@ -128,10 +128,10 @@ def test_clusters_of_tight_codes_are_found_and_new_rows_assigned(how):
     y = np.arange(400) % 5
     rule = RULE._replace(assign_labels=how)
     known, n_clusters = find_clusters(C, C, [5], rule, np.random.RandomState(0))
-    labels, known, n_clusters = settle(C, known, n_clusters, rule)
+    labels, known, n_clusters = assign_rows(C, known, n_clusters, rule)
     assert n_clusters == 5
     assert len({(a, b) for a, b in zip(y, labels.tolist())}) == 5  # one cluster per direction
-    again = masses(new, known, 5, rule).argmax(1)
+    again = log_masses(new, known, 5, rule).argmax(1)
     assert torch.equal(again, labels[:50])
 
 
@@ -144,7 +144,7 @@ def test_masses_are_mean_kernels_towards_stored_codes():
         for k in range(5):
             mine = owners.numpy() == k
             expected[i, k] = np.mean(np.exp((C.numpy()[mine] @ new.numpy()[i] - 1) / 0.2) * u.numpy()[mine])
-    ours = masses(new, Known(C, u, owners), 5, RULE)
+    ours = log_masses(new, StoredCodes(C, u, owners), 5, RULE)
     np.testing.assert_allclose(ours.exp(), expected, rtol=1e-10)
 
 
@@ -168,14 +168,14 @@ def test_clusters_without_rows_go_and_the_rest_keep_their_numbers():
     y = torch.arange(60) % 3
     u = torch.ones(60, dtype=C.dtype)
     far = -C[:1]
-    known = Known(torch.cat([C, far]), torch.cat([u, 1e-12 * u[:1]]), torch.cat([y, torch.tensor([3])]))
-    labels, known, n_clusters = settle(C, known, 4, RULE)
+    known = StoredCodes(torch.cat([C, far]), torch.cat([u, 1e-12 * u[:1]]), torch.cat([y, torch.tensor([3])]))
+    labels, known, n_clusters = assign_rows(C, known, 4, RULE)
     assert n_clusters == 3
     assert known.owners.max() == 2
     assert len(known.codes) == len(known.scaling) == len(known.owners) == 60
     assert torch.equal(labels, y)
     former = np.array([2, 0, 1])[y.numpy()]
-    renamed, known, _ = settle(C, known, 3, RULE, former)
+    renamed, known, _ = assign_rows(C, known, 3, RULE, former)
     assert np.array_equal(renamed.numpy(), former)
     assert np.array_equal(known.owners.numpy(), former)
 

@@ -59,7 +59,7 @@ ESTIMATORS = {
     "fccov": lambda metric: LinearFrechetSDR(1, method="fccov", metric=metric, n_landmarks=32),
     "kernel": lambda metric: KernelFrechetSDR(1, metric=metric, n_landmarks=32, gamma=0.1, alpha=0.01),
     "network": lambda metric: FrechetSDR(
-        1, metric=metric, n_landmarks=32, n_estimators=1, max_iter=3, tol=1.0, patience=1, random_state=0
+        1, metric=metric, n_landmarks=32, n_estimators=1, max_iter=3, tol=1.0, n_iter_no_change=1, random_state=0
     ),
 }
 

@@ -1,0 +1,190 @@
+"""How a network is built, as plain data: it is pickled, and rebuilt where there is no GPU."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .layers import kind_and_shape, layer_of, mlp
+from .randomness import fixed_randomness
+
+# What an estimator decides itself: its own parameters say it, so that nothing can be said twice.
+_RESERVED = ("module", "criterion", "dataset", "batch_size", "lr", "max_epochs", "device", "verbose", "warm_start")
+_RESERVED_PREFIXES = ("iterator_train", "iterator_valid", "criterion__", "dataset__")
+
+
+class Edit(NamedTuple):
+    """A layer that has taken the place of another one."""
+
+    path: str  # of the layer in the module
+    kind: str  # as layers.kind_and_shape says it
+    shape: tuple[int, ...]
+
+
+class Architecture(NamedTuple):
+    """How a network is built."""
+
+    module: Any  # None: the default network; else the user's class, callable or instance
+    params: dict[str, Any]  # arguments of the class or callable, or of the default network
+    n_in: tuple[int, ...]  # the shape of one row: (8,) for tables, (1, 28, 28) for images
+    n_out: int | None = None  # None: a trunk, of whatever width
+    edits: tuple[Edit, ...] = ()  # in order
+
+
+def split_params(net_params: dict | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the arguments of the module, and those of skorch.
+
+    Raises
+    ------
+    ValueError
+        If a name belongs to a parameter of the estimator.
+    """
+    net_params = net_params or {}
+    for name in net_params:
+        if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
+            raise ValueError(
+                f"net_params={{{name!r}: ...}} cannot be set: the estimator decides it. Use its own parameters "
+                "(module, batch_size, learning_rate, device, verbose, ...)."
+            )
+    module = {name.removeprefix("module__"): v for name, v in net_params.items() if name.startswith("module__")}
+    return module, {name: v for name, v in net_params.items() if not name.startswith("module__")}
+
+
+def architecture_of(
+    module: Any, net_params: dict | None, n_in: tuple[int, ...], n_out: int | None = None, **default: Any
+) -> Architecture:
+    """Return the architecture that an estimator's parameters name.
+
+    `default` are the arguments of the default network; ``module__`` entries of `net_params` take their places.
+
+    Raises
+    ------
+    ValueError
+        If the default network has no such argument, or there are arguments for an instance.
+    """
+    params = split_params(net_params)[0]
+    if module is None:
+        for name in params:
+            if name not in default:
+                valid = ", ".join(f"module__{known}" for known in default if known != "hidden_layer_sizes")
+                raise ValueError(f"net_params={{'module__{name}': ...}} is unknown to the default network: {valid}.")
+        params = {**default, **params}
+    elif isinstance(module, nn.Module) and params:
+        raise ValueError("net_params has module__ entries, but module is an instance. Pass its class instead.")
+    return Architecture(module, params, tuple(n_in), n_out)
+
+
+def build(
+    architecture: Architecture,
+    generator: torch.Generator | None,
+    head: Callable[[nn.Module, int, torch.Generator | None], nn.Module] | None = None,
+) -> nn.Module:
+    """Return a new network in float32, on the CPU; the user's own draws under :meth:`Randomness.scope`.
+
+    Our layers draw from `generator`; without one they are not initialised. An instance is copied. A class or function
+    gets `n_features` and `n_outputs` where it has parameters of these names. `head` makes the network from a trunk, its
+    width and the generator.
+
+    Raises
+    ------
+    ValueError
+        If the user's network does not take rows of this shape, or gives outputs of another one.
+    """
+    module, params, n_in, n_out, edits = architecture
+    if module is None:
+        net: nn.Module = mlp(n_in, n_out, generator, **params)
+    elif isinstance(module, nn.Module):
+        net = copy.deepcopy(module)
+    else:
+        sizes = {"n_features": n_in[0] if len(n_in) == 1 else n_in, "n_outputs": n_out}
+        known = inspect.signature(module).parameters
+        net = module(**{name: n for name, n in sizes.items() if name in known and n is not None}, **params)
+    net = net.to(device="cpu", dtype=torch.float32)
+    if head is not None:
+        net = head(net, width_of(net, n_in), generator)
+    elif module is not None:
+        width_of(net, n_in, n_out)
+    replay(net, edits)
+    return net
+
+
+def width_of(module: nn.Module, n_in: tuple[int, ...], n_out: int | None = None) -> int:
+    """Return the number of outputs, by a pass of one row.
+
+    Raises
+    ------
+    ValueError
+        If the network does not take such a row, or the output is not a matrix with one row per row of the input and
+        `n_out` columns.
+    """
+    size = n_in[0] if len(n_in) == 1 else n_in
+    try:
+        with torch.inference_mode():
+            out = module.eval()(torch.zeros(1, *n_in, device="cpu", dtype=torch.float32))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise ValueError(
+            f"module has to map rows of n_features_in_={size} columns to (n, width), but failed on one row: {error}. "
+            f"Give its first layer {size} inputs; a class or function gets that number if it has a parameter "
+            "n_features."
+        ) from error
+    if not isinstance(out, torch.Tensor) or out.ndim != 2 or len(out) != 1 or out.shape[1] != (n_out or out.shape[1]):
+        got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+        raise ValueError(f"module has to map (n, {size}) to (n, {n_out or 'width'}); one row gave {got}.")
+    return out.shape[1]
+
+
+def edited(module: nn.Module, path: str, layer: nn.Module) -> Edit:
+    """Put a layer in the place of another one, on its device and in its precision; return what to remember."""
+    former = next(module.get_submodule(path).parameters())
+    kind, shape = kind_and_shape(layer)
+    module.set_submodule(path, layer.to(device=former.device, dtype=former.dtype))
+    return Edit(path, kind, shape)
+
+
+def current_edits(module: nn.Module, edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Return the edits of a module with the shapes that the layers have now, one of each path."""
+    paths = dict.fromkeys(edit.path for edit in edits)
+    return tuple(Edit(path, *kind_and_shape(module.get_submodule(path))) for path in paths)
+
+
+def replay(module: nn.Module, edits: Iterable[Edit]) -> None:
+    """Put layers of the same kinds and shapes in their places where they are not; their weights are to be loaded."""
+    for path, kind, shape in edits:
+        if kind_and_shape(module.get_submodule(path)) != (kind, tuple(shape)):
+            edited(module, path, layer_of(kind, shape))
+
+
+def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights and buffers."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def as_numpy(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
+    """Return weights as arrays with memory of their own: what a fitted estimator stores."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in weights.items()}
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray | torch.Tensor], device) -> nn.Module:
+    """Put stored weights into a module, and the module on a device, ready to predict."""
+    module.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    return module.to(device).eval()
+
+
+def restore(
+    architecture: Architecture,
+    weights: Mapping[str, np.ndarray | torch.Tensor],
+    device: torch.device | str = "cpu",
+    generator: torch.Generator | None = None,
+    head: Callable | None = None,
+) -> nn.Module:
+    """Return the network with its weights, ready to predict, edits replayed.
+
+    With a generator it can be trained on: dropout draws from it.
+    """
+    with fixed_randomness().scope():
+        net = build(architecture, generator, head)
+    return load_weights(net, weights, device)

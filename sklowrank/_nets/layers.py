@@ -1,0 +1,153 @@
+"""Layers of our own networks, and those that take the place of a linear layer."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
+
+
+def linear(n_in: int, n_out: int, generator: torch.Generator | None, *, bias: bool = True) -> nn.Linear:
+    """Return a linear layer in float32, on the CPU, with torch's initial distribution drawn from `generator`.
+
+    Without a generator the weights are not initialised: they are to be loaded.
+    """
+    layer = nn.utils.skip_init(nn.Linear, n_in, n_out, bias=bias, device="cpu", dtype=torch.float32)
+    if generator is not None:
+        with torch.no_grad():
+            for part in layer.parameters():
+                part.uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
+    return layer
+
+
+class Dropout(nn.Module):
+    """Dropout that draws from the generator of the fit, on the CPU: a seed means the same on every device."""
+
+    def __init__(self, share: float, generator: torch.Generator):
+        super().__init__()
+        self.share, self.generator = share, generator
+
+    def forward(self, x):
+        if not self.training or not self.share:
+            return x
+        draws = torch.rand(x.shape, generator=self.generator, device="cpu", dtype=torch.float32)
+        return x * ((draws >= self.share).to(x) / (1 - self.share))
+
+
+def dropout_layer(share: float, generator: torch.Generator | None) -> nn.Module:
+    """Return a dropout layer; torch's own where there is no generator, because nothing is trained."""
+    return nn.Dropout(share) if generator is None else Dropout(share, generator)
+
+
+def mlp(
+    n_in: tuple[int, ...],
+    n_out: int | None,
+    generator: torch.Generator | None,
+    *,
+    hidden_layer_sizes: Sequence[int],
+    activation: str = "relu",
+    dropout: float = 0.0,
+    batch_norm: bool = False,
+) -> nn.Sequential:
+    """Return a multilayer perceptron of torch's layers.
+
+    Without `n_out` it ends with the last activation. `batch_norm` normalises after the first linear layer.
+    """
+    check_layers(hidden_layer_sizes, activation, dropout)
+    layers: list[nn.Module] = []
+    width = n_in[0]
+    for i, size in enumerate(hidden_layer_sizes):
+        layers.append(linear(width, size, generator))
+        if batch_norm and i == 0:
+            layers.append(nn.BatchNorm1d(size, device="cpu", dtype=torch.float32))
+        layers.append(ACTIVATIONS[activation]())
+        if dropout:
+            layers.append(dropout_layer(dropout, generator))
+        width = size
+    if n_out is not None:
+        layers.append(linear(width, n_out, generator))
+    return nn.Sequential(*layers)
+
+
+def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> None:
+    """Raise a ValueError for an empty layer, an unknown activation, or a share of dropout outside of [0, 1)."""
+    if any(size < 1 for size in hidden_layer_sizes):
+        raise ValueError(f"hidden_layer_sizes={tuple(hidden_layer_sizes)} has an empty layer. Pass widths >= 1.")
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"module__activation={activation!r} is unknown. Use one of {sorted(ACTIVATIONS)}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"module__dropout={dropout} has to be in [0, 1).")
+
+
+class ThinLinear(nn.Module):
+    """A linear layer of low rank, ``up @ down``: what rules and compressors put in the place of ``nn.Linear``.
+
+    It takes the rank of weights that are loaded into it, because its rank may fall while it is trained.
+    """
+
+    def __init__(self, n_in: int, n_out: int, rank: int, bias: bool = True):
+        super().__init__()
+        self.down = nn.Parameter(torch.zeros(rank, n_in, device="cpu", dtype=torch.float32))
+        self.up = nn.Parameter(torch.zeros(n_out, rank, device="cpu", dtype=torch.float32))
+        self.bias = nn.Parameter(torch.zeros(n_out, device="cpu", dtype=torch.float32)) if bias else None
+
+    @classmethod
+    def nearest_to(cls, layer: nn.Module, rank: int) -> "ThinLinear":
+        """Return the layer of some rank whose weights are nearest to those of a linear or thin layer."""
+        W = dense_weight(layer).double()
+        U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+        root = s[:rank].sqrt()
+        thin = cls(W.shape[1], W.shape[0], min(rank, len(s)), layer.bias is not None)
+        with torch.no_grad():
+            thin.up.copy_(U[:, :rank] * root)
+            thin.down.copy_(root[:, None] * Vh[:rank])
+            if thin.bias is not None:
+                thin.bias.copy_(layer.bias)  # type: ignore[arg-type]
+        return thin
+
+    def multiplied_out(self) -> nn.Linear:
+        """Return the same map as one linear layer."""
+        n_out, n_in = len(self.up), self.down.shape[1]
+        layer = linear(n_in, n_out, None, bias=self.bias is not None)
+        with torch.no_grad():
+            layer.weight.copy_(dense_weight(self))
+            if self.bias is not None:
+                layer.bias.copy_(self.bias)
+        return layer
+
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for name in ("down", "up"):
+            given, own = state_dict.get(prefix + name), getattr(self, name)
+            if given is not None and given.shape != own.shape:
+                setattr(self, name, nn.Parameter(own.new_empty(given.shape)))
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def dense_weight(layer: nn.Module) -> torch.Tensor:
+    """Return the weight (n_out, n_in) of a linear or a thin layer."""
+    return (layer.up @ layer.down if isinstance(layer, ThinLinear) else layer.weight).detach()  # type: ignore[operator]
+
+
+def kind_and_shape(layer: nn.Module) -> tuple[str, tuple[int, ...]]:
+    """Return by what :func:`layer_of` makes a layer like this one.
+
+    Raises
+    ------
+    TypeError
+        If it is of no kind that can take the place of another.
+    """
+    if isinstance(layer, ThinLinear):
+        return "thin", (layer.down.shape[1], *layer.up.shape, int(layer.bias is not None))
+    if type(layer) is nn.Linear:
+        return "linear", (layer.in_features, layer.out_features, int(layer.bias is not None))
+    raise TypeError(f"A {type(layer).__name__} cannot replace a layer: it has to be a Linear or a ThinLinear.")
+
+
+def layer_of(kind: str, shape: Sequence[int]) -> nn.Module:
+    """Return a layer of the kind and shape that :func:`kind_and_shape` says; its weights are to be loaded."""
+    n_in, n_out, bias = shape[0], shape[1], bool(shape[-1])
+    return ThinLinear(n_in, n_out, shape[2], bias) if kind == "thin" else linear(n_in, n_out, None, bias=bias)

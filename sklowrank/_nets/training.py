@@ -1,0 +1,316 @@
+"""Seeded training with skorch, an epoch at a time; rules that change a network while it trains."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from skorch import NeuralNet
+from skorch.callbacks import Callback, EarlyStopping
+from torch import nn
+
+from .._core.iterate import Step
+from .architecture import Edit, current_edits, replay, weights_of
+from .randomness import Randomness
+
+
+class Training(NamedTuple):
+    """How a network is trained; the names are those of estimators' parameters."""
+
+    max_iter: int  # epochs
+    batch_size: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    tol: float = 0.0
+    n_iter_no_change: int = 10
+    early_stopping: bool = False  # on rows that are held out; the best epoch is kept
+    validation_fraction: float = 0.1
+    net_params: dict[str, Any] = {}  # settings of skorch
+    verbose: int = 0
+
+
+class Batches(NamedTuple):
+    """What a network is trained on; an epoch is a walk through random batches of different rows."""
+
+    make: Callable[[torch.Tensor], tuple[Any, Any]]  # from indices of rows (b,) to inputs and target of a batch
+    n_rows: int
+    held_out: torch.Tensor | None = None  # indices of rows that are not trained on
+    n_batches: int | None = None  # in an epoch at most
+    whole: bool = False  # whether the last batch of an epoch may be smaller; else the rows that fill none are left out
+
+
+class Snapshot(NamedTuple):
+    """A network at some epoch: its weights, and what had become of its layers."""
+
+    edits: tuple[Edit, ...]
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[int, dict[str, Any]]  # state by the place of a parameter; empty where it is not kept
+    report: dict[str, Any]  # of the rule
+
+
+class Rule(BaseEstimator, Callback):
+    """A way to train: it changes layers or gradients in skorch's own hooks.
+
+    The same object works as `training` of our estimators, which convert the network before an optimizer exists, and as
+    the last callback of any skorch net, where layers are converted in `on_train_begin` and parameters of the optimizer
+    exchanged in place. A subclass has parameters as any estimator, and finds its layers by their paths; attributes that
+    it sets while it trains end with an underscore.
+    """
+
+    def convert(self, module: nn.Module) -> list[Edit]:
+        """Replace layers before the training; those that have been finished before are taken up again."""
+        return []
+
+    def finish(self, module: nn.Module) -> list[Edit]:
+        """Replace layers after the training, however it has ended."""
+        return []
+
+    def report(self) -> dict[str, Any]:
+        """Return what the training has found, by name."""
+        return {}
+
+    def on_train_begin(self, net, **kwargs):
+        """Convert the module of a skorch net."""
+        if not isinstance(net, _Net):
+            with exchanging(net):
+                self.convert(net.module_)
+
+    def on_train_end(self, net, **kwargs):
+        """Finish the module of a skorch net."""
+        if not isinstance(net, _Net):
+            with exchanging(net):
+                self.finish(net.module_)
+
+
+@contextmanager
+def exchanging(net) -> Iterator[None]:
+    """Let a rule replace layers or parameters in the block, and give the optimizer the new ones.
+
+    The old ones and their state go, the new ones join the group of the parameter that they replace. The optimizer stays
+    the same object, so schedulers that know it go on.
+    """
+    before = dict(net.module_.named_parameters())
+    yield
+    after = dict(net.module_.named_parameters())
+    kept = {id(parameter) for parameter in after.values()}
+    known = {id(parameter) for parameter in before.values()}
+    gone = {name: parameter for name, parameter in before.items() if id(parameter) not in kept}
+    groups = net.optimizer_.param_groups
+    place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
+    homes = {name: place[id(p)] for name, p in gone.items() if id(p) in place}
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) in kept]
+    for parameter in gone.values():
+        net.optimizer_.state.pop(parameter, None)
+    for name, parameter in after.items():
+        if id(parameter) not in known and homes:
+            home = max(homes, key=lambda former: (_shared_path(name, former), former.endswith("weight")))
+            groups[homes[home]]["params"].append(parameter)
+
+
+def _shared_path(a, b):
+    """Return how many parts of two names are the same, from the first."""
+    pairs = list(zip(a.split("."), b.split(".")))
+    return next((i for i, (x, y) in enumerate(pairs) if x != y), len(pairs))
+
+
+def train(
+    module: nn.Module,
+    batches: Batches,
+    loss: Callable[[Any, Any], torch.Tensor],
+    training: Training,
+    *,
+    randomness: Randomness,
+    device: torch.device,
+    rule: Rule | None = None,
+    edits: list[Edit] | None = None,
+    optimizer: dict[int, dict[str, Any]] | None = None,
+    keep_best: bool = True,
+    keep_optimizer: bool = False,
+) -> Iterator[Step]:
+    """Train `module` in place, an epoch at a time; each yields a Step with the snapshot that is to be kept.
+
+    `loss` takes outputs and target. Adam, unless `net_params` names another optimizer; `optimizer` is the state that it
+    begins with. The gap is the relative gain of the lowest loss within the last `n_iter_no_change` epochs, infinite
+    with `tol` 0 and no rows held out. It ends after `max_iter` epochs, after the epoch at which skorch's EarlyStopping
+    asks for it, or when the generator is closed. However it ends, by an error or an interrupt too, the module then has
+    the weights of the snapshot, the rule has finished it, and `on_train_end` of the callbacks has been called. `edits`
+    lists the layers that rules have replaced; it is kept up to date. A KeyboardInterrupt that does not come from
+    EarlyStopping is raised, as scikit-learn does.
+
+    Raises
+    ------
+    ValueError
+        If the loss is no longer finite.
+    """
+    edits = [] if edits is None else edits
+    with randomness.scope():
+        if rule is not None:
+            edits += rule.convert(module)
+        net = _net(module, batches, loss, training, randomness, device, rule)
+    snapshot = _snapshot(net, edits, rule, keep_optimizer)
+    with _ending(net, randomness, rule, edits):
+        try:
+            with randomness.scope():
+                net.notify("on_train_begin", X=None, y=None)
+                _load_state(net, optimizer)
+                fitted, held_out = net.get_split_datasets(np.arange(batches.n_rows))
+                walks = net.get_iterator(fitted, training=True)
+                others = None if held_out is None else net.get_iterator(held_out)
+            lowest: list[float] = []
+            for epoch in range(1, training.max_iter + 1):
+                with randomness.scope():
+                    net.notify("on_epoch_begin", dataset_train=fitted, dataset_valid=held_out)
+                    net.run_single_epoch(walks, training=True, prefix="train", step_fn=net.train_step)
+                    net.run_single_epoch(others, training=False, prefix="valid", step_fn=net.validation_step)
+                    stopped = _asks_to_stop(net, dataset_train=fitted, dataset_valid=held_out)
+                value = net.history[-1, "train_loss" if held_out is None else "valid_loss"]
+                if not np.isfinite(value):
+                    raise ValueError(
+                        f"The loss became {value} in training. Lower the learning rate, or scale the features."
+                    )
+                if not keep_best or not lowest or value < lowest[-1]:
+                    snapshot = _snapshot(net, edits, rule, keep_optimizer)
+                lowest.append(min([value, *lowest[-1:]]))
+                yield Step(snapshot, _gap(lowest, training, held_out), value)
+                if stopped:
+                    break
+        finally:
+            replay(module, snapshot.edits)
+            module.load_state_dict(snapshot.weights)
+
+
+def _net(module, batches, loss, training, randomness, device, rule):
+    """Return the initialised net of skorch; the rule comes last of the callbacks."""
+    settings: dict[str, Any] = {"optimizer__weight_decay": training.weight_decay, "train_split": None}
+    if "optimizer" not in training.net_params:
+        settings |= {"optimizer": torch.optim.Adam, "optimizer__fused": True}
+    own = {
+        "lr": training.learning_rate,
+        "batch_size": training.batch_size,
+        "device": str(device),
+        "max_epochs": training.max_iter,
+        "verbose": int(training.verbose),
+    }
+    if rule is not None:
+        own["callbacks"] = [*(training.net_params.get("callbacks") or []), ("training_rule", rule)]
+    net = _Net(module, nn.Identity, **{**settings, **training.net_params, **own})
+    net.objective, net.batches, net.generator = loss, batches, randomness.generator
+    return net.initialize()
+
+
+def _snapshot(net, edits, rule, keep_optimizer):
+    state = {}
+    if keep_optimizer:
+        states = [net.optimizer_.state.get(parameter, {}) for parameter in net.module_.parameters()]
+        state = {i: {k: v.clone() if torch.is_tensor(v) else v for k, v in s.items()} for i, s in enumerate(states)}
+    report = {} if rule is None else rule.report()
+    return Snapshot(current_edits(net.module_, edits), weights_of(net.module_), state, report)
+
+
+def _load_state(net, state):
+    """Give the optimizer a state by the places of the module's parameters, where their shapes are the same."""
+    for parameter, values in zip(net.module_.parameters(), (state or {}).values()):
+        values = {name: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+        moments = {name: v for name, v in values.items() if isinstance(v, torch.Tensor) and v.ndim}
+        if values and all(moment.shape == parameter.shape for moment in moments.values()):
+            net.optimizer_.state[parameter] = {
+                name: v.to(parameter.device, parameter.dtype, copy=True) if isinstance(v, torch.Tensor) else v
+                for name, v in values.items()
+            }
+
+
+def _gap(lowest, training, held_out):
+    """Return by which share the lowest loss has fallen in the last epochs."""
+    if not training.tol and held_out is None:
+        return 0.0 if len(lowest) == training.max_iter else math.inf
+    if len(lowest) <= training.n_iter_no_change:
+        return math.inf
+    before, now = lowest[-1 - training.n_iter_no_change], lowest[-1]
+    return (before - now) / max(abs(before), np.finfo(np.float64).tiny)
+
+
+@contextmanager
+def _ending(net, randomness: Randomness, rule, edits) -> Iterator[None]:
+    """Let the rule finish and call `on_train_end` after the block; an error that has ended it is the one raised."""
+
+    def end():
+        with randomness.scope():
+            try:
+                if rule is not None:
+                    with exchanging(net):
+                        edits.extend(rule.finish(net.module_))
+                    edits[:] = current_edits(net.module_, edits)
+            finally:
+                net.notify("on_train_end", X=None, y=None)
+
+    try:
+        yield
+    except GeneratorExit:
+        pass  # the generator was closed: a plain end
+    except BaseException as error:
+        try:
+            end()
+        except Exception as second:
+            error.add_note(f"Afterwards on_train_end of a callback failed: {second!r}")
+        raise
+    end()
+
+
+def _asks_to_stop(net, **kwargs) -> bool:
+    """Call `on_epoch_end` of the callbacks; True where an EarlyStopping is out of patience.
+
+    It says so by a KeyboardInterrupt. Any other one is the user's.
+    """
+    try:
+        net.notify("on_epoch_end", **kwargs)
+    except KeyboardInterrupt:
+        if any(isinstance(cb, EarlyStopping) and cb.misses_ == cb.patience for _, cb in net.callbacks_):
+            return True
+        raise
+    return False
+
+
+class _Net(NeuralNet):
+    """Skorch's network with batches made from row indices, and a loss that sees whole outputs."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        return self.objective(y_pred, y_true)
+
+    @property
+    def _default_callbacks(self):
+        """Leave out the table that is printed: its lines are made, at some cost, even if nobody sees them."""
+        return [(name, callback) for name, callback in super()._default_callbacks if name != "print_log"]
+
+    def get_split_datasets(self, X, y=None, **fit_params):
+        held_out = self.batches.held_out
+        if held_out is None:
+            return super().get_split_datasets(X, y, **fit_params)
+        return np.setdiff1d(X, held_out.numpy()), held_out.numpy()
+
+    def get_iterator(self, dataset, training=False):
+        rows = dataset
+        if not isinstance(dataset, np.ndarray):
+            rows = np.asarray(getattr(dataset, "indices", range(len(dataset))))
+        return _Walk(torch.from_numpy(rows), self.batch_size, self.batches, self.generator)
+
+
+class _Walk:
+    """Random batches of some rows, drawn anew whenever they are walked."""
+
+    def __init__(self, rows, batch_size, batches, generator):
+        self.rows, self.make, self.generator = rows, batches.make, generator
+        self.size = min(batch_size, len(rows))
+        count = -(-len(rows) // self.size) if batches.whole else len(rows) // self.size
+        self.count = min(batches.n_batches or count, count)
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        order = torch.randperm(len(self.rows), generator=self.generator, device="cpu", dtype=torch.int64)
+        for batch in order[: self.count * self.size].split(self.size):
+            yield self.make(self.rows[batch])

@@ -1,0 +1,84 @@
+"""Layers of our own networks: how they are drawn, and those of low rank."""
+
+import pytest
+import torch
+from torch import nn
+
+from sklowrank._nets.layers import ThinLinear, dropout_layer, kind_and_shape, layer_of, linear, mlp
+from sklowrank._nets.randomness import Randomness
+
+
+def seeded(seed=0):
+    return torch.Generator("cpu").manual_seed(seed)
+
+
+def test_layers_of_ours_draw_from_the_generator_of_the_fit_alone():
+    before = torch.get_rng_state()
+    first, second = linear(300, 5, seeded()), linear(300, 5, seeded())
+    assert torch.equal(first.weight, second.weight)
+    assert torch.equal(before, torch.get_rng_state())
+    assert first.weight.std().item() == pytest.approx(300**-0.5 / 3**0.5, rel=0.05)  # as torch initialises
+    assert first.weight.abs().max() <= 300**-0.5
+    assert all(p.requires_grad for p in first.parameters())
+    own = Randomness(seeded(), torch.device("cpu"), lends=False)
+    with own.scope():
+        torch.rand(1)
+    assert not torch.equal(before, torch.get_rng_state())  # nothing was borrowed, so nothing was given back
+
+
+def test_the_default_network_is_float32_whatever_the_default_is():
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert {p.dtype for p in mlp((3,), None, seeded(), hidden_layer_sizes=[5, 4]).parameters()} == {torch.float32}
+    finally:
+        torch.set_default_dtype(previous)
+
+
+def test_the_default_network_is_made_of_layers_of_torch():
+    net = mlp((3,), 2, None, hidden_layer_sizes=[5, 4], activation="tanh", dropout=0.5, batch_norm=True)
+    kinds = [nn.Linear, nn.BatchNorm1d, nn.Tanh, nn.Dropout, nn.Linear, nn.Tanh, nn.Dropout, nn.Linear]
+    assert [type(layer) for layer in net] == kinds
+    for wrong in ({"hidden_layer_sizes": [5, 0]}, {"activation": "sine"}, {"dropout": 1.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            mlp((3,), 2, None, **{"hidden_layer_sizes": [5], **wrong})
+
+
+def test_dropout_draws_from_the_generator_and_keeps_the_mean():
+    x, before = torch.ones(1000, 20), torch.get_rng_state()
+    one, other = (dropout_layer(0.25, seeded())(x) for _ in range(2))
+    assert torch.equal(one, other)
+    assert one.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert one.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(dropout_layer(0.25, seeded()).eval()(x), x)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_thin_layer_is_the_nearest_of_its_rank():
+    layer, x = linear(7, 5, seeded()), torch.randn(4, 7, generator=seeded(1))
+    full, two = ThinLinear.nearest_to(layer, 5), ThinLinear.nearest_to(layer, 2)
+    torch.testing.assert_close(full(x), layer(x))
+    s = torch.linalg.svdvals(layer.weight)
+    error = torch.linalg.svdvals(layer.weight - two.up @ two.down)
+    torch.testing.assert_close(error[:3], s[2:])
+    torch.testing.assert_close(two.multiplied_out()(x), two(x))
+    again = ThinLinear.nearest_to(two, 1)
+    torch.testing.assert_close(torch.linalg.svdvals(again.up @ again.down)[0], s[0])
+
+
+def test_a_thin_layer_takes_the_rank_of_weights_that_are_loaded():
+    net, other = (nn.Sequential(ThinLinear.nearest_to(linear(7, 5, seeded()), rank)) for rank in (4, 2))
+    net.load_state_dict(other.state_dict())
+    assert net[0].down.shape == (2, 7)
+    assert torch.equal(net[0].up, other[0].up)
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(4, 3), nn.Linear(4, 3, bias=False), ThinLinear(4, 3, 2), ThinLinear(4, 3, 2, False)]
+)
+def test_layers_are_made_again_from_kind_and_shape(layer):
+    again = layer_of(*kind_and_shape(layer))
+    again.load_state_dict(layer.state_dict())
+    assert type(again) is type(layer)
+    with pytest.raises(TypeError, match="A ReLU cannot replace a layer"):
+        kind_and_shape(nn.ReLU())
