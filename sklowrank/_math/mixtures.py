@@ -27,10 +27,6 @@ class LowRankGaussians(NamedTuple):
         """Dimension of each component: the number of its columns that are not zero."""
         return (self.bases != 0).any(1).sum(1).tolist()
 
-    def moved(self, shift: torch.Tensor) -> "LowRankGaussians":
-        """Return the distribution of ``x + shift``."""
-        return self._replace(means=self.means + shift)
-
 
 def padded(bases: Sequence[torch.Tensor], variances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bases (K, D, d) and variances (K, d), zero-padded to the largest dimension."""

@@ -67,22 +67,6 @@ def first_largest(values: torch.Tensor) -> torch.Tensor:
     return (values >= largest - _AGREE * largest.abs()).to(torch.uint8).argmax(1)
 
 
-def leading_directions(Z: torch.Tensor, weights: torch.Tensor, n_dims: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the top eigenvectors (D, n_dims) and eigenvalues (n_dims,) of ``Z.T @ diag(weights) @ Z`` for rows Z.
-
-    Through the smaller of the two Gram matrices. Directions beyond the rank of Z complete an orthonormal set, with
-    eigenvalue 0.
-    """
-    n, D = Z.shape
-    if n >= D:
-        return top_eigenpairs(Z.T @ (weights[:, None] * Z), n_dims)
-    A = weights.sqrt()[:, None] * Z
-    V, e = top_eigenpairs(A @ A.T, min(n, n_dims))
-    U = A.T @ V / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()
-    spare = U.new_zeros(D, n_dims - U.shape[1])
-    return orthonormal(torch.cat([U, spare], 1)), torch.cat([e, spare[0]])
-
-
 def improved_directions(A: torch.Tensor, U: torch.Tensor, passes: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
     """Return bases (..., D, d) nearer to the top right singular vectors of A (..., m, D) than the orthonormal U.
 

@@ -16,6 +16,7 @@ from .._core.rows import largest_magnitude, row_weights, rows_of
 from .._core.tags import partitioned
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
+from .._math.distinct import distinct_weighted
 from .._math.graphs import pack, packed_attribute, spread
 from .._math.linalg import signs_of_largest
 from .._math.subspaces import dims_by_threshold, table_of
@@ -23,7 +24,6 @@ from ._k_subspaces_solver import descend, last
 from ._k_subspaces_starts import (
     check_dims,
     check_enough,
-    distinct,
     draw_rows,
     ensemble_labels,
     spectral_start,
@@ -335,7 +335,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         origin = torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device)
         data = Data(rows, given, power_of_two(largest_magnitude(rows)), origin)
         chosen = slice(None) if self.ensemble else draw_rows(weights, generator)
-        rows, weights, place = distinct(data.load(chosen), weights[chosen])
+        rows, weights, place = distinct_weighted(data.load(chosen), weights[chosen])
         if self.affine:
             data = data._replace(centre=weights @ rows / weights.sum())
             rows = rows - data.centre

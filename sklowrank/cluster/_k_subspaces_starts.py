@@ -44,28 +44,22 @@ def check_enough(n_samples, n_given, n_clusters, *, name="n_clusters"):
         raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")
 
 
-def warn_of_fewer(labels, n_clusters, name):
-    """Warn if some clusters, `n_clusters` of them asked for by the parameter `name`, have no row."""
+def warn_of_fewer(labels, n_clusters, name, *, starved=False):
+    """Warn if some clusters, `n_clusters` of them asked for by the parameter `name`, have no row, or too few rows."""
     n_found = len(labels.unique())
-    if n_found < n_clusters:
+    if starved:
         warn(
-            f"The number of clusters found, {n_found}, is smaller than {name}={n_clusters}: the others are the nearest "
-            f"to no row. Either X has few distinct rows, or n_dims is so large that one cluster holds the rows of "
-            f"several. Lower {name} or n_dims.",
+            f"Some of the clusters asked for by {name}={n_clusters} have fewer rows than determine a subspace of "
+            f"n_dims dimensions, even after re-seeding. Lower {name} or n_dims, or add data.",
             ConvergenceWarning,
         )
-
-
-def distinct(X, weights):
-    """Return the distinct rows of positive weight in a fixed order, their weights, and each row's place, -1 for none.
-
-    What is computed from these alone does not know the order of the rows, nor a row of weight 2 from two rows.
-    """
-    kept = (weights > 0).nonzero()[:, 0]
-    rows, place = torch.unique(X[kept], dim=0, return_inverse=True)
-    where = torch.full_like(weights, -1, dtype=torch.long)
-    where[kept] = place
-    return rows, weights.new_zeros(len(rows)).index_add_(0, place, weights[kept]), where
+    elif n_found < n_clusters:
+        warn(
+            f"The number of clusters found, {n_found}, is smaller than {name}={n_clusters}: the others are nearest to "
+            f"no row. Either X has few distinct rows, or n_dims is so large that one subspace fits the rows of several "
+            f"clusters. Lower {name} or n_dims.",
+            ConvergenceWarning,
+        )
 
 
 def draw_rows(weights, generator):
