@@ -20,6 +20,12 @@ _FAR = 1.5  # times the threshold by the median, from which the one by moments i
 _RARE = 0.05  # a column in which a smaller share of a cluster's rows differs is no dimension of it
 
 
+def padded_bases(bases: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return bases (D, d_k) as one tensor (K, D, d), zero-padded to the largest dimension."""
+    width = max(U.shape[1] for U in bases)
+    return torch.stack([torch.nn.functional.pad(U, (0, width - U.shape[1])) for U in bases])
+
+
 def coordinates(
     X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor, *, exact: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:

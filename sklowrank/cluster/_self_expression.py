@@ -16,8 +16,10 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import Workspace, open_workspace
+from .._math.em import refine
 from .._math.graphs import affinity, graph_clusters, largest_cluster, pack, strong_pieces, unpack
 from .._math.linalg import signs_of_largest
+from .._math.mixtures import LowRankGaussians, log_joint
 from .._math.subspaces import (
     dims_by_threshold,
     first_largest,
@@ -257,13 +259,7 @@ def _refined(how, rows, labels, dims, ws):
     if how == "k-subspaces":
         return alternate(rows, rows.new_ones(len(rows)), labels, dims, centred=False)[1], None
 
-    def normal(*shape):
-        return torch.randn(*shape, generator=ws.generator, dtype=torch.float64, device="cpu").to(ws.device)
-
-    # imported here, because the mixture for its part starts from the codes of this package
-    from ..mixture._expectation_maximization import refine
-
-    mixture = refine(rows, labels, dims, randn=normal)
+    mixture = refine(rows, labels, dims, generator=ws.generator)
     return mixture.bases, mixture
 
 
@@ -356,10 +352,8 @@ def _posterior(mixture, means, bases):
     """Return the joint log densities of rows as a function, or None where nothing was refined by the mixture."""
     if not mixture:
         return None
-    from ..mixture._low_rank_gaussian import Model, log_joint
-
     weights, variances, noise = mixture
-    model = Model(weights, means, bases, variances, noise)
+    model = LowRankGaussians(weights, means, bases, variances, noise)
     return lambda part: log_joint(part, model)
 
 

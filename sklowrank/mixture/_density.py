@@ -24,11 +24,10 @@ from .._math.mixtures import (
     log_density_gradient,
     log_joint,
     n_parameters,
-    padded,
     projections,
     responsibilities,
 )
-from .._math.subspaces import coordinates, first_largest
+from .._math.subspaces import coordinates, first_largest, padded_bases
 from ._problem import MixtureOptions, MixtureProblem, free_parameters
 
 
@@ -225,7 +224,7 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
     def _model(self, ws):
         """Return the fitted model in float64."""
         fitted = recall(self, FittedMixture, ws.exact())
-        bases, variances = padded(fitted.bases, fitted.variances)
+        bases, variances = padded_bases(fitted.bases), padded_bases([v[None] for v in fitted.variances])[:, 0]
         return LowRankGaussians(fitted.weights, fitted.means, bases, variances, fitted.noise_variance)
 
     def _by_rows(self, X, method, compute, *, in_feature_space=False):

@@ -35,7 +35,8 @@ class MixtureProblem(NamedTuple):
     rows: CentredRows  # to iterate on
     labels: torch.Tensor | None  # (n,), given components of the rows
     n_dims: list[int] | None  # None: found by the starts
-    free: dict[str, Any]  # what a MixtureForm holds beside the dimensions
+    free: dict[str, Any]  # the fields of MixtureForm other than the dimensions
+    sampled: bool  # whether the starts are made of some of the rows
     options: MixtureOptions
 
 
@@ -81,7 +82,7 @@ def mixture_problem(
     free = free_parameters(options)
     centred, *scale = centred_rows(rows, weights, affine=options.affine, device=ws.device, generator=generator)
     free["floor"] = least_noise(options.noise_floor, *scale)
-    return MixtureProblem(source, centred, labels, n_dims, free, options)
+    return MixtureProblem(source, centred, labels, n_dims, free, few is None, options)
 
 
 def _check_former(K, D, former_K, former_D):

@@ -25,7 +25,7 @@ from .._math.mixtures import LowRankGaussians, log_joint, n_parameters
 from .._math.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
 from ..cluster._directions import distinct_directions
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
-from ..cluster._k_subspaces_starts import MOST_ROWS, draw_rows
+from ..cluster._k_subspaces_starts import draw_rows
 from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
@@ -47,13 +47,13 @@ def mixture_starts(problem: MixtureProblem, former: LowRankGaussians | None = No
         return _warm_start(problem, former)
     if problem.labels is not None:
         return _labelled_start(problem)
-    rows = problem.rows if len(problem.rows) <= MOST_ROWS else _sampled(problem.rows)
+    rows = _sampled(problem.rows) if problem.sampled else problem.rows
     labels, n_dims = starting_labels(rows, problem.n_dims, problem.options)
     form = _form(problem, n_dims)
     starts = [Start(name, _model_of_clusters(rows, found, form)) for name, found in labels]
     if len(starts) == 1:
         return starts, form
-    starts = best_restarts(rows, starts, form, n_iter=_ITERATIONS, keep=2 if len(problem.rows) <= MOST_ROWS else 1)
+    starts = best_restarts(rows, starts, form, n_iter=_ITERATIONS, keep=1 if problem.sampled else 2)
     return (starts, form) if problem.n_dims else _with_own_dims(problem, rows, starts, form)
 
 
