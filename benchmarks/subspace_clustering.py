@@ -89,7 +89,7 @@ def cluster(data, name, settings=None, seeds=1):
 
 def pca_by_mixture(settings):
     X, _, _ = union(200, 48, 6, 1, noise=0.02, random_state=0)
-    model = ours("mixture", 1, n_dims=6, mean="zero", **settings)
+    model = ours("mixture", 1, n_dims=6, affine=False, **settings)
     _, seconds = clock(lambda: quietly(model.fit, X))
     U, noise = model.bases_[0], model.noise_variance_[0]
     cov = (U * model.variances_[0]) @ U.T + noise * np.eye(48)
@@ -115,7 +115,7 @@ def recovered(method, rows):
             if method == "mixture":
                 from sklowrank.mixture import LowRankGaussianMixture as Method
 
-                settings |= {"mean": "zero"}
+                settings |= {"affine": False}
             else:
                 from sklowrank.cluster import KSubspaces as Method
 
@@ -139,7 +139,7 @@ def density(name):
             denoised.append(((model.inverse_transform(model.transform(noisy)) - new) ** 2).mean())
             continue
         if name == "mixture":
-            model = ours("mixture", 4, n_dims=3, mean="zero").fit(train)
+            model = ours("mixture", 4, n_dims=3, affine=False).fit(train)
             denoised.append(((model.denoise(noisy, 0.5) - new) ** 2).mean())
         else:
             model = quietly(GaussianMixture(4, covariance_type=name, n_init=3, random_state=0).fit, train)
@@ -316,7 +316,7 @@ def noise_free(bench):
         "thresholded, 10 neighbours": ("thresholded", {"n_neighbors": 10}),
         "K-subspaces": ("K-subspaces", {"n_dims": 4, "affine": False}),
         "K-subspaces, ensemble of 60": ("K-subspaces", {"n_dims": 4, "affine": False, "ensemble": 60}),
-        "mixture": ("mixture", {"n_dims": 4, "mean": "zero"}),
+        "mixture": ("mixture", {"n_dims": 4, "affine": False}),
     }
     bench.measure("KMeans", clean_union, "KMeans", None, 0.0)
     for label, (name, settings) in methods.items():

@@ -19,7 +19,7 @@ from sklowrank.datasets import make_union_of_subspaces
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
 from sklowrank.dimension_reduction import LinearFrechetSDR
 from sklowrank.impute import MatrixCompletionImputer
-from sklowrank.mixture import LowRankGaussianMixture, _starts
+from sklowrank.mixture import LowRankGaussianMixture, _problem
 from sklowrank.privacy import PrivateDistanceSum, PrivateKernelDensity, PrivateSimilarityClassifier
 from sklowrank.recommend import MatrixFactorizationRegressor
 
@@ -38,7 +38,7 @@ AGREE = 1e-8  # relative: sums in another order differ by rounding, which no fit
 @pytest.fixture(autouse=True)
 def few_rows_to_start_from(monkeypatch):
     """Clusterings start from 500 rows instead of 5000, so that so few rows are read in blocks at all."""
-    for module in (_starts, _k_subspaces_starts):
+    for module in (_problem, _k_subspaces_starts):
         monkeypatch.setattr(module, "MOST_ROWS", 500)
 
 
@@ -84,7 +84,7 @@ CASES = {
     "mixture": (LowRankGaussianMixture(3, n_dims=2, tol=1e-10, **SEED), lambda: (flats(), None)),
     "mixture, own noise": (LowRankGaussianMixture(3, noise="component", tol=1e-10, **SEED), lambda: (flats(), None)),
     "mixture, denoiser": (
-        LowRankGaussianMixture(3, n_dims=2, solver="diffusion", max_steps=5, **SEED),
+        LowRankGaussianMixture(3, n_dims=2, solver="diffusion", solver_params={"max_steps": 5}, **SEED),
         lambda: (flats(), None),
     ),
     "K-subspaces": (KSubspaces(3, n_dims=2, **SEED), lambda: (flats(), None)),
@@ -404,7 +404,7 @@ def test_float32_partitions_are_computed_with_as_float32_where_all_are():
     single, double = part().astype(np.float32), part()
     for blocks, dtype in (((single, single), np.float32), ((single, double), np.float64)):
         model = distributed.fit(KSubspaces(2, n_dims=1, **SEED), lying(*blocks))
-        assert model.means_.dtype == dtype
+        assert model.cluster_centers_.dtype == dtype
 
 
 def test_no_rows_at_all_are_refused_as_no_rows_of_an_array_are():

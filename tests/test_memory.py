@@ -14,7 +14,7 @@ from sklowrank.cluster import KSubspaces, _k_subspaces_starts
 from sklowrank.datasets import make_union_of_subspaces
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
 from sklowrank.dimension_reduction import LinearFrechetSDR
-from sklowrank.mixture import LowRankGaussianMixture, _starts
+from sklowrank.mixture import LowRankGaussianMixture, _problem
 from sklowrank.privacy import PrivateDistanceSum, PrivateKernelDensity, PrivateSimilarityClassifier
 from tests.common import answers
 
@@ -50,7 +50,7 @@ class Slices:
 def small_blocks(monkeypatch):
     """Blocks of 97 rows, and clusterings that start from 300 rows instead of 5000."""
     monkeypatch.setattr(rows, "rows_per_block", lambda batch_size, n, size: min(n, 97))
-    for module in (_starts, _k_subspaces_starts):
+    for module in (_problem, _k_subspaces_starts):
         monkeypatch.setattr(module, "MOST_ROWS", 300)
 
 
@@ -141,7 +141,7 @@ import numpy as np
 from sklowrank._core import blocks
 from sklowrank.decomposition._sdl import table
 from sklowrank.cluster import _k_subspaces_starts
-from sklowrank.mixture import _starts
+from sklowrank.mixture import _problem
 from tests.test_memory import ESTIMATORS
 
 def anonymous():
@@ -154,7 +154,7 @@ def watch():
 
 warnings.simplefilter("ignore")
 table._COPIED_BYTES, blocks._AUTO_BYTES = 0, 1 << 21  # no copies, and blocks of 2 MB
-_starts.MOST_ROWS = _k_subspaces_starts.MOST_ROWS = 300
+_problem.MOST_ROWS = _k_subspaces_starts.MOST_ROWS = 300
 X, y = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2])
 peak = [0.0]
 threading.Thread(target=watch, daemon=True).start()

@@ -36,7 +36,7 @@ for n in rows:
     found = {name: [] for name in errors}
     for seed in range(3):
         X, y, bases = make_union_of_subspaces(3 * n, 48, 6, 3, noise=0.02, orthogonal=True, random_state=seed)
-        mixture = LowRankGaussianMixture(3, n_dims=6, mean="zero", random_state=seed).fit(X)
+        mixture = LowRankGaussianMixture(3, n_dims=6, affine=False, random_state=seed).fit(X)
         chance = KSubspaces(3, n_dims=6, affine=False, init="random", n_init=20, random_state=seed).fit(X)
         for name, U in zip(errors, (with_known_clusters(X, y), mixture.bases_, chance.bases_)):
             found[name].append(subspace_recovery_error(U, bases))

@@ -78,3 +78,16 @@ def _key(value):
     except TypeError:
         return id(value)
     return value
+
+
+def distinct_weighted(X: torch.Tensor, weights: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the distinct rows of positive weight in a fixed order, their weights, and each row's place, -1 for none.
+
+    What is computed from these alone does not depend on the order of the rows, and counts a row of weight 2 twice.
+    """
+    weights = X.new_ones(len(X)) if weights is None else weights
+    kept = (weights > 0).nonzero()[:, 0]
+    rows, place = torch.unique(X[kept], dim=0, return_inverse=True)
+    where = torch.full_like(weights, -1, dtype=torch.long)
+    where[kept] = place
+    return rows, weights.new_zeros(len(rows)).index_add_(0, place, weights[kept]), where

@@ -8,13 +8,18 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.rows import Rows, RowSource, largest_magnitude, merge_sum
+from .._core.iterate import Step
+from .._core.rows import Rows, RowSource, merge_sum
 from .mixtures import LowRankGaussians, log_joint, responsibilities
-from .subspaces import improved_directions, leading_directions
+from .scatter import NEGLIGIBLE, about_means, image_sums, positive, scatter_sums, sums_within
+from .subspaces import improved_directions
 
-_NEGLIGIBLE = 1e-12  # responsibilities below it are left out of a component's sums
 _WIDE = 512  # features above which streamed rows are sketched: a scatter matrix per component would be too large
 _SURPLUS = 8  # columns of the sketch beyond the dimension
+_FIRST = 100  # rows whose mean is a first guess of the centre
+_NEAR = 1e-3  # nats a row: an iteration that gains less is near the end
+_REACH = 50  # iterations in which a run that is behind could reach the best
+_CONVERGED = 1e-7  # nats a row: the gain of an iteration at which a start is left as it is
 _RESEEDS = 5  # times that components with too few rows get new ones
 
 
@@ -62,17 +67,33 @@ def _on_shifted(compute, shift, X, w, *aligned):
     return compute(X.to(shift) - shift, w, *aligned)
 
 
-def centred_rows(rows: RowSource, weights: torch.Tensor | None, *, affine: bool, device, generator=None) -> CentredRows:
-    """Return rows less their weighted mean, or with ``affine=False`` as they are."""
+def centred_rows(
+    rows: RowSource, weights: torch.Tensor | None, *, affine: bool, device, generator=None
+) -> tuple[CentredRows, float, float]:
+    """Return rows less their weighted mean, or with ``affine=False`` as they are, their mean variance, and rounding.
+
+    The variance is the mean over features, about the origin unless `affine`. Rounding is that of the largest entry.
+    """
     origin = torch.zeros(rows.shape[1], dtype=torch.float64, device=device)
-    centred = CentredRows(rows, weights, origin, generator)
-    if not affine:
-        return centred
-    return CentredRows(rows, weights, centred.gather(_sum, width=0)[0] / centred.total, generator)
+    if affine:  # one pass is accurate about a point amid the rows
+        origin = rows.take(slice(0, _FIRST)).to(origin).mean(0)
+    guess = CentredRows(rows, weights, origin, generator)
+    first, second, largest = guess.gather(partial(_scale, origin), width=0, merge=_merged_scale)
+    first, second = first / guess.total, second / guess.total
+    variance = float((second - first.square() if affine else second).mean())
+    centre = origin + first if affine else origin
+    return CentredRows(rows, weights, centre, generator), variance, torch.finfo(torch.float64).eps * float(largest)
 
 
-def _sum(Z, w):
-    return (weigh(Z, w).sum(0),)
+def _scale(origin, Z, w):
+    """Sums of a block: of rows, of their squares; and the largest entry of rows with a weight."""
+    weighted = weigh(Z, w)
+    X = (Z if w is None else Z[w > 0]) + origin
+    return weighted.sum(0), weigh(Z.square(), w).sum(0), X.abs().amax() if X.numel() else X.new_zeros(())
+
+
+def _merged_scale(a, b):
+    return a[0] + b[0], a[1] + b[1], torch.maximum(a[2], b[2])
 
 
 def weigh(values: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
@@ -80,17 +101,9 @@ def weigh(values: torch.Tensor, w: torch.Tensor | None) -> torch.Tensor:
     return values if w is None else w.view(-1, *[1] * (values.ndim - 1)) * values
 
 
-def least_noise(rows: CentredRows, share: float, *, affine: bool) -> float:
-    """Return the floor of the noise variances: a share of the features' mean variance, at least rounding."""
-    first, second = (part / rows.total for part in rows.gather(_first_and_second_sum, width=0))
-    variance = float((second - first.square() if affine else second).mean())
-    limits = torch.finfo(torch.float64)
-    rounding = limits.eps * largest_magnitude(rows.rows, rows.weights)
-    return max(share * variance, rounding**2, limits.tiny**0.5)
-
-
-def _first_and_second_sum(Z, w):
-    return weigh(Z, w).sum(0), weigh(Z.square(), w).sum(0)
+def least_noise(share: float, variance: float, rounding: float) -> float:
+    """Return the floor of the noise variances: a share of the mean variance, but not below rounding."""
+    return max(share * variance, rounding**2, torch.finfo(torch.float64).tiny ** 0.5)
 
 
 def mean_log_likelihood(rows: CentredRows, model: LowRankGaussians) -> float:
@@ -198,12 +211,6 @@ def _not_merged(a, b):
     return None
 
 
-def _members(Z, R, k):
-    """Return the rows of component k that count, and their responsibilities."""
-    members = (R[:, k] > _NEGLIGIBLE).nonzero()[:, 0]
-    return (Z, R[:, k]) if len(members) == len(Z) else (Z[members], R[members, k])
-
-
 def _moments_of_block(assign, form, frames, Z, w, *aligned):
     R, bound = assign(Z, w, *aligned)
     return moments_of(Z, R, form, frames), bound
@@ -219,8 +226,9 @@ def moments_of(Z: torch.Tensor, R: torch.Tensor, form: MixtureForm, frames: torc
     e, traces = Z.new_zeros(K, width), Z.new_zeros(K)
     mass = R.sum(0)
     for k, d in enumerate(form.n_dims):
-        Y, w = _members(Z, R, k)
-        w = w / _positive(mass[k])
+        members = (R[:, k] > NEGLIGIBLE).nonzero()[:, 0]
+        Y, w = (Z, R[:, k]) if len(members) == len(Z) else (Z[members], R[members, k])
+        w = w / mass[k].clamp(min=torch.finfo(mass.dtype).tiny)
         if form.affine:
             means[k] = w @ Y
             Y = Y - means[k]
@@ -232,9 +240,28 @@ def moments_of(Z: torch.Tensor, R: torch.Tensor, form: MixtureForm, frames: torc
     return Moments(mass, means, bases, e, traces)
 
 
+def leading_directions(Z: torch.Tensor, weights: torch.Tensor, n_dims: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the top eigenvectors (D, n_dims) and eigenvalues (n_dims,) of ``Z.T @ diag(weights) @ Z`` for rows Z.
+
+    Through the smaller of the two Gram matrices. Directions beyond the rank of Z complete an orthonormal set, with
+    eigenvalue 0.
+    """
+    n, D = Z.shape
+    A = weights.sqrt()[:, None] * Z
+    S = Z.T @ (weights[:, None] * Z) if n >= D else A @ A.T
+    e, V = torch.linalg.eigh(S)
+    count = min(n, n_dims)
+    e, V = e[-count:].flip(0).clamp(min=0), V[:, -count:].flip(1)
+    if n >= D:
+        return V, e
+    U = A.T @ V / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()
+    spare = U.new_zeros(D, n_dims - count)
+    return torch.linalg.qr(torch.cat([U, spare], 1)).Q, torch.cat([e, spare[0]])
+
+
 def _moments_by_scatter(rows, assign, about, form, aligned, frames):
-    mass, first, second, bound = rows.gather(partial(_scatter, assign, about), *aligned, width=form.width)
-    means, second = _central(mass, first, second, about, form)
+    mass, first, second, bound = rows.gather(partial(scatter_sums, assign, about), *aligned, width=form.width)
+    means, second = about_means(mass, first, second, about, affine=form.affine)
     traces = second.diagonal(dim1=1, dim2=2).sum(1)
     if frames is None:
         e, V = torch.linalg.eigh(second)
@@ -249,18 +276,6 @@ def _moments_by_scatter(rows, assign, about, form, aligned, frames):
     return Moments(mass, means, bases, e, traces), bound
 
 
-def _scatter(assign, about, Z, w, *aligned):
-    """Sums of a block: of responsibilities, and of rows and their outer products about one point for each component."""
-    R, bound = assign(Z, w, *aligned)
-    first, second = torch.zeros_like(about), Z.new_zeros(*about.shape, about.shape[1])
-    for k in range(len(about)):
-        Y, r = _members(Z, R, k)
-        Y = Y - about[k]
-        first[k] = r @ Y
-        second[k] = Y.T @ (r[:, None] * Y)
-    return R.sum(0), first, second, bound
-
-
 def _moments_by_sketch(rows, assign, about, form, frames, aligned):
     K, D = about.shape
     shape = K, D, min(D, max(form.n_dims) + _SURPLUS)
@@ -269,13 +284,13 @@ def _moments_by_sketch(rows, assign, about, form, frames, aligned):
         Q[:, :, : frames.shape[2]] = frames
     Q = torch.linalg.qr(Q).Q
 
-    mass, first, images, traces, bound = rows.gather(partial(_images, assign, about, Q), *aligned, width=form.width)
-    inverse = 1 / _positive(mass)
+    mass, first, images, traces, bound = rows.gather(partial(image_sums, assign, about, Q), *aligned, width=form.width)
+    inverse = 1 / positive(mass)
     m = first * inverse[:, None] if form.affine else torch.zeros_like(first)
     images = images * inverse[:, None, None] - m[:, :, None] * torch.einsum("kd,kdq->kq", m, Q)[:, None]
     Q = torch.linalg.qr(images).Q
 
-    inner = rows.gather(partial(_squares_within, assign, about + m, Q), *aligned, width=form.width)[0]
+    inner = rows.gather(partial(sums_within, assign, about + m, Q), *aligned, width=form.width)[0]
     e, V = torch.linalg.eigh(inner * inverse[:, None, None])
     width = max(form.n_dims)
     e, V = e[:, -width:].flip(1).clamp(min=0), (Q @ V)[:, :, -width:].flip(2)
@@ -283,48 +298,11 @@ def _moments_by_sketch(rows, assign, about, form, frames, aligned):
     return _cut(Moments(mass, about + m if form.affine else about, V, e, traces), form), bound
 
 
-def _images(assign, about, Q, Z, w, *aligned):
-    """Sums of a block: of responsibilities and rows, of scatter matrices times frames Q (K, D, q), of squares."""
-    R, bound = assign(Z, w, *aligned)
-    first, images, traces = torch.zeros_like(about), torch.zeros_like(Q), about.new_zeros(len(Q))
-    for k in range(len(about)):
-        Y, r = _members(Z, R, k)
-        Y = Y - about[k]
-        first[k], images[k] = r @ Y, Y.T @ (r[:, None] * (Y @ Q[k]))
-        traces[k] = r @ Y.square().sum(1)
-    return R.sum(0), first, images, traces, bound
-
-
-def _squares_within(assign, about, Q, Z, w, *aligned):
-    """Sums of a block: the scatter matrices within the frames Q."""
-    R, _ = assign(Z, w, *aligned)
-    inner = about.new_zeros(len(Q), Q.shape[2], Q.shape[2])
-    for k in range(len(Q)):
-        Y, r = _members(Z, R, k)
-        C = (Y - about[k]) @ Q[k]
-        inner[k] = C.T @ (r[:, None] * C)
-    return (inner,)
-
-
-def _central(mass, first, second, about, form):
-    """Return means and scatter matrices about them from sums about other points; about the origin without means."""
-    inverse = 1 / _positive(mass)
-    second = second * inverse[:, None, None]
-    if not form.affine:
-        return about, second
-    m = first * inverse[:, None]
-    return about + m, second - m[:, :, None] * m[:, None]
-
-
 def _cut(moments, form):
     """Zero the columns beyond each component's dimension."""
     d = torch.tensor(form.n_dims, device=moments.mass.device)
     real = torch.arange(max(form.n_dims), device=moments.mass.device) < d[:, None]
     return moments._replace(bases=moments.bases * real[:, None], eigenvalues=moments.eigenvalues * real)
-
-
-def _positive(mass):
-    return mass.clamp(min=torch.finfo(mass.dtype).tiny)
 
 
 # The iteration
@@ -360,7 +338,9 @@ def expectation_maximization(
     bounds: list[float] = []
     reseeds = 0
     while True:
-        starved = _starved(moments.mass, form)
+        mass = moments.mass.tolist()
+        fair = sum(mass) / (2 * len(mass))  # fewer rows than this, and than determine a subspace, are too few
+        starved = [k for k, d in enumerate(form.n_dims) if mass[k] < min(d + 1, fair)]
         rescue = starved and reseeds < _RESEEDS
         if rescue:
             moments = _reseed(rows, model, moments, starved, form)
@@ -378,13 +358,6 @@ def _expect(rows, model, form, exact):
     """E-step: return the moments under the model's responsibilities, and its mean log-likelihood."""
     moments, bound = moments_by(rows, partial(by_posterior, model), model.means, form, model.bases, exact=exact)
     return moments, float(bound) / rows.total
-
-
-def _starved(mass, form):
-    """Return the components with fewer rows than determine a subspace, or than half the mean where that is less."""
-    mass = mass.tolist()
-    fair = sum(mass) / (2 * len(mass))
-    return [k for k, d in enumerate(form.n_dims) if mass[k] < min(d + 1, fair)]
 
 
 def _reseed(rows, model, moments, starved, form):
@@ -417,6 +390,60 @@ def _lowest(model, count, Z, w):
     return [best.values], [Z[best.indices]]
 
 
+class Start(NamedTuple):
+    """A model to start from, relative to the centre of the rows, and the name of the clustering that it comes from."""
+
+    name: str
+    model: LowRankGaussians
+
+
+def best_restarts(
+    rows: CentredRows, starts: Sequence[Start], form: MixtureForm, *, n_iter: int, keep: int
+) -> list[Start]:
+    """Return the models of the `keep` best runs after `n_iter` iterations of generalised EM, best first.
+
+    The runs advance side by side. One stops early that has converged, or that at its present gain an iteration would
+    end below the `keep` best.
+    """
+    runs = {
+        place: expectation_maximization(rows, start.model, form, exact_below=-torch.inf)
+        for place, start in enumerate(starts)
+    }
+    states: dict[int, EMState] = {}
+    for left in reversed(range(n_iter)):
+        states |= {place: next(runs[place]) for place in runs}
+        bar = sorted((state.lower_bounds[-1] for state in states.values()), reverse=True)[min(keep, len(states)) - 1]
+        runs = {
+            place: run
+            for place, run in runs.items()
+            if states[place].gap > _CONVERGED and states[place].lower_bounds[-1] + left * states[place].gap >= bar
+        }
+    best: list[int] = []
+    bounds = {place: state.lower_bounds[-1] for place, state in states.items()}
+    for place in sorted(states, key=lambda place: (-bounds[place], place)):  # two runs at the same optimum are one
+        if len(best) < keep and all(abs(bounds[place] - bounds[other]) > 10 * _CONVERGED for other in best):
+            best.append(place)
+    return [Start(starts[place].name, states[place].model) for place in best]
+
+
+def run_restarts(rows: CentredRows, starts: Sequence[Start], form: MixtureForm, *, tol: float = 0.0) -> Iterator[Step]:
+    """Run EM from several starts side by side; yield the state with the best likelihood.
+
+    Bases are exact from where an iteration gains 1e-3 nats a row, or `tol` if that is more. A run is dropped that at
+    its present gain would take more than 50 iterations to reach the best.
+    """
+    limit = max(tol, _NEAR)
+    runs = {k: expectation_maximization(rows, start.model, form, exact_below=limit) for k, start in enumerate(starts)}
+    while True:
+        states = {k: next(run) for k, run in runs.items()}
+        best = max(states, key=lambda k: states[k].lower_bounds[-1])
+        bound = states[best].lower_bounds[-1]
+        reach = {k: state.lower_bounds[-1] + _REACH * max(state.gap, 0.0) for k, state in states.items()}
+        runs = {k: run for k, run in runs.items() if reach[k] >= bound}
+        gap = max(states[k].gap for k in runs)
+        yield Step(states[best]._replace(gap=gap, name=starts[best].name), gap, -bound)
+
+
 def refine(
     X: torch.Tensor, labels: torch.Tensor, n_dims: Sequence[int], *, generator: torch.Generator
 ) -> LowRankGaussians:
@@ -425,8 +452,8 @@ def refine(
     With the defaults of :class:`~sklowrank.mixture.LowRankGaussianMixture`: at most 200 iterations, until the mean
     log-likelihood gains 1e-4 nats, and noise above 1e-6 of the variance.
     """
-    rows = centred_rows(Rows(X), None, affine=False, device=X.device, generator=generator)
-    floor = least_noise(rows, 1e-6, affine=False)
+    rows, *scale = centred_rows(Rows(X), None, affine=False, device=X.device, generator=generator)
+    floor = least_noise(1e-6, *scale)
     form = MixtureForm(tuple(n_dims), affine=False, isotropic=False, shared=True, uniform=False, floor=floor)
     model = model_of_labels(rows, labels, form)
     for state in islice(expectation_maximization(rows, model, form), 200):

@@ -27,20 +27,6 @@ class LowRankGaussians(NamedTuple):
         """Dimension of each component: the number of its columns that are not zero."""
         return (self.bases != 0).any(1).sum(1).tolist()
 
-    def moved(self, shift: torch.Tensor) -> "LowRankGaussians":
-        """Return the distribution of ``x + shift``."""
-        return self._replace(means=self.means + shift)
-
-
-def padded(bases: Sequence[torch.Tensor], variances: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return bases (K, D, d) and variances (K, d), zero-padded to the largest dimension."""
-    width = max(U.shape[1] for U in bases)
-    fill = torch.nn.functional.pad
-    return (
-        torch.stack([fill(U, (0, width - U.shape[1])) for U in bases]),
-        torch.stack([fill(v, (0, width - len(v))) for v in variances]),
-    )
-
 
 def log_joint(X: torch.Tensor, model: LowRankGaussians, noise: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Return log pi_k + log N(x; component k, with noise of variance `noise` added), of shape (n, K)."""

@@ -20,6 +20,12 @@ _FAR = 1.5  # times the threshold by the median, from which the one by moments i
 _RARE = 0.05  # a column in which a smaller share of a cluster's rows differs is no dimension of it
 
 
+def padded_bases(bases: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return bases (D, d_k) as one tensor (K, D, d), zero-padded to the largest dimension."""
+    width = max(U.shape[1] for U in bases)
+    return torch.stack([torch.nn.functional.pad(U, (0, width - U.shape[1])) for U in bases])
+
+
 def coordinates(
     X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor, *, exact: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,22 +71,6 @@ def first_largest(values: torch.Tensor) -> torch.Tensor:
     """Return the column of the largest value of each row; of values that agree to eight digits the first."""
     largest = values.amax(1, keepdim=True)
     return (values >= largest - _AGREE * largest.abs()).to(torch.uint8).argmax(1)
-
-
-def leading_directions(Z: torch.Tensor, weights: torch.Tensor, n_dims: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the top eigenvectors (D, n_dims) and eigenvalues (n_dims,) of ``Z.T @ diag(weights) @ Z`` for rows Z.
-
-    Through the smaller of the two Gram matrices. Directions beyond the rank of Z complete an orthonormal set, with
-    eigenvalue 0.
-    """
-    n, D = Z.shape
-    if n >= D:
-        return top_eigenpairs(Z.T @ (weights[:, None] * Z), n_dims)
-    A = weights.sqrt()[:, None] * Z
-    V, e = top_eigenpairs(A @ A.T, min(n, n_dims))
-    U = A.T @ V / e.clamp(min=torch.finfo(e.dtype).tiny).sqrt()
-    spare = U.new_zeros(D, n_dims - U.shape[1])
-    return orthonormal(torch.cat([U, spare], 1)), torch.cat([e, spare[0]])
 
 
 def improved_directions(A: torch.Tensor, U: torch.Tensor, passes: int = 1) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,8 @@
-"""K-subspaces: clusters that are lines, planes or flats of higher dimension, by alternation."""
+"""K-subspaces: clusters near lines, planes or affine subspaces of higher dimension, by alternation."""
 
+from functools import partial
 from numbers import Integral, Real
-from typing import Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,100 +12,99 @@ from sklearn.callback import CallbackSupportMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.fitted import fitted_attributes, fitted_matrix, keep, options, recall
 from .._core.iterate import drive
-from .._core.rows import largest_magnitude, row_weights, rows_of
+from .._core.rows import row_weights, rows_of
 from .._core.tags import partitioned
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
-from .._math.graphs import pack, packed_attribute, spread
 from .._math.linalg import signs_of_largest
-from .._math.subspaces import dims_by_threshold, table_of
-from ._k_subspaces_solver import descend, last
-from ._k_subspaces_starts import (
-    check_dims,
-    check_enough,
-    distinct,
-    draw_rows,
-    ensemble_labels,
-    spectral_start,
-    starting_labels,
-    warn_of_fewer,
-)
-from ._k_subspaces_stream import Data, absorb, distances, nearest, power_of_two, stream, sweep
+from .._math.subspaces import padded_bases
+from ._k_subspaces_solver import Flats, last
+from ._k_subspaces_starts import KSubspacesOptions, SubspacesProblem, subspaces_problem, warn_of_fewer
+from ._k_subspaces_stream import FittedSubspaces, absorbed, distances, nearest, subspace_steps
+
+
+class Subspaces(NamedTuple):
+    """The public attributes from which distances follow."""
+
+    cluster_centers: torch.Tensor
+    bases: list[torch.Tensor]
 
 
 class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassNamePrefixFeaturesOutMixin, BaseEstimator):
-    """Cluster rows by the nearest of K flats: lines, planes, subspaces.
+    """Cluster rows by the nearest of K affine subspaces: lines, planes, subspaces of higher dimension.
 
-    What :class:`~sklearn.cluster.KMeans` is for round clusters, this is for flat ones: rows go to the nearest flat, and
-    each flat is fitted to its rows by principal components. It is fast and handles millions of rows. It finds a local
-    minimum: the default starts from a graph too, because random starts alone fail where clusters have few rows. For a
-    density, or soft assignments, take :class:`~sklowrank.mixture.LowRankGaussianMixture`.
+    The counterpart of :class:`~sklearn.cluster.KMeans` for subspace clusters: each row is assigned to the nearest
+    subspace, and each subspace is fitted to its rows by principal components. It is fast and handles millions of rows.
+    It finds a local minimum: the default also starts from a graph, because random starts alone fail where clusters have
+    few rows. For a density, or soft assignments, use :class:`~sklowrank.mixture.LowRankGaussianMixture`.
 
     Parameters
     ----------
     n_clusters : int, default=8
         Number of clusters.
     n_dims : int, "auto" or sequence of n_clusters ints, default="auto"
-        Dimension of the flats, below `n_features`. "auto" is one for all: the median over clusters of the number of
-        singular values above the noise, in a spectral clustering of the rows (at most 5000 of them). Dead, repeated and
-        rare columns do not count.
+        Dimension of the subspaces. It is below `n_features`. "auto" is one for all: the median over clusters of the
+        number of singular values above the noise, in a spectral clustering of the rows (at most 5000 of them). Dead,
+        repeated and rare columns do not count.
     affine : bool, default=True
-        Flats with a mean of their own. Where False they go through the origin.
+        Whether subspaces are affine, with an offset each, rather than linear.
     init : {"auto", "random"}, default="auto"
-        "auto": one start from the spectral clustering of
+        Initialisation of the fit. "auto": one start from the spectral clustering of
         :class:`~sklowrank.cluster.ThresholdedSubspaceClustering`, with `affine` a third of the starts from k-means, the
-        others from random flats. "random": random flats alone.
+        others from random subspaces. "random": random subspaces alone.
     n_init : int, default=10
-        Number of starts; the one with the smallest `inertia_` is kept. Raising it costs time in proportion. Above 5000
-        rows the starts compete on 5000 rows, and the best goes on with all.
+        Number of starts; the best one wins. It has the smallest `inertia_`; time is proportional to `n_init`. Above
+        5000 rows the starts are compared on 5000 rows, and the best one continues with all.
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
     tol : float, default=0.0
-        Stop when giving rows to nearer flats lowers the inertia by this share at most. 0 goes on until no row moves.
+        Tolerance of the stopping criterion. The fit stops when assigning rows to nearer subspaces lowers the inertia by
+        at most this share; with 0, when no row changes its cluster.
     ensemble : int or None, default=None
-        Number of short runs from random flats whose labels are collected: rows that share a cluster in many of them are
-        neighbours, and a spectral clustering of that graph is the only start. Better than single starts where the flats
-        cross at small angles, and takes O(n_samples²) time.
+        Number of short runs from random subspaces. Rows that share a cluster in many of the runs are neighbours, and a
+        spectral clustering of that graph is the only start. It is better than single starts where subspaces intersect
+        at small angles, and takes O(n_samples²) time.
     ensemble_iter : int, default=3
-        Iterations of each short run.
+        Number of iterations of each short run.
     ensemble_neighbors : int or "auto", default="auto"
-        Neighbours kept for each row, at most ``n_samples - 1``. "auto" means 10.
+        Number of neighbours of each row in the graph, at most ``n_samples - 1``. "auto" means 10.
     batch_size : int or "auto", default="auto"
-        Rows handled at once. It bounds the memory and does not change the result.
+        Number of rows processed at once; it bounds memory and does not change the result.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the starts.
+        Seed or generator of random numbers; pass an int for reproducible results. It is used by the starts.
     verbose : int, default=0
-        1 prints a line per iteration.
+        0 prints nothing, 1 prints a line per iteration.
 
     Attributes
     ----------
     bases_ : list of n_clusters arrays of shape (n_features, n_dims_[k])
-        Orthonormal directions of each flat, strongest first; the largest entry of each is positive.
-    means_ : array of shape (n_clusters, n_features)
-        A point of each flat: the mean of its rows, or zero where `affine` is False.
+        Orthonormal directions of each subspace, strongest first; the largest entry of each is positive.
+    cluster_centers_ : array of shape (n_clusters, n_features)
+        A point of each subspace: the mean of its rows, or zero where `affine` is False.
     n_dims_ : array of shape (n_clusters,)
-        Dimensions of the flats.
+        Dimensions of the subspaces.
     labels_ : array of shape (n_samples,)
-        The nearest flat of each training row, the first of equally near ones. Fewer distinct labels than `n_clusters`
-        raise a ConvergenceWarning.
+        The nearest subspace of each training row, the first of equally near ones. Fewer distinct labels than
+        `n_clusters` raise a ConvergenceWarning.
     inertia_ : float
-        Sum of the squared distances of the rows from their flats, times the rows' weights.
+        Weighted sum of the squared distances of the rows from their subspaces.
     n_iter_ : int
-        Iterations run.
+        Number of iterations, or of batches of `partial_fit`.
     affinity_matrix_ : sparse array of shape (n_samples, n_samples)
-        Shares of the ensemble's runs in which two rows had one cluster. Only with `ensemble`.
+        Share of the ensemble's runs in which two rows share a cluster. Only with `ensemble`.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Their names, where X had any.
+        Names of the features, where X had names that are strings.
 
     See Also
     --------
-    sklowrank.mixture.LowRankGaussianMixture : The same picture as a density, with soft assignments.
+    sklowrank.mixture.LowRankGaussianMixture : A density of the same form, with soft assignments.
     sklowrank.cluster.ThresholdedSubspaceClustering : From a graph alone, for subspaces through the origin.
     sklearn.cluster.KMeans : For round clusters.
 
@@ -115,9 +115,10 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
     .. math:: \\sum_i w_i \\min_k \\left\\|(I - U_k U_k^\\top)(x_i - \\mu_k)\\right\\|^2
 
     over orthonormal :math:`U_k` and, with `affine`, :math:`\\mu_k`. Each half of an iteration is exact: the nearest
-    flat of each row; the mean and the leading eigenvectors of the second moments of each cluster. An empty cluster is
-    seeded with the rows that are worst fitted. An iteration takes O(n_samples n_features (n_features + n_clusters
-    n_dims)) time; memory beyond X is one block of rows, the labels and n_clusters n_features² numbers.
+    subspace of each row; the mean and the leading eigenvectors of the second moments of each cluster. An empty cluster
+    is re-seeded with the rows of the largest distances. An iteration takes
+    O(n_samples n_features (n_features + n_clusters n_dims)) time; memory beyond X is one block of rows, the labels and
+    n_clusters n_features² numbers.
 
     A row of weight 2 counts as two rows. Up to 5000 rows this holds for the starts too: equal rows are merged and
     sorted before a start is made, so that the order of the rows does not matter either.
@@ -162,11 +163,11 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         "verbose": ["verbose"],
     }
 
-    affinity_matrix_ = packed_attribute("_affinity")
+    affinity_matrix_ = fitted_matrix("affinity_matrix")
 
     # Set by fit
     bases_: list[np.ndarray]
-    means_: np.ndarray
+    cluster_centers_: np.ndarray
     n_dims_: np.ndarray
     labels_: np.ndarray
     inertia_: float
@@ -209,7 +210,7 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None, sample_weight=None) -> Self:
-        """Find the flats.
+        """Fit the subspaces.
 
         Parameters
         ----------
@@ -227,24 +228,28 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         X = check_fit_rows(self, X, ensure_min_features=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         rows = rows_of(X, ws)
-        data, steps, n_dims, graph = self._descent(rows, sample_weight, ws)
+        weights = row_weights(sample_weight, rows, ws)
+        problem = subspaces_problem(rows, weights, options(self, KSubspacesOptions), ws)
+        describe = partial(described, rows, weights, self.batch_size)
 
         def attributes(flats):
-            return self._attributes(flats, n_dims, data, ws)
+            model = fitted_subspaces(problem, ws.dtype, flats)
+            return fitted_attributes(ws, model, **describe(model))
 
-        run = drive(self, steps, attributes=attributes, X=X, y=y)
-        self._remember(attributes(run.state), graph, n_iter=run.n_iter)
-        warn_of_fewer(ws.load(self.labels_), self.n_clusters, "n_clusters")
-        return self
+        run = drive(self, subspace_steps(problem), attributes=attributes, X=X, y=y)
+        model = fitted_subspaces(problem, ws.dtype, run.state)
+        found = describe(model)
+        warn_of_fewer(found["labels_"], self.n_clusters, "n_clusters")
+        return keep(self, ws, model, **found, n_iter_=run.n_iter)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None, sample_weight=None) -> Self:
-        """Update the flats with a batch of rows; the first batch, which starts them, needs n_clusters rows at least.
+        """Update the subspaces with a batch of rows; the first batch starts them.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The batch.
+            The batch; the first needs at least `n_clusters` rows.
         y : ignored
             Present for pipelines.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -255,17 +260,25 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         self : KSubspaces
             `labels_` and `inertia_` are those of the batch, `n_iter_` counts batches.
         """
-        if not hasattr(self, "means_"):
+        first = not hasattr(self, "cluster_centers_")
+        if first:
             X = check_fit_data(self, X, ensure_min_features=2)
-            ws = open_workspace(X, device=self.device, random_state=self.random_state)
-            data, steps, n_dims, graph = self._descent(rows_of(X, ws), sample_weight, ws)
-            return self._remember(self._attributes(last(steps, self.max_iter), n_dims, data, ws), graph, n_iter=1)
-        X = check_new_data(self, X, like="means_", method="partial_fit")
-        ws = open_workspace(X, device=self.device)
-        return self._remember(self._absorb(rows_of(X, ws), sample_weight, ws), None, n_iter=self.n_iter_ + 1)
+        else:
+            X = check_new_data(self, X, like="cluster_centers_", method="partial_fit")
+        ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        rows = rows_of(X, ws)
+        weights = row_weights(sample_weight, rows, ws)
+        if first:
+            problem = subspaces_problem(rows, weights, options(self, KSubspacesOptions), ws)
+            model = fitted_subspaces(problem, ws.dtype, last(subspace_steps(problem), self.max_iter))
+        else:
+            former = recall(self, FittedSubspaces, ws.exact())
+            model = absorbed(former, rows, weights, affine=self.affine, batch_size=self.batch_size, dtype=ws.dtype)
+        n_iter = 1 if first else self.n_iter_ + 1
+        return keep(self, ws, model, **described(rows, weights, self.batch_size, model), n_iter_=n_iter)
 
     def predict(self, X):
-        """Return the nearest flat of each row.
+        """Return the nearest subspace of each row.
 
         Parameters
         ----------
@@ -276,11 +289,11 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         -------
         labels : array of shape (n_samples,)
         """
-        rows, ws = self._open(X, "predict")
-        return ws.store(nearest(rows, None, *self._flats(ws), self.batch_size)[0])
+        rows, ws, subspaces = self._open(X, "predict")
+        return ws.store(nearest(rows, None, *subspaces, self.batch_size)[0])
 
     def transform(self, X):
-        """Return the distance of each row from each flat.
+        """Return the distance of each row from each subspace.
 
         Parameters
         ----------
@@ -292,12 +305,11 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         distances : array of shape (n_samples, n_clusters)
             Euclidean distances, in units of X.
         """
-        rows, ws = self._open(X, "transform")
-        blocks = distances(rows, *self._flats(ws), self.batch_size)
-        return ws.store(torch.cat([block.to(ws.dtype) for block in blocks]))
+        rows, ws, subspaces = self._open(X, "transform")
+        return ws.answer(distances(rows, *subspaces, self.batch_size))
 
     def score(self, X, y=None, sample_weight=None):
-        """Return minus the sum of the squared distances of the rows from their nearest flats.
+        """Return minus the sum of the squared distances of the rows from their nearest subspaces.
 
         Parameters
         ----------
@@ -313,8 +325,8 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         score : float
             At most 0.
         """
-        rows, ws = self._open(X, "score")
-        return -nearest(rows, row_weights(sample_weight, rows, ws), *self._flats(ws), self.batch_size)[1]
+        rows, ws, subspaces = self._open(X, "score")
+        return -nearest(rows, row_weights(sample_weight, rows, ws), *subspaces, self.batch_size)[1]
 
     @property
     def _n_features_out(self):
@@ -326,94 +338,36 @@ class KSubspaces(CallbackSupportMixin, ClusterMixin, TransformerMixin, ClassName
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return partitioned(tags)
 
-    def _descent(self, rows, sample_weight, ws):
-        """Return the rows, the steps of the fit, the dimension of each flat, and the graph of an ensemble."""
-        n_dims = check_dims(self.n_dims, self.n_clusters, rows.shape[1])
-        given, generator = row_weights(sample_weight, rows, ws), ws.generator
-        weights = torch.ones(len(rows), dtype=torch.float64, device=ws.device) if given is None else given
-        check_enough(int((weights > 0).sum()), len(rows), self.n_clusters)
-        origin = torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device)
-        data = Data(rows, given, power_of_two(largest_magnitude(rows)), origin)
-        chosen = slice(None) if self.ensemble else draw_rows(weights, generator)
-        rows, weights, place = distinct(data.load(chosen), weights[chosen])
-        if self.affine:
-            data = data._replace(centre=weights @ rows / weights.sum())
-            rows = rows - data.centre
-        spectral = graph = None
-        if n_dims is None or (self.init == "auto" and not self.ensemble):
-            spectral = spectral_start(rows, self.n_clusters, generator)
-        if n_dims is None:
-            table = table_of(rows, centred=self.affine)
-            n_dims = [dims_by_threshold(table, spectral, self.n_clusters)] * self.n_clusters
-        options = {"centred": self.affine, "generator": generator}
-        if self.ensemble:
-            q = 10 if self.ensemble_neighbors == "auto" else self.ensemble_neighbors
-            options |= {"n_iter": self.ensemble_iter, "n_neighbors": q}
-            labels, graph = ensemble_labels(rows, weights, n_dims, self.ensemble, **options)
-            graph = spread(graph, place.cpu().numpy())
-        else:
-            labels = starting_labels(rows, weights, n_dims, self.n_init, init=self.init, spectral=spectral, **options)
-        steps = descend(rows, weights, labels, n_dims, centred=self.affine, batch_size=self.batch_size)
-        if isinstance(chosen, torch.Tensor):
-            best = last(steps, self.max_iter)
-            steps = stream(data, best, n_dims, centred=self.affine, batch_size=self.batch_size)
-        return data, steps, n_dims, graph
-
-    def _attributes(self, flats, n_dims, data, ws):
-        """Return the fitted attributes of some flats; labels are those of the flats as they are stored."""
-        means = ((flats.means + data.centre) * data.unit).to(ws.dtype)
-        signs = torch.stack([signs_of_largest(U.mT) for U in flats.bases])[:, None]
-        bases = (flats.bases * signs).to(ws.dtype)
-        sketch = (flats.strengths.sqrt()[:, :, None] * flats.bases.mT * data.unit).to(ws.dtype)
-        labels, inertia = nearest(data.rows, data.weights, means, bases, self.batch_size)
-        return {
-            "means_": ws.store(means),
-            "bases_": [ws.store(U[:, :d]) for U, d in zip(bases, n_dims)],
-            "n_dims_": ws.store(torch.tensor(n_dims, device=ws.device)),
-            "labels_": ws.store(labels),
-            "inertia_": inertia,
-            "_sketch": [ws.store(rows) for rows in sketch],
-            "_weight": ws.store(flats.counts),
-        }
-
-    def _absorb(self, rows, sample_weight, ws):
-        """Return the fitted attributes after a batch of rows, each given to the nearest flat."""
-        (means, bases), weights = self._flats(ws), row_weights(sample_weight, rows, ws)
-        unit, dims = power_of_two(largest_magnitude(rows), means.abs().amax()), [U.shape[1] for U in self.bases_]
-        data = Data(rows, weights, unit, torch.zeros(rows.shape[1], dtype=torch.float64, device=ws.device))
-        means, bases = means.double() / unit, bases.double()
-        nobody = torch.zeros(len(rows), dtype=torch.int32, device=ws.device)
-        *_, moments = sweep(data, means, bases, nobody, self.batch_size)
-        sketches, total = [ws.load(known).double() / unit for known in self._sketch], ws.load(self._weight).clone()
-        absorb(moments, means, bases, sketches, total, dims, centred=self.affine)
-        means, bases = (means * unit).to(ws.dtype), bases.to(ws.dtype)
-        labels, inertia = nearest(rows, weights, means, bases, self.batch_size)
-        return {
-            "means_": ws.store(means),
-            "bases_": [ws.store(U[:, :d]) for U, d in zip(bases, dims)],
-            "labels_": ws.store(labels),
-            "inertia_": inertia,
-            "_sketch": [ws.store((known * data.unit).to(ws.dtype)) for known in sketches],
-            "_weight": ws.store(total),
-        }
-
-    def _remember(self, found, graph, *, n_iter):
-        """Set the fitted attributes; the graph of a former fit does not stay."""
-        vars(self).pop("_affinity", None)
-        vars(self).update(found, n_iter_=n_iter)
-        if graph is not None:
-            self._affinity = pack(graph)
-        return self
-
     def _open(self, X, method):
-        X = check_new_data(self, X, like="means_", method=method)
+        """Return validated rows, the workspace, and the subspaces: centres (K, D) and bases (K, D, d)."""
+        X = check_new_data(self, X, like="cluster_centers_", method=method)
         ws = open_workspace(X, device=self.device)
-        return rows_of(X, ws), ws
+        centers, bases = recall(self, Subspaces, ws)
+        return rows_of(X, ws), ws, (centers, padded_bases(bases))
 
-    def _flats(self, ws):
-        """Return means (K, D) and bases (K, D, d) in memory of their own, narrower bases filled up with zeros."""
-        means = ws.load(self.means_).clone()
-        bases = means.new_zeros(*means.shape, max(U.shape[1] for U in self.bases_))
-        for k, U in enumerate(self.bases_):
-            bases[k, :, : U.shape[1]] = ws.load(U)
-        return means, bases
+
+# In the order in which `fit` calls them
+
+
+def fitted_subspaces(problem: SubspacesProblem, dtype: torch.dtype, flats: Flats) -> FittedSubspaces:
+    """Return what is stored of a state of the fit, in units of X and the precision `dtype`."""
+    unit, dims = problem.rows.unit, problem.n_dims
+    centers = ((flats.means + problem.rows.centre) * unit).to(dtype)
+    signs = torch.stack([signs_of_largest(U.mT) for U in flats.bases])[:, None]
+    bases = (flats.bases * signs).to(dtype)
+    sketches = (flats.strengths.sqrt()[:, :, None] * flats.bases.mT * unit).to(dtype)
+    bases = [U[:, :d] for U, d in zip(bases, dims)]
+    return FittedSubspaces(centers, bases, list(sketches), flats.counts, problem.graph)
+
+
+def described(rows, weights: torch.Tensor | None, batch_size, model: FittedSubspaces) -> dict[str, Any]:
+    """Return the public attributes of a fitted model; labels are those of the subspaces as stored."""
+    labels, inertia = nearest(rows, weights, model.cluster_centers, padded_bases(model.bases), batch_size)
+    dims = torch.tensor([U.shape[1] for U in model.bases], device=labels.device)
+    return {
+        "cluster_centers_": model.cluster_centers,
+        "bases_": model.bases,
+        "n_dims_": dims,
+        "labels_": labels,
+        "inertia_": inertia,
+    }

@@ -1,10 +1,11 @@
-"""K-subspaces: the best flat for each cluster and the nearest flat for each row, in turn; many starts at once.
+"""K-subspaces: the best subspace for each cluster and the nearest one for each row, in turn; many starts at once.
 
 Rows are (n, D) float64 tensors whose squares neither overflow nor vanish. T starts over the same rows are held as
 labels (T, n), means (T, K, D) and bases (T, K, D, d) with orthonormal columns, of which those past a flat's own
 dimension are zero.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.iterate import Step
+from .._core.rows import RowSource
 from .._math.subspaces import coordinates, improved_directions, squared_distances, turned_product
 
 _BYTES = 1 << 25  # of the rows gathered at once for fitting
@@ -21,6 +23,25 @@ _MOST_GRAM_ROWS = 5792  # whose products with one another fill 256 MiB
 _PASSES = 1
 _TRIAL, _SURVIVORS = 5, 0.2  # iterations of all random starts, and the share that goes on
 _ROUNDING = 16  # times eps: falls and distances below this share are rounding
+
+
+class ScaledRows(NamedTuple):
+    """Rows in their own units, and the unit and centre with which their squares neither overflow nor vanish."""
+
+    rows: RowSource
+    weights: torch.Tensor | None
+    unit: float
+    centre: torch.Tensor
+
+    def take(self, at) -> torch.Tensor:
+        """Return some rows in float64, divided by the unit, less the centre."""
+        return self.rows.take(at).double() / self.unit - self.centre
+
+
+def power_of_two(*magnitudes) -> float:
+    """Return a power of two near the largest of some magnitudes: division by it is exact."""
+    largest = max(float(value) for value in magnitudes)
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 
 class Flats(NamedTuple):

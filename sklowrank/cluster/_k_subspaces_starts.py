@@ -1,21 +1,83 @@
-"""Where K-subspaces starts: labels from a graph of similar directions, from k-means, at random, from an ensemble."""
+"""What K-subspaces fits, and where it starts: from a graph of similar directions, k-means, at random, an ensemble."""
 
 from numbers import Integral
+from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
+from .._core.rows import largest_magnitude
 from .._core.warn import warn
-from .._math.graphs import affinity, csr_from, spectral_labels
+from .._math.distinct import distinct_weighted
+from .._math.graphs import affinity, csr_from, spectral_labels, spread
+from .._math.subspaces import dims_by_threshold, table_of
 from ._directions import distinct_directions
-from ._k_subspaces_solver import assign, fit_starts, random_labels
+from ._k_subspaces_solver import ScaledRows, assign, fit_starts, power_of_two, random_labels
 from ._thresholded import thresholded_codes
 
 MOST_ROWS = 5000  # of which starts are made; more rows are drawn from
 _RUNS_AT_ONCE = 16
+
+
+class KSubspacesOptions(NamedTuple):
+    """The parameters of the estimator that determine what is fitted, and from where."""
+
+    n_clusters: int
+    n_dims: Any
+    affine: bool
+    init: str
+    n_init: int
+    max_iter: int
+    ensemble: int | None
+    ensemble_iter: int
+    ensemble_neighbors: int | str
+    batch_size: int | str
+
+
+class SubspacesProblem(NamedTuple):
+    """What is fitted: all rows, the rows and labels to start from, the dimensions of the subspaces."""
+
+    rows: ScaledRows
+    sample: torch.Tensor  # (m, D), the distinct rows of positive weight, or of at most 5000 of them
+    sample_weights: torch.Tensor  # (m,)
+    labels: torch.Tensor  # (T, m), of T starts
+    n_dims: list[int]
+    graph: sp.csr_array | None  # (n, n), of an ensemble
+    sampled: bool  # whether the starts are made of some of the rows
+    options: KSubspacesOptions
+
+
+def subspaces_problem(source, weights: torch.Tensor | None, options: KSubspacesOptions, ws) -> SubspacesProblem:
+    """Check relations between parameters and rows, and return what to fit, with the labels of all starts."""
+    K, affine, generator = options.n_clusters, options.affine, ws.generator
+    n_dims = check_dims(options.n_dims, K, source.shape[1])
+    known = torch.ones(len(source), dtype=torch.float64, device=ws.device) if weights is None else weights
+    check_enough(int((known > 0).sum()), len(source), K)
+    origin = torch.zeros(source.shape[1], dtype=torch.float64, device=ws.device)
+    rows = ScaledRows(source, weights, power_of_two(largest_magnitude(source)), origin)
+    chosen = slice(None) if options.ensemble else draw_rows(known, generator)
+    X, w, place = distinct_weighted(rows.take(chosen), known[chosen])
+    if affine:
+        rows = rows._replace(centre=w @ X / w.sum())
+        X = X - rows.centre
+    spectral = graph = None
+    if n_dims is None or (options.init == "auto" and not options.ensemble):
+        spectral = spectral_start(X, K, generator)
+    if n_dims is None:
+        n_dims = [dims_by_threshold(table_of(X, centred=affine), spectral, K)] * K
+    if options.ensemble:
+        q = 10 if options.ensemble_neighbors == "auto" else options.ensemble_neighbors
+        several = {"n_iter": options.ensemble_iter, "n_neighbors": q, "centred": affine, "generator": generator}
+        labels, graph = ensemble_labels(X, w, n_dims, options.ensemble, **several)
+        graph = spread(graph, place.cpu().numpy())
+    else:
+        init = {"init": options.init, "spectral": spectral, "centred": affine, "generator": generator}
+        labels = starting_labels(X, w, n_dims, options.n_init, **init)
+    return SubspacesProblem(rows, X, w, labels, n_dims, graph, isinstance(chosen, torch.Tensor), options)
 
 
 def check_dims(n_dims, n_clusters, n_features, *, name="n_clusters"):
@@ -44,28 +106,22 @@ def check_enough(n_samples, n_given, n_clusters, *, name="n_clusters"):
         raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")
 
 
-def warn_of_fewer(labels, n_clusters, name):
-    """Warn if some clusters, `n_clusters` of them asked for by the parameter `name`, have no row."""
+def warn_of_fewer(labels, n_clusters, name, *, starved=False):
+    """Warn if some clusters, `n_clusters` of them asked for by the parameter `name`, have no row, or too few rows."""
     n_found = len(labels.unique())
-    if n_found < n_clusters:
+    if starved:
         warn(
-            f"The number of clusters found, {n_found}, is smaller than {name}={n_clusters}: the others are the nearest "
-            f"to no row. Either X has few distinct rows, or n_dims is so large that one cluster holds the rows of "
-            f"several. Lower {name} or n_dims.",
+            f"Some of the clusters asked for by {name}={n_clusters} have fewer rows than determine a subspace of "
+            f"n_dims dimensions, even after re-seeding. Lower {name} or n_dims, or add data.",
             ConvergenceWarning,
         )
-
-
-def distinct(X, weights):
-    """Return the distinct rows of positive weight in a fixed order, their weights, and each row's place, -1 for none.
-
-    What is computed from these alone does not know the order of the rows, nor a row of weight 2 from two rows.
-    """
-    kept = (weights > 0).nonzero()[:, 0]
-    rows, place = torch.unique(X[kept], dim=0, return_inverse=True)
-    where = torch.full_like(weights, -1, dtype=torch.long)
-    where[kept] = place
-    return rows, weights.new_zeros(len(rows)).index_add_(0, place, weights[kept]), where
+    elif n_found < n_clusters:
+        warn(
+            f"The number of clusters found, {n_found}, is smaller than {name}={n_clusters}: the others are nearest to "
+            f"no row. Either X has few distinct rows, or n_dims is so large that one subspace fits the rows of several "
+            f"clusters. Lower {name} or n_dims.",
+            ConvergenceWarning,
+        )
 
 
 def draw_rows(weights, generator):

@@ -1,45 +1,55 @@
-"""K-subspaces over more rows than are held at once: blocks of rows, second moments, sketches of them."""
+"""K-subspaces over blocks of rows: steps over more rows than are held at once, distances, updates by a batch."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import scipy.sparse as sp
 import torch
 
 from .._core.iterate import Step
-from .._core.rows import largest_magnitude
+from .._core.rows import concat_blocks, largest_magnitude
 from .._math.linalg import signs_of_largest
-from .._math.subspaces import nearest_flats, squared_distances
-from ._k_subspaces_solver import Flats, assign, leading, share_of_fall, shortened
+from .._math.subspaces import nearest_flats, padded_bases, squared_distances
+from ._k_subspaces_solver import (
+    Flats,
+    ScaledRows,
+    assign,
+    descend,
+    last,
+    leading,
+    power_of_two,
+    share_of_fall,
+    shortened,
+)
+from ._k_subspaces_starts import SubspacesProblem
 
 _LABELS = torch.int32  # of many rows: half of what indices take
 
 
-class Data(NamedTuple):
-    """Rows as the user gave them, with what makes them fit for squaring."""
+class FittedSubspaces(NamedTuple):
+    """K fitted subspaces, in units of X, with what is known of their rows."""
 
-    rows: Any  # of `_core.rows`, or of a cluster
-    weights: torch.Tensor | None
-    unit: float
-    centre: torch.Tensor
-
-    def load(self, at) -> torch.Tensor:
-        """Return some rows in float64, centred and of moderate size."""
-        return self.rows.take(at).double() / self.unit - self.centre
+    cluster_centers: torch.Tensor  # (K, D)
+    bases: list[torch.Tensor]  # (D, n_dims[k]) each
+    sketches: list[torch.Tensor]  # times themselves, from the left transposed: second moments about the centres
+    counts: torch.Tensor  # (K,), sums of weights
+    affinity_matrix: sp.csr_array | None
 
 
-def power_of_two(*magnitudes) -> float:
-    """Return a power of two near the largest of some magnitudes: dividing by it rounds nothing off."""
-    largest = max(float(value) for value in magnitudes)
-    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
+def subspace_steps(problem: SubspacesProblem) -> Iterator[Step]:
+    """Return the steps of the fit: those of all starts, or where there are more rows those of the best on all rows."""
+    n_dims, options = problem.n_dims, problem.options
+    how = {"centred": options.affine, "batch_size": options.batch_size}
+    steps = descend(problem.sample, problem.sample_weights, problem.labels, n_dims, **how)
+    return stream(problem.rows, last(steps, options.max_iter), n_dims, **how) if problem.sampled else steps
 
 
 def distances(rows, means, bases, batch_size):
-    """Return the distances of all rows from each flat, in blocks (b, K)."""
+    """Return the distances (n, K) of all rows from each subspace."""
     unit, size = _unit_and_size(rows, means, bases)
     compute = partial(_distances, means.double() / unit, bases.double(), unit)
-    return rows.gather(compute, size=size, batch_size=batch_size)[0]
+    return concat_blocks(rows.gather(compute, size=size, batch_size=batch_size)[0])
 
 
 def nearest(rows, weights, means, bases, batch_size):
@@ -50,7 +60,7 @@ def nearest(rows, weights, means, bases, batch_size):
     unit, size = _unit_and_size(rows, means, bases)
     compute = partial(_nearest, means.double() / unit, bases.double(), unit)
     labels, inertia = rows.gather(compute, weights, size=size, batch_size=batch_size)
-    return torch.cat(labels).long(), float(inertia) * unit * unit
+    return concat_blocks(labels).long(), float(inertia) * unit * unit
 
 
 def _unit_and_size(rows, means, bases):
@@ -66,7 +76,9 @@ def _nearest(means, bases, unit, X, w):
     return [labels.to(_LABELS)], distance.sum() if w is None else distance @ w
 
 
-def stream(data: Data, start: Flats, n_dims: Sequence[int], *, centred: bool, batch_size="auto") -> Iterator[Step]:
+def stream(
+    data: ScaledRows, start: Flats, n_dims: Sequence[int], *, centred: bool, batch_size="auto"
+) -> Iterator[Step]:
     """Yield the steps of one descent that holds a block of rows at a time, from flats rather than labels.
 
     One pass over the rows finds the nearest flats and the second moments of the next ones. Of each row only the label
@@ -118,7 +130,7 @@ def _worst(unit, centre, means, bases, count, X, w, places):
 # The statistics of rows: collected from a block, added up, and finished as flats
 
 
-def sweep(data: Data, means, bases, labels, batch_size, *, reassign: bool = True):
+def sweep(data: ScaledRows, means, bases, labels, batch_size, *, reassign: bool = True):
     """Return the nearest flats (n,), the inertia, that of `labels`, and moments about the flats' means.
 
     Moments are sums of weights (K,), first moments (K, D) and second moments (K, D, D) of the rows of each flat, or of
@@ -169,23 +181,34 @@ def _central(counts, first, second, centred):
     return shift, second - counts[:, None, None] * shift[:, :, None] * shift[:, None, :]
 
 
-def absorb(moments, means, bases, sketches, total, n_dims: Sequence[int], *, centred: bool):
-    """Add moments about the flats' means to what is known of the flats, in place: means, bases, sketches and weights.
+def absorbed(
+    model: FittedSubspaces, rows, weights: torch.Tensor | None, *, affine: bool, batch_size, dtype: torch.dtype
+) -> FittedSubspaces:
+    """Return a model updated with rows, each assigned to the nearest subspace; it is float64, the result `dtype`.
 
-    The second moments about a mean are ``sketch.T @ sketch``, kept to ``2 * n_dims + 8`` rows by frequent directions:
-    what is cut off is taken off the rows that stay, too, so that no direction is overrated.
+    The second moments about a centre are ``sketch.T @ sketch``, kept to ``2 * n_dims + 8`` rows by frequent directions:
+    the first eigenvalue that is cut off is subtracted from those that stay, so that no direction is overestimated.
     """
-    counts, first, second = moments
-    shift, second = _central(counts, first, second, centred)
+    unit = power_of_two(largest_magnitude(rows), model.cluster_centers.abs().amax())
+    means, bases = model.cluster_centers / unit, padded_bases(model.bases)
+    data = ScaledRows(rows, weights, unit, torch.zeros_like(means[0]))
+    former = torch.zeros(len(rows), dtype=_LABELS, device=means.device)
+    *_, (counts, first, second) = sweep(data, means, bases, former, batch_size)
+    shift, second = _central(counts, first, second, affine)
+    directions, sketches, total = list(model.bases), [sketch / unit for sketch in model.sketches], model.counts.clone()
     for k in (counts > 0).nonzero()[:, 0].tolist():
+        d = directions[k].shape[1]
         e, V = torch.linalg.eigh(second[k])
-        weight, both = total[k], total[k] + counts[k]
-        between = (weight * counts[k] / both).sqrt() * shift[k]
+        both = total[k] + counts[k]
+        between = (total[k] * counts[k] / both).sqrt() * shift[k]
         stacked = torch.cat([sketches[k], e.clamp(min=0).sqrt()[:, None] * V.T, between[None]])
-        size = min(2 * n_dims[k] + 8, len(V))
+        size = min(2 * d + 8, len(V))
         V, e = leading(stacked, min(size + 1, len(V)))
         e = (e - (e[-1] if len(e) > size else 0)).clamp(min=0)[:size]
         sketches[k] = e.sqrt()[:, None] * V[:, :size].T
-        total[k], means[k] = both, means[k] + shift[k] * (counts[k] / both)
-        U = V[:, : n_dims[k]]
-        bases[k, :, : n_dims[k]] = U * signs_of_largest(U.mT)
+        means[k] += shift[k] * (counts[k] / both)
+        total[k] = both
+        U = V[:, :d]
+        directions[k] = U * signs_of_largest(U.mT)
+    parts = [part.to(dtype) for part in (*directions, *(sketch * unit for sketch in sketches))]
+    return FittedSubspaces((means * unit).to(dtype), parts[: len(total)], parts[len(total) :], total, None)

@@ -15,6 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._core.warn import warn
 from .._core.workspace import Workspace
+from .._math.em import refine
 from .._math.graphs import affinity, graph_clusters, strong_components
 from .._math.linalg import signs_of_largest
 from .._math.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
@@ -31,7 +32,7 @@ from ._row_products import (
     transposed_times,
     workspace_of_rows,
 )
-from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, mixtures, nearest_subspaces
+from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, nearest_subspaces
 
 LEAST_SHAPE = {"ensure_min_samples": 2, "ensure_min_features": 2}
 _LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph is called disconnected
@@ -297,9 +298,5 @@ def _refined(how, rows, labels, dims, generator):
     if how == "k-subspaces":
         return alternate(rows, rows.new_ones(len(rows)), labels, dims, centred=False)[1], None
 
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu").to(rows.device)
-
-    refine, _, _ = mixtures()
-    mixture = refine(rows, labels, dims, randn=normal)
+    mixture = refine(rows, labels, dims, generator=generator)
     return mixture.bases, ComponentParams(mixture.weights, mixture.variances, mixture.noise)

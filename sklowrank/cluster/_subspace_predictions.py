@@ -12,6 +12,7 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.fitted import fitted_matrix, recall
 from .._core.validation import check_new_data
 from .._math.graphs import largest_cluster
+from .._math.mixtures import LowRankGaussians, log_joint
 from .._math.subspaces import first_largest, nearest_flats
 from ._row_products import in_same_format, load_rows, norms, prepared, times, workspace_of_rows
 
@@ -111,8 +112,7 @@ def _log_densities(components, means, bases):
     """Return the joint log densities of rows and components as a function of rows; None without a mixture."""
     if components is None:
         return None
-    _, Model, log_joint = mixtures()
-    model = Model(components.weights, means, bases, components.variances, components.noise)
+    model = LowRankGaussians(components.weights, means, bases, components.variances, components.noise)
     return lambda rows: log_joint(rows, model)
 
 
@@ -134,11 +134,3 @@ def labels_by_code(codes, model: Subspaces, labels) -> torch.Tensor:
 def in_largest_cluster(zero, labels, known) -> torch.Tensor:
     """Return labels with rows of zeros, which lie in every subspace, in the largest cluster of the labels `known`."""
     return torch.where(zero.to(labels.device), largest_cluster(known.cpu().numpy()), labels)
-
-
-def mixtures():
-    """Return what this package takes from that of mixtures, imported late because that one imports this one."""
-    from ..mixture._expectation_maximization import refine
-    from ..mixture._low_rank_gaussian import Model, log_joint
-
-    return refine, Model, log_joint

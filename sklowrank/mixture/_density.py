@@ -8,16 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, DensityMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.fitted import options, recall
-from .._core.rows import map_rows, rows_of
+from .._core.rows import concat_blocks, rows_of
 from .._core.validation import check_new_data
-from .._core.warn import warn
 from .._core.workspace import open_workspace
-from .._math.em import EMState, mean_log_likelihood
+from .._math.em import CentredRows, EMState, MixtureForm, mean_log_likelihood
 from .._math.linalg import signs_of_largest
 from .._math.mixtures import (
     LowRankGaussians,
@@ -26,13 +24,11 @@ from .._math.mixtures import (
     log_density_gradient,
     log_joint,
     n_parameters,
-    padded,
     projections,
     responsibilities,
 )
-from .._math.subspaces import coordinates, first_largest
-from ..cluster._k_subspaces_starts import warn_of_fewer
-from ._starts import MixtureOptions, MixtureProblem, free_parameters
+from .._math.subspaces import coordinates, first_largest, padded_bases
+from ._problem import MixtureOptions, MixtureProblem, free_parameters
 
 
 class FittedMixture(NamedTuple):
@@ -228,7 +224,7 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
     def _model(self, ws):
         """Return the fitted model in float64."""
         fitted = recall(self, FittedMixture, ws.exact())
-        bases, variances = padded(fitted.bases, fitted.variances)
+        bases, variances = padded_bases(fitted.bases), padded_bases([v[None] for v in fitted.variances])[:, 0]
         return LowRankGaussians(fitted.weights, fitted.means, bases, variances, fitted.noise_variance)
 
     def _by_rows(self, X, method, compute, *, in_feature_space=False):
@@ -247,38 +243,28 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
         return n_parameters(n_dims, self.n_features_in_, **free_parameters(options(self, MixtureOptions)))
 
 
-def described(problem: MixtureProblem, dtype: torch.dtype, tol: float, state: EMState) -> dict[str, Any]:
+def described(
+    problem: MixtureProblem, form: MixtureForm, dtype: torch.dtype, tol: float, state: EMState
+) -> dict[str, Any]:
     """Return the fitted attributes of a state of either solver; labels are those of the attributes as stored."""
-    n_dims, model = state.model.n_dims, state.model.moved(problem.rows.shift)
-    signs = torch.stack([signs_of_largest(U.mT) for U in model.bases])[:, None]
-    weights, means, bases = (part.to(dtype) for part in (model.weights, model.means, model.bases * signs))
+    model = state.model._replace(means=state.model.means + problem.rows.shift)
     bounds = state.lower_bounds or [mean_log_likelihood(problem.rows, state.model)]
-    stored = LowRankGaussians(weights.double(), means.double(), bases.double(), model.variances, model.noise)
+    rounded = LowRankGaussians(*(part.to(dtype).double() for part in model[:3]), model.variances, model.noise)
+    labels = by_rows(_most_probable, problem.source, rounded)
+    bases = rounded.bases * torch.stack([signs_of_largest(U.mT) for U in model.bases])[:, None]
     return {
-        "weights_": weights,
-        "means_": means,
-        "bases_": [U[:, :d] for U, d in zip(bases, n_dims)],
-        "variances_": [v[:d] for v, d in zip(model.variances, n_dims)],
+        "weights_": rounded.weights.to(dtype),
+        "means_": rounded.means.to(dtype),
+        "bases_": [U[:, :d].to(dtype) for U, d in zip(bases, form.n_dims)],
+        "variances_": [v[:d] for v, d in zip(model.variances, form.n_dims)],
         "noise_variance_": model.noise,
-        "n_dims_": torch.tensor(n_dims, device=means.device),
-        "labels_": by_rows(_most_probable, problem.source, stored),
+        "n_dims_": torch.tensor(form.n_dims, device=labels.device),
+        "labels_": labels,
         "lower_bound_": bounds[-1],
         "lower_bounds_": list(bounds),
         "converged_": state.gap <= tol,
         "init_used_": state.name,
     }
-
-
-def warn_of_components(state: EMState, labels: torch.Tensor, n_components: int) -> None:
-    """Warn if components have too few rows, or are the most probable of no row."""
-    if not state.starved:
-        warn_of_fewer(labels, n_components, "n_components")
-        return
-    warn(
-        f"Some of n_components={n_components} components have fewer rows than determine a subspace of n_dims "
-        "dimensions, even after re-seeding. Lower n_components or n_dims, or add data.",
-        ConvergenceWarning,
-    )
 
 
 def by_rows(compute: Callable, rows, model: LowRankGaussians, *, in_feature_space: bool = False) -> torch.Tensor:
@@ -287,13 +273,14 @@ def by_rows(compute: Callable, rows, model: LowRankGaussians, *, in_feature_spac
     Values `in_feature_space` are points, to which the mean is added again.
     """
     mean = model.weights @ model.means
-    block = partial(_relative_to, mean, compute, model.moved(-mean), in_feature_space)
-    return map_rows(rows, block, size=32 * (rows.shape[1] + model.variances.numel()))
+    centred, relative = CentredRows(rows, None, mean), model._replace(means=model.means - mean)
+    block = partial(_answers_of_block, compute, relative, mean if in_feature_space else None)
+    return concat_blocks(centred.gather(block, width=model.variances.numel())[0])
 
 
-def _relative_to(mean, compute, model, in_feature_space, X):
-    answer = compute(X.double() - mean, model)
-    return answer + mean if in_feature_space else answer
+def _answers_of_block(compute, model, mean, Z, w):
+    found = compute(Z, model)
+    return ([found if mean is None else found + mean],)
 
 
 def _most_probable(Z, model):

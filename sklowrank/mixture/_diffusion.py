@@ -9,10 +9,9 @@ import torch
 from sklearn.utils import check_scalar
 
 from .._core.iterate import Step
-from .._math.em import CentredRows, EMState, MixtureForm, weigh
+from .._math.em import CentredRows, EMState, MixtureForm, Start, weigh
 from .._math.mixtures import LowRankGaussians, conditional_mean
 from .._math.subspaces import orthonormal
-from ._starts import Start
 
 
 class DiffusionOptions(NamedTuple):
@@ -50,15 +49,14 @@ def diffusion_options(solver_params: dict[str, Any] | None) -> DiffusionOptions:
     return DiffusionOptions(**given)
 
 
-def denoising_descent(
-    rows: CentredRows, start: Start, form: MixtureForm, options: DiffusionOptions, generator: torch.Generator
-) -> Iterator[Step]:
+def denoising_descent(rows: CentredRows, start: Start, form: MixtureForm, options: DiffusionOptions) -> Iterator[Step]:
     """Yield the state after each step of Adam on the denoising loss; the last step has gap 0.
 
     Noise sigma e and -sigma e is added to rows x, and the loss is the mean of
     ``(sigma² + rms²) / (sigma rms)² * ||E[x_0 | x ± sigma e] - x||²``. Bases are the orthonormal factors of free
     matrices, which are replaced by them after each step.
     """
+    generator = rows.generator
     parameters = _parameters(start.model, form, generator)
     optimizer = torch.optim.Adam(list(parameters.values()), lr=options.learning_rate)
     rms = math.sqrt(float(rows.gather(_squares, width=0)[0]) / rows.total / len(rows.shift))

@@ -14,14 +14,16 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, keep, options, recall
 from .._core.iterate import drive
-from .._core.rows import row_weights, rows_of
+from .._core.rows import rows_of
 from .._core.tags import partitioned
 from .._core.validation import check_fit_data, check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
-from .._math.em import EMState
-from ._density import LowRankDensityMixin, described, warn_of_components
+from .._math.em import EMState, best_restarts, run_restarts
+from ..cluster._k_subspaces_starts import warn_of_fewer
+from ._density import LowRankDensityMixin, described
 from ._diffusion import denoising_descent, diffusion_options
-from ._starts import MixtureOptions, best_restarts, mixture_problem, mixture_starts, run_restarts
+from ._problem import MixtureOptions, mixture_problem
+from ._starts import mixture_starts
 from ._stream import StreamStatistics, batch_statistics, blend, model_from, statistics_of
 
 
@@ -268,21 +270,21 @@ class LowRankGaussianMixture(CallbackSupportMixin, LowRankDensityMixin, BaseEsti
         """
         X = check_fit_rows(self, X, ensure_min_features=2, ensure_min_samples=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        generator = ws.generator
+        descent = diffusion_options(self.solver_params)
         rows = rows_of(X, ws)
-        weights, descent = row_weights(sample_weight, rows, ws), diffusion_options(self.solver_params)
         former = self._model(ws) if self.warm_start and hasattr(self, "means_") else None
-        problem = mixture_problem(rows, weights, options(self, MixtureOptions), ws, former)
-        starts = mixture_starts(problem, former)
-        form = problem.form(starts[0].model.n_dims)
+        problem = mixture_problem(rows, sample_weight, options(self, MixtureOptions), ws, generator, former)
+        starts, form = mixture_starts(problem, former)
         if self.solver == "em":
             steps, limits = run_restarts(problem.rows, starts, form, tol=self.tol), {}
         else:
-            steps = denoising_descent(problem.rows, starts[0], form, descent, ws.generator)
+            steps = denoising_descent(problem.rows, starts[0], form, descent)
             limits = {"max_iter": descent.max_steps, "tol": 0.0}
-        describe = partial(described, problem, ws.dtype, self.tol)
+        describe = partial(described, problem, form, ws.dtype, self.tol)
         run = drive(self, steps, attributes=lambda at: fitted_attributes(ws, **describe(at)), X=X, y=y, **limits)
         found = describe(run.state)
-        warn_of_components(run.state, found["labels_"], self.n_components)
+        warn_of_fewer(found["labels_"], self.n_components, "n_components", starved=run.state.starved)
         curve = {"loss_curve_": run.loss_curve} if self.solver == "diffusion" else {}
         return keep(self, ws, **found, n_iter_=run.n_iter, **curve)
 
@@ -312,26 +314,26 @@ class LowRankGaussianMixture(CallbackSupportMixin, LowRankDensityMixin, BaseEsti
         else:
             X = check_new_data(self, X, method="partial_fit", like="means_")
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        generator = ws.generator
         rows = rows_of(X, ws)
-        weights = row_weights(sample_weight, rows, ws)
         if first:
-            problem = mixture_problem(rows, weights, options(self, MixtureOptions), ws)
-            starts = mixture_starts(problem)
-            form = problem.form(starts[0].model.n_dims)
+            problem = mixture_problem(rows, sample_weight, options(self, MixtureOptions), ws, generator)
+            starts, form = mixture_starts(problem)
             (start,) = best_restarts(problem.rows, starts, form, n_iter=self.max_iter, keep=1)
             statistics, name, seen = batch_statistics(problem.rows, start.model, form), start.name, 0
         else:
             former, name = self._model(ws), self.init_used_
             asked = options(self, MixtureOptions, n_dims=former.n_dims)
-            problem = mixture_problem(rows, weights, asked, ws, former, at_least=1)
-            (start,), form = mixture_starts(problem, former), problem.form(former.n_dims)
+            problem = mixture_problem(rows, sample_weight, asked, ws, generator, former, at_least=1)
+            (start,), form = mixture_starts(problem, former)
             streamed = hasattr(self, "_fitted")
             old = recall(self, StreamStatistics, ws.exact()) if streamed else statistics_of(former)
             # a fit counts as the batches of this size that it could have been
             seen = self.n_iter_ if streamed else max(1, len(self.labels_) // len(rows))
             statistics = blend(old, batch_statistics(problem.rows, start.model, form), (seen + 2) ** -0.6)
-        state = EMState(model_from(statistics, form).moved(-problem.rows.shift), [], name=name)
-        return keep(self, ws, statistics, **described(problem, ws.dtype, self.tol, state), n_iter_=seen + 1)
+        model = model_from(statistics, form)
+        state = EMState(model._replace(means=model.means - problem.rows.shift), [], name=name)
+        return keep(self, ws, statistics, **described(problem, form, ws.dtype, self.tol, state), n_iter_=seen + 1)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

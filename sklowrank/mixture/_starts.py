@@ -1,25 +1,20 @@
 """Where the mixture starts: clusterings of the rows, each good at what others miss; the likelihood chooses."""
 
 import math
-from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from .._core.iterate import Step
-from .._core.rows import Rows, RowSource
-from .._core.workspace import Workspace
+from .._core.rows import Rows
+from .._math.distinct import distinct_weighted
 from .._math.em import (
     CentredRows,
-    EMState,
     MixtureForm,
+    Start,
+    best_restarts,
     by_posterior,
-    centred_rows,
-    expectation_maximization,
-    least_noise,
     maximised,
     mean_log_likelihood,
     model_of_labels,
@@ -30,147 +25,47 @@ from .._math.mixtures import LowRankGaussians, log_joint, n_parameters
 from .._math.subspaces import dims_by_threshold, possible_dimension, ranks_by_threshold, table_of
 from ..cluster._directions import distinct_directions
 from ..cluster._k_subspaces_solver import matching_dims, random_starts
-from ..cluster._k_subspaces_starts import MOST_ROWS, check_dims, check_enough, distinct, draw_rows, draw_seed
+from ..cluster._k_subspaces_starts import draw_rows
 from ..cluster._least_squares import least_squares_codes
 from ..cluster._orthogonal_matching_pursuit import matching_pursuit_codes
 from ..cluster._thresholded import thresholded_codes
+from ._problem import MixtureOptions, MixtureProblem
 
 _ITERATIONS = 10  # of EM, after which starts are compared
 _ENOUGH_ROWS = 30  # of a cluster, to tell its dimension
 _STRONGEST = 50  # codes of a row that are kept where all are non-zero
 _RUNS = 3  # of k-means on the embedding of a graph
 _RESTARTS = 2, 20  # of K-subspaces: the more where subspaces overlap, which graphs miss; more than half of D in all
-_NEAR = 1e-3  # nats a row: an iteration that gains less is near the end
-_REACH = 50  # iterations in which a run that is behind could reach the best
-_CONVERGED = 1e-7  # nats a row: the gain of an iteration at which a start is left as it is
 
 
-class MixtureOptions(NamedTuple):
-    """The parameters of the estimator that determine what is fitted, and from where."""
-
-    n_components: int
-    n_dims: Any
-    affine: bool
-    spectrum: str
-    noise: str
-    weights: str
-    init: Any
-    n_init: int
-    noise_floor: float
-    random_state: Any
-
-
-class MixtureProblem(NamedTuple):
-    """What a mixture is fitted to."""
-
-    source: RowSource  # the rows as they were given
-    rows: CentredRows  # to iterate on
-    labels: torch.Tensor | None  # (n,), given components of the rows
-    n_dims: list[int] | None  # None: found by the starts
-    floor: float  # of the noise variances
-    options: MixtureOptions
-
-    def form(self, n_dims: Sequence[int]) -> MixtureForm:
-        """Return the free parameters of a mixture whose components have the given dimensions."""
-        return MixtureForm(tuple(n_dims), floor=self.floor, **free_parameters(self.options))
-
-
-class Start(NamedTuple):
-    """A model to start from, relative to the centre of the rows, and the name of the clustering that it comes from."""
-
-    name: str
-    model: LowRankGaussians
-
-
-def free_parameters(options: MixtureOptions) -> dict[str, bool]:
-    """Return which parameters of a mixture are free or shared, as :class:`MixtureForm` names them."""
-    return {
-        "affine": options.affine,
-        "isotropic": options.spectrum == "isotropic",
-        "shared": options.noise == "shared",
-        "uniform": options.weights == "uniform",
-    }
-
-
-def mixture_problem(
-    source: RowSource,
-    weights: torch.Tensor | None,
-    options: MixtureOptions,
-    ws: Workspace,
-    former: LowRankGaussians | None = None,
-    at_least: int | None = None,
-) -> MixtureProblem:
-    """Check relations between parameters and rows, and return what to fit.
-
-    Up to 5000 rows are reduced to the distinct ones in a fixed order, so that a row of weight 2 is two rows, unless
-    labels are given or the fit goes on from a `former` model. At least `at_least` rows are needed, by default as many
-    as components.
-    """
-    K, D = options.n_components, source.shape[1]
-    n_dims = check_dims(options.n_dims, K, D, name="n_components")
-    n_samples = len(source) if weights is None else int((weights > 0).sum())
-    check_enough(n_samples, len(source), at_least or K, name="n_components")
-    labels, rows, row_weights = None, source, weights
-    if former is not None:
-        _check_former(K, D, *former.means.shape)
-    elif not isinstance(options.init, str):
-        labels = given_labels(options, source, ws)
-    elif len(source) <= MOST_ROWS:
-        X = source.take(slice(None)).double()
-        X, row_weights, _ = distinct(X, X.new_ones(len(X)) if weights is None else weights)
-        rows = Rows(X)
-    centred = centred_rows(rows, row_weights, affine=options.affine, device=ws.device, generator=ws.generator)
-    floor = least_noise(centred, options.noise_floor, affine=options.affine)
-    return MixtureProblem(source, centred, labels, n_dims, floor, options)
-
-
-def _check_former(K, D, former_K, former_D):
-    for name, now, before in (("n_components", K, former_K), ("n_features", D, former_D)):
-        if now != before:
-            raise ValueError(
-                f"{name}={now}, but the fit so far has {before}. Set it back, or fit anew with warm_start=False."
-            )
-
-
-def given_labels(options: MixtureOptions, rows: RowSource, ws: Workspace) -> torch.Tensor:
-    """Return the labels (n,) of an array or a callable `init`, as 0, 1, ..."""
-    init, K = options.init, options.n_components
-    given = init(ws.store(rows.take(slice(None))), K, options.random_state) if callable(init) else init
-    labels = np.asarray(given)
-    if labels.shape != (len(rows),):
-        raise ValueError(
-            f"init has shape {labels.shape}, but X has n_samples={len(rows)}. Pass one label for each row."
-        )
-    values, labels = np.unique(labels, return_inverse=True)
-    if len(values) > K:
-        raise ValueError(f"init has {len(values)} different labels for n_components={K}. Pass at most {K}.")
-    return torch.from_numpy(labels).to(ws.device)
-
-
-def mixture_starts(problem: MixtureProblem, former: LowRankGaussians | None = None) -> list[Start]:
-    """Return models to start from, the most promising first: `former`, of given labels, or the best clusterings.
+def mixture_starts(problem: MixtureProblem, former: LowRankGaussians | None = None) -> tuple[list[Start], MixtureForm]:
+    """Return models to start from, the best first, and their form: the former model, given labels, or clusterings.
 
     Clusterings are made of at most 5000 rows, and compared after 10 iterations of generalised EM on them.
     """
     if former is not None:
-        return [_warm_start(problem, former)]
+        return _warm_start(problem, former)
     if problem.labels is not None:
-        return [_labelled_start(problem)]
-    rows = problem.rows if len(problem.rows) <= MOST_ROWS else _sampled(problem.rows)
+        return _labelled_start(problem)
+    rows = _sampled(problem.rows) if problem.sampled else problem.rows
     labels, n_dims = starting_labels(rows, problem.n_dims, problem.options)
-    form = problem.form(n_dims)
+    form = _form(problem, n_dims)
     starts = [Start(name, _model_of_clusters(rows, found, form)) for name, found in labels]
     if len(starts) == 1:
-        return starts
-    starts = best_restarts(rows, starts, form, n_iter=_ITERATIONS, keep=2 if len(problem.rows) <= MOST_ROWS else 1)
-    return starts if problem.n_dims else _with_own_dims(problem, rows, starts, form)
+        return starts, form
+    starts = best_restarts(rows, starts, form, n_iter=_ITERATIONS, keep=1 if problem.sampled else 2)
+    return (starts, form) if problem.n_dims else _with_own_dims(problem, rows, starts, form)
+
+
+def _form(problem, n_dims):
+    return MixtureForm(tuple(n_dims), **problem.free)
 
 
 def _sampled(rows: CentredRows) -> CentredRows:
     """Return the distinct ones of at most 5000 rows."""
     weights = _weights(rows)
     chosen = draw_rows(weights, rows.generator)
-    X, weights, _ = distinct(rows.rows.take(chosen).double(), weights[chosen])
+    X, weights, _ = distinct_weighted(rows.rows.take(chosen).double(), weights[chosen])
     return CentredRows(Rows(X), weights, rows.shift, rows.generator)
 
 
@@ -200,21 +95,7 @@ def starting_labels(
         "random": ["random"] * options.n_init,
         "k-subspaces": ["tsc"] if n_dims is None else [],
     }.get(init, [init])
-    unit = torch.nn.functional.normalize(X, dim=1, eps=torch.finfo(X.dtype).tiny)
-    first, place, _ = distinct_directions(unit)
-    found: list[tuple[str, torch.Tensor]] = []
-    for name in names:
-        if name == "kmeans":
-            means = KMeans(K, n_init=1, random_state=draw_seed(generator))
-            labels = means.fit(X.cpu().numpy(), sample_weight=weights.cpu().numpy()).labels_
-        elif name == "random":
-            labels = torch.randint(K, (len(X),), generator=generator, dtype=torch.long, device="cpu")
-        elif len(first) <= K + 1:
-            labels = place % K
-        else:
-            graph = _graph_of_directions(name, unit[first], draw_seed(generator))
-            labels = spectral_labels(graph, K, random_state=draw_seed(generator), n_init=_RUNS)[place.cpu().numpy()]
-        found.append((name.removeprefix("wide "), torch.as_tensor(labels, dtype=torch.long, device=X.device)))
+    found = _clusterings(X, weights, names, K, generator)
     if n_dims is None:
         table = table_of(X, centred=affine)
         dims = sorted(dims_by_threshold(table, labels, K) for _, labels in found)
@@ -226,16 +107,37 @@ def starting_labels(
     return _distinct_partitions(found), n_dims
 
 
-def _graph_of_directions(name, unit, seed):
-    """Return the affinity of rows of unit length: by the codes of a clusterer, or their largest inner products."""
-    n = len(unit)
-    if name == "omp":
-        return affinity(matching_pursuit_codes(unit, min(5, n - 1), 1e-6, random_state=seed), "sum")
-    if name == "lsr":
-        values, columns = least_squares_codes(unit, 0.1, True).abs().topk(min(_STRONGEST, n), dim=1)
-        return affinity(csr_from(columns, values, n), "max")
-    q = (2 if name == "wide tsc" else 1) * max(3, int(np.ceil(2 * np.log(n) / 3)))
-    return affinity(thresholded_codes(unit, min(n - 1, q)), "sum")
+def _clusterings(X, weights, names, K, generator):
+    """Return (name, labels (n,)) of clusterings: by k-means, at random, or by the spectra of graphs of directions."""
+    unit = torch.nn.functional.normalize(X, dim=1, eps=torch.finfo(X.dtype).tiny)
+    first, place, _ = distinct_directions(unit)
+    unit, n = unit[first], len(first)
+
+    found: list[tuple[str, torch.Tensor]] = []
+    for name in names:
+        seeds = (
+            int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu")) for _ in range(2)
+        )
+        if name == "kmeans":
+            means = KMeans(K, n_init=1, random_state=next(seeds))
+            labels = means.fit(X.cpu().numpy(), sample_weight=weights.cpu().numpy()).labels_
+        elif name == "random":
+            labels = torch.randint(K, (len(X),), generator=generator, dtype=torch.long, device="cpu")
+        elif n <= K + 1:
+            labels = place % K
+        else:
+            seed = next(seeds)
+            if name == "omp":
+                graph = affinity(matching_pursuit_codes(unit, min(5, n - 1), 1e-6, random_state=seed), "sum")
+            elif name == "lsr":
+                values, columns = least_squares_codes(unit, 0.1, True).abs().topk(min(_STRONGEST, n), dim=1)
+                graph = affinity(csr_from(columns, values, n), "max")
+            else:
+                q = (2 if name == "wide tsc" else 1) * max(3, int(np.ceil(2 * np.log(n) / 3)))
+                graph = affinity(thresholded_codes(unit, min(n - 1, q)), "sum")
+            labels = spectral_labels(graph, K, random_state=next(seeds), n_init=_RUNS)[place.cpu().numpy()]
+        found.append((name.removeprefix("wide "), torch.as_tensor(labels, dtype=torch.long, device=X.device)))
+    return found
 
 
 def _distinct_partitions(found):
@@ -261,43 +163,14 @@ def _model_of_clusters(rows, labels, form):
     return model_of_labels(rows, labels, form)
 
 
-def best_restarts(
-    rows: CentredRows, starts: Sequence[Start], form: MixtureForm, *, n_iter: int, keep: int
-) -> list[Start]:
-    """Return the models of the `keep` best runs after `n_iter` iterations of generalised EM, best first.
-
-    The runs advance side by side. One stops early that has converged, or that at its present gain an iteration would
-    end below the `keep` best.
-    """
-    runs = {
-        place: expectation_maximization(rows, start.model, form, exact_below=-torch.inf)
-        for place, start in enumerate(starts)
-    }
-    states: dict[int, EMState] = {}
-    for left in reversed(range(n_iter)):
-        states |= {place: next(runs[place]) for place in runs}
-        bar = sorted((state.lower_bounds[-1] for state in states.values()), reverse=True)[min(keep, len(states)) - 1]
-        runs = {
-            place: run
-            for place, run in runs.items()
-            if states[place].gap > _CONVERGED and states[place].lower_bounds[-1] + left * states[place].gap >= bar
-        }
-    best: list[int] = []
-    bounds = {place: state.lower_bounds[-1] for place, state in states.items()}
-    for place in sorted(states, key=lambda place: (-bounds[place], place)):  # two runs at the same optimum are one
-        if len(best) < keep and all(abs(bounds[place] - bounds[other]) > 10 * _CONVERGED for other in best):
-            best.append(place)
-    return [Start(starts[place].name, states[place].model) for place in best]
-
-
 def _with_own_dims(problem, rows, starts, form):
     """Give each component with enough rows the dimension of its cluster, where that has the lower BIC.
 
     Initial clusterings mix clusters, which raises the dimensions found; those of the best model do so less.
     """
-    Z = rows.take(slice(None))
-    labels = [log_joint(Z, start.model).argmax(1) for start in starts]
-    table = table_of(rows.rows.take(slice(None)), centred=form.affine)
+    X = rows.rows.take(slice(None))
+    labels = [log_joint(X - rows.shift, start.model).argmax(1) for start in starts]
+    table = table_of(X, centred=form.affine)
     ranks = ranks_by_threshold(table, labels[0], len(form.n_dims))
     sizes = torch.bincount(labels[0], minlength=len(ranks)).tolist()
     n_dims = [
@@ -305,16 +178,17 @@ def _with_own_dims(problem, rows, starts, form):
         for rank, size, before in zip(ranks, sizes, form.n_dims)
     ]
     if tuple(n_dims) == form.n_dims:
-        return starts
-    own = problem.form(n_dims)
+        return starts, form
+    own = _form(problem, n_dims)
     again = [Start(start.name, _model_of_clusters(rows, parted, own)) for start, parted in zip(starts, labels)]
     again[:1] = best_restarts(rows, again[:1], own, n_iter=_ITERATIONS, keep=1)
-    criteria = [_bic(problem, rows, some[0].model) for some in (starts, again)]
-    return again if criteria[1] < criteria[0] else starts
+    better = _bic(rows, again[0].model, own) < _bic(rows, starts[0].model, form)
+    return (again, own) if better else (starts, form)
 
 
-def _bic(problem, rows, model):
-    free = n_parameters(model.n_dims, len(rows.shift), **free_parameters(problem.options))
+def _bic(rows, model, form):
+    flags = {name: getattr(form, name) for name in ("affine", "isotropic", "shared", "uniform")}
+    free = n_parameters(form.n_dims, len(rows.shift), **flags)
     return free * math.log(rows.total) - 2 * rows.total * mean_log_likelihood(rows, model)
 
 
@@ -331,40 +205,24 @@ def _labelled_start(problem):
     if len(set(n_dims)) > 1:
         labels = matching_dims(X, few_weights, few_labels, n_dims, centred=options.affine)[labels]
     name = "callable" if callable(options.init) else "array"
-    return Start(name, model_of_labels(rows, labels, problem.form(n_dims)))
+    form = _form(problem, n_dims)
+    return [Start(name, model_of_labels(rows, labels, form))], form
 
 
 def _warm_start(problem, former):
-    """Return the former model; what is asked for now is learnt from its responsibilities."""
-    n_dims, name = problem.n_dims, "warm start"
+    """Return the former model; parameters that are free now and were not are learnt from its responsibilities."""
+    n_dims = problem.n_dims
     if n_dims is None:
-        rows, form = _sampled(problem.rows), problem.form(former.n_dims)
-        sampled = Start(name, _converted(rows, former, form))
-        n_dims = _with_own_dims(problem, rows, [sampled], form)[0].model.n_dims
-    return Start(name, _converted(problem.rows, former, problem.form(n_dims)))
+        rows, form = _sampled(problem.rows), _form(problem, former.n_dims)
+        sampled = Start("", _converted(rows, former, form))
+        n_dims = _with_own_dims(problem, rows, [sampled], form)[1].n_dims
+    form = _form(problem, n_dims)
+    return [Start("warm start", _converted(problem.rows, former, form))], form
 
 
 def _converted(rows, former, form):
     """Return a former model in another form, relative to the centre of the rows."""
-    model = former.moved(-rows.shift)
+    model = former._replace(means=former.means - rows.shift)
     if list(form.n_dims) == former.n_dims and (form.affine or bool((model.means == 0).all())):
         return model
     return maximised(moments_by(rows, partial(by_posterior, model), model.means * form.affine, form)[0], form)
-
-
-def run_restarts(rows: CentredRows, starts: Sequence[Start], form: MixtureForm, *, tol: float = 0.0) -> Iterator[Step]:
-    """Run EM from several starts side by side; yield the state with the best likelihood.
-
-    Bases are exact from where an iteration gains 1e-3 nats a row, or `tol` if that is more. A run is dropped that at
-    its present gain would take more than 50 iterations to reach the best.
-    """
-    limit = max(tol, _NEAR)
-    runs = {k: expectation_maximization(rows, start.model, form, exact_below=limit) for k, start in enumerate(starts)}
-    while True:
-        states = {k: next(run) for k, run in runs.items()}
-        best = max(states, key=lambda k: states[k].lower_bounds[-1])
-        bound = states[best].lower_bounds[-1]
-        reach = {k: state.lower_bounds[-1] + _REACH * max(state.gap, 0.0) for k, state in states.items()}
-        runs = {k: run for k, run in runs.items() if reach[k] >= bound}
-        gap = max(states[k].gap for k in runs)
-        yield Step(states[best]._replace(gap=gap, name=starts[best].name), gap, -bound)

@@ -44,7 +44,7 @@ def test_decorated_functions_stay_what_they_were():
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_every_fit_may_use_gradients(mode):
     X, _, _ = make_union_of_subspaces(60, 5, n_dims=1, n_clusters=2, noise=0.1, random_state=0)
-    model = LowRankGaussianMixture(2, n_dims=1, solver="diffusion", max_steps=20, random_state=0)
+    model = LowRankGaussianMixture(2, n_dims=1, solver="diffusion", solver_params={"max_steps": 20}, random_state=0)
     expected = model.fit(X).means_
     with mode():
         assert np.array_equal(model.fit(X).means_, expected)

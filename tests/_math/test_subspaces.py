@@ -5,12 +5,12 @@ import pytest
 import scipy.sparse as sp
 import torch
 
+from sklowrank._math.em import leading_directions
 from sklowrank._math.subspaces import (
     coordinates,
     dims_by_threshold,
     first_largest,
     improved_directions,
-    leading_directions,
     nearest_flats,
     orthonormal,
     ranks_by_threshold,

@@ -106,7 +106,7 @@ def test_random_starts_return_the_best():
 
 
 @pytest.mark.parametrize("affine", [False, True])
-def test_recovery_where_k_means_fails(affine):
+def test_recovery_where_k_cluster_centers_fails(affine):
     X, y, bases = make_union_of_subspaces(300, 20, 4, 5, noise=0.05, affine=affine, random_state=0)
     model = KSubspaces(5, affine=affine, random_state=0).fit(X)
     assert list(model.n_dims_) == [4] * 5
@@ -160,9 +160,11 @@ def test_outputs_follow_from_the_stored_flats(dtype):
     X = X.astype(dtype)
     weights = np.random.default_rng(0).random(200)
     model = KSubspaces(4, n_dims=2, random_state=0).fit(X, sample_weight=weights)
-    parts = [(X.astype(float) - m) - (X.astype(float) - m) @ U @ U.T for m, U in zip(model.means_, model.bases_)]
+    parts = [
+        (X.astype(float) - m) - (X.astype(float) - m) @ U @ U.T for m, U in zip(model.cluster_centers_, model.bases_)
+    ]
     R = np.stack([(part**2).sum(1) for part in parts], 1)
-    assert model.transform(X).dtype == model.means_.dtype == model.bases_[0].dtype == dtype
+    assert model.transform(X).dtype == model.cluster_centers_.dtype == model.bases_[0].dtype == dtype
     assert np.allclose(model.transform(X) ** 2, R, rtol=1e-5, atol=1e-5 if dtype is np.float32 else 1e-12)
     assert np.array_equal(model.labels_, R.argmin(1))
     assert np.array_equal(model.labels_, model.predict(X))
@@ -210,7 +212,7 @@ def test_blocks_do_not_change_the_result(affine):
         KSubspaces(4, n_dims=3, affine=affine, n_init=3, batch_size=b, random_state=0).fit(X) for b in ("auto", 701)
     )
     assert np.array_equal(whole.labels_, parts.labels_)
-    assert np.allclose(whole.means_, parts.means_, atol=1e-10)
+    assert np.allclose(whole.cluster_centers_, parts.cluster_centers_, atol=1e-10)
     assert subspace_recovery_error(whole.bases_, parts.bases_) < 1e-10
     assert subspace_recovery_error(whole.bases_, bases) < 0.05
 
@@ -356,7 +358,7 @@ def test_partial_fit_is_exact_while_the_sketch_holds_everything(affine):
     for rows in np.array_split(np.arange(400), 4):
         stream.partial_fit(X[rows], sample_weight=weights[rows])
     whole = KSubspaces(1, n_dims=9, affine=affine, random_state=0).fit(X, sample_weight=weights)
-    assert np.allclose(stream.means_, whole.means_, atol=1e-10)
+    assert np.allclose(stream.cluster_centers_, whole.cluster_centers_, atol=1e-10)
     # The first batch keeps nine of ten directions, so the smallest one lags behind: no more than its share.
     assert -stream.score(X, sample_weight=weights) < 1.05 * whole.inertia_
 

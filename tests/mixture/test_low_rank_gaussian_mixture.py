@@ -12,13 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 
 from sklowrank._core import blocks
+from sklowrank._core.fitted import options as options_of
 from sklowrank._core.rows import Rows
 from sklowrank._core.workspace import open_workspace
+from sklowrank._math import em
 from sklowrank.cluster import KSubspaces, _k_subspaces_starts
 from sklowrank.datasets import make_union_of_subspaces
 from sklowrank.metrics import clustering_accuracy, subspace_recovery_error
-from sklowrank.mixture import LowRankGaussianMixture, _starts
-from sklowrank.mixture import _expectation_maximization as em
+from sklowrank.mixture import LowRankGaussianMixture, _problem
+from sklowrank.mixture._starts import mixture_starts
 
 SETTING = {"n_features": 48, "n_dims": 6, "noise": 0.02, "orthogonal": True}
 
@@ -54,7 +56,9 @@ def dense_denoiser(model, X, noise_std):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"noise": "component"}, {"spectrum": "isotropic"}, {"mean": "zero"}, {"n_dims": [1, 2, 3]}], ids=str
+    "options",
+    [{}, {"noise": "component"}, {"spectrum": "isotropic"}, {"affine": False}, {"n_dims": [1, 2, 3]}],
+    ids=str,
 )
 def test_density_is_that_of_dense_gaussians(options):
     X, _, _ = pieces()
@@ -88,7 +92,7 @@ def test_density_integrates_to_one():
 
 
 @pytest.mark.parametrize("noise_std", [0.0, 0.3])
-def test_score_function_is_the_gradient(noise_std):
+def test_score_gradient_is_the_gradient(noise_std):
     X, _, _ = pieces()
     model = LowRankGaussianMixture(3, n_dims=2, random_state=0).fit(X)
     step = 1e-5
@@ -97,7 +101,7 @@ def test_score_function_is_the_gradient(noise_std):
         shift = step * np.eye(12)[j]
         high, low = (logsumexp(dense_log_joint(model, X[:10] + s, noise_std), axis=1) for s in (shift, -shift))
         expected[:, j] = (high - low) / (2 * step)
-    np.testing.assert_allclose(model.score_function(X[:10], noise_std), expected, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(model.score_gradient(X[:10], noise_std), expected, atol=1e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("noise_std", [0.05, 0.5, 5.0])
@@ -105,7 +109,7 @@ def test_denoise_is_the_posterior_mean(noise_std):
     X, _, _ = pieces()
     model = LowRankGaussianMixture(3, n_dims=2, noise="component", random_state=0).fit(X)
     np.testing.assert_allclose(model.denoise(X, noise_std), dense_denoiser(model, X, noise_std), atol=1e-9)
-    tweedie = X + noise_std**2 * model.score_function(X, noise_std)
+    tweedie = X + noise_std**2 * model.score_gradient(X, noise_std)
     np.testing.assert_allclose(model.denoise(X, noise_std), tweedie, atol=1e-9)
 
 
@@ -164,12 +168,12 @@ def test_one_more_dimension_than_features_allow_is_full_covariance():
 # Expectation maximisation
 
 
-@pytest.mark.parametrize("mean", ["zero", "free"])
-def test_one_component_is_probabilistic_pca(mean):
+@pytest.mark.parametrize("affine", [False, True])
+def test_one_component_is_probabilistic_pca(affine):
     X, _, _ = make_union_of_subspaces(200, 30, n_dims=4, n_clusters=1, noise=0.05, random_state=0)
-    X = X + 3 * (mean == "free")
-    model = LowRankGaussianMixture(1, n_dims=4, mean=mean, random_state=0).fit(X)
-    centred = X - X.mean(0) * (mean == "free")
+    X = X + 3 * affine
+    model = LowRankGaussianMixture(1, n_dims=4, affine=affine, random_state=0).fit(X)
+    centred = X - X.mean(0) * affine
     e, V = np.linalg.eigh(centred.T @ centred / len(X))
     assert subspace_recovery_error(model.bases_, [V[:, -4:]]) < 1e-10
     assert model.noise_variance_[0] == pytest.approx(e[:-4].mean(), rel=1e-9)  # over D - d, not D
@@ -182,7 +186,7 @@ def test_one_component_is_probabilistic_pca(mean):
         {},
         {"noise": "component"},
         {"spectrum": "isotropic"},
-        {"mean": "zero", "weights": "uniform"},
+        {"affine": False, "weights": "uniform"},
         {"n_dims": [5, 1, 1]},
     ],
     ids=str,
@@ -206,8 +210,10 @@ def test_the_m_step_is_the_maximiser():
         model = LowRankGaussianMixture(3, init=y, max_iter=1, tol=1e9, **options).fit(X)
         labels = model.labels_
         start = LowRankGaussianMixture(3, init=labels, max_iter=1, tol=1e9, **options)
-        data, _, (best,), _ = start._begin(Rows(X, open_workspace(X)), None, open_workspace(X))
-        rows = torch.from_numpy(X) - data.shift
+        ws, asked = open_workspace(X), options_of(start, _problem.MixtureOptions)
+        problem = _problem.mixture_problem(Rows(X, ws), None, asked, ws, ws.generator)
+        ((_, best),), _ = mixture_starts(problem)
+        rows = torch.from_numpy(X) - problem.rows.shift
         own = torch.from_numpy(labels)[:, None]
 
         def expected(model, rows=rows, own=own):
@@ -308,13 +314,13 @@ def test_warm_start_finds_dimensions_that_were_given_before():
 
 
 @pytest.mark.parametrize(
-    "options", [{"mean": "zero"}, {"noise": "component"}, {"spectrum": "isotropic"}, {"weights": "uniform"}]
+    "options", [{"affine": False}, {"noise": "component"}, {"spectrum": "isotropic"}, {"weights": "uniform"}]
 )
 def test_warm_start_hears_of_other_options(options):
     X, _, _ = pieces(n_samples=200)
     model = LowRankGaussianMixture(3, n_dims=2, random_state=0).fit(X[:190])
     model.set_params(warm_start=True, **options).fit(X[:190])
-    if "mean" in options:
+    if "affine" in options:
         assert np.all(model.means_ == 0)
     if "noise" in options:
         assert len(set(model.noise_variance_)) == 3
@@ -327,7 +333,7 @@ def test_warm_start_hears_of_other_options(options):
 def test_warm_start_with_the_diffusion_solver_hears_of_other_dimensions():
     X, _, _ = pieces()
     model = LowRankGaussianMixture(3, n_dims=1, random_state=0).fit(X)
-    model.set_params(n_dims=2, solver="diffusion", max_steps=3, warm_start=True).fit(X)
+    model.set_params(n_dims=2, solver="diffusion", solver_params={"max_steps": 3}, warm_start=True).fit(X)
     assert model.n_dims_.tolist() == [2, 2, 2]
     assert len(model.loss_curve_) == 3
     model.partial_fit(X)
@@ -363,34 +369,34 @@ def test_components_that_no_row_belongs_to_are_warned_of():
     assert np.array_equal(model.labels_, np.repeat(model.labels_[::20], 20))
 
 
-def test_leaders_are_those_of_exact_runs():
+def test_best_restarts_are_those_of_exact_runs():
     """Runs that generalised EM leaves early are not those that would have led."""
     X, _, _ = pieces(noise=0.4, n_samples=240)
-    options = {"centred": True, "width": 6, "randn": None, "device": "cpu"}
-    data = em.data_of(Rows(torch.from_numpy(X)), None, **options)
-    form = em.Form((2, 2, 2), centred=True, isotropic=False, shared=True, uniform=False, floor=1e-9)
+    data, *_ = em.centred_rows(Rows(torch.from_numpy(X)), None, affine=True, device="cpu")
+    form = em.MixtureForm((2, 2, 2), affine=True, isotropic=False, shared=True, uniform=False, floor=1e-9)
     rng = np.random.default_rng(0)
     models = [em.model_of_labels(data, torch.from_numpy(rng.integers(3, size=240)), form) for _ in range(8)]
     exact = []
     for model in models:
         run = em.expectation_maximization(data, model, form)
-        exact.append([next(run).bounds[-1] for _ in range(12)][-1])
-    best = em.leaders(data, models, form, n_iter=12, keep=2)
-    found = [exact[place] for place, _ in best]
+        exact.append([next(run).lower_bounds[-1] for _ in range(12)][-1])
+    starts = [em.Start(str(place), model) for place, model in enumerate(models)]
+    best = em.best_restarts(data, starts, form, n_iter=12, keep=2)
+    found = [exact[int(start.name)] for start in best]
     assert max(found) >= max(exact) - 0.02  # nats a row: generalised EM lags a little behind
 
 
 def test_generalised_em_ends_where_em_does():
     X, _, _ = pieces(noise=0.4)
-    data = em.data_of(Rows(torch.from_numpy(X)), None, centred=True, width=6, randn=None, device="cpu")
-    form = em.Form((2, 2, 2), centred=True, isotropic=False, shared=True, uniform=False, floor=1e-9)
+    data, *_ = em.centred_rows(Rows(torch.from_numpy(X)), None, affine=True, device="cpu")
+    form = em.MixtureForm((2, 2, 2), affine=True, isotropic=False, shared=True, uniform=False, floor=1e-9)
     start = em.model_of_labels(data, torch.from_numpy(np.random.default_rng(0).integers(3, size=180)), form)
     slow = em.expectation_maximization(data, start, form)
-    (quick,) = [em.race(data, [start], form, tol=1e-9)]
+    quick = em.run_restarts(data, [em.Start("random", start)], form, tol=1e-9)
     for _ in range(300):
         one, other = next(slow), next(quick).state
-    assert np.all(np.diff(other.bounds) > -1e-8)
-    assert other.bounds[-1] == pytest.approx(one.bounds[-1], abs=0.05)
+    assert np.all(np.diff(other.lower_bounds) > -1e-8)
+    assert other.lower_bounds[-1] == pytest.approx(one.lower_bounds[-1], abs=0.05)
 
 
 def test_phase_transition_needs_more_than_random_starts():
@@ -398,7 +404,7 @@ def test_phase_transition_needs_more_than_random_starts():
     ours, oracle, chance = [], [], []
     for seed in range(3):
         X, y, truth = make_union_of_subspaces(36, n_clusters=3, random_state=seed, **SETTING)
-        model = LowRankGaussianMixture(3, n_dims=6, mean="zero", random_state=seed).fit(X)
+        model = LowRankGaussianMixture(3, n_dims=6, affine=False, random_state=seed).fit(X)
         assert clustering_accuracy(y, model.labels_) == 1
         ours.append(subspace_recovery_error(model.bases_, truth))
         known = [np.linalg.svd(X[y == k], full_matrices=False)[2][:6].T for k in range(3)]
@@ -412,7 +418,7 @@ def test_phase_transition_needs_more_than_random_starts():
 @pytest.mark.parametrize("init", ["tsc", "omp", "lsr", "k-subspaces", "auto"])
 def test_every_start_from_directions_finds_subspaces(init):
     X, y, _ = make_union_of_subspaces(180, n_clusters=3, random_state=0, **SETTING)
-    model = LowRankGaussianMixture(3, n_dims=6, mean="zero", init=init, random_state=0).fit(X)
+    model = LowRankGaussianMixture(3, n_dims=6, affine=False, init=init, random_state=0).fit(X)
     assert clustering_accuracy(y, model.labels_) == 1
     assert init in ("auto", model.init_used_)
 
@@ -470,7 +476,7 @@ def test_dimension_is_found_where_starts_mix_clusters(n_dims, n_clusters, seed):
 
 
 def test_many_rows_start_from_some_and_stream(monkeypatch):
-    for module in (_starts, _k_subspaces_starts):
+    for module in (_problem, _k_subspaces_starts):
         monkeypatch.setattr(module, "MOST_ROWS", 500)
     X, y, _ = pieces(1200)
     model = LowRankGaussianMixture(3, n_dims=2, random_state=0).fit(X)
@@ -509,7 +515,8 @@ def test_partial_fit_follows_a_drift():
 
 def test_diffusion_with_one_component_is_pca():
     X, _, _ = make_union_of_subspaces(200, n_clusters=1, random_state=0, **SETTING)
-    model = LowRankGaussianMixture(1, n_dims=6, mean="zero", solver="diffusion", max_steps=400, random_state=0).fit(X)
+    options = {"solver": "diffusion", "solver_params": {"max_steps": 400}, "random_state": 0}
+    model = LowRankGaussianMixture(1, n_dims=6, affine=False, **options).fit(X)
     V = np.linalg.svd(X, full_matrices=False)[2][:6].T
     assert subspace_recovery_error(model.bases_, [V]) < 0.06
     np.testing.assert_allclose(model.bases_[0].T @ model.bases_[0], np.eye(6), atol=1e-12)
@@ -522,8 +529,8 @@ def test_diffusion_learns_all_parameters():
     em_fit = LowRankGaussianMixture(3, n_dims=2, init=y).fit(X)
     wrong = np.where(np.random.default_rng(0).random(400) < 0.15, 0, y)
     options = {"n_dims": 2, "init": wrong, "solver": "diffusion", "random_state": 0}
-    start = LowRankGaussianMixture(3, max_steps=1, **options).fit(X)
-    model = LowRankGaussianMixture(3, max_steps=500, **options).fit(X)
+    start = LowRankGaussianMixture(3, solver_params={"max_steps": 1}, **options).fit(X)
+    model = LowRankGaussianMixture(3, solver_params={"max_steps": 500}, **options).fit(X)
     assert model.score(X) > start.score(X)
     assert em_fit.score(X) - model.score(X) < 0.5 * (em_fit.score(X) - start.score(X))
 
@@ -533,8 +540,9 @@ def test_diffusion_heeds_the_law_of_the_noise():
     X, y, _ = pieces()
     losses = {}
     for log_mean in (-6.0, 0.0):
-        options = {"noise_log_mean": log_mean, "noise_log_std": 0.0, "max_steps": 1, "random_state": 0}
-        model = LowRankGaussianMixture(3, n_dims=2, init=y, solver="diffusion", **options).fit(X)
+        law = {"noise_log_mean": log_mean, "noise_log_std": 0.0, "max_steps": 1}
+        options = {"solver": "diffusion", "solver_params": law, "random_state": 0}
+        model = LowRankGaussianMixture(3, n_dims=2, init=y, **options).fit(X)
         losses[log_mean] = model.loss_curve_[0]
     assert losses[-6.0] == pytest.approx(12, rel=0.1)
     assert losses[0.0] < 0.8 * losses[-6.0]
@@ -546,7 +554,7 @@ def test_diffusion_heeds_the_law_of_the_noise():
 def test_beats_gaussian_mixtures_in_many_dimensions():
     X, y, _ = make_union_of_subspaces(1000, 50, n_dims=3, n_clusters=4, noise=0.1, random_state=0)
     train, new = X[:240], X[240:]
-    model = LowRankGaussianMixture(4, n_dims=3, mean="zero", random_state=0).fit(train)
+    model = LowRankGaussianMixture(4, n_dims=3, affine=False, random_state=0).fit(train)
     peers = [
         GaussianMixture(4, covariance_type=c, random_state=0).fit(train).score(new) for c in ("full", "tied", "diag")
     ]
@@ -581,3 +589,31 @@ def test_other_refusals():
         model.denoise(X, -1.0)
     with pytest.raises(ValueError, match="n_samples"):
         model.sample(0)
+
+
+def test_options_of_the_diffusion_solver_are_named():
+    X, _, _ = pieces()
+    model = LowRankGaussianMixture(3, n_dims=2, solver="diffusion", random_state=0)
+    with pytest.raises(ValueError, match=r"unknown keys \['steps'\].*'batch_size', 'learning_rate', 'max_steps'"):
+        model.set_params(solver_params={"steps": 3}).fit(X)
+    with pytest.raises(ValueError, match=r"solver_params\['max_steps'\] == 0, must be >= 1"):
+        model.set_params(solver_params={"max_steps": 0}).fit(X)
+    with pytest.raises(TypeError, match=r"solver_params\['batch_size'\] must be an instance of int"):
+        model.set_params(solver_params={"batch_size": 2.5}).fit(X)
+    with pytest.raises(ValueError, match="must be finite"):
+        model.set_params(solver_params={"noise_log_mean": np.nan}).fit(X)
+
+
+def test_the_centre_and_the_scale_of_rows_far_away_are_found_in_one_pass(monkeypatch):
+    X = 1e6 + np.random.default_rng(0).normal(size=(400, 3)) * [1, 2, 3]
+    weights = np.random.default_rng(1).integers(0, 3, 400).astype(float)
+    centre, deviation = np.average(X, axis=0, weights=weights), np.cov(X.T, aweights=weights, ddof=0).trace() / 3
+    monkeypatch.setattr(blocks, "_AUTO_BYTES", 50 * 32 * 3)
+    rows, variance, rounding = em.centred_rows(
+        Rows(torch.from_numpy(X)), torch.from_numpy(weights), affine=True, device="cpu"
+    )
+    np.testing.assert_allclose(rows.shift, centre, atol=1e-9)  # 1e6 rounds by 1e-10
+    assert variance == pytest.approx(deviation, rel=1e-9)
+    assert rounding == np.finfo(float).eps * X[weights > 0].max()
+    _, about_zero, _ = em.centred_rows(Rows(torch.from_numpy(X)), None, affine=False, device="cpu")
+    assert about_zero == pytest.approx((X**2).mean(), rel=1e-12)
