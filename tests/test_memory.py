@@ -139,7 +139,7 @@ MEASURE = """
 import sys, threading, time, warnings
 import numpy as np
 from sklowrank._core import blocks
-from sklowrank.decomposition._sdl import table
+from sklowrank.decomposition._sdl import problem
 from sklowrank.cluster import _k_subspaces_starts
 from sklowrank.mixture import _problem
 from tests.test_memory import ESTIMATORS
@@ -153,7 +153,7 @@ def watch():
         time.sleep(0.01)
 
 warnings.simplefilter("ignore")
-table._COPIED_BYTES, blocks._AUTO_BYTES = 0, 1 << 21  # no copies, and blocks of 2 MB
+problem._COPIED_BYTES, blocks._AUTO_BYTES = 0, 1 << 21  # no copies, and blocks of 2 MB
 _problem.MOST_ROWS = _k_subspaces_starts.MOST_ROWS = 300
 X, y = np.load(sys.argv[1], mmap_mode="r"), np.load(sys.argv[2])
 peak = [0.0]

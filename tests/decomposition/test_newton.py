@@ -12,8 +12,9 @@ from sklearn.preprocessing import scale
 
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
 from sklowrank.decomposition._sdl import problem as problem
-from sklowrank.decomposition._sdl import unconstrained_solvers as newton
-from sklowrank.decomposition._sdl.objective import curve, fit_term, objective
+from sklowrank.decomposition._sdl import solver_lbfgs as newton
+from sklowrank.decomposition._sdl.objective import fit_term, objective
+from sklowrank.decomposition._sdl.solver_lbfgs import curve
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
 

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from sklowrank._core.rows import Rows
 from sklowrank._core.workspace import open_workspace
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
-from sklowrank.decomposition._sdl.table import scaled_features
+from sklowrank.decomposition._sdl.problem import scaled_features
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(80, 5))

@@ -17,8 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 
 from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
-from sklowrank.decomposition._sdl.block_descent import codes
 from sklowrank.decomposition._sdl.objective import logistic, softmax, squared
+from sklowrank.decomposition._sdl.solver_bcd import codes
 
 CANCER, MALIGN = load_breast_cancer(return_X_y=True)
 CANCER = scale(CANCER)

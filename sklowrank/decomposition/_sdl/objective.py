@@ -10,9 +10,14 @@ from typing import NamedTuple
 
 import torch
 
-from ..._core.rows import concat_blocks
+from ..._core.rows import MappedRows, Rows, merge_sum
 from ..._math.linalg import randomized_svd
-from .table import DENSE_EIGEN, Table
+
+DENSE_EIGEN = 500  # columns: up to here eigenvectors come from a full decomposition
+_STORED_GRAM = 4000  # columns: up to here X'X is stored, above it is multiplied through X
+_CPU_BLOCK = 1 << 20  # bytes of rows that are read once for both products of an evaluation, from a cache
+_WINDOW = 4  # iterations over which the decrease is measured
+
 
 # Losses
 
@@ -76,6 +81,130 @@ def _steepness_squared(predictions):
 logistic = Loss(_logistic, torch.sigmoid, _curve_logistic, _steepness_logistic, 0.25, 0.5)  # targets 0 or 1
 softmax = Loss(_softmax, _probabilities, _curve_softmax, _steepness_softmax, 0.5, 1.0)  # targets one-hot
 squared = Loss(_squared, torch.clone, _curve_squared, _steepness_squared, 1.0, 1.0)
+
+
+# Blocks of features to multiply with
+
+
+class Dense(NamedTuple):
+    """A block of dense rows."""
+
+    X: torch.Tensor  # (b, p)
+
+    def matmul(self, A):
+        """Return X @ A, in the precision of X."""
+        return (A.to(self.X.dtype).T @ self.X.T).T  # much faster for few columns
+
+    def matmul_transposed(self, G):
+        """Return X.T @ G, in float64."""
+        return (G.T @ self.X).T.double()
+
+    def magnitudes(self):
+        """Return the block of the magnitudes of X; X itself where nothing is negative."""
+        return Dense(abs(self.X)) if self.X.amin() < 0 else self
+
+
+class Sparse(NamedTuple):
+    """All rows of a sparse table, less a shift."""
+
+    X: torch.Tensor  # (n, p), CSR
+    transposed: torch.Tensor  # (p, n), CSR
+    shift: torch.Tensor | None  # (p,), what is subtracted from each row
+
+    def matmul(self, A):
+        """Return (X - shift) @ A, in the precision of X."""
+        A = A.to(self.X.dtype)
+        scores = self.X @ A
+        return scores if self.shift is None else scores - self.shift @ A
+
+    def matmul_transposed(self, G):
+        """Return (X - shift).T @ G, in float64."""
+        sums = (self.transposed @ G).double()
+        return sums if self.shift is None else sums - torch.outer(self.shift.double(), G.double().sum(0))
+
+    def magnitudes(self):
+        """Return the block of the magnitudes of X, without the shift."""
+        if bool((self.X.values() < 0).any()):
+            return Sparse(abs(self.X), abs(self.transposed), None)
+        return self._replace(shift=None)
+
+
+class SparseRows:
+    """A sparse table as a row source: products need it as a whole, so that its rows are one block."""
+
+    kind = "csr"
+
+    def __init__(self, block: Sparse):
+        self._block, self.shape = block, tuple(block.X.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def take(self, at) -> Sparse:
+        """Return the block of all rows; `at` has to be ``slice(None)``."""
+        if at != slice(None):
+            raise ValueError(f"A sparse table is one block, of which the rows {at} cannot be taken.")
+        return self._block
+
+    def gather(self, compute, *aligned, size, batch_size="auto", merge=merge_sum):
+        """Return ``compute(block, *aligned)``."""
+        return compute(self._block, *aligned)
+
+    def fit_in_one_block(self, size: int) -> bool:
+        """Return True: there is one block."""
+        return True
+
+
+def dense_rows(X: torch.Tensor) -> MappedRows:
+    """Return the rows of a tensor as a row source with blocks to multiply with."""
+    return MappedRows(Rows(X), Dense, X.shape[1])
+
+
+class Table:
+    """Features to multiply with, and weights of their rows.
+
+    Parameters
+    ----------
+    rows : RowSource
+        Its blocks have the methods of :class:`Dense`.
+    weights : tensor of shape (n,)
+        Weights of the rows, of sum one, in the precision of the rows.
+    """
+
+    def __init__(self, rows, weights):
+        self.rows, self.weights, self.shape = rows, weights, rows.shape
+        self._gram = None
+
+    def gather(self, compute, *aligned):
+        """Return the sums over blocks of ``compute(block, weights, *parts of aligned)``."""
+        size = self.shape[1] * self.weights.element_size()
+        block = max(64, _CPU_BLOCK // size) if self.weights.device.type == "cpu" else "auto"
+        return self.rows.gather(compute, self.weights, *aligned, size=2 * size, batch_size=block)
+
+    @property
+    def gram(self):
+        """The second moments X' diag(weights) X, in float64; None where they are too large, or X is sparse."""
+        if self._gram is None and self.rows.kind != "csr" and self.shape[1] <= min(2 * self.shape[0], _STORED_GRAM):
+            (self._gram,) = self.gather(_gram)
+        return self._gram
+
+    def whole(self):
+        """Return all rows as one block."""
+        return self.rows.take(slice(None))
+
+    def gram_times(self, W):
+        """Return X' diag(weights) X @ W in float64."""
+        if self.gram is not None:
+            return (W.T @ self.gram).T
+        return self.gather(partial(_gram_times, W))[0]
+
+
+def _gram(block, w):
+    return ((block.X.T @ (w[:, None] * block.X)).double(),)
+
+
+def _gram_times(W, block, w):
+    return (block.matmul_transposed(w[:, None] * block.matmul(W)),)
 
 
 # The objective
@@ -154,54 +283,6 @@ def _fit_sums_through_codes(loss, unknowns, block, Z, targets, weights):
     return (weights @ values).double(), block.matmul_transposed(slopes @ B.T), by_B, by_gamma
 
 
-def loss_curvature(task, weights):
-    """Return X @ W (n, r), predictions (n, width), the mean curvature of the loss and the moments of X @ W and Z.
-
-    The curvature (width, width) and the moments (r + q, r + q) are means over rows under the weights of the loss.
-    """
-    F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
-    return concat_blocks(F), concat_blocks(predictions), curvature, moments / total
-
-
-def _curvature_sums(loss, unknowns, block, Z, targets, weights):
-    F = block.matmul(unknowns.W)
-    predictions = loss.link(F @ unknowns.B.to(Z.dtype) + Z @ unknowns.gamma.to(Z.dtype))
-    units = torch.eye(predictions.shape[1], dtype=Z.dtype, device=Z.device)
-    curvature = torch.stack([weights @ loss.curve(predictions, unit.expand_as(predictions)) for unit in units])
-    columns = torch.cat([F, Z], 1)
-    moments = columns.T @ (weights[:, None] * columns)
-    return [F], [predictions], curvature.double(), moments.double(), weights.sum().double()
-
-
-def curve_term(task, weights, F, predictions, direction):
-    """Return the Gauss-Newton product of the fit term with a direction of W, B and gamma; F is X @ W.
-
-    It is the Hessian by A and gamma, between the Jacobian of A = W B and its transpose.
-    """
-    (W, B, _), (dW, dB, dgamma) = weights, direction
-    dA = dW @ B + W @ dB
-    if B.shape[1] > len(B):
-        through = partial(_curve_sums_through_codes, task.loss, B, direction)
-        by_W, by_B, by_gamma = task.gather(through, F, predictions)
-    else:
-        by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, dA, dgamma), predictions)
-        by_W, by_B = by_A @ B.T, W.T @ by_A
-    by_W, by_B = by_W + task.ridge * dA @ B.T, by_B + task.ridge * W.T @ dA
-    return Weights(by_W, by_B, by_gamma + task.ridges[:, None] * dgamma)
-
-
-def _curve_sums(loss, dA, dgamma, block, Z, targets, weights, predictions):
-    curved = weights[:, None] * loss.curve(predictions, block.matmul(dA) + Z @ dgamma.to(Z.dtype))
-    return block.matmul_transposed(curved), (Z.T @ curved).double()
-
-
-def _curve_sums_through_codes(loss, B, direction, block, Z, targets, weights, F, predictions):
-    dW, dB, dgamma = direction
-    B, dB = B.to(Z.dtype), dB.to(Z.dtype)
-    curved = weights[:, None] * loss.curve(predictions, block.matmul(dW) @ B + F @ dB + Z @ dgamma.to(Z.dtype))
-    return block.matmul_transposed(curved @ B.T), (F.T @ curved).double(), (Z.T @ curved).double()
-
-
 def explained(W, SW):
     """Return the share of the squares of X that codes by least squares explain, and its gradient by W.
 
@@ -225,45 +306,11 @@ def objective(task, weights):
     return value + task.xi * (task.squares - share), slopes._replace(W=slopes.W - task.xi * by_W)
 
 
-def fit_hessian(task, A, gamma):
-    """Return the Hessian of :func:`fit_term` by (A, gamma) above one another, a matrix of ((p + q) * width) rows."""
-    width = A.shape[1]
-    ridges = torch.cat([A.new_full((len(A),), task.ridge), task.ridges])
-    (H,) = task.gather(partial(_hessian_sums, task.loss, A, gamma))
-    H = H.permute(2, 0, 3, 1)
-    return H.flatten(0, 1).flatten(1) + torch.diag(ridges.repeat_interleave(width))
-
-
-def _hessian_sums(loss, A, gamma, block, Z, targets, weights):
-    """Return the Hessian of a block without ridges, (width, width, p + q, p + q)."""
-    F = torch.cat([block.X, Z], 1)
-    predictions = loss.link(block.matmul(A) + Z @ gamma.to(Z.dtype))
-    width = A.shape[1]
-    H = A.new_zeros(width, width, F.shape[1], F.shape[1])
-    for k, unit in enumerate(torch.eye(width, dtype=F.dtype, device=F.device)):
-        curved = weights[:, None] * loss.curve(predictions, unit)
-        for m in range(k, width):
-            H[m, k] = (F.T @ (curved[:, m : m + 1] * F)).double()
-            H[k, m] = H[m, k]
-    return (H,)
-
-
-def curve(task, weights, F, predictions, by_A, SW, direction):
-    """Return the Hessian of :func:`objective` times a direction, where W is orthonormal.
-
-    F is X @ W, `by_A` the gradient of the fit term by A, SW the second moment of X times W.
-    """
-    (W, _, _), (dW, dB, _) = weights, direction
-    bent = curve_term(task, weights, F, predictions, direction)
-    by_W = bent.W + by_A @ dB.T - task.xi * curve_explained(W, dW, SW, task.table.gram_times(dW))
-    return bent._replace(W=by_W, B=bent.B + dW.T @ by_A)
-
-
-def curve_explained(W, dW, SW, SdW):
-    """Return the derivative of the gradient of :func:`explained` in the direction dW, where W is orthonormal."""
-    T, dM = W.T @ SW, dW.T @ W + W.T @ dW
-    dT = dW.T @ SW + W.T @ SdW - dM @ T
-    return 2 * (SdW - dW @ T - W @ dT - (SW - W @ T) @ dM)
+def relative_decrease(values):
+    """Return by how much the last of some objectives lies below that of four iterations before."""
+    if len(values) <= _WINDOW:
+        return float("inf")
+    return (values[-_WINDOW - 1] - values[-1]) / max(abs(values[-1]), 1e-300)
 
 
 # The dictionary that belongs to some weights on the features

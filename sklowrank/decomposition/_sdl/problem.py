@@ -1,16 +1,20 @@
 """Supervised dictionary learning from options and data to a problem, its solver, and the fitted model."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from sklearn.exceptions import DataDimensionalityWarning
 from sklearn.utils import check_array
 
-from ..._core.rows import Rows, refuse_kind
+from ..._core.rows import MappedRows, Rows, column_ends, map_rows, refuse_kind
 from ..._core.warn import warn
 from ..._math.linalg import signs_of_largest
-from .block_descent import (
+from ..._math.sparse import csr_tensor
+from .objective import Dense, Loss, Sparse, SparseRows, Table, Task, Weights, dense_rows, leading
+from .solver_bcd import (
     Blocks,
     Signs,
     block_descent,
@@ -19,10 +23,10 @@ from .block_descent import (
     nonnegative_start,
     reconstruction_loss,
 )
-from .objective import Loss, Task, Weights, leading
-from .table import centred_products, scaled_features
-from .unconstrained_solvers import lbfgs_and_newton, polish, projected_gradients, with_best_dictionary
+from .solver_lbfgs import lbfgs_and_newton, polish, with_best_dictionary
+from .solver_lpgd import projected_gradients
 
+_COPIED_BYTES = 1 << 29  # of rows that are scaled once, and kept; more of them are scaled each time they are read
 _COVARIATE_RIDGE = 0.01  # of covariates, as a share of that of features
 
 
@@ -180,6 +184,75 @@ def _scaled_covariates(Z, share, fit_intercept):
     return torch.cat([Z.new_ones(len(Z), 1), Z], 1) if fit_intercept else Z, mean, scale
 
 
+class ScaledFeatures(NamedTuple):
+    """Rows of mean square length one, and the way back to the units of X: ``X = unit * rows + mean``."""
+
+    table: Table
+    mean: torch.Tensor  # (p,), zeros without centring
+    unit: float
+    squares: float  # weighted mean of the squared lengths of the rows: one, or zero where X is constant
+
+
+def scaled_features(rows, weights, *, center, in_memory, ws) -> ScaledFeatures:
+    """Return the features in the precision of `ws`, whatever that of X; `weights` (n,) sum to one.
+
+    With `in_memory` the scaled rows are kept in memory, however large they are.
+    """
+    if rows.kind == "csr":
+        return _scaled_csr(rows.take(slice(None)), weights, center, ws)
+    return _scaled_rows(rows, weights, center, in_memory, ws)
+
+
+def _scaled_rows(rows, v, center, in_memory, ws):
+    D = rows.shape[1]
+    low, high = column_ends(rows)
+    size = float(torch.maximum(low.abs(), high.abs()).amax()) or 1.0
+    mean = torch.zeros(D, dtype=torch.float64, device=ws.device)
+    if center:
+        (mean,) = rows.gather(partial(_mean_sum, size), v, size=24 * D)
+        mean = torch.where(low == high, low / size, mean)
+    squares = float(rows.gather(partial(_sum_of_squares, size, mean), v, size=24 * D)[0])
+    unit = squares**0.5 or 1.0
+    scale, bytes_of_rows = partial(_scaled_block, size, mean.to(ws.dtype), unit), ws.dtype.itemsize * D * len(rows)
+    if in_memory or (bytes_of_rows <= _COPIED_BYTES and rows.kind != "cluster"):
+        blocks = dense_rows(map_rows(rows, scale, size=4 * ws.dtype.itemsize * D))
+    else:
+        blocks = MappedRows(rows, partial(_dense_block, scale), D)
+    return ScaledFeatures(Table(blocks, v.to(ws.dtype)), mean * size, unit * size, float(squares > 0))
+
+
+def _mean_sum(size, X, v):
+    return (v @ (X.double() / size),)
+
+
+def _sum_of_squares(size, mean, X, v):
+    return (v @ (X.double() / size - mean).square().sum(1),)
+
+
+def _scaled_block(size, mean, unit, X):
+    return (X.to(mean.dtype) / size).sub_(mean).div_(unit)
+
+
+def _dense_block(scale, X):
+    return Dense(scale(X))
+
+
+def _scaled_csr(X, v, center, ws):
+    size = float(abs(X.data).max(initial=0.0)) or 1.0
+    X = sp.csr_matrix((X.data.astype("float64") / size, X.indices, X.indptr), shape=X.shape)
+    mean = ws.load(X.T @ v.cpu().numpy()) if center else torch.zeros(X.shape[1], dtype=ws.dtype, device=ws.device)
+    squares = float(X.multiply(X).sum(axis=1).A1 @ v.cpu().numpy()) - float(mean @ mean)
+    unit = max(squares, 0.0) ** 0.5 or 1.0
+    X.data /= unit
+    block = Sparse(_as_tensor(X, ws), _as_tensor(X.T.tocsr(), ws), mean / unit if center else None)
+    return ScaledFeatures(Table(SparseRows(block), v.to(ws.dtype)), mean * size, unit * size, float(squares > 0))
+
+
+def _as_tensor(X, ws):
+    """Return a scipy CSR matrix as a sparse tensor."""
+    return csr_tensor(ws.load(X.indptr), ws.load(X.indices), ws.load(X.data), X.shape)
+
+
 def _start(task, options, ws):
     if isinstance(options.init, str):
         W = leading(task.table, options.n_components, ws.generator)
@@ -302,4 +375,9 @@ def scores_of(dictionary: Dictionary, X, covariates, ws) -> torch.Tensor:
 
 
 def _projections(dictionary, X, ws):
-    return centred_products(X, dictionary.mean, dictionary.components.T, ws)
+    return _centred_products(X, dictionary.mean, dictionary.components.T, ws)
+
+
+def _centred_products(X, mean, W, ws):
+    """Return ``(X - mean) @ W`` for rows X, a tensor or a CSR matrix, which is not made dense."""
+    return _as_tensor(X, ws) @ W - mean @ W if sp.issparse(X) else (X - mean) @ W

@@ -1,13 +1,8 @@
-"""Solvers of the filter model without sign constraints, by unknowns W, B and gamma (variable projection).
+"""The solver "lbfgs": L-BFGS, then Newton's method to the last digits, on dictionary and weights.
 
-For a given dictionary the best codes are those of least squares: only the dictionary, its weights and those of the
-covariates are left as unknowns.
-
-- "lbfgs": L-BFGS from the start, then Newton's method to the last digits. The equations of a Newton step are solved
-  inexactly by conjugate gradients, preconditioned by the Hessian of a loss with the same curvature at all rows.
-- "lpgd": the unknowns are lifted to the weights A on the features and the approximation of X. Stacked, they have rank
-  r, since they share the dictionary, and the loss is convex in them: gradient steps, each followed by a projection on
-  rank r. The step of the approximation is exact and lands on X, so the projection decomposes p x p moments.
+For a given dictionary the best codes are those of least squares: only the dictionary W, its weights B and those of the
+covariates gamma are left as unknowns (variable projection). The equations of a Newton step are solved inexactly by
+conjugate gradients, preconditioned by the Hessian of a loss with the same curvature at all rows.
 """
 
 from functools import partial
@@ -17,21 +12,11 @@ from typing import NamedTuple
 import torch
 
 from ..._core.iterate import Step
+from ..._core.rows import concat_blocks
 from ..._math.linalg import randomized_svd
-from ..._math.subspaces import top_eigenpairs
-from .objective import (
-    Weights,
-    curve,
-    dictionary_for,
-    fit_term,
-    loss_curvature,
-    loss_share,
-    objective,
-)
-from .table import DENSE_EIGEN
+from .objective import DENSE_EIGEN, Weights, dictionary_for, fit_term, objective, relative_decrease
 
 _FIRST = 50  # iterations of L-BFGS before Newton's method
-_WINDOW = 4  # iterations over which the decrease is measured
 _STEPS = 20  # of Newton's method in the refinement, at most
 _REBUILT = 10  # steps between two updates of the dictionary to the best one for the weights
 _HALVINGS = 15  # of a step, at most
@@ -52,13 +37,6 @@ def lbfgs_and_newton(task, start, generator):
         yield Step(near, relative_decrease(values), value)
     for weights, value, gap in newton_steps(task, near, generator):
         yield Step(weights, gap, float(value))
-
-
-def relative_decrease(values):
-    """Return by how much the last of some objectives lies below that of four iterations before."""
-    if len(values) <= _WINDOW:
-        return float("inf")
-    return (values[-_WINDOW - 1] - values[-1]) / max(abs(values[-1]), 1e-300)
 
 
 def _quasi_newton(task, weights, n_iter):
@@ -264,62 +242,70 @@ def unflatten(theta, like):
     return Weights(*(part.view(whole.shape) for part, whole in zip(parts, like)))
 
 
-# Projected gradients in lifted variables
+# The Hessian
 
 
-def projected_gradients(task, start, generator):
-    """Yield weights and objective after each step, extrapolated as long as the objective falls."""
-    for_A, for_gamma = _curvatures(task, start)
-    rank, values, best = start.W.shape[1], [], start
-    A, gamma = start.W @ start.B, start.gamma
-    ahead, momentum = (A, gamma), 1.0
-    while True:
-        _, by_A, by_gamma = fit_term(task, *ahead)
-        weights = _projected(
-            task, ahead[0] - by_A / for_A, ahead[1] - by_gamma / for_gamma, for_A, rank, best, generator
-        )
-        value = float(objective(task, weights)[0])
-        if values and value > values[-1] and momentum > 1:  # the extrapolation went too far: take the plain step
-            ahead, momentum = (A, gamma), 1.0
-            continue
-        values.append(value)
-        best, following = weights, (1 + (1 + 4 * momentum**2) ** 0.5) / 2
-        share = (momentum - 1) / following
-        new = weights.W @ weights.B, weights.gamma
-        ahead = tuple(now + share * (now - before) for now, before in zip(new, (A, gamma)))
-        (A, gamma), momentum = new, following
-        yield Step(weights, relative_decrease(values), value)
+def loss_curvature(task, weights):
+    """Return X @ W (n, r), predictions (n, width), the mean curvature of the loss and the moments of X @ W and Z.
+
+    The curvature (width, width) and the moments (r + q, r + q) are means over rows under the weights of the loss.
+    """
+    F, predictions, curvature, moments, total = task.gather(partial(_curvature_sums, task.loss, weights))
+    return concat_blocks(F), concat_blocks(predictions), curvature, moments / total
 
 
-def _projected(task, A, gamma, curvature, rank, former, generator):
-    """Return the weights nearest to A, and to X as its own approximation, with a dictionary of `rank` directions."""
+def _curvature_sums(loss, unknowns, block, Z, targets, weights):
+    F = block.matmul(unknowns.W)
+    predictions = loss.link(F @ unknowns.B.to(Z.dtype) + Z @ unknowns.gamma.to(Z.dtype))
+    units = torch.eye(predictions.shape[1], dtype=Z.dtype, device=Z.device)
+    curvature = torch.stack([weights @ loss.curve(predictions, unit.expand_as(predictions)) for unit in units])
+    columns = torch.cat([F, Z], 1)
+    moments = columns.T @ (weights[:, None] * columns)
+    return [F], [predictions], curvature.double(), moments.double(), weights.sum().double()
 
-    def moments(V):
-        return curvature * A @ (A.T @ V) + 2 * task.xi * task.table.gram_times(V)
 
-    p = len(A)
-    if task.table.gram is not None and p <= DENSE_EIGEN:
-        U = top_eigenpairs(curvature * A @ A.T + 2 * task.xi * task.table.gram, rank)[0]
+def curve_term(task, weights, F, predictions, direction):
+    """Return the Gauss-Newton product of the fit term with a direction of W, B and gamma; F is X @ W.
+
+    It is the Hessian by A and gamma, between the Jacobian of A = W B and its transpose.
+    """
+    (W, B, _), (dW, dB, dgamma) = weights, direction
+    dA = dW @ B + W @ dB
+    if B.shape[1] > len(B):
+        through = partial(_curve_sums_through_codes, task.loss, B, direction)
+        by_W, by_B, by_gamma = task.gather(through, F, predictions)
     else:
-        more = torch.randn(p, min(10, p - rank), generator=generator, dtype=A.dtype, device="cpu").to(A.device)
-        U = randomized_svd(moments, moments, torch.cat([former.W, more], 1), n_components=rank)[0]
-    return Weights(U, U.T @ A, gamma)
+        by_A, by_gamma = task.gather(partial(_curve_sums, task.loss, dA, dgamma), predictions)
+        by_W, by_B = by_A @ B.T, W.T @ by_A
+    by_W, by_B = by_W + task.ridge * dA @ B.T, by_B + task.ridge * W.T @ dA
+    return Weights(by_W, by_B, by_gamma + task.ridges[:, None] * dgamma)
 
 
-def _across(block, Z, targets, weights):
-    return (block.matmul_transposed(weights[:, None] * Z),)
+def _curve_sums(loss, dA, dgamma, block, Z, targets, weights, predictions):
+    curved = weights[:, None] * loss.curve(predictions, block.matmul(dA) + Z @ dgamma.to(Z.dtype))
+    return block.matmul_transposed(curved), (Z.T @ curved).double()
 
 
-def _curvatures(task, start):
-    """Return a bound on the curvature of the fit term by A, and one by gamma, that hold together."""
-    largest = float((start.W[:, :1] * task.table.gram_times(start.W[:, :1])).sum())
-    weights = task.weights.double()
-    largest *= float(loss_share(task))
-    Z = task.Z.double()
-    (across,) = task.gather(_across)
-    tiny = torch.finfo(torch.float64).tiny
-    wide = float(torch.linalg.matrix_norm(Z.T @ (weights[:, None] * Z), 2)) if Z.shape[1] else 0.0
-    both = 1 + (float(torch.linalg.matrix_norm(across, 2)) / max(largest * wide, tiny) ** 0.5 if Z.shape[1] else 0.0)
-    bound = both * task.loss.bound
-    steepest = float(task.ridges.amax()) if len(task.ridges) else 0.0
-    return max(bound * largest + task.ridge, tiny), max(bound * wide + steepest, tiny)
+def _curve_sums_through_codes(loss, B, direction, block, Z, targets, weights, F, predictions):
+    dW, dB, dgamma = direction
+    B, dB = B.to(Z.dtype), dB.to(Z.dtype)
+    curved = weights[:, None] * loss.curve(predictions, block.matmul(dW) @ B + F @ dB + Z @ dgamma.to(Z.dtype))
+    return block.matmul_transposed(curved @ B.T), (F.T @ curved).double(), (Z.T @ curved).double()
+
+
+def curve(task, weights, F, predictions, by_A, SW, direction):
+    """Return the Hessian of :func:`objective` times a direction, where W is orthonormal.
+
+    F is X @ W, `by_A` the gradient of the fit term by A, SW the second moment of X times W.
+    """
+    (W, _, _), (dW, dB, _) = weights, direction
+    bent = curve_term(task, weights, F, predictions, direction)
+    by_W = bent.W + by_A @ dB.T - task.xi * curve_explained(W, dW, SW, task.table.gram_times(dW))
+    return bent._replace(W=by_W, B=bent.B + dW.T @ by_A)
+
+
+def curve_explained(W, dW, SW, SdW):
+    """Return the derivative of the gradient of :func:`explained` in the direction dW, where W is orthonormal."""
+    T, dM = W.T @ SW, dW.T @ W + W.T @ dW
+    dT = dW.T @ SW + W.T @ SdW - dM @ T
+    return 2 * (SdW - dW @ T - W @ dT - (SW - W @ T) @ dM)

@@ -1,17 +1,16 @@
-"""Block coordinate descent: weights, codes and dictionary in turn, each of which lowers the same objective.
+"""The solver "bcd", block coordinate descent: weights, codes and dictionary in turn, all of one objective.
 
 The solver of the cases in which codes are not eliminated by least squares: a non-negative dictionary or non-negative
 codes, and the feature model, whose prediction reads the codes.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from ..._core.iterate import Step
-from .objective import fit_hessian, loss_share
-from .table import Table, dense_rows
-from .unconstrained_solvers import relative_decrease
+from .objective import Table, dense_rows, loss_share, relative_decrease
 
 _TINY = torch.finfo(torch.float64).tiny
 _TRIES = 30  # stiffnesses of the dictionary's bound in one cycle, at most
@@ -226,6 +225,29 @@ class Newton:
         hessian[:unknowns, :unknowns] += self.task.ridge * torch.kron(metric, eye)
         hessian.diagonal().add_(1e-10 * hessian.diagonal().amax().clamp(min=_TINY))  # directions without curvature
         return torch.linalg.cholesky(hessian)
+
+
+def fit_hessian(task, A, gamma):
+    """Return the Hessian of :func:`fit_term` by (A, gamma) above one another, a matrix of ((p + q) * width) rows."""
+    width = A.shape[1]
+    ridges = torch.cat([A.new_full((len(A),), task.ridge), task.ridges])
+    (H,) = task.gather(partial(_hessian_sums, task.loss, A, gamma))
+    H = H.permute(2, 0, 3, 1)
+    return H.flatten(0, 1).flatten(1) + torch.diag(ridges.repeat_interleave(width))
+
+
+def _hessian_sums(loss, A, gamma, block, Z, targets, weights):
+    """Return the Hessian of a block without ridges, (width, width, p + q, p + q)."""
+    F = torch.cat([block.X, Z], 1)
+    predictions = loss.link(block.matmul(A) + Z @ gamma.to(Z.dtype))
+    width = A.shape[1]
+    H = A.new_zeros(width, width, F.shape[1], F.shape[1])
+    for k, unit in enumerate(torch.eye(width, dtype=F.dtype, device=F.device)):
+        curved = weights[:, None] * loss.curve(predictions, unit)
+        for m in range(k, width):
+            H[m, k] = (F.T @ (curved[:, m : m + 1] * F)).double()
+            H[k, m] = H[m, k]
+    return (H,)
 
 
 def fit_weights(task, F, B, gamma):
