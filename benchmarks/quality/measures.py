@@ -18,6 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklowrank._core import blocks
 from sklowrank.metrics import clustering_accuracy
 from tests.common import answers, fit, new_data, seeded, small_data
+from tests.estimators import spec_of
 
 ROOT = Path(__file__).parent.parent.parent
 # In standard deviations of a column of answers, and as shares of rows with another label or class
@@ -83,7 +84,7 @@ def deviation(one, other):
 
 def bounds(estimator):
     """Return how far answers may move."""
-    return NETWORKS if "module" in estimator.get_params() else BOUNDS
+    return NETWORKS if spec_of(estimator).network else BOUNDS
 
 
 def is_precise(floats, labels):
