@@ -81,7 +81,7 @@ html_theme_options = {
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
     "show_prev_next": True,
     "show_toc_level": 2,
-    "secondary_sidebar_items": dict.fromkeys(("*", "guide/*", "methods/*"), written)
+    "secondary_sidebar_items": dict.fromkeys(("*", "guide/*", "methods/*", "methods/algorithms/*"), written)
     | {pattern: ["page-toc"] for pattern in ("api/*", "benchmarks/*", "gallery/**")},
     "footer_start": ["copyright"],
     "footer_end": [],
