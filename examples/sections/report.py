@@ -117,11 +117,14 @@ class Verdict:
         """The measure of a row, as printed."""
         return round(getattr(row, self.measure), 3)
 
+    def ends(self, row):
+        """The range of a row, as printed; without one, its value twice."""
+        ends = getattr(row, f"{self.measure}_range") or (getattr(row, self.measure),) * 2
+        return round(ends[0], 3), round(ends[1], 3)
+
     def is_level(self):
         """Whether the ranges of both sides overlap: another seed or fold may reverse the order."""
-        ours, others = self.value(self.ours), self.value(self.others)
-        low, high = getattr(self.ours, f"{self.measure}_range") or (ours, ours)
-        other_low, other_high = getattr(self.others, f"{self.measure}_range") or (others, others)
+        (low, high), (other_low, other_high) = self.ends(self.ours), self.ends(self.others)
         return low <= other_high and other_low <= high
 
     def best(self):
