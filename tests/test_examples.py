@@ -54,7 +54,7 @@ def test_verdicts_name_the_better_side(report, capsys, tmp_path):
     assert page.count('<td class="best">0.500</td>') == 4  # both, at a glance and in the table
 
 
-def test_differences_within_a_range_are_level(report, tmp_path):
+def test_methods_are_level_where_their_ranges_overlap(report, tmp_path):
     rows = [
         report.Row("wine", "Mine", None, 0.9, 2.0, score_range=(0.8, 0.95)),
         report.Row("wine", "Theirs", None, 0.85, 1.0, score_range=(0.84, 0.86)),

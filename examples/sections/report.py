@@ -117,12 +117,15 @@ class Verdict:
         """The measure of a row, as printed."""
         return round(getattr(row, self.measure), 3)
 
+    def ends(self, row):
+        """The range of a row, as printed; without one, its value twice."""
+        ends = getattr(row, f"{self.measure}_range") or (getattr(row, self.measure),) * 2
+        return round(ends[0], 3), round(ends[1], 3)
+
     def is_level(self):
-        """Whether the difference is within the range of either side: another seed or fold may reverse it."""
-        ours, others = self.value(self.ours), self.value(self.others)
-        low, high = getattr(self.ours, f"{self.measure}_range") or (ours, ours)
-        other_low, other_high = getattr(self.others, f"{self.measure}_range") or (others, others)
-        return low <= others <= high or other_low <= ours <= other_high
+        """Whether the ranges of both sides overlap: another seed or fold may reverse the order."""
+        (low, high), (other_low, other_high) = self.ends(self.ours), self.ends(self.others)
+        return low <= other_high and other_low <= high
 
     def best(self):
         """The better row, or both where they are level."""
@@ -171,8 +174,8 @@ def write_page(sections, folder):
 
 GLANCE = """<section class="glance"><h2>At a glance</h2>
 <p>The best of sklowrank and the best of scikit-learn for each measure (↑ more is better, ↓ less is), with seconds. The
-better one is in bold; both are where the difference is within the range over seeds or folds of either, so that another
-seed may reverse it. Sections say what is measured.</p>"""
+better one is in bold; both are where their ranges over seeds or folds overlap, so that another seed may reverse the
+order. Sections say what is measured.</p>"""
 
 
 def _glance(sections):
