@@ -1,7 +1,7 @@
-"""Affine subspaces ("flats"): how far rows lie from them, and which of them fits a set of rows best.
+"""Affine subspaces: distances of rows from them, leading directions of rows, and the dimension of clusters.
 
-K flats of R^D are held as ``means`` (K, D) and ``bases`` (K, D, d), orthonormal columns; a flat of lower dimension than
-the widest has its last columns zero, which adds nothing to any product below.
+K subspaces of R^D are held as ``means`` (K, D) and ``bases`` (K, D, d) with orthonormal columns; those past the
+dimension of a subspace are zero, and add nothing to products.
 """
 
 import math
@@ -29,10 +29,10 @@ def padded_bases(bases: Sequence[torch.Tensor]) -> torch.Tensor:
 def coordinates(
     X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor, *, exact: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the coordinates (n, K, d) of rows X (n, D) in each flat and their squared distances (n, K) from it.
+    """Return the coordinates (n, K, d) of rows X (n, D) in each subspace and their squared distances (n, K) from it.
 
-    The distance is what Pythagoras leaves, ||x - mu||² - ||p||², in one product with all bases; where nearly nothing is
-    left, which would be rounding alone, it is taken from the difference, unless `exact` is False.
+    The squared distance is ||x - mu||² - ||p||², by one product with all bases; where nearly all of it cancels, it is
+    computed from the residual itself, unless `exact` is False.
     """
     K, D, d = bases.shape
     flat = bases.permute(1, 0, 2).reshape(D, K * d)
@@ -50,12 +50,12 @@ def coordinates(
 
 
 def squared_distances(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> torch.Tensor:
-    """Return the squared distances (n, K) of rows X (n, D) from each flat."""
+    """Return the squared distances (n, K) of rows X (n, D) from each subspace."""
     return coordinates(X, means, bases)[1]
 
 
 def nearest_flats(X: torch.Tensor, means: torch.Tensor, bases: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the nearest flat of each row X (n, D) and the squared distance from it; of equally near ones the first.
+    """Return the nearest subspace of each row X (n, D), of equally near ones the first, and the squared distance.
 
     Rounding depends on the place of a row in its block. So distances that are rounding count as 0, and those that
     agree to eight digits as equal: equal rows have equal labels.
@@ -87,7 +87,7 @@ def improved_directions(A: torch.Tensor, U: torch.Tensor, passes: int = 1) -> tu
 
 
 def turned_product(A: torch.Tensor, B: torch.Tensor) -> torch.Tensor:
-    """Return ``A.mT @ B``, ten times faster than in these words: torch's batched products dislike such strides."""
+    """Return ``A.mT @ B``, ten times faster than so written: torch's batched products are slow for such strides."""
     return (B.mT.contiguous() @ A).mT
 
 
@@ -158,7 +158,8 @@ def _rank(table, Z, *, alone):
 
     Noise fills the dimensions that the table spans, not the columns: dead and repeated columns add none, and columns
     that nearly all rows of the cluster agree on are left out. Where singular values vanish although the table spans
-    more dimensions, there is no noise along them: the cluster lies in a flat, unless the others are noise and signal.
+    more dimensions, there is no noise along them: the cluster lies in a subspace, unless the others are noise and
+    signal.
     """
     n = Z.shape[0]
     varied = _varied(Z, centred=table.centred)

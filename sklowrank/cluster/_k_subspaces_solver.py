@@ -1,7 +1,7 @@
 """K-subspaces: the best subspace for each cluster and the nearest one for each row, in turn; many starts at once.
 
 Rows are (n, D) float64 tensors whose squares neither overflow nor vanish. T starts over the same rows are held as
-labels (T, n), means (T, K, D) and bases (T, K, D, d) with orthonormal columns, of which those past a flat's own
+labels (T, n), means (T, K, D) and bases (T, K, D, d) with orthonormal columns, of which those past a subspace's own
 dimension are zero.
 """
 
@@ -45,7 +45,7 @@ def power_of_two(*magnitudes) -> float:
 
 
 class Flats(NamedTuple):
-    """The flats of one fit, and the weighted sum of the rows' squared distances from the nearest of them."""
+    """The subspaces of one fit, and the weighted sum of the rows' squared distances from the nearest of them."""
 
     means: torch.Tensor
     bases: torch.Tensor
@@ -57,8 +57,8 @@ class Flats(NamedTuple):
 def alternate(X, weights, labels, n_dims, *, centred: bool, max_iter: int = 100):
     """Refine the labels (n,) of rows to a fixed point; return means (K, D), bases (K, D, d) and labels.
 
-    `n_dims` is one dimension for all clusters or one for each. The labels returned are those of the nearest flat. Rows
-    of weight 0 have no say in the flats.
+    `n_dims` is one dimension for all clusters or one for each. The labels returned are those of the nearest
+    subspace. Rows of weight 0 do not count.
     """
     dims = [n_dims] * (int(labels.max()) + 1) if isinstance(n_dims, int) else list(n_dims)
     kept = (weights > 0).nonzero()[:, 0]
@@ -68,9 +68,9 @@ def alternate(X, weights, labels, n_dims, *, centred: bool, max_iter: int = 100)
 
 
 def random_starts(X, weights, n_clusters, n_dims, n_starts, *, centred: bool, generator, max_iter: int = 100):
-    """Return the labels (n,) of the best of several descents from random flats, the most promising of which go on.
+    """Return the labels (n,) of the best of several descents from random subspaces, the most promising of which go on.
 
-    The flats are improved by block power iteration from those before, at a tenth of the time of the best flats.
+    Subspaces are improved by block power iteration, at a tenth of the time of the best subspaces for the labels.
     """
     dims = [n_dims] * n_clusters if isinstance(n_dims, int) else list(n_dims)
     kept = (weights > 0).nonzero()[:, 0]
@@ -89,7 +89,7 @@ def last(steps: Iterator[Step], max_iter: int) -> Flats:
 
 
 def random_labels(X, weights, n_dims: Sequence[int], n_starts: int, *, centred: bool, generator) -> torch.Tensor:
-    """Return labels (T, n) of the nearest among isotropic random flats, which go through random rows if `centred`."""
+    """Return labels (T, n) of the nearest of isotropic random subspaces, through random rows if `centred`."""
     K, D = len(n_dims), X.shape[1]
     flats = []
     for _ in range(n_starts):
@@ -117,10 +117,9 @@ def descend(
 ) -> Iterator[Step]:
     """Yield after each iteration the best of the starts `labels` (T, n), which advance together until none moves.
 
-    With `survivors`, so many of them go on after five iterations, those with the lowest inertia. The gap is the largest
-    share of its inertia that a start still gains by giving rows to nearer flats. With `passes` the flats of an
-    iteration after the first are not the best for their rows, but the former ones after so many passes of block power
-    iteration.
+    After five iterations only the `survivors` with the lowest inertia go on. The gap is the largest share of its
+    inertia that a start gains by assigning rows to nearer subspaces. With `passes`, the subspaces of an iteration after
+    the first are not the best for their rows, but the former ones after this number of passes of block power iteration.
     """
     if len(set(n_dims)) > 1:
         labels = torch.stack([matching_dims(X, weights, start, n_dims, centred=centred)[start] for start in labels])
@@ -155,9 +154,9 @@ def share_of_fall(fall, before):
 
 
 def assign(X, weights, means, bases, labels, batch_size="auto"):
-    """Return each start's nearest flats (T, n), the squared distances from them, and the inertia (T,) of `labels`.
+    """Return each start's nearest subspaces (T, n), the squared distances from them, and the inertia (T,) of `labels`.
 
-    Distances that are rounding alone count as 0, so that rows on several flats at once do not wander for ever.
+    Distances that are rounding count as 0, so that rows in several subspaces at once do not change for ever.
     """
     T, K, D, d = bases.shape
     bytes_per_row = 8 * (D + 3 * T * K * (d + 2))
@@ -176,7 +175,7 @@ def assign(X, weights, means, bases, labels, batch_size="auto"):
 
 
 def reseed(labels, distance, weights, n_dims: Sequence[int], *, centred: bool) -> torch.Tensor:
-    """Give empty clusters, in place, as many of the worst-fitted rows as fit a flat; return the inertia so freed."""
+    """Give empty clusters, in place, the rows of the largest distances; return the inertia that this removes."""
     freed = distance.new_zeros(len(labels))
     for t, k in (counts_of(labels, len(n_dims)) == 0).nonzero().tolist():
         worst = distance[t].topk(min(n_dims[k] + centred, distance.shape[1])).indices
@@ -194,7 +193,7 @@ def counts_of(labels, K: int) -> torch.Tensor:
 
 
 def fit_starts(X, weights, labels, n_dims: Sequence[int], *, centred: bool, products=None, former=None):
-    """Return means (T, K, D), bases (T, K, D, d), strengths (T, K, d) and weights (T, K) of the best flats for labels.
+    """Return means (T, K, D), bases (T, K, D, d), strengths (T, K, d) and weights (T, K) of the best subspaces.
 
     Clusters of similar size are filled up with zero rows and solved as one batch. Where a cluster has fewer rows than
     columns, `products` (n, n) of all rows with one another save most of the work. With `former` bases (T, K, D, d) and
@@ -266,7 +265,7 @@ def leading(A, n_dims: int, gram=None):
 
 
 def shortened(bases, n_dims: Sequence[int]):
-    """Return the bases (..., K, D, d) with the columns past each flat's dimension set to zero."""
+    """Return the bases (..., K, D, d) with the columns past each subspace's dimension set to zero."""
     if min(n_dims) == max(n_dims):
         return bases
     column = torch.arange(bases.shape[-1], device=bases.device)

@@ -81,7 +81,7 @@ def subspaces_problem(source, weights: torch.Tensor | None, options: KSubspacesO
 
 
 def check_dims(n_dims, n_clusters, n_features, *, name="n_clusters"):
-    """Return the dimension of each flat, None where it is to be found from the data."""
+    """Return the dimension of each subspace, None where it is estimated from the data."""
     if isinstance(n_dims, str):
         return None
     dims = [n_dims] * n_clusters if isinstance(n_dims, Integral) else list(n_dims)
@@ -100,7 +100,7 @@ def check_dims(n_dims, n_clusters, n_features, *, name="n_clusters"):
 
 
 def check_enough(n_samples, n_given, n_clusters, *, name="n_clusters"):
-    """Refuse fewer rows than clusters; `n_samples` of those given have a positive weight."""
+    """Refuse fewer rows than clusters; `n_samples` of the `n_given` rows have a positive weight."""
     if n_samples < n_clusters:
         kind = "" if n_samples == n_given else " of positive weight"
         raise ValueError(f"n_samples={n_samples}{kind} should be >= {name}={n_clusters}. Lower {name} or add data.")

@@ -53,7 +53,7 @@ def distances(rows, means, bases, batch_size):
 
 
 def nearest(rows, weights, means, bases, batch_size):
-    """Return the nearest flats (n,) of rows, and the weighted sum of their squared distances.
+    """Return the nearest subspaces (n,) of rows, and the weighted sum of their squared distances.
 
     `weights` are None or (n,).
     """
@@ -79,10 +79,10 @@ def _nearest(means, bases, unit, X, w):
 def stream(
     data: ScaledRows, start: Flats, n_dims: Sequence[int], *, centred: bool, batch_size="auto"
 ) -> Iterator[Step]:
-    """Yield the steps of one descent that holds a block of rows at a time, from flats rather than labels.
+    """Yield the steps of one descent that holds a block of rows at a time, from subspaces rather than labels.
 
-    One pass over the rows finds the nearest flats and the second moments of the next ones. Of each row only the label
-    is kept.
+    One pass over the rows finds the nearest subspaces and the second moments of the next ones. Only labels are kept of
+    the rows.
     """
     means, bases = start.means, start.bases
     nobody = torch.zeros(len(data.rows), dtype=_LABELS, device=means.device)
@@ -100,7 +100,7 @@ def stream(
 
 
 def _reseed(data, means, bases, labels, counts, n_dims, centred, batch_size):
-    """Give empty clusters, in place, as many of the worst-fitted rows as fit a flat; return the inertia so freed."""
+    """Give empty clusters, in place, the rows of the largest distances; return the inertia that this removes."""
     wanted = [(k, n_dims[k] + centred) for k in (counts == 0).nonzero()[:, 0].tolist()]
     freed, count = 0.0, sum(size for _, size in wanted)
     if not wanted:
@@ -127,14 +127,14 @@ def _worst(unit, centre, means, bases, count, X, w, places):
     return [distance[worst]], [torch.ones_like(distance[worst]) if w is None else w[worst]], [places[worst]]
 
 
-# The statistics of rows: collected from a block, added up, and finished as flats
+# The statistics of rows: collected from blocks, added up, and turned into subspaces
 
 
 def sweep(data: ScaledRows, means, bases, labels, batch_size, *, reassign: bool = True):
-    """Return the nearest flats (n,), the inertia, that of `labels`, and moments about the flats' means.
+    """Return the nearest subspaces (n,), the inertia, that of `labels`, and moments about the means.
 
-    Moments are sums of weights (K,), first moments (K, D) and second moments (K, D, D) of the rows of each flat, or of
-    each label where `reassign` is False.
+    Moments are sums of weights (K,), first moments (K, D) and second moments (K, D, D) of the rows of each subspace, or
+    of each label where `reassign` is False.
     """
     collect = partial(_moments, data.unit, data.centre, means, bases, reassign)
     found = data.rows.gather(collect, data.weights, labels, size=_size(bases), batch_size=batch_size)
@@ -165,7 +165,7 @@ def _moments(unit, centre, means, bases, reassign, X, w, labels):
 
 
 def flats_of(moments, means, n_dims: Sequence[int], *, centred: bool):
-    """Return means, bases, strengths and weights of the best flats for moments about `means`."""
+    """Return means, bases, strengths and weights of the best subspaces for moments about `means`."""
     counts, first, second = moments
     shift, second = _central(counts, first, second, centred)
     e, V = torch.linalg.eigh(second)
