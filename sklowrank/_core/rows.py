@@ -77,7 +77,8 @@ def gather_blocks(
 
     def put(rows):
         result = part(rows)
-        return _put_by_row(result, rows, n_rows, rooms) if merge is merge_sum else result
+        whole = rows.stop - rows.start == n_rows
+        return result if whole or merge is not merge_sum else _put_by_row(result, rows, n_rows, rooms)
 
     blocks = in_blocks(put, n_rows, rows_per_block(batch_size, n_rows, size), bytes_per_row=size)
     result = reduce(merge, blocks)
@@ -86,8 +87,6 @@ def gather_blocks(
 
 def _put_by_row(result, rows, n_rows, rooms):
     """Move lists of one tensor, with an entry for each row, into `rooms`; return the rest of the result."""
-    if rows.stop - rows.start == n_rows:
-        return result
     rest = list(result)
     for i, found in enumerate(result):
         if _is_by_row(found, rows):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .layers import kind_and_shape, layer_of, mlp
+from .layers import as_tensor, kind_and_shape, layer_of, mlp
 from .randomness import fixed_randomness
 
 # What an estimator decides itself: its own parameters say it, so that nothing can be said twice.
@@ -145,22 +145,11 @@ def edited(module: nn.Module, path: str, layer: nn.Module) -> Edit:
     return Edit(path, kind, shape)
 
 
-def current_edits(module: nn.Module, edits: Iterable[Edit]) -> tuple[Edit, ...]:
-    """Return the edits of a module with the shapes that the layers have now, one of each path."""
-    paths = dict.fromkeys(edit.path for edit in edits)
-    return tuple(Edit(path, *kind_and_shape(module.get_submodule(path))) for path in paths)
-
-
 def replay(module: nn.Module, edits: Iterable[Edit]) -> None:
     """Put layers of the same kinds and shapes in their places where they are not; their weights are to be loaded."""
     for path, kind, shape in edits:
         if kind_and_shape(module.get_submodule(path)) != (kind, tuple(shape)):
             edited(module, path, layer_of(kind, shape))
-
-
-def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of the weights and buffers."""
-    return {name: value.detach().clone() for name, value in module.state_dict().items()}
 
 
 def as_numpy(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
@@ -170,7 +159,7 @@ def as_numpy(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
 
 def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray | torch.Tensor], device) -> nn.Module:
     """Put stored weights into a module, and the module on a device, ready to predict."""
-    module.load_state_dict({name: torch.as_tensor(value) for name, value in weights.items()})
+    module.load_state_dict({name: as_tensor(value) for name, value in weights.items()})
     return module.to(device).eval()
 
 

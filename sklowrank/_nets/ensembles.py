@@ -1,60 +1,16 @@
 """Several networks of one architecture, trained and asked together."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
 from .architecture import Architecture, build
-from .layers import ACTIVATIONS, check_layers, dropout_layer, linear
+from .layers import SideBySide, as_tensor, linear
 from .randomness import fixed_randomness
 
 _ROWS = 4096  # at most at once
-
-
-class SideBySide(nn.Module):
-    """K multilayer perceptrons of one shape, computed at once: (K, b, n_features) to (K, b, n_outputs).
-
-    A linear map is added to the output of the layers. Weights and dropout are drawn from `generator`, on the CPU, so
-    that a seed means the same on every device; without one the weights are to be loaded.
-    """
-
-    def __init__(
-        self, count: int, n_features: int, n_outputs: int, generator, *, hidden_layer_sizes, activation, dropout
-    ):
-        super().__init__()
-        check_layers(hidden_layer_sizes, activation, dropout)
-        self.activation, self.dropout = ACTIVATIONS[activation](), dropout_layer(dropout, generator)
-
-        def drawn(n_in, *shape):
-            weights = torch.empty(count, *shape, device="cpu", dtype=torch.float32)
-            if generator is not None:
-                weights.uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
-            return nn.Parameter(weights)
-
-        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
-        for n_in, n_out in zip([n_features, *hidden_layer_sizes], [*hidden_layer_sizes, n_outputs]):
-            self.weights.append(drawn(n_in, n_in, n_out))
-            self.biases.append(drawn(n_in, 1, n_out))
-        self.straight = drawn(n_features, n_features, n_outputs)
-        self.count = count
-
-    def forward(self, x):
-        last, straight = len(self.weights) - 1, torch.bmm(x, self.straight)
-        for i, (W, b) in enumerate(zip(self.weights, self.biases)):
-            x = torch.baddbmm(b, x, W)
-            if i < last:
-                x = self.dropout(self.activation(x))
-        return x + straight
-
-    def parts(self) -> list[dict[str, torch.Tensor]]:
-        """Return a copy of each net's weights."""
-        state = self.state_dict()
-        return [{name: value[k].clone() for name, value in state.items()} for k in range(self.count)]
-
-    def load_parts(self, parts) -> None:
-        """Take weights as `parts` returns them."""
-        stacked = {name: torch.stack([torch.as_tensor(part[name]) for part in parts]) for name in parts[0]}
-        self.load_state_dict(stacked)
 
 
 class OneByOne(nn.Module):
@@ -70,11 +26,6 @@ class OneByOne(nn.Module):
     def parts(self) -> list[dict[str, torch.Tensor]]:
         """Return a copy of each net's weights."""
         return [{name: value.detach().clone() for name, value in net.state_dict().items()} for net in self.nets]
-
-    def load_parts(self, parts) -> None:
-        """Take weights as `parts` returns them."""
-        for net, part in zip(self.nets, parts):
-            net.load_state_dict({name: torch.as_tensor(value) for name, value in part.items()})
 
 
 def build_ensemble(architecture: Architecture, count: int, generator) -> SideBySide | OneByOne:
@@ -92,9 +43,14 @@ def build_ensemble(architecture: Architecture, count: int, generator) -> SideByS
 
 def restore_ensemble(architecture: Architecture, weights, device) -> SideBySide | OneByOne:
     """Return nets with the given weights."""
-    with fixed_randomness().scope():
+    with nullcontext() if architecture.module is None else fixed_randomness().scope():
         nets = build_ensemble(architecture, len(weights), None)
-    nets.load_parts(weights)
+    parts = [{name: as_tensor(value) for name, value in part.items()} for part in weights]
+    if isinstance(nets, SideBySide):
+        state = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+    else:
+        state = {f"nets.{k}.{name}": value for k, part in enumerate(parts) for name, value in part.items()}
+    nets.load_state_dict(state)
     return nets.to(device)
 
 

@@ -65,7 +65,7 @@ def _dtype_of(module):
 
 def _as_tensor(dtype, X):
     """Return rows as a tensor, floating values in the precision of the weights; integers may be indices."""
-    X = torch.as_tensor(X if isinstance(X, torch.Tensor) else np.asarray(X))
+    X = X if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
     return X.to("cpu", dtype if X.is_floating_point() else None)
 
 
@@ -102,7 +102,7 @@ def _of_ours(model):
 
 
 def _standardised(mean, scale, dtype, X):
-    return torch.as_tensor((np.asarray(X, dtype=np.float64) - mean) / scale, dtype=dtype)
+    return torch.as_tensor((np.asarray(X, dtype=np.float64) - mean) / scale, dtype=dtype, device="cpu")
 
 
 def _in_units(mean, scale, ndim, outputs):

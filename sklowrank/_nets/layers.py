@@ -1,7 +1,9 @@
 """Layers of our own networks, and those that take the place of a linear layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -78,6 +80,52 @@ def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: fl
         raise ValueError(f"module__activation={activation!r} is unknown. Use one of {sorted(ACTIVATIONS)}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"module__dropout={dropout} has to be in [0, 1).")
+
+
+def as_tensor(value: Any) -> Any:
+    """Return an array as a tensor that shares its memory, on the CPU whatever the default device is."""
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+class SideBySide(nn.Module):
+    """K multilayer perceptrons of one shape, computed at once: (K, b, n_features) to (K, b, n_outputs).
+
+    A linear map is added to the output of the layers. Weights and dropout are drawn from `generator`, on the CPU, so
+    that a seed means the same on every device; without one the weights are to be loaded.
+    """
+
+    def __init__(
+        self, count: int, n_features: int, n_outputs: int, generator, *, hidden_layer_sizes, activation, dropout
+    ):
+        super().__init__()
+        check_layers(hidden_layer_sizes, activation, dropout)
+        self.activation, self.dropout = ACTIVATIONS[activation](), dropout_layer(dropout, generator)
+
+        def drawn(n_in, *shape):
+            weights = torch.empty(count, *shape, device="cpu", dtype=torch.float32)
+            if generator is not None:
+                weights.uniform_(-(n_in**-0.5), n_in**-0.5, generator=generator)
+            return nn.Parameter(weights)
+
+        self.weights, self.biases = nn.ParameterList(), nn.ParameterList()
+        for n_in, n_out in zip([n_features, *hidden_layer_sizes], [*hidden_layer_sizes, n_outputs]):
+            self.weights.append(drawn(n_in, n_in, n_out))
+            self.biases.append(drawn(n_in, 1, n_out))
+        self.straight = drawn(n_features, n_features, n_outputs)
+        self.count = count
+
+    def forward(self, x):
+        last, straight = len(self.weights) - 1, torch.bmm(x, self.straight)
+        for i, (W, b) in enumerate(zip(self.weights, self.biases)):
+            x = torch.baddbmm(b, x, W)
+            if i < last:
+                x = self.dropout(self.activation(x))
+        return x + straight
+
+    def parts(self) -> list[dict[str, torch.Tensor]]:
+        """Return a copy of each net's weights."""
+        state = self.state_dict()
+        return [{name: value[k].clone() for name, value in state.items()} for k in range(self.count)]
 
 
 class ThinLinear(nn.Module):

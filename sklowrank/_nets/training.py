@@ -1,7 +1,7 @@
 """Seeded training with skorch, an epoch at a time; rules that change a network while it trains."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -13,7 +13,8 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from .._core.iterate import Step
-from .architecture import Edit, current_edits, replay, weights_of
+from .architecture import Edit, replay
+from .layers import as_tensor, kind_and_shape
 from .randomness import Randomness
 
 
@@ -179,7 +180,8 @@ def train(
                 if stopped:
                     break
         finally:
-            replay(module, snapshot.edits)
+            if edits:
+                replay(module, snapshot.edits)
             module.load_state_dict(snapshot.weights)
 
 
@@ -211,10 +213,21 @@ def _snapshot(net, edits, rule, keep_optimizer):
     return Snapshot(current_edits(net.module_, edits), weights_of(net.module_), state, report)
 
 
+def weights_of(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of the weights and buffers."""
+    return {name: value.detach().clone() for name, value in module.state_dict().items()}
+
+
+def current_edits(module: nn.Module, edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Return the edits of a module with the shapes that the layers have now, one of each path."""
+    paths = dict.fromkeys(edit.path for edit in edits)
+    return tuple(Edit(path, *kind_and_shape(module.get_submodule(path))) for path in paths)
+
+
 def _load_state(net, state):
     """Give the optimizer a state by the places of the module's parameters, where their shapes are the same."""
     for parameter, values in zip(net.module_.parameters(), (state or {}).values()):
-        values = {name: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+        values = {name: as_tensor(v) for name, v in values.items()}
         moments = {name: v for name, v in values.items() if isinstance(v, torch.Tensor) and v.ndim}
         if values and all(moment.shape == parameter.shape for moment in moments.values()):
             net.optimizer_.state[parameter] = {
@@ -236,8 +249,14 @@ def _gap(lowest, training, held_out):
 @contextmanager
 def _ending(net, randomness: Randomness, rule, edits) -> Iterator[None]:
     """Let the rule finish and call `on_train_end` after the block; an error that has ended it is the one raised."""
-
-    def end():
+    reason = None
+    try:
+        yield
+    except GeneratorExit:
+        pass  # the generator was closed: a plain end
+    except BaseException as error:
+        reason = error
+    try:
         with randomness.scope():
             try:
                 if rule is not None:
@@ -246,18 +265,12 @@ def _ending(net, randomness: Randomness, rule, edits) -> Iterator[None]:
                     edits[:] = current_edits(net.module_, edits)
             finally:
                 net.notify("on_train_end", X=None, y=None)
-
-    try:
-        yield
-    except GeneratorExit:
-        pass  # the generator was closed: a plain end
-    except BaseException as error:
-        try:
-            end()
-        except Exception as second:
-            error.add_note(f"Afterwards on_train_end of a callback failed: {second!r}")
-        raise
-    end()
+    except Exception as second:
+        if reason is None:
+            raise
+        reason.add_note(f"Afterwards on_train_end of a callback failed: {second!r}")
+    if reason is not None:
+        raise reason
 
 
 def _asks_to_stop(net, **kwargs) -> bool:

@@ -36,10 +36,6 @@ class Balls(NamedTuple):
     weights: torch.Tensor  # (m t,) of features, they sum to one
     means: torch.Tensor  # (m t,) of features over the training rows
 
-    def variance(self):
-        """Return the variance of all features, weighted."""
-        return float((self.weights * self.means * (1 - self.means)).sum())
-
 
 class Features(NamedTuple):
     """The features of the training responses."""
@@ -108,7 +104,8 @@ def ball_features(
     y = on_host(y)
     metric = resolve_metric(metric, y)
     form = form_of(y, metric, sample_weight)
-    points = _on(points_of(y, metric, form), device)
+    points = points_of(y, metric, form)
+    points = points.to(device) if isinstance(points, torch.Tensor) else points
     n = points.shape[0]
     weight = np.ones(n) if sample_weight is None else sample_weight
     law = law_of(points, weight, metric)

@@ -1,6 +1,7 @@
 """Fréchet sufficient dimension reduction by networks: features of X that determine the conditional law of y."""
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 from typing import Any, Literal, Self
 
@@ -9,21 +10,22 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_consistent_length
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.fitted import fitted_attributes, options, recall, replace_attributes
+from .._core.fitted import options, recall, replace_attributes
 from .._core.iterate import drive
 from .._core.modes import in_plain_modes
 from .._core.standardize import standardization, standardized
-from .._core.validation import check_fit_pairs, check_new_data
+from .._core.validation import check_fit_data, check_new_data, on_host
 from .._core.workspace import open_workspace
 from .._nets.ensembles import ensemble_outputs, restore_ensemble
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
-from .._nets.randomness import fit_randomness
-from ._ball_features import ball_features, described_balls, fitted_balls
+from .._nets.randomness import Randomness
+from ._ball_features import ball_features, checked_components, described_balls, fitted_balls
 from ._frechet_methods import CONSTRAINTS, FrechetMethods, documented
-from ._frechet_sdr_solver import Model, Options, described, model_of, network_problem, training
+from ._frechet_sdr_solver import Model, Options, described, network_problem, training
 
 
 @documented
@@ -235,27 +237,22 @@ class FrechetSDR(CallbackSupportMixin, FrechetMethods, BaseEstimator):
         ValueError
             If a response is not what `metric` asks for, or all are equal.
         """
-        X = check_fit_pairs(self, X, y)
+        X = check_fit_data(self, X, None if y is None else "no_validation", ensure_min_samples=2)
+        check_consistent_length(X, y := on_host(y))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        randomness = fit_randomness(self, ws)
+        randomness = Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
         mean, scale = standardization(ws.load(X), "columns" if self.standardize else False)
-        features = ball_features(
-            y,
-            metric=self.metric,
-            n_landmarks=self.n_landmarks,
-            n_thresholds=self.n_thresholds,
-            device=ws.device,
-            dtype=torch.float32,
-        )
-        balls = fitted_balls(features, y)
-        problem = network_problem(ws.load(X), mean, scale, features, options(self, Options), randomness)
-
-        def attributes(state, **more):
-            model = model_of(problem, state)
-            return fitted_attributes(ws, model, balls, **described(model), **described_balls(balls), **more)
-
-        run = drive(self, training(problem), attributes=attributes, X=X, y=y)
-        return replace_attributes(self, attributes(run.state, n_iter_=run.n_iter, loss_curve_=run.loss_curve))
+        rows = standardized(ws.load(X), mean, scale, torch.float64)
+        shape = {"n_landmarks": self.n_landmarks, "n_thresholds": self.n_thresholds}
+        features = ball_features(y, metric=self.metric, device=ws.device, dtype=torch.float32, **shape)
+        limits = {"distinct features of the responses": features.targets.shape[1]}
+        n_components = checked_components(self.n_components, limits)
+        public = {"mean_": mean, "scale_": scale, **described_balls(balls := fitted_balls(features, y))}
+        settings = options(self, Options, n_components=n_components)
+        problem = network_problem(rows, features, settings, randomness)
+        describe = partial(described, problem, balls, public, ws)
+        run = drive(self, training(problem), attributes=describe, X=X, y=y)
+        return replace_attributes(self, describe(run.state, n_iter_=run.n_iter, loss_curve_=run.loss_curve))
 
     @in_plain_modes
     def _components(self, X, method):
@@ -263,7 +260,8 @@ class FrechetSDR(CallbackSupportMixin, FrechetMethods, BaseEstimator):
         X = check_new_data(self, X, like="rotation_", method=method)
         ws = open_workspace(X, device=self.device)
         model = recall(self, Model, ws.exact())
-        rows = standardized(ws.load(X), model.mean, model.scale, torch.float64)
+        mean, scale = (ws.exact().load(part) for part in (self.mean_, self.scale_))
+        rows = standardized(ws.load(X), mean, scale, torch.float64)
         outputs = ensemble_outputs(restore_ensemble(model.architecture, model.weights, ws.device), rows)
         return ws, outputs @ model.rotation + model.intercept
 

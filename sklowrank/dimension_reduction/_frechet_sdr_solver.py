@@ -10,15 +10,16 @@ import numpy as np
 import torch
 
 from .._core.blocks import in_blocks, rows_per_block
+from .._core.fitted import fitted_attributes
 from .._core.iterate import Step
-from .._core.standardize import standardized
 from .._core.warn import warn
+from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest
-from .._nets.architecture import Architecture, architecture_of, as_numpy, split_params
+from .._nets.architecture import Architecture, architecture_of, split_params
 from .._nets.ensembles import build_ensemble, ensemble_outputs, restore_ensemble
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Training, train
-from ._ball_features import Features, checked_components, number_of
+from ._ball_features import Features, FittedBalls, number_of
 
 _RIDGE = 1e-3  # of a batch's covariance, times its mean variance
 _EXACT_RIDGE = 1e-9  # of the covariance of many rows
@@ -58,8 +59,6 @@ class Problem(NamedTuple):
     """What the nets are trained on, and how."""
 
     rows: torch.Tensor  # (n, p), standardised, float64
-    mean: torch.Tensor  # (p,), float64
-    scale: torch.Tensor  # (p,), float64
     targets: torch.Tensor  # (n, r), float32
     basis: torch.Tensor  # (m t, r): features of responses from targets
     variance: float  # of all features
@@ -88,39 +87,25 @@ class Average(NamedTuple):
 
 
 class Model(NamedTuple):
-    """Fitted nets: components are ``outputs @ rotation + intercept``, predicted features ``components @ loadings``.
-
-    All that others than the architecture and the loadings are public attributes.
-    """
+    """Fitted nets: components are ``outputs @ rotation + intercept``, predicted features ``components @ loadings``."""
 
     architecture: Architecture  # of each net
     loadings: torch.Tensor  # (n_components, m t)
     weights: list[dict[str, np.ndarray]]
-    mean: torch.Tensor  # (p,), float64
-    scale: torch.Tensor  # (p,), float64
     rotation: torch.Tensor  # (K d, n_components)
     intercept: torch.Tensor  # (n_components,)
-    components_dependence: torch.Tensor
-    dependence_ratio: torch.Tensor
-    validation_scores: torch.Tensor
-    n_components: int
 
 
-def network_problem(
-    X: torch.Tensor, mean, scale, features: Features, options: Options, randomness: Randomness
-) -> Problem:
-    """Return the problem of rows X, with the mean and scale of their columns, and of the features of their responses.
+def network_problem(rows: torch.Tensor, features: Features, options: Options, randomness: Randomness) -> Problem:
+    """Return the problem of standardised rows and of the features of their responses.
 
     Where there are too few rows to hold any out, the nets are trained on all of them for a quarter of the epochs.
     """
-    rows = standardized(X, mean, scale, torch.float64)
-    n, n_targets = len(rows), features.targets.shape[1]
-    n_components, n_outputs = options.n_components, min(_OUTPUTS_OF_SHARE, n_targets)
-    if isinstance(n_components, Integral):
-        n_components = n_outputs = checked_components(n_components, {"distinct features of the responses": n_targets})
+    n, n_components = len(rows), options.n_components
+    n_outputs = (
+        n_components if isinstance(n_components, Integral) else min(_OUTPUTS_OF_SHARE, features.targets.shape[1])
+    )
     sizes = [int(size) for size in options.hidden_layer_sizes]
-    default = {"hidden_layer_sizes": sizes, "activation": "gelu", "dropout": 0.1}
-    architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), n_outputs, **default)
     n_epochs, n_folds = options.max_iter, max(2, options.n_estimators, round(1 / options.validation_fraction))
     if n < _LEAST_ROWS or n < 2 * n_folds or n - n // n_folds <= 4 * n_outputs:
         n_epochs, n_folds = max(1, n_epochs // 4), None
@@ -133,6 +118,10 @@ def network_problem(
     split = split_rows(n, options.n_estimators, n_folds, randomness.generator, rows.device)
     n_rows = split.trained.shape[1]
     size = options.batch_size if options.batch_size != "auto" else min(4096, max(min(64, n_rows // 16), n_rows // 64))
+    targets, basis, balls, whiten = features.targets, features.basis, features.balls, options.whiten
+    variance = float((balls.weights * balls.means * (1 - balls.means)).sum())
+    default = {"hidden_layer_sizes": sizes, "activation": "gelu", "dropout": 0.1}
+    architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), n_outputs, **default)
     net_params = split_params(options.net_params)[1]
     if "optimizer" not in net_params:
         net_params = {"optimizer": torch.optim.AdamW, "optimizer__fused": True, **net_params}
@@ -145,10 +134,7 @@ def network_problem(
         net_params=net_params,
         verbose=options.verbose,
     )
-    targets, basis, variance, whiten = features.targets, features.basis, features.balls.variance(), options.whiten
-    return Problem(
-        rows, mean, scale, targets, basis, variance, split, architecture, n_components, whiten, training, randomness
-    )
+    return Problem(rows, targets, basis, variance, split, architecture, n_components, whiten, training, randomness)
 
 
 def split_rows(n: int, count: int, n_folds: int | None, generator, device) -> Split:
@@ -244,29 +230,25 @@ def _better(best, nets, scores):
 # Average
 
 
-def model_of(problem: Problem, state: State) -> Model:
-    """Return the model that belongs to a state of the training."""
+def described(problem: Problem, balls: FittedBalls, public: dict[str, Any], ws: Workspace, state: State, **more):
+    """Return the fitted attributes that belong to a state of the training; `public` are those that it leaves alone."""
     outputs = ensemble_outputs(restore_ensemble(problem.architecture, state.weights, problem.rows.device), problem.rows)
     found = average(outputs, problem.targets, problem.split, problem.n_components, problem.whiten)
     strongest = found.eigenvalues[: found.rotation.shape[1]]
-    return Model(
-        architecture=problem.architecture,
-        loadings=found.loadings @ problem.basis.T,
-        weights=[as_numpy(weights) for weights in state.weights],
-        mean=problem.mean,
-        scale=problem.scale,
-        rotation=found.rotation,
-        intercept=found.intercept,
-        components_dependence=strongest,
-        dependence_ratio=strongest / found.eigenvalues.sum().clamp(min=torch.finfo(torch.float64).tiny),
-        validation_scores=state.scores,
-        n_components=len(strongest),
-    )
-
-
-def described(model: Model) -> dict[str, Any]:
-    """Return the public attributes."""
-    return {f"{name}_": value for name, value in model._asdict().items() if name not in ("architecture", "loadings")}
+    public = public | {
+        "components_dependence_": strongest.to(ws.dtype),
+        "dependence_ratio_": (strongest / found.eigenvalues.sum().clamp(min=torch.finfo(torch.float64).tiny)).to(
+            ws.dtype
+        ),
+        "weights_": [{name: value.cpu().numpy() for name, value in net.items()} for net in state.weights],
+        "rotation_": found.rotation,
+        "intercept_": found.intercept,
+        "validation_scores_": state.scores,
+        "n_components_": len(strongest),
+    }
+    loadings = found.loadings @ problem.basis.T
+    model = Model(problem.architecture, loadings, public["weights_"], found.rotation, found.intercept)
+    return fitted_attributes(ws, model, balls, **public, **more)
 
 
 def average(outputs: torch.Tensor, T: torch.Tensor, split: Split, n_components: int | float, whiten: bool) -> Average:

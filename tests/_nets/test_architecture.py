@@ -13,7 +13,6 @@ from sklowrank._nets.architecture import (
     architecture_of,
     as_numpy,
     build,
-    current_edits,
     edited,
     load_weights,
     replay,
@@ -22,6 +21,7 @@ from sklowrank._nets.architecture import (
     width_of,
 )
 from sklowrank._nets.layers import ThinLinear, mlp
+from sklowrank._nets.training import current_edits
 
 CPU = torch.device("cpu")
 
