@@ -230,7 +230,7 @@ def spread(mechanism):
 
 def sampler(mechanism):
     """The largest |z| of the frequencies of -5 to 5 among four million draws of scale 1.5."""
-    from sklowrank.privacy._noise import discrete_gaussian, discrete_laplace, system_words
+    from sklowrank.privacy._mechanism import discrete_gaussian, discrete_laplace, system_words
 
     n, K = 4_000_000, np.arange(-60, 61)
     sample = discrete_laplace if mechanism == "laplace" else discrete_gaussian
@@ -243,7 +243,7 @@ def sampler(mechanism):
 
 def draws(backend):
     """Microseconds of a draw of a large scale."""
-    from sklowrank.privacy._noise import add_noise, system_words
+    from sklowrank.privacy._mechanism import add_noise, system_words
 
     zeros = np.zeros(20_480, dtype=np.int64)
     add_noise(zeros[:10], "gaussian", 4.9e6, backend, system_words)
@@ -256,23 +256,23 @@ def audit(similarity, mechanism, epsilon, delta, share=1.0, n=8000, seed=0):
 
     `share` of the noise is drawn. Each class of a classifier is a release of its own, so two fits are enough.
     """
-    from sklowrank.privacy import _release
+    from sklowrank.privacy import _mechanism
 
     params = {"similarity": similarity, "mechanism": mechanism, "epsilon": epsilon, "delta": delta, "bandwidth": 1.0}
     params |= {"classes": range(n + 1), "n_components": 1, "feature_random_state": 0, "noise_backend": "builtin"}
-    model, draw = ours("PrivateSimilarityClassifier", **params), _release.add_noise
+    model, draw = ours("PrivateSimilarityClassifier", **params), _mechanism.add_noise
     row = np.ones((1, 1))  # on the sphere; or where cosine and sine are equal, which is the most in the 1-norm
     if similarity != "linear":
         row = math.pi / 4 / model.fit(row, [n]).frequencies_
-    _release.add_noise = lambda sums, name, scale, *rest: draw(sums, name, share * scale, *rest)
+    _mechanism.add_noise = lambda sums, name, scale, *rest: draw(sums, name, share * scale, *rest)
     try:
         seen = []
         for i, labels in enumerate((np.arange(n), np.full(n, n))):
             model.set_params(random_state=2 * seed + i).fit(np.repeat(row, n, 0), labels)
-            weight = model._plan[3 if similarity == "linear" else 6]  # what a row adds to the count
+            weight = model._fitted["count"]  # what a row adds to the count
             seen.append(np.column_stack([model.sketch_, weight * model.class_counts_])[:n])
     finally:
-        _release.add_noise = draw
+        _mechanism.add_noise = draw
     signal = np.r_[[1.0] if similarity == "linear" else [math.sqrt(0.5)] * 2, weight]
     if mechanism == "laplace":  # the logarithm of the likelihood ratio
         present, absent = (-np.abs(part - signal).sum(1) + np.abs(part).sum(1) for part in seen)

@@ -25,19 +25,20 @@ def options(estimator, cls: type[Model], **resolved) -> Model:
     return cls(**{name: resolved.get(name, getattr(estimator, name, None)) for name in cls._fields})  # type: ignore[attr-defined]
 
 
-def fitted_attributes(ws, model: tuple | None = None, **attributes) -> dict[str, Any]:
-    """Return what a fit sets: public `attributes`, tensors of them in the user's library, and the rest of the model.
+def fitted_attributes(ws, *models: tuple, **attributes) -> dict[str, Any]:
+    """Return what a fit sets: public `attributes`, tensors of them in the user's library, and the rest of the models.
 
-    Fields of the model that are None and attributes that are None are set all the same.
+    Fields of models that are None and attributes that are None are set all the same.
     """
     found = {name: _public(value, ws) for name, value in attributes.items()}
-    if model is not None:
-        names = model._fields  # type: ignore[attr-defined]
-        found[_STORE] = {name: _stored(value) for name, value in zip(names, model) if f"{name}_" not in attributes}
+    for model in models:
+        fields = zip(model._fields, model)  # type: ignore[attr-defined]
+        stored = {name: _stored(value) for name, value in fields if f"{name}_" not in attributes}
+        found[_STORE] = {**found.get(_STORE, {}), **stored}
     return found
 
 
-def keep(estimator, ws, model: tuple | None = None, **attributes):
+def keep(estimator, ws, *models: tuple, **attributes):
     """Replace all fitted attributes of an estimator at once, and return it; those of a former fit vanish.
 
     Parameters
@@ -46,12 +47,13 @@ def keep(estimator, ws, model: tuple | None = None, **attributes):
         What is fitted.
     ws : Workspace
         Says in which library arrays are given back.
-    model : NamedTuple or None
-        What :func:`recall` shall return. Fields that an attribute holds are not stored twice.
+    *models : NamedTuple
+        What :func:`recall` shall return, one by one; the names of their fields differ. Fields that an attribute holds
+        are not stored twice.
     **attributes : object
         Public fitted attributes, tensors or anything else.
     """
-    return replace_attributes(estimator, fitted_attributes(ws, model, **attributes))
+    return replace_attributes(estimator, fitted_attributes(ws, *models, **attributes))
 
 
 def replace_attributes(estimator, attributes: dict[str, Any]):

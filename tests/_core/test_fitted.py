@@ -67,6 +67,15 @@ def test_what_an_attribute_holds_is_not_stored_twice():
     assert (recall(estimator, Model, ws).bases[0] == 7).all()
 
 
+def test_several_models_are_stored_side_by_side():
+    model, ws = model_and_workspace()
+    options = Options(3, 0.5)
+    estimator = keep(Estimator(), ws, model, options, tol_=options.tol)
+    assert same(recall(estimator, Model, ws), model)
+    assert recall(estimator, Options, None) == options  # which has no tensor
+    assert "tol" not in estimator._fitted
+
+
 def test_a_model_comes_in_the_precision_of_the_workspace():
     model, ws = model_and_workspace(np.float32)
     estimator = keep(Estimator(), ws, model)

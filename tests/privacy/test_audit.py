@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from benchmarks.private_kernel_density import _proved, audit
-from sklowrank.privacy import _release
+from sklowrank.privacy import _mechanism
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +43,9 @@ def test_audit_on_epsilon_passes_the_right_laplace_noise_and_fails_half_of_it(si
 
 
 def test_an_audit_leaves_the_noise_as_it_was():
-    before = _release.add_noise
+    before = _mechanism.add_noise
     audit("linear", "laplace", 1.0, 0.0, 0.5, n=10)
-    assert _release.add_noise is before
+    assert _mechanism.add_noise is before
 
 
 def test_calibration_needs_no_allowance_for_the_sampler():
