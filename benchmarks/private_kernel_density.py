@@ -1,9 +1,9 @@
 """Answers about rows that are protected: `PrivateKernelDensity`, `PrivateDistanceSum`, `PrivateSimilarityClassifier`.
 
-Every private method here promises (epsilon, delta) for adding or removing a row, delta 1e-6 unless it is 0. Errors are
+Every private method here has (epsilon, delta) for adding or removing a row, delta 1e-6 unless it is 0. Errors are
 means over seeds of the noise. «Cosine features» is a release of shifted random cosines with Laplace noise, the best of
 three widths, with the exact number of rows for free; «tree of counts» is a dyadic tree of noisy counts for each column.
-Where no privacy is promised the name says so; diffprivlib, which has private classifiers, cannot be imported beside a
+Where no privacy is guaranteed the name says so; diffprivlib, which has private classifiers, cannot be imported beside a
 current scikit-learn. Seconds are those of one fit.
 """
 
@@ -281,7 +281,7 @@ def audit(similarity, mechanism, epsilon, delta, share=1.0, n=8000, seed=0):
     return {
         "epsilon": _proved(present, absent, lambda hit, alarm: np.log(np.maximum(hit - delta, 1e-9) / alarm)),
         "mu": _proved(present, absent, lambda hit, alarm: norm.ppf(hit) - norm.ppf(alarm)),
-        "promised": model.sensitivity_ / model.noise_scale_,
+        "guaranteed": model.sensitivity_ / model.noise_scale_,
     }
 
 
@@ -428,9 +428,9 @@ def audits(bench):
     for similarity in ("gaussian", "linear"):
         name = f"{similarity} similarity, Gaussian noise, epsilon=1"
         found = bench.measure(name, audit, similarity, "gaussian", 1.0, 1e-6)
-        bench.claim(f"{name}: mu over what is promised", found.mu, found.promised, at_most=1)
+        bench.claim(f"{name}: mu over what is guaranteed", found.mu, found.guaranteed, at_most=1)
         found = bench.measure(f"{name}, half of it", audit, similarity, "gaussian", 1.0, 1e-6, 0.5)
-        bench.claim(f"{name}, half of it: mu, above what is promised", found.mu / found.promised, at_least=1)
+        bench.claim(f"{name}, half of it: mu, above what is guaranteed", found.mu / found.guaranteed, at_least=1)
         bench.claim(f"{name}, half of it: epsilon, which shows nothing", found.epsilon, at_most=1)
         name = f"{similarity} similarity, Laplace noise, epsilon=1"
         found = bench.measure(name, audit, similarity, "laplace", 1.0, 0.0)

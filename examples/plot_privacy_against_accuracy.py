@@ -3,8 +3,8 @@ Privacy against accuracy: digits from a single release
 ======================================================
 
 :class:`~sklowrank.privacy.PrivateSimilarityClassifier` labels a row by its mean similarity to the private rows of each
-class, from one noisy sketch per class. How much accuracy a promise costs depends on the budget and on the number of
-rows; pure differential privacy, with ``delta=0``, costs more.
+class, from one noisy sketch per class. How much accuracy privacy costs depends on the budget and on the number of rows;
+pure differential privacy, with ``delta=0``, costs more.
 """
 
 # %%

@@ -3,8 +3,8 @@ A density map of private places, at three budgets
 ==================================================
 
 Where do the patients of a clinic live? A density estimate of their places answers, and betrays those who live alone.
-:class:`~sklowrank.privacy.PrivateKernelDensity` releases it with a promise to each of them; how blurred the map is
-depends on the budget, and on how many they are.
+:class:`~sklowrank.privacy.PrivateKernelDensity` releases it with differential privacy; how blurred the map is depends
+on the budget, and on how many they are.
 """
 
 # %%

@@ -19,8 +19,8 @@ NAMES = tuple(f"{NAME}, epsilon={epsilon}" for epsilon in (10, 1, 0.3))
 
 
 def private_kernel_density():
-    """Digits by classifiers with and without a promise to each row."""
-    section = Section("A promise to every row", TEXT, NAMES, NOTE, None, "accuracy")
+    """Digits by classifiers with and without differential privacy."""
+    section = Section("Differential privacy", TEXT, NAMES, NOTE, None, "accuracy")
     X, y = load_digits(return_X_y=True)
     X, X_new, y, y_new = train_test_split(X / 16, y, test_size=0.3, random_state=0, stratify=y)
     print(f"digits, private: {X.shape[0]} rows, {X.shape[1]} columns, 10 classes", flush=True)
@@ -65,7 +65,7 @@ def picture():
     return Picture("private_map", "A map that betrays nobody", caption, figure)
 
 
-NOTE = "Accuracy: share of held-out digits that are labelled right. Private methods promise epsilon, and delta 1e-6."
+NOTE = "Accuracy: share of held-out digits that are labelled right. Private methods guarantee epsilon, and delta 1e-6."
 TEXT = """<p>A fit releases noisy sums once; whatever is asked of them later, each private row stays protected: the
 release would be nearly as likely without it. The price is accuracy: it falls with the budget <code>epsilon</code>, and
 rises with the number of rows. Without a need for privacy, neighbours are better.</p>

@@ -1,4 +1,4 @@
-"""Densities, distances and classifiers that keep a promise to every private row."""
+"""Densities, distances and classifiers with differential privacy for every row."""
 
 from ._accountant import BudgetError, PrivacyAccountant, PrivacyLeakWarning, PrivacySpent, PrivacyWarning
 from ._private_distance_sum import PrivateDistanceSum

@@ -52,8 +52,7 @@ class PrivateDistanceSum(PrivateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         pure differential privacy, by Laplace noise.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
-        them. Queries are moved, too. None reads
-        them from X, which the guarantee does not cover.
+        them. Queries are moved, too. None reads them from X, which the guarantee does not cover.
     n_frequencies : int, default=128
         Cosines of each column or direction; raising it makes distances more exact. Not for "sqeuclidean".
     n_bins : int, default=1024

@@ -65,19 +65,19 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
         ``exp(-r²/(2h²))``, "exponential" ``exp(-r/h)``, "laplacian" ``exp(-s/h)``, "cauchy" ``1/(1+r²/h²)``, "inverse"
         ``1/(1+r/h)``, "inverse_l1" ``1/(1+s/h)``.
     bandwidth : float or array-like of shape (n_features,), default=1.0
-        Width h in units of X, chosen without the data. One for each column where units differ: differences are divided
-        by it column by column. Where the release shows that rows are rarely within it of one another, `fit` warns.
+        Width of the kernel in units of X, for all columns or for each, chosen without looking at X. Pass one for
+        each column where units differ. It limits the accuracy as epsilon does: where the release shows that rows are
+        rarely within it of one another, `fit` warns.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
-        them. Only
-        `feature_map="fourier"` needs them; not for sparse X.
+        them. Only `feature_map="fourier"` needs them; not for sparse X.
     feature_map : {"auto", "fourier", "rff"}, default="auto"
         "fourier" is a grid of frequencies, exact for few columns with bounds and the Gaussian kernel; "rff" draws
         frequencies, for any kernel and any number of columns. "auto" takes the grid where it is small.
     n_components : int or "auto", default="auto"
-        Number of random frequencies. Under Gaussian noise more of them cost no privacy, only time: "auto" is 1024.
-        Under Laplace noise they do: "auto" is 0.35 epsilon `n_samples_hint`, between 64 and 4096, and 256 without a
-        hint.
+        Number of components. They are random frequencies: under Gaussian noise more of them cost no privacy, only
+        time, and "auto" is 1024. Under Laplace noise they do, and "auto" is 0.35 epsilon `n_samples_hint`, between 64
+        and 4096, or 256 without a hint.
     mechanism : {"auto", "gaussian", "laplace"}, default="auto"
         Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
         smaller predicted error.
@@ -86,8 +86,8 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
         number of rows is released with noise. "substitute": one row has other values (and another label), so the number
         of rows is public; it takes twice the noise.
     count_weight : float, default=0.25
-        Share of the noisy count in a release with Gaussian noise, at least 2^-20; raising it makes the count better and
-        all else worse.
+        Weight of the noisy counts of rows in a release with Gaussian noise, at least 2^-20. Raising it makes the
+        counts more exact and all else less.
     n_samples_hint : int or None, default=None
         Rough number of rows that is public. Only for `n_components="auto"`.
     query_margin : float, default=0.0

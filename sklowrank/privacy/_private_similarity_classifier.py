@@ -55,12 +55,12 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
         good for embeddings, and under pure differential privacy in many columns.
     bandwidth : float, array-like of shape (n_features,) or "auto", default="auto"
-        Width of the kernel in units of X, for all columns or for each, chosen without the data. "auto" is 0.7 times the
-        root of the number of columns, for standardised columns; with `bounds` 0.15 times it, columns scaled to 0 to 1.
+        Width of the kernel in units of X, for all columns or for each, chosen without looking at X. "auto" is 0.7
+        times the root of the number of columns, for standardised columns; with `bounds` 0.15 times it, columns scaled
+        to 0 to 1.
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
-        them. Not for
-        sparse X.
+        them. Not for sparse X.
     classes : array-like or None, default=None
         The classes, known without looking: then no warning depends on y, and the only error that does is that for a
         label that is not among them. None reads them from y, which reveals classes of a single row.
@@ -68,14 +68,15 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         "average" compares mean similarities, "sum" weights them by the noisy sizes of the classes, numbers by
         themselves, in the order of `classes_`. Not with `similarity="linear"`.
     count_weight : float, default=0.5
-        Share of the noisy counts in a release with Gaussian noise, at least 2^-20.
+        Weight of the noisy counts of rows in a release with Gaussian noise, at least 2^-20. Raising it makes the
+        counts more exact and all else less.
     clip_norm : float or None, default=None
         Radius of the ball of `similarity="linear"`. None is a quarter of the root of the number of columns with
         `bounds`, columns scaled to 0 to 1, and 1 without.
     clip_center : array-like of shape (n_features,) or None, default=None
         Centre of the ball of `similarity="linear"`. None is the middle of the bounds, or zero. Not for sparse X.
     n_components : int or "auto", default="auto"
-        Number of random frequencies: "auto" is 1024, or 256 under Laplace noise.
+        Number of components. They are random frequencies: "auto" is 1024, or 256 under Laplace noise.
     mechanism : {"auto", "gaussian", "laplace"}, default="auto"
         Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
         smaller predicted error.

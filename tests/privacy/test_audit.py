@@ -1,4 +1,4 @@
-"""An attacker who knows all but one row cannot prove more than was promised, and proves more where noise is halved."""
+"""An attacker who knows all but one row cannot prove more than is guaranteed, and proves more where noise is halved."""
 
 import math
 import warnings
@@ -29,10 +29,10 @@ def test_bounds_of_two_normal_distributions():
 
 @pytest.mark.parametrize("similarity", ["gaussian", "linear"])
 def test_audit_on_mu_passes_the_right_gaussian_noise_and_fails_half_of_it(similarity):
-    """An audit on epsilon does not see half of the noise: its bound stays below the epsilon that was promised."""
+    """An audit on epsilon does not see half of the noise: its bound stays below the epsilon that is guaranteed."""
     right, half = (audit(similarity, "gaussian", 1.0, 1e-6, share) for share in (1.0, 0.5))
-    assert right["promised"] == pytest.approx(1 / 4.531, rel=1e-3)
-    assert right["mu"] <= right["promised"] < half["mu"]
+    assert right["guaranteed"] == pytest.approx(1 / 4.531, rel=1e-3)
+    assert right["mu"] <= right["guaranteed"] < half["mu"]
     assert right["epsilon"] < half["epsilon"] < 1.0
 
 

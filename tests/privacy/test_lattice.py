@@ -1,4 +1,4 @@
-"""What a row adds is its own, is a whole number, and is no larger than promised."""
+"""What a row adds is its own, is a whole number, and is no larger than the sensitivity."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_order_and_batches_change_no_digit(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_row_adds_no_more_than_promised(kind):
+def test_one_row_adds_no_more_than_the_sensitivity(kind):
     """For rows anywhere, the change of the sums stays below the norms, and comes near them for some kinds."""
     found = norms(kind)
     rounding = 1 if kind in ("columns", "directions", "moments") else 0

@@ -1,4 +1,4 @@
-"""The noise has exactly the probabilities that the promise relies on."""
+"""The noise has exactly the probabilities that the guarantee relies on."""
 
 import math
 import sys

@@ -9,7 +9,7 @@ import sklearn
 import torch
 
 from sklowrank.privacy import PrivacyLeakWarning, PrivateDistanceSum
-from sklowrank.privacy._distances import cosine_series
+from sklowrank.privacy._distance_features import cosine_series
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.beta(2, 5, size=(500, 4)), RNG.random((40, 4))
