@@ -1,9 +1,9 @@
 """Answers about rows that are protected: `PrivateKernelDensity`, `PrivateDistanceSum`, `PrivateSimilarityClassifier`.
 
-Every private method here promises (epsilon, delta) for adding or removing a row, delta 1e-6 unless it is 0. Errors are
+Every private method here has (epsilon, delta) for adding or removing a row, delta 1e-6 unless it is 0. Errors are
 means over seeds of the noise. «Cosine features» is a release of shifted random cosines with Laplace noise, the best of
 three widths, with the exact number of rows for free; «tree of counts» is a dyadic tree of noisy counts for each column.
-Where no privacy is promised the name says so; diffprivlib, which has private classifiers, cannot be imported beside a
+Where no privacy is guaranteed the name says so; diffprivlib, which has private classifiers, cannot be imported beside a
 current scikit-learn. Seconds are those of one fit.
 """
 
@@ -167,7 +167,7 @@ def spread(mechanism):
 
 def sampler(mechanism):
     """The largest |z| of the frequencies of -5 to 5 among four million draws of scale 1.5."""
-    from sklowrank.privacy._noise import discrete_gaussian, discrete_laplace, system_words
+    from sklowrank.privacy._mechanism import discrete_gaussian, discrete_laplace, system_words
 
     n, K = 4_000_000, np.arange(-60, 61)
     sample = discrete_laplace if mechanism == "laplace" else discrete_gaussian
@@ -180,7 +180,7 @@ def sampler(mechanism):
 
 def draws(backend):
     """Microseconds of a draw of a large scale."""
-    from sklowrank.privacy._noise import add_noise, system_words
+    from sklowrank.privacy._mechanism import add_noise, system_words
 
     zeros = np.zeros(20_480, dtype=np.int64)
     add_noise(zeros[:10], "gaussian", 4.9e6, backend, system_words)
@@ -193,23 +193,23 @@ def audit(similarity, mechanism, epsilon, delta, share=1.0, n=8000, seed=0):
 
     `share` of the noise is drawn. Each class of a classifier is a release of its own, so two fits are enough.
     """
-    from sklowrank.privacy import _release
+    from sklowrank.privacy import _mechanism
 
     params = {"similarity": similarity, "mechanism": mechanism, "epsilon": epsilon, "delta": delta, "bandwidth": 1.0}
     params |= {"classes": range(n + 1), "n_components": 1, "feature_random_state": 0, "noise_backend": "builtin"}
-    model, draw = ours("PrivateSimilarityClassifier", **params), _release.add_noise
+    model, draw = ours("PrivateSimilarityClassifier", **params), _mechanism.add_noise
     row = np.ones((1, 1))  # on the sphere; or where cosine and sine are equal, which is the most in the 1-norm
     if similarity != "linear":
         row = math.pi / 4 / model.fit(row, [n]).frequencies_
-    _release.add_noise = lambda sums, name, scale, *rest: draw(sums, name, share * scale, *rest)
+    _mechanism.add_noise = lambda sums, name, scale, *rest: draw(sums, name, share * scale, *rest)
     try:
         seen = []
         for i, labels in enumerate((np.arange(n), np.full(n, n))):
             model.set_params(random_state=2 * seed + i).fit(np.repeat(row, n, 0), labels)
-            weight = model._plan[3 if similarity == "linear" else 6]  # what a row adds to the count
+            weight = model._fitted["count"]  # what a row adds to the count
             seen.append(np.column_stack([model.sketch_, weight * model.class_counts_])[:n])
     finally:
-        _release.add_noise = draw
+        _mechanism.add_noise = draw
     signal = np.r_[[1.0] if similarity == "linear" else [math.sqrt(0.5)] * 2, weight]
     if mechanism == "laplace":  # the logarithm of the likelihood ratio
         present, absent = (-np.abs(part - signal).sum(1) + np.abs(part).sum(1) for part in seen)
@@ -218,7 +218,7 @@ def audit(similarity, mechanism, epsilon, delta, share=1.0, n=8000, seed=0):
     return {
         "epsilon": _proved(present, absent, lambda hit, alarm: np.log(np.maximum(hit - delta, 1e-9) / alarm)),
         "mu": _proved(present, absent, lambda hit, alarm: norm.ppf(hit) - norm.ppf(alarm)),
-        "promised": model.sensitivity_ / model.noise_scale_,
+        "guaranteed": model.sensitivity_ / model.noise_scale_,
     }
 
 
@@ -365,9 +365,9 @@ def audits(bench):
     for similarity in ("gaussian", "linear"):
         name = f"{similarity} similarity, Gaussian noise, epsilon=1"
         found = bench.measure(name, audit, similarity, "gaussian", 1.0, 1e-6)
-        bench.claim(f"{name}: mu over what is promised", found.mu, found.promised, at_most=1)
+        bench.claim(f"{name}: mu over what is guaranteed", found.mu, found.guaranteed, at_most=1)
         found = bench.measure(f"{name}, half of it", audit, similarity, "gaussian", 1.0, 1e-6, 0.5)
-        bench.claim(f"{name}, half of it: mu, above what is promised", found.mu / found.promised, at_least=1)
+        bench.claim(f"{name}, half of it: mu, above what is guaranteed", found.mu / found.guaranteed, at_least=1)
         bench.claim(f"{name}, half of it: epsilon, which shows nothing", found.epsilon, at_most=1)
         name = f"{similarity} similarity, Laplace noise, epsilon=1"
         found = bench.measure(name, audit, similarity, "laplace", 1.0, 0.0)

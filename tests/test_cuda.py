@@ -104,5 +104,5 @@ def test_a_small_gpu_gives_the_same_answer_in_smaller_blocks(estimator, monkeypa
 
 def quietly(model, X, y):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a seed that breaks a promise
+        warnings.simplefilter("ignore")  # of a seed that breaks a guarantee
         return model.fit(X, y)

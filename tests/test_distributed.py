@@ -125,7 +125,7 @@ each = pytest.mark.parametrize("case", CASES)
 def fitted(estimator, X, y, how):
     estimator = clone(estimator) if how == "serial" else estimator
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of seeds that break a promise, and of fits that are cut short
+        warnings.simplefilter("ignore")  # of seeds that break a guarantee, and of fits that are cut short
         if how == "serial":
             return estimator.fit(X, y) if y is not None else estimator.fit(X)
         y = y if y is None or y.dtype.kind == "U" else da.from_array(y, chunks=(CHUNKS,))

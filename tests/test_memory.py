@@ -62,7 +62,7 @@ def whole_numbers():
 
 def fitted(estimator, X, y):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of seeds that break a promise
+        warnings.simplefilter("ignore")  # of seeds that break a guarantee
         return clone(estimator).fit(X, y)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+_LARGEST_EPSILON = 1e18  # of an estimator
 _LARGEST_SPEND = 1e100  # of epsilon or rho: sums of squares stay finite
 _ROUNDING = 1 + 1e-12  # by which a sum of floats may be above the budget
 
@@ -32,7 +33,7 @@ class BudgetError(RuntimeError):
 
 
 class PrivacyWarning(UserWarning):
-    """A promise that is weaker than it looks.
+    """A guarantee that is weaker than it looks.
 
     Examples
     --------
@@ -66,7 +67,7 @@ class PrivacyLeakWarning(UserWarning):
 
 
 class PrivacySpent(NamedTuple):
-    """What a fitted estimator has promised: for each row, and the same for all releases on other rows.
+    """The guarantee of a fitted estimator to each row; releases from other rows do not add to it.
 
     Examples
     --------
@@ -81,7 +82,7 @@ class PrivacySpent(NamedTuple):
     epsilon: float
     delta: float
     mechanism: str
-    neighbors: str
+    adjacency: str
     n_releases: int
 
 
@@ -301,6 +302,15 @@ def _to_float(number) -> float:
         return float(number)
     except OverflowError:
         return sys.float_info.max if number > 0 else -sys.float_info.max
+
+
+def read_budget(epsilon, delta) -> tuple[float, float]:
+    """Return epsilon and delta of an estimator as floats that are no larger than what was asked for."""
+    if not (is_number(epsilon) and 0 < float_below(epsilon) <= _LARGEST_EPSILON):
+        raise ValueError(f"epsilon={epsilon!s:.40} has to be a finite number above 0, at most {_LARGEST_EPSILON:g}.")
+    if not (is_number(delta) and 0 <= float_below(delta) < 1):
+        raise ValueError(f"delta={delta!s:.40} has to be a number from 0 to below 1, far below 1 / n_samples.")
+    return float_below(epsilon), float_below(delta)
 
 
 def _read_spend(epsilon, delta, label, rho):

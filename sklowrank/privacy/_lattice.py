@@ -20,7 +20,7 @@ STEP = 2.0**-20  # of the lattice
 SHRINK = 1 - 2.0**-16  # of features, more than all rounding of floats: norms stay below those of real numbers
 TURN = 1 << 27  # whole steps of phase in a full turn
 _SHIFT = 11  # of a phase to its place in the table
-_TABLE = TURN >> _SHIFT
+TABLE = TURN >> _SHIFT
 PARTS = 1024  # of a row between the two ends of its bin
 _FAR = 1 << 22  # of an entry before rows are moved into the ball, and less for more than 2^18 columns
 _COLUMNS = 256  # whose products are summed at once, exactly
@@ -41,50 +41,22 @@ class Waves(NamedTuple):
     amplitudes: np.ndarray  # (M,) positive
     box: tuple[np.ndarray, np.ndarray] | None = None  # lowest and highest of each column
 
-    def frequencies(self) -> np.ndarray:
-        """Return w, (M, d), in radians per unit of x."""
-        return (2 * np.pi / TURN * self.steps / self.unit[:, None]).T
 
+def block_wave_sums(waves, steps, fastest, tables, amplitudes, n_groups, X, groups):
+    """Return the sums of the features of a block of rows by group, in a tuple.
 
-def wave_sums(rows, waves: Waves, groups, n_groups: int, batch_size, device) -> np.ndarray:
-    """Return the sums of all features over the rows of each group, (n_groups, 2 M) whole numbers: cosines, then sines.
-
-    `groups` (n,) may be None where there is one group.
+    Sums of whole numbers are below 2^53: exact in any order. `tables` hold cosines and sines in TABLE places of a turn.
 
     Proof of the sensitivity: the entries of a row are truncated towards zero, so their squares are at most those of
     a_k cos(t_k) and a_k sin(t_k) times 2^20 (1 - 2^-16), t_k being the angle in the table. Hence the 2-norm is at most
     2^20 |a|_2, and the 1-norm 2^20 √2 |a|_1.
     """
-    steps = torch.from_numpy(waves.steps.astype(np.float64)).to(device)
-    fastest = float(np.abs(waves.steps).max())
-    collect = partial(_wave_sums, waves, steps, fastest, *_tables(waves.amplitudes, device), n_groups)
-    size = 256 * len(waves.amplitudes)  # some buffers of float64, in blocks that stay in a cache
-    (sums,) = rows.gather(collect, groups, size=size, batch_size=batch_size)
-    return sums.cpu().numpy()
-
-
-def _wave_sums(waves, steps, fastest, tables, amplitudes, n_groups, X, groups):
-    """What :func:`wave_sums` returns, of a block, whose sums of whole numbers are below 2^53: exact in any order."""
     place = _phases(_coordinates(X, waves, steps.device), steps, fastest)
     found = [_entries(table, place, amplitudes) for table in tables]
     if n_groups == 1:
         return (torch.cat([entries.sum(0, dtype=torch.float64) for entries in found])[None].to(torch.int64),)
     zero = torch.zeros(n_groups, steps.shape[1], dtype=torch.float64, device=steps.device)
     return (torch.cat([zero.index_add(0, groups, entries.double()) for entries in found], 1).to(torch.int64),)
-
-
-def _tables(amplitudes, device):
-    """Return the tables of cosines and sines, and amplitudes, None where the tables contain the only one."""
-    angle = torch.arange(_TABLE, dtype=torch.float64, device="cpu") * (2 * np.pi / _TABLE)
-    quarter = _TABLE // 4
-    cosine = torch.cos(angle)
-    cosine[[quarter, 3 * quarter]] = 0.0
-    tables = [cosine, cosine.roll(quarter)]  # the sine is the cosine of a quarter turn less
-    if (amplitudes == amplitudes[0]).all():
-        size = amplitudes[0] * SHRINK / STEP
-        exact = torch.float32 if size < 2**24 else torch.float64
-        return [(table * size).trunc().to(device, exact) for table in tables], None
-    return [(table * (SHRINK / STEP)).to(device) for table in tables], torch.from_numpy(amplitudes).to(device)
 
 
 def _entries(table, place, amplitudes):
@@ -135,7 +107,7 @@ def _phases(whole, steps, fastest):
         high = (whole / _HALF).floor()
         phase = exact_products(high, steps).mul_(_HALF).add_(exact_products(whole - high * _HALF, steps))
     phase = phase.add_(1 << (_SHIFT - 1))
-    return phase.bitwise_right_shift_(_SHIFT).bitwise_and_(_TABLE - 1)
+    return phase.bitwise_right_shift_(_SHIFT).bitwise_and_(TABLE - 1)
 
 
 def exact_products(whole, steps: torch.Tensor) -> torch.Tensor:

@@ -4,53 +4,38 @@ from numbers import Integral, Real
 from typing import Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.fitted import keep, options, recall
 from .._core.rows import rows_of
 from .._core.tags import partitioned
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyAccountant
-from ._distances import (
-    Box,
-    Series,
-    along_columns,
-    along_directions,
-    moment_norms,
-    moment_sums,
-    series_amplitudes,
-    series_answers,
-    series_norms,
-    series_sums,
+from ._distance_features import (
+    DistanceFeatures,
+    DistanceOptions,
+    distance_answers,
+    distance_errors,
+    distance_features,
+    distance_sums,
 )
-from ._families import keep_family
-from ._lattice import SHRINK
-from ._private_rows import check_private_rows, check_queries, without_cells
-from ._release import (
-    CONSTRAINTS,
-    Noise,
-    calibrate,
-    check_same_promise,
-    choose,
-    merge_sketches,
-    open_terms,
-    read_bounds,
-    release,
-    remember,
-    spent_of,
-    warn_outside,
-    with_count,
-)
+from ._mechanism import release
+from ._mixin import PrivateMixin
+from ._options import CONSTRAINTS
+from ._private_rows import check_hiding_cells, without_cells
+from ._public_parameters import read_bounds
+from ._sketch import Sketch, described, merge_sketches
 
 
-class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class PrivateDistanceSum(PrivateMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Sum the distances from any point to private rows, from one release.
 
     The mean distance says how far from the private rows a point is: to rank public or synthetic rows, to find outliers,
-    as a feature. The promise is that of :class:`PrivateKernelDensity`. Without privacy
+    as a feature. The guarantee is that of :class:`PrivateKernelDensity`. Without privacy
     :func:`sklearn.metrics.pairwise_distances` is exact.
 
     Parameters
@@ -60,13 +45,14 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     p : float, default=1.5
         Power of "lp", at most 2.
     epsilon : float, default=1.0
-        The budget of one fit. Lowering it makes the promise stronger and the noise larger.
+        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
+        it makes the guarantee stronger and the noise larger.
     delta : float, default=1e-6
-        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
-        Laplace noise.
+        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
+        pure differential privacy, by Laplace noise.
     bounds : (lowest, highest) or None, default=None
-        Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows and queries are moved
-        into them. None reads them from X, which is outside the promise.
+        Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
+        them. Queries are moved, too. None reads them from X, which the guarantee does not cover.
     n_frequencies : int, default=128
         Cosines of each column or direction; raising it makes distances more exact. Not for "sqeuclidean".
     n_bins : int, default=1024
@@ -74,26 +60,29 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     n_directions : int or "auto", default="auto"
         Directions along which "l2" is averaged. "auto" is 64 or a few more, in whole sets of the number of columns.
     mechanism : {"auto", "gaussian", "laplace"}, default="auto"
-        The noise. "auto" takes, of those that `delta` and the accountant allow, the one with the smaller error.
-    neighbors : {"add_remove", "substitute"}, default="add_remove"
-        Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
-        twice the noise.
+        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
+        smaller predicted error.
+    adjacency : {"add_remove", "substitute"}, default="add_remove"
+        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
+        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
+        of rows is public; it takes twice the noise.
     accountant : PrivacyAccountant or None, default=None
-        The budget that pays, as in :class:`PrivateKernelDensity`.
+        The budget that is charged. Without one, the second release of an estimator and its clones warns with
+        `PrivacyWarning`, once.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
-        Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
+        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
-        Seeds the directions of "l2", which are public. Sketches with equal seeds can be merged.
+        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
-        subtracts it. A small seed need not be known: all 2^31 seeds can be tried, until public directions fit, or the
-        sketch less its noise is plausible. For tests only; it warns with `PrivacyLeakWarning`, and `noise_secure_` is
-        False.
+        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
+        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
+        found by trying all 2^31 of them until the public features or the noise fit. It warns with
+        `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     batch_size : int or "auto", default="auto"
-        Rows handled at once; no result depends on it.
+        Number of rows processed at once; it bounds memory and does not change the result.
 
     Attributes
     ----------
@@ -103,8 +92,8 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         Of the noise in `sketch_`, and its standard deviation in a sum of distances (for "sqeuclidean" from the middle
         of the bounds).
     n_samples_ : float
-        Number of rows: noisy and at least 1, or exact with `neighbors="substitute"`.
-    sensitivity_, mechanism_, noise_backend_, noise_secure_, neighbors_, bounds_, privacy_spent_
+        Number of rows: noisy and at least 1, or exact with `adjacency="substitute"`.
+    sensitivity_, mechanism_, noise_backend_, noise_secure_, adjacency_, bounds_, privacy_spent_
         As in :class:`PrivateKernelDensity`.
     n_features_in_ : int
         Number of features seen in `fit`.
@@ -155,7 +144,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
     mechanism_: str
     noise_backend_: str
     noise_secure_: bool
-    neighbors_: str
+    adjacency_: str
     bounds_: tuple[np.ndarray, np.ndarray] | None
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -172,7 +161,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         n_bins: int = 1024,
         n_directions: int | Literal["auto"] = "auto",
         mechanism: Literal["auto", "gaussian", "laplace"] = "auto",
-        neighbors: Literal["add_remove", "substitute"] = "add_remove",
+        adjacency: Literal["add_remove", "substitute"] = "add_remove",
         accountant: PrivacyAccountant | None = None,
         noise_backend: Literal["auto", "opendp", "builtin"] = "auto",
         feature_random_state: RandomState = None,
@@ -189,7 +178,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.n_bins = n_bins
         self.n_directions = n_directions
         self.mechanism = mechanism
-        self.neighbors = neighbors
+        self.adjacency = adjacency
         self.accountant = accountant
         self.noise_backend = noise_backend
         self.feature_random_state = feature_random_state
@@ -217,7 +206,15 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         BudgetError
             If the accountant has too little left; nothing is released.
         """
-        return self._release(X, first=True)
+        privacy = self._privacy_options()
+        X = check_hiding_cells(check_fit_rows, self, X)
+        ws = open_workspace(X, device=self.device)
+        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.metric}"
+        bounds = read_bounds(self.bounds, rows, True, "PrivateDistanceSum")
+        features, noise = distance_features(options(self, DistanceOptions, bounds=bounds), privacy)
+        sums = without_cells(distance_sums, rows, features, noise.mechanism, self.n_bins, self.batch_size)
+        sketch = release(privacy, noise, sums, len(rows), features.count, features.gain, label)
+        return keep(self, ws, sketch, features, **described(sketch, features))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None) -> Self:
@@ -234,23 +231,17 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         -------
         self : PrivateDistanceSum
         """
-        return self._release(X, first=not hasattr(self, "sketch_"))
-
-    def merge(self, other) -> Self:
-        """Add the sums of another holder of rows, none of which are here.
-
-        Parameters
-        ----------
-        other : PrivateDistanceSum
-            Fitted with the same parameters and `feature_random_state`.
-
-        Returns
-        -------
-        self : PrivateDistanceSum
-        """
-        merge_sketches(self, other)
-        self.n_samples_ = float(self.n_samples_ + other.n_samples_)
-        return self
+        if not hasattr(self, "sketch_"):
+            return self.fit(X)
+        former, features = recall(self, Sketch, None), self._features()
+        privacy, noise = self._privacy_options(former), former.noise()
+        X = check_hiding_cells(check_fit_rows, self, X, reset=False)
+        ws = open_workspace(X, device=self.device)
+        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.metric}"
+        sums = without_cells(distance_sums, rows, features, noise.mechanism, self.n_bins, self.batch_size)
+        added = release(privacy, noise, sums, len(rows), features.count, features.gain, label)
+        sketch = merge_sketches(added, former)
+        return keep(self, ws, sketch, features, **described(sketch, features))
 
     def distance_sums(self, Y):
         """Return the sums of distances from queries to all private rows.
@@ -264,7 +255,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         -------
         sums : array of shape (n_queries,)
         """
-        ws, sums, _ = self._sums(Y, "distance_sums")
+        ws, sums = self._sums(Y, "distance_sums")
         return ws.store(sums.to(ws.dtype))
 
     def mean_distances(self, Y):
@@ -279,7 +270,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         -------
         means : array of shape (n_queries,)
         """
-        ws, sums, _ = self._sums(Y, "mean_distances")
+        ws, sums = self._sums(Y, "mean_distances")
         return ws.store((sums / self.n_samples_).to(ws.dtype))
 
     def transform(self, Y):
@@ -294,7 +285,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         -------
         means : array of shape (n_queries, 1)
         """
-        ws, sums, _ = self._sums(Y, "transform")
+        ws, sums = self._sums(Y, "transform")
         return ws.store((sums / self.n_samples_).to(ws.dtype)[:, None])
 
     def score_samples(self, Y):
@@ -309,7 +300,7 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         -------
         scores : array of shape (n_queries,)
         """
-        ws, sums, _ = self._sums(Y, "score_samples")
+        ws, sums = self._sums(Y, "score_samples")
         return ws.store((-sums / self.n_samples_).to(ws.dtype))
 
     def standard_error(self, Y):
@@ -324,20 +315,12 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         -------
         errors : array of shape (n_queries,)
         """
-        ws, _, errors = self._sums(Y, "standard_error")
-        return ws.store(errors.to(ws.dtype))
-
-    @property
-    def privacy_spent_(self):
-        """What was promised to each row."""
-        return spent_of(self)
+        ws, Y = self._queries(Y, "standard_error")
+        return ws.store(distance_errors(Y, self._features(), self.noise_std_).to(ws.dtype))
 
     @property
     def _n_features_out(self):
         return 1
-
-    def __sklearn_clone__(self):
-        return keep_family(self, super().__sklearn_clone__())
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -346,92 +329,17 @@ class PrivateDistanceSum(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return partitioned(tags)
 
-    def _release(self, X, first):
-        terms = open_terms(self, first)
-        X = check_private_rows(self, X, reset=first)
-        ws = open_workspace(X, device=self.device)
-        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.metric}"
-        if first:
-            bounds = read_bounds(self.bounds, rows, True, type(self).__name__)
-            box = Box((bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2)
-            series = self._series(box, terms)
-            count, noise = self._noise(series, rows.shape[1], terms)
-        else:
-            check_same_promise(self, terms)
-            bounds, box, series, count, noise = self._former()
-        if series is None:
-            sums = without_cells(moment_sums, rows, box, self.batch_size)
-        else:
-            amplitudes = series_amplitudes(series, noise.mechanism)[0]
-            sums = without_cells(series_sums, rows, box, series, amplitudes, self.n_bins, self.batch_size).ravel()
-        sums, n_samples = release(terms, noise, sums[None], label, count, np.array([len(rows)]))
-        n_samples = float(len(rows)) if n_samples is None else max(1.0, float(n_samples[0]))
-        gain = 1.25**0.5 * box.radius() ** 2 if series is None else series.unit * _gain(series, noise.mechanism, count)
-        kept = [list(box), None if series is None else list(series), count, noise.scale]
-        remember(self, terms, noise, sums[0], kept, bounds=bounds, gain=gain, ws=ws, first=first)
-        self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
-        return self
+    def _features(self):
+        return recall(self, DistanceFeatures, None)
 
-    def _series(self, box, terms):
-        """Return the series of the metric; None where it is a matter of moments."""
-        if self.metric == "sqeuclidean":
-            return None
-        if self.metric == "l2":
-            return along_directions(box, self.n_directions, self.n_frequencies, terms.generator)
-        return along_columns(box, 1.0 if self.metric == "l1" else float(self.p), self.n_frequencies)
-
-    def _noise(self, series, d, terms):
-        """Return what each row adds to the count, and the noise of the better mechanism."""
-
-        def calibrated(mechanism):
-            norms, count = moment_norms(d), 1.0
-            if series is not None:
-                amplitudes, count = series_amplitudes(series, mechanism)
-                norms = series_norms(amplitudes)
-            count *= terms.neighbors == "add_remove"
-            return count, calibrate(terms, mechanism, with_count(norms, count), rounding=1)
-
-        def predicted(mechanism):
-            count, noise = calibrated(mechanism)
-            return noise.deviation() * (1 if series is None else _gain(series, mechanism, count))
-
-        return calibrated(choose(terms.allowed, predicted))
-
-    def _former(self):
-        box, series, count, scale = self._plan
-        series = None if series is None else Series(*series)
-        return self.bounds_, Box(*box), series, count, Noise(self.mechanism_, scale, self.sensitivity_)
+    def _queries(self, Y, method):
+        """Return the workspace of queries, and the queries in float64."""
+        Y = check_hiding_cells(check_new_data, self, Y, like="sketch_", method=method)
+        ws = open_workspace(Y, device=self.device)
+        return ws, ws.exact().load(Y)
 
     def _sums(self, Y, method):
-        """Return the workspace of queries, their sums of distances, and the noise in these, in float64."""
-        Y = check_queries(self, Y, like="sketch_", method=method)
-        ws = open_workspace(Y, device=self.device)
-        exact = ws.exact()
-        _, box, series, count, noise = self._former()
-        Y, sketch = exact.load(Y), exact.load(self.sketch_)
-        middle, half = (torch.from_numpy(part).to(ws.device) for part in box)
-        inside = Y.clamp(middle - half, middle + half)
-        if bool((inside != Y).any()):
-            warn_outside()
-        if series is None:
-            z, radius = (inside - middle) / box.radius(), box.radius()
-            length, n = z.square().sum(1), self.n_samples_
-            sums = (sketch[-1] + n / 2 - 2 * z @ sketch[:-1]) / SHRINK + n * length
-            spread = 1 + 4 * length + ((length + 0.5).square() if count else 0)
-            errors = noise.deviation() * self._spent[4] ** 0.5 * spread.sqrt()
-            return ws, sums * radius**2, errors * radius**2
-        ratios = torch.from_numpy(_ratios(series, noise.mechanism)).to(ws.device)
-        sums = series_answers(inside, box, series, ratios, sketch) + self.n_samples_ * series.constant
-        return ws, sums * series.unit, torch.full_like(sums, self.noise_std_)
-
-
-def _gain(series, mechanism, count):
-    """Return the norm of what an answer multiplies the entries of the sketch with."""
-    ratios = np.linalg.norm(_ratios(series, mechanism)) / SHRINK
-    return float(np.hypot(ratios, series.constant / count if count else 0.0))
-
-
-def _ratios(series, mechanism):
-    """Return weights over amplitudes; 0 where a column is so much narrower than another that it has neither."""
-    weights, amplitudes = np.abs(series.weights), series_amplitudes(series, mechanism)[0]
-    return np.divide(weights, amplitudes, out=np.zeros_like(weights), where=amplitudes > 0)
+        """Return the workspace of queries, and their sums of distances, in float64."""
+        ws, Y = self._queries(Y, method)
+        sketch = ws.exact().load(self.sketch_)
+        return ws, distance_answers(Y, self._features(), sketch, self.mechanism_, self.n_samples_)

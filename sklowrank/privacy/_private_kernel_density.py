@@ -11,93 +11,104 @@ from sklearn.base import BaseEstimator, DensityMixin
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.fitted import keep, options, recall
 from .._core.rows import rows_of
 from .._core.tags import partitioned
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyAccountant
-from ._families import keep_family
-from ._kernels import KERNELS, log_normalizer
-from ._private_rows import check_private_rows, check_queries
-from ._release import CONSTRAINTS, merge_sketches, open_terms, spent_of
-from ._wave_sketch import (
-    former_plan,
-    is_mostly_noise,
-    make_plan,
-    queries_in_box,
-    read_bandwidth,
-    release_waves,
-    store_waves,
-    wave_answers,
+from ._cosine_features import (
+    KERNELS,
+    CosineFeatures,
+    KernelOptions,
+    cosine_features,
+    kernel_answers,
+    move_into_bounds,
+    wave_sums,
 )
+from ._mechanism import release
+from ._mixin import PrivateMixin
+from ._options import CONSTRAINTS
+from ._private_rows import check_hiding_cells, without_cells
+from ._public_parameters import read_bandwidth, read_bounds
+from ._sketch import Sketch, described, is_mostly_noise, merge_sketches
 
 _BANDWIDTH = 1.0  # the default, which says nothing about units
+_MOSTLY_NOISE = (
+    "The release cannot be told from noise: at bandwidth={}, in units of X, rows have too few others near them for "
+    "epsilon={}. Where units differ, pass a bandwidth for each column, or divide columns by ranges that you know "
+    "without looking; else raise bandwidth or epsilon, or add rows. (This follows from the release, and says nothing "
+    "else about the rows.)"
+)
 _FLOOR = 0.1  # of the noise, below which a mean is not trusted
 
 
-class PrivateKernelDensity(DensityMixin, BaseEstimator):
+class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
     """Estimate a density from private rows once, and let anyone query it without limit.
 
-    One release answers every later question about sums of kernels: how dense the rows are somewhere, how much like them
-    a point is, which points are outliers. For some thousand rows and more; with fewer the noise is seen. Without
-    privacy :class:`~sklearn.neighbors.KernelDensity` is exact. The promise is for rows: someone whose data are several
-    rows has it several times over. It says nothing about what happens before: scaling by the same rows, bounds,
-    bandwidth or labels read from them are outside it.
+    One release answers every later question about sums of kernels: the density at a point, its similarity to the rows,
+    outliers. For some thousand rows and more; with fewer the noise dominates. Without privacy
+    :class:`~sklearn.neighbors.KernelDensity` is exact. Privacy is per row: a person who contributes k rows is protected
+    at k epsilon. Preprocessing fitted on the same rows (scaling, bounds, bandwidth, labels) is not covered.
 
     Parameters
     ----------
     epsilon : float, default=1.0
-        The budget of one fit, at most 1e18. Lowering it makes the promise stronger and the noise larger.
+        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
+        it makes the guarantee stronger and the noise larger.
     delta : float, default=1e-6
-        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
-        Laplace noise.
+        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
+        pure differential privacy, by Laplace noise.
     kernel : str, default="gaussian"
         With the Euclidean distance r, the sum of absolute differences s, and bandwidth h: "gaussian"
         ``exp(-r²/(2h²))``, "exponential" ``exp(-r/h)``, "laplacian" ``exp(-s/h)``, "cauchy" ``1/(1+r²/h²)``, "inverse"
         ``1/(1+r/h)``, "inverse_l1" ``1/(1+s/h)``.
     bandwidth : float or array-like of shape (n_features,), default=1.0
-        Width h in units of X, chosen without the data. One for each column where units differ: differences are divided
-        by it column by column. Where the release shows that rows are rarely within it of one another, `fit` warns.
+        Width of the kernel in units of X, for all columns or for each, chosen without looking at X. Pass one for
+        each column where units differ. It limits the accuracy as epsilon does: where the release shows that rows are
+        rarely within it of one another, `fit` warns.
     bounds : (lowest, highest) or None, default=None
-        Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
-        Only `feature_map="fourier"` needs them.
+        Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
+        them. Only `feature_map="fourier"` needs them; not for sparse X.
     feature_map : {"auto", "fourier", "rff"}, default="auto"
         "fourier" is a grid of frequencies, exact for few columns with bounds and the Gaussian kernel; "rff" draws
         frequencies, for any kernel and any number of columns. "auto" takes the grid where it is small.
     n_components : int or "auto", default="auto"
-        Number of random frequencies. Under Gaussian noise more of them cost no privacy, only time: "auto" is 1024.
-        Under Laplace noise they do: "auto" is 0.35 epsilon `n_samples_hint`, between 64 and 4096, and 256 without a
-        hint.
+        Number of components. They are random frequencies: under Gaussian noise more of them cost no privacy, only
+        time, and "auto" is 1024. Under Laplace noise they do, and "auto" is 0.35 epsilon `n_samples_hint`, between 64
+        and 4096, or 256 without a hint.
     mechanism : {"auto", "gaussian", "laplace"}, default="auto"
-        The noise. "auto" takes, of those that `delta` and the accountant allow, the one with the smaller predicted
-        error.
-    neighbors : {"add_remove", "substitute"}, default="add_remove"
-        Whether the presence of a row is protected, with a noisy count of rows, or its values, with a public count and
-        twice the noise.
+        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
+        smaller predicted error.
+    adjacency : {"add_remove", "substitute"}, default="add_remove"
+        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
+        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
+        of rows is public; it takes twice the noise.
     count_weight : float, default=0.25
-        Share of the noisy count in a release with Gaussian noise, at least 2^-20; raising it makes the count better and
-        all else worse.
+        Weight of the noisy counts of rows in a release with Gaussian noise, at least 2^-20. Raising it makes the
+        counts more exact and all else less.
     n_samples_hint : int or None, default=None
         Rough number of rows that is public. Only for `n_components="auto"`.
     query_margin : float, default=0.0
         How far outside of the bounds queries may lie, in bandwidths. Only for the grid.
     accountant : PrivacyAccountant or None, default=None
-        The budget that pays. Without one, the second release of an estimator and its clones warns with
+        The budget that is charged. Without one, the second release of an estimator and its clones warns with
         `PrivacyWarning`, once.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
-        Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
+        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
-        Seeds the frequencies, which are public. Sketches with equal seeds can be merged.
+        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
-        subtracts it. A small seed need not be known: without `feature_random_state` the frequencies follow from it,
-        `frequencies_` is public, and all 2^31 seeds can be tried until they fit. For tests only; it warns with
+        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
+        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
+        found by trying all 2^31 of them until the public features or the noise fit. It warns with
         `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     batch_size : int or "auto", default="auto"
-        Rows handled at once; no result depends on it.
+        Number of rows processed at once; it bounds memory and does not change the result.
 
     Attributes
     ----------
@@ -114,16 +125,16 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         Standard deviation of the noise in one sum of kernels.
     sensitivity_ : float
         How much one row can change the release, in the norm of the mechanism.
-    mechanism_, noise_backend_, neighbors_ : str
+    mechanism_, noise_backend_, adjacency_ : str
         Those used.
     noise_secure_ : bool
         False where the noise can be reproduced.
     n_samples_ : float
-        Number of rows: noisy and at least 1, or exact with `neighbors="substitute"`.
+        Number of rows: noisy and at least 1, or exact with `adjacency="substitute"`.
     bounds_ : tuple of two arrays, or None
         Those used.
-    privacy_spent_ : named tuple (epsilon, delta, mechanism, neighbors, n_releases)
-        What was promised to each row.
+    privacy_spent_ : named tuple (epsilon, delta, mechanism, adjacency, n_releases)
+        The guarantee to each row.
     floor_ : float
         Means below this are raised to it before a logarithm is taken.
     n_features_in_ : int
@@ -186,11 +197,10 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
     sensitivity_: float
     mechanism_: str
     noise_backend_: str
-    neighbors_: str
+    adjacency_: str
     noise_secure_: bool
     n_samples_: float
     bounds_: tuple[np.ndarray, np.ndarray] | None
-    floor_: float
     n_features_in_: int
     feature_names_in_: np.ndarray
 
@@ -205,7 +215,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         feature_map: Literal["auto", "fourier", "rff"] = "auto",
         n_components: int | Literal["auto"] = "auto",
         mechanism: Literal["auto", "gaussian", "laplace"] = "auto",
-        neighbors: Literal["add_remove", "substitute"] = "add_remove",
+        adjacency: Literal["add_remove", "substitute"] = "add_remove",
         count_weight: float = 0.25,
         n_samples_hint: int | None = None,
         query_margin: float = 0.0,
@@ -224,7 +234,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         self.feature_map = feature_map
         self.n_components = n_components
         self.mechanism = mechanism
-        self.neighbors = neighbors
+        self.adjacency = adjacency
         self.count_weight = count_weight
         self.n_samples_hint = n_samples_hint
         self.query_margin = query_margin
@@ -255,7 +265,20 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         BudgetError
             If the accountant has too little left; nothing is released.
         """
-        return self._release(X, first=True)
+        privacy = self._privacy_options()
+        X = check_hiding_cells(check_fit_rows, self, X, accept_sparse="csr")
+        ws = open_workspace(X, device=self.device)
+        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.kernel} kernel"
+        bandwidth = read_bandwidth(self.bandwidth, rows.shape[1])
+        bounds = read_bounds(self.bounds, rows, self.feature_map == "fourier", "feature_map='fourier'")
+        kernel = options(self, KernelOptions, bandwidth=bandwidth, bounds=bounds)
+        features, noise = cosine_features(kernel, privacy, sparse=issparse(X))
+        sums = without_cells(wave_sums, rows, features.waves(), None, 1, self.batch_size, ws.device)[0]
+        sketch = release(privacy, noise, sums, len(rows), features.count, features.gain, label)
+        unknown_units = self.bounds is None and np.ndim(self.bandwidth) == 0 and self.bandwidth == _BANDWIDTH
+        if is_mostly_noise(sketch, features, doubted=unknown_units):
+            warn(_MOSTLY_NOISE.format(self.bandwidth, self.epsilon), UserWarning)
+        return keep(self, ws, sketch, features, **described(sketch, features))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None) -> Self:
@@ -272,24 +295,17 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         -------
         self : PrivateKernelDensity
         """
-        return self._release(X, first=not hasattr(self, "sketch_"))
-
-    def merge(self, other) -> Self:
-        """Add the sketch of another holder of rows, none of which are here; equal frequencies are needed.
-
-        Parameters
-        ----------
-        other : PrivateKernelDensity
-            Fitted with the same parameters and `feature_random_state`.
-
-        Returns
-        -------
-        self : PrivateKernelDensity
-        """
-        merge_sketches(self, other)
-        self.n_samples_ = float(self.n_samples_ + other.n_samples_)
-        self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
-        return self
+        if not hasattr(self, "sketch_"):
+            return self.fit(X)
+        former, features = recall(self, Sketch, None), self._features()
+        privacy = self._privacy_options(former)
+        X = check_hiding_cells(check_fit_rows, self, X, accept_sparse="csr", reset=False)
+        ws = open_workspace(X, device=self.device)
+        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.kernel} kernel"
+        sums = without_cells(wave_sums, rows, features.waves(), None, 1, self.batch_size, ws.device)[0]
+        added = release(privacy, former.noise(), sums, len(rows), features.count, features.gain, label)
+        sketch = merge_sketches(added, former)
+        return keep(self, ws, sketch, features, **described(sketch, features))
 
     def kernel_sums(self, Y):
         """Return the sums of kernels between queries and all private rows.
@@ -304,7 +320,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         sums : array of shape (n_queries,)
             Unbiased, and so sometimes below zero.
         """
-        ws, sums = self._sums(Y, "kernel_sums")
+        ws, sums, _ = self._sums(Y, "kernel_sums")
         return ws.store(sums.to(ws.dtype))
 
     def kernel_means(self, Y):
@@ -319,7 +335,7 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         -------
         means : array of shape (n_queries,)
         """
-        ws, sums = self._sums(Y, "kernel_means")
+        ws, sums, _ = self._sums(Y, "kernel_means")
         return ws.store((sums / self.n_samples_).to(ws.dtype))
 
     def score_samples(self, Y):
@@ -368,16 +384,13 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         errors : array of shape (n_queries,)
             The error of random frequencies is not in it.
         """
-        ws, sums = self._sums(Y, "standard_error")
+        ws, sums, _ = self._sums(Y, "standard_error")
         return ws.store(torch.full_like(sums, self.noise_std_).to(ws.dtype))
 
     @property
-    def privacy_spent_(self):
-        """What was promised to each row."""
-        return spent_of(self)
-
-    def __sklearn_clone__(self):
-        return keep_family(self, super().__sklearn_clone__())
+    def floor_(self):
+        """Means below this are raised to it before a logarithm is taken."""
+        return _FLOOR * self.noise_std_ / self.n_samples_
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -386,60 +399,18 @@ class PrivateKernelDensity(DensityMixin, BaseEstimator):
         tags.non_deterministic = True
         return partitioned(tags)
 
-    def _release(self, X, first):
-        terms = open_terms(self, first)
-        X = check_private_rows(self, X, accept_sparse="csr", reset=first)
-        bandwidth = read_bandwidth(self.bandwidth, self.n_features_in_)
-        ws = open_workspace(X, device=self.device)
-        rows = rows_of(X, ws)
-        plan = self._planned(rows, terms, bandwidth) if first else former_plan(self, terms)
-        label = f"{type(self).__name__}, {self.kernel} kernel"
-        sums, count = release_waves(terms, plan, rows, None, 1, self.batch_size, ws.device, label)
-        n_samples = float(len(rows)) if count is None else max(1.0, float(count[0]))
-        if first:
-            self._kernel = [self.kernel, bandwidth]
-        store_waves(self, terms, plan, sums[0], ws, first)
-        self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
-        self.floor_ = _FLOOR * self.noise_std_ / self.n_samples_
-        if first:
-            self._warn_of_noise(sums[0], plan)
-        return self
-
-    def _planned(self, rows, terms, bandwidth):
-        return make_plan(
-            rows,
-            terms,
-            kernel=self.kernel,
-            bandwidth=bandwidth,
-            bounds=self.bounds,
-            n_components=self.n_components,
-            count_weight=self.count_weight,
-            feature_map=self.feature_map,
-            n_samples=self.n_samples_hint,
-            margin=self.query_margin,
-        )
-
-    def _warn_of_noise(self, sums, plan):
-        unknown_units = self.bounds is None and np.ndim(self.bandwidth) == 0 and self.bandwidth == _BANDWIDTH
-        if is_mostly_noise(torch.from_numpy(sums), plan, self.n_samples_, unknown_units):
-            warn(
-                f"The release cannot be told from noise: at bandwidth={self.bandwidth}, in units of X, rows have too "
-                f"few others near them for epsilon={self.epsilon}. Where units differ, pass a bandwidth for each "
-                "column, or divide columns by ranges that you know without looking; else raise bandwidth or epsilon, "
-                "or add rows. (This follows from the release, and says nothing else about the rows.)",
-                UserWarning,
-            )
-
-    def _log_density(self, Y, method):
-        ws, sums = self._sums(Y, method)
-        means = (sums / self.n_samples_).clamp(min=self.floor_)
-        return ws, means.log() - log_normalizer(*self._kernel)
+    def _features(self):
+        return recall(self, CosineFeatures, None).on_host()
 
     def _sums(self, Y, method):
-        """Return the workspace of queries, and their sums of kernels, in float64."""
-        Y = check_queries(self, Y, like="sketch_", method=method, accept_sparse="csr")
-        ws = open_workspace(Y, device=self.device)
+        """Return the workspace of queries, their sums of kernels in float64, and the features."""
+        Y = check_hiding_cells(check_new_data, self, Y, like="sketch_", method=method, accept_sparse="csr")
+        ws, features = open_workspace(Y, device=self.device), self._features()
         exact = ws.exact()
-        rows = Y if issparse(Y) else queries_in_box(self, exact.load(Y))
-        parts = (exact.load(part) for part in (self.frequencies_, self._plan[0], self.sketch_[None, :], self._plan[4]))
-        return ws, wave_answers(rows, *parts)[:, 0]
+        rows = Y if issparse(Y) else move_into_bounds(exact.load(Y), features)
+        return ws, kernel_answers(rows, features, exact.load(self.sketch_)[None])[:, 0], features
+
+    def _log_density(self, Y, method):
+        ws, sums, features = self._sums(Y, method)
+        means = (sums / self.n_samples_).clamp(min=self.floor_)
+        return ws, means.log() - features.log_integral

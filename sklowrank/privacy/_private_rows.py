@@ -1,4 +1,4 @@
-"""Private rows at the door: scikit-learn's validation, with errors that show no cell and no label.
+"""Validation of private rows by scikit-learn, with errors that show no cell and no label.
 
 Scikit-learn, numpy and pandas quote what they cannot read: a string that is no number, a complex array, a table of one
 dimension. An error text ends up in logs and notebooks, so of theirs only what is known to be about the form of the
@@ -10,7 +10,7 @@ import re
 from scipy.sparse import issparse
 from sklearn.exceptions import NotFittedError
 
-from .._core.validation import check_fit_rows, check_new_data, text_columns
+from .._core.validation import text_columns
 
 _RESHAPE = "Reshape your data with reshape(-1, 1) for a single column, or reshape(1, -1) for a single row."
 _FILL = "Fill or drop the rows that have them."
@@ -44,14 +44,12 @@ _TEXTS = (  # the start of a text of another library, and what is said instead
 )  # fmt: skip
 
 
-def check_private_rows(estimator, X, y="no_validation", **kwargs):
-    """Validate what `fit` was given, as :func:`~sklowrank._core.validation.check_fit_rows` does."""
-    return without_cells(_checked, check_fit_rows, estimator, X, y, table=X, **kwargs)
+def check_hiding_cells(check, *args, **kwargs):
+    """Validate as a function of :mod:`sklowrank._core.validation` does, with errors that show no cell.
 
-
-def check_queries(estimator, X, **kwargs):
-    """Validate what a fitted method was given, as :func:`~sklowrank._core.validation.check_new_data` does."""
-    return without_cells(_checked, check_new_data, estimator, X, table=X, **kwargs)
+    Its arguments are those of the function: an estimator, X, and more.
+    """
+    return without_cells(_checked, check, *args, table=args[1], **kwargs)
 
 
 def without_cells(call, *args, table=None, **kwargs):
@@ -71,8 +69,8 @@ def without_cells(call, *args, table=None, **kwargs):
     raise replaced
 
 
-def _checked(check, estimator, *args, **kwargs):
-    found = check(estimator, *args, **kwargs)
+def _checked(check, *args, **kwargs):
+    found = check(*args, **kwargs)
     for part in found if isinstance(found, tuple) else (found,):
         if issparse(part):
             part.check_format(full_check=True)

@@ -14,46 +14,53 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.fitted import keep, options, recall
 from .._core.rows import rows_of
 from .._core.tags import partitioned
-from .._core.validation import on_host
+from .._core.validation import check_fit_rows, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyAccountant, PrivacyLeakWarning
-from ._ball_sketch import ball_answers, former_ball, make_ball, release_ball, store_ball
-from ._families import keep_family
-from ._kernels import KERNELS
-from ._private_rows import check_private_rows, check_queries, without_cells
-from ._release import CONSTRAINTS, merge_sketches, open_terms, read_bounds, spent_of
-from ._wave_sketch import former_plan, make_plan, read_bandwidth, release_waves, store_waves, wave_answers
+from ._ball_features import BallFeatures, BallOptions, ball_answers, ball_features
+from ._cosine_features import KERNELS, CosineFeatures, KernelOptions, cosine_features, kernel_answers, wave_sums
+from ._lattice import ball_sums, sizes
+from ._mechanism import release
+from ._mixin import PrivateMixin
+from ._options import CONSTRAINTS
+from ._private_rows import check_hiding_cells, without_cells
+from ._public_parameters import read_bandwidth, read_bounds
+from ._sketch import Sketch, described, merge_sketches
 
 _WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
 _LEAST = 1e-12  # probability of a class
 
 
-class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
+class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
     """Classify by the mean similarity to the private rows of each class, from one release.
 
     One pass over the rows, no gradient steps, and so no accounting of steps: a row is in one class only, so each class
     spends the whole budget. For some hundred rows per class and more. Without privacy
-    :class:`~sklearn.neighbors.KNeighborsClassifier` is better. The promise is that of
+    :class:`~sklearn.neighbors.KNeighborsClassifier` is better. The guarantee is that of
     :class:`PrivateKernelDensity`, and covers the label with the row.
 
     Parameters
     ----------
     epsilon : float, default=1.0
-        The budget of one fit. Lowering it makes the promise stronger and the noise larger.
+        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
+        it makes the guarantee stronger and the noise larger.
     delta : float, default=1e-6
-        The delta of (epsilon, delta)-differential privacy, far below 1 / n_samples. 0 is pure differential privacy, by
-        Laplace noise.
+        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
+        pure differential privacy, by Laplace noise.
     similarity : str, default="gaussian"
         A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
         good for embeddings, and under pure differential privacy in many columns.
     bandwidth : float, array-like of shape (n_features,) or "auto", default="auto"
-        Width of the kernel in units of X, for all columns or for each, chosen without the data. "auto" is 0.7 times the
-        root of the number of columns, for standardised columns; with `bounds` 0.15 times it, columns scaled to 0 to 1.
+        Width of the kernel in units of X, for all columns or for each, chosen without looking at X. "auto" is 0.7
+        times the root of the number of columns, for standardised columns; with `bounds` 0.15 times it, columns scaled
+        to 0 to 1.
     bounds : (lowest, highest) or None, default=None
-        Ends of each column, numbers or arrays of shape (n_features,), known without looking; rows are moved into them.
+        Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
+        them. Not for sparse X.
     classes : array-like or None, default=None
         The classes, known without looking: then no warning depends on y, and the only error that does is that for a
         label that is not among them. None reads them from y, which reveals classes of a single row.
@@ -61,34 +68,39 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         "average" compares mean similarities, "sum" weights them by the noisy sizes of the classes, numbers by
         themselves, in the order of `classes_`. Not with `similarity="linear"`.
     count_weight : float, default=0.5
-        Share of the noisy counts in a release with Gaussian noise, at least 2^-20.
+        Weight of the noisy counts of rows in a release with Gaussian noise, at least 2^-20. Raising it makes the
+        counts more exact and all else less.
     clip_norm : float or None, default=None
         Radius of the ball of `similarity="linear"`. None is a quarter of the root of the number of columns with
         `bounds`, columns scaled to 0 to 1, and 1 without.
-    center : array-like of shape (n_features,) or None, default=None
-        Its centre. None is the middle of the bounds, or zero.
+    clip_center : array-like of shape (n_features,) or None, default=None
+        Centre of the ball of `similarity="linear"`. None is the middle of the bounds, or zero. Not for sparse X.
     n_components : int or "auto", default="auto"
-        Number of random frequencies: "auto" is 1024, or 256 under Laplace noise.
+        Number of components. They are random frequencies: "auto" is 1024, or 256 under Laplace noise.
     mechanism : {"auto", "gaussian", "laplace"}, default="auto"
-        The noise. "auto" takes, of those that `delta` and the accountant allow, the one with the smaller error.
-    neighbors : {"add_remove", "substitute"}, default="add_remove"
-        Whether the presence of a row is protected, or its values and its label, with twice the noise.
+        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
+        smaller predicted error.
+    adjacency : {"add_remove", "substitute"}, default="add_remove"
+        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
+        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
+        of rows is public; it takes twice the noise.
     accountant : PrivacyAccountant or None, default=None
-        The budget that pays, as in :class:`PrivateKernelDensity`.
+        The budget that is charged. Without one, the second release of an estimator and its clones warns with
+        `PrivacyWarning`, once.
     noise_backend : {"auto", "opendp", "builtin"}, default="auto"
-        Who draws the noise. "auto" is OpenDP where it is installed and nothing is seeded.
+        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
     feature_random_state : int, RandomState instance or None, default=None
-        Seeds the frequencies, which are public.
+        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
     random_state : int, RandomState instance or None, default=None
-        None draws noise from the operating system. Anything else makes the noise reproducible: whoever knows the seed
-        subtracts it. A small seed need not be known: without `feature_random_state` the frequencies follow from it,
-        `frequencies_` is public, and all 2^31 seeds can be tried until they fit. For tests only; it warns with
+        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
+        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
+        found by trying all 2^31 of them until the public features or the noise fit. It warns with
         `PrivacyLeakWarning`, and `noise_secure_` is False.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     batch_size : int or "auto", default="auto"
-        Rows handled at once; no result depends on it.
+        Number of rows processed at once; it bounds memory and does not change the result.
 
     Attributes
     ----------
@@ -99,10 +111,10 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     class_counts_ : array of shape (n_classes,)
         Noisy numbers of rows: labels are protected, so they are never exact.
     n_samples_ : float
-        Number of rows: noisy and at least 1, or exact with `neighbors="substitute"`.
+        Number of rows: noisy and at least 1, or exact with `adjacency="substitute"`.
     frequencies_, amplitudes_, noise_scale_, noise_std_, sensitivity_, mechanism_, noise_backend_, noise_secure_
         As in :class:`PrivateKernelDensity`; no frequencies with `similarity="linear"`.
-    neighbors_, bounds_, privacy_spent_
+    adjacency_, bounds_, privacy_spent_
         As in :class:`PrivateKernelDensity`.
     n_features_in_ : int
         Number of features seen in `fit`.
@@ -141,7 +153,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         "class_weighting": [StrOptions({"average", "sum"}), "array-like"],
         "count_weight": [Interval(Real, 0, None, closed="neither")],
         "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "center": ["array-like", None],
+        "clip_center": ["array-like", None],
         "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     }
 
@@ -158,7 +170,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
     mechanism_: str
     noise_backend_: str
     noise_secure_: bool
-    neighbors_: str
+    adjacency_: str
     bounds_: tuple[np.ndarray, np.ndarray] | None
     n_features_in_: int
     feature_names_in_: np.ndarray
@@ -175,10 +187,10 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         class_weighting: ArrayLike | Literal["average", "sum"] = "average",
         count_weight: float = 0.5,
         clip_norm: float | None = None,
-        center: ArrayLike | None = None,
+        clip_center: ArrayLike | None = None,
         n_components: int | Literal["auto"] = "auto",
         mechanism: Literal["auto", "gaussian", "laplace"] = "auto",
-        neighbors: Literal["add_remove", "substitute"] = "add_remove",
+        adjacency: Literal["add_remove", "substitute"] = "add_remove",
         accountant: PrivacyAccountant | None = None,
         noise_backend: Literal["auto", "opendp", "builtin"] = "auto",
         feature_random_state: RandomState = None,
@@ -195,10 +207,10 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         self.class_weighting = class_weighting
         self.count_weight = count_weight
         self.clip_norm = clip_norm
-        self.center = center
+        self.clip_center = clip_center
         self.n_components = n_components
         self.mechanism = mechanism
-        self.neighbors = neighbors
+        self.adjacency = adjacency
         self.accountant = accountant
         self.noise_backend = noise_backend
         self.feature_random_state = feature_random_state
@@ -226,7 +238,7 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         BudgetError
             If the accountant has too little left; nothing is released.
         """
-        return self._release(X, y, self.classes, first=True)
+        return self._fit(X, y, self.classes)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None) -> Self:
@@ -245,27 +257,19 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         -------
         self : PrivateSimilarityClassifier
         """
-        first = not hasattr(self, "sketch_")
-        return self._release(X, y, self.classes if classes is None else classes, first)
-
-    def merge(self, other) -> Self:
-        """Add the sketches of another holder of rows, none of which are here; equal frequencies are needed.
-
-        Parameters
-        ----------
-        other : PrivateSimilarityClassifier
-            Fitted with the same parameters, classes and `feature_random_state`.
-
-        Returns
-        -------
-        self : PrivateSimilarityClassifier
-        """
-        if not np.array_equal(on_host(self.classes_), on_host(other.classes_)):
-            raise ValueError("Only classifiers of the same classes can be merged. Fit both with equal classes.")
-        merge_sketches(self, other)
-        self.class_counts_ = self.class_counts_ + other.class_counts_
-        self.n_samples_ = float(self.n_samples_ + other.n_samples_)
-        return self
+        if not hasattr(self, "sketch_"):
+            return self._fit(X, y, self.classes if classes is None else classes)
+        former, features = recall(self, Sketch, None), self._features()
+        privacy = self._privacy_options(former)
+        X, y = check_hiding_cells(check_fit_rows, self, X, y, accept_sparse="csr", reset=False)
+        ws = open_workspace(X, device=self.device)
+        known, codes = encoded_labels(on_host(y), on_host(self.classes_))
+        groups, label = torch.from_numpy(codes).to(ws.device), f"{type(self).__name__}, {self.similarity} similarity"
+        sums = without_cells(class_sums, rows_of(X, ws), features, groups, len(known), self.batch_size)
+        counts = sizes(groups, len(known))
+        added = release(privacy, former.noise(), sums, counts, features.count, features.gain, label)
+        sketch = merge_sketches(added._replace(classes=former.classes), former)
+        return keep(self, ws, sketch, features, **described(sketch, features))
 
     def class_similarities(self, X):
         """Return the mean similarity of each row to the private rows of each class.
@@ -367,14 +371,6 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         ws, _, probabilities = self._scores(X, "predict_log_proba")
         return ws.store(probabilities.log().to(ws.dtype))
 
-    @property
-    def privacy_spent_(self):
-        """What was promised to each row."""
-        return spent_of(self)
-
-    def __sklearn_clone__(self):
-        return keep_family(self, super().__sklearn_clone__())
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -382,118 +378,98 @@ class PrivateSimilarityClassifier(ClassifierMixin, BaseEstimator):
         tags.non_deterministic = True
         return partitioned(tags)
 
-    def _release(self, X, y, classes, first):
-        terms = open_terms(self, first)
-        X, y = check_private_rows(self, X, y, accept_sparse="csr", reset=first)
+    def _fit(self, X, y, classes):
+        """Fit with classes from a parameter or from :meth:`partial_fit`."""
+        privacy = self._privacy_options()
+        X, y = check_hiding_cells(check_fit_rows, self, X, y, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
-        rows, label = rows_of(X, ws), f"{type(self).__name__}, {self.similarity} similarity"
-        known, codes = _encoded(on_host(y), classes if first else on_host(self.classes_))
-        groups, C = torch.from_numpy(codes).to(ws.device), len(known)
-        linear = (self.similarity if first else self._similarity) == "linear"
-        bandwidth = self._bandwidth(rows)  # a bad one is refused also where it has no part
-        if linear:
-            ball = self._ball(rows, terms, C) if first else former_ball(self, terms)
-            sums, counts = release_ball(terms, ball, rows, groups, C, self.batch_size, label)
-        else:
-            plan = self._planned(rows, terms, bandwidth, C) if first else former_plan(self, terms)
-            sums, counts = release_waves(terms, plan, rows, groups, C, self.batch_size, ws.device, label)
-        for name in ("frequencies_", "amplitudes_") if first else ():  # of a former fit
-            vars(self).pop(name, None)
-        if linear:
-            store_ball(self, terms, ball, sums, ws, first)
-        else:
-            store_waves(self, terms, plan, sums, ws, first)
-        counts, n_samples = torch.from_numpy(counts), float(len(rows))
-        if first:
-            own = isinstance(y, np.ndarray)
-            self.classes_ = known if own else ws.store(torch.from_numpy(known).to(ws.device))
-            self.class_counts_ = ws.store(counts)
-            self._similarity = self.similarity
-        else:
-            self.class_counts_ = ws.store(ws.exact().load(self.class_counts_).cpu() + counts)
-        if terms.neighbors == "add_remove":
-            self.n_samples_ = max(1.0, float(ws.exact().load(self.class_counts_).sum()))
-        else:
-            self.n_samples_ = n_samples if first else self.n_samples_ + n_samples
-        return self
+        known, codes = encoded_labels(on_host(y), classes)
+        groups, label = torch.from_numpy(codes).to(ws.device), f"{type(self).__name__}, {self.similarity} similarity"
+        rows = rows_of(X, ws)
+        features, noise = self._chosen(rows, privacy, len(known), issparse(X))
+        sums = without_cells(class_sums, rows, features, groups, len(known), self.batch_size)
+        sketch = release(privacy, noise, sums, sizes(groups, len(known)), features.count, features.gain, label)
+        sketch = sketch._replace(classes=known if isinstance(y, np.ndarray) else torch.from_numpy(known))
+        return keep(self, ws, sketch, features, **described(sketch, features))
 
-    def _planned(self, rows, terms, bandwidth, C):
-        one_each = torch.ones(C, dtype=torch.float64, device="cpu")
-        self._weights(one_each)  # bad ones are refused before anything is released
-        return make_plan(
-            rows,
-            terms,
-            kernel=self.similarity,
-            bandwidth=bandwidth,
-            bounds=self.bounds,
-            n_components=self.n_components,
-            count_weight=self.count_weight,
-            n_groups=C,
-        )
+    def _chosen(self, rows, privacy, n_classes, sparse):
+        """Return the features of the similarity, and the noise."""
+        bounds = read_bounds(self.bounds, rows, False, "")
+        bandwidth = bandwidths(self.bandwidth, rows.shape[1], bounds)  # a bad one is refused also where it has no part
+        form = {"sparse": sparse, "n_groups": n_classes}
+        if self.similarity == "linear":
+            if not isinstance(self.class_weighting, str) or self.class_weighting != "average":
+                raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
+            return ball_features(rows.shape[1], options(self, BallOptions, bounds=bounds), privacy, **form)
+        one_each = torch.ones(n_classes, dtype=torch.float64, device="cpu")
+        class_weights(self.class_weighting, one_each)  # bad ones are refused before anything is released
+        public = {"kernel": self.similarity, "bandwidth": bandwidth, "bounds": bounds}
+        fixed = {"feature_map": "rff", "n_samples_hint": None, "query_margin": 0.0}
+        return cosine_features(options(self, KernelOptions, **public, **fixed), privacy, **form)
 
-    def _ball(self, rows, terms, C):
-        if not isinstance(self.class_weighting, str) or self.class_weighting != "average":
-            raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
-        return make_ball(
-            rows,
-            terms,
-            bounds=self.bounds,
-            center=self.center,
-            clip_norm=self.clip_norm,
-            count_weight=self.count_weight,
-            n_groups=C,
-        )
-
-    def _bandwidth(self, rows):
-        """Return the bandwidth of each column."""
-        d = rows.shape[1]
-        if not (isinstance(self.bandwidth, str) and self.bandwidth == "auto"):
-            return read_bandwidth(self.bandwidth, d)
-        if self.bounds is None:
-            return np.full(d, _WIDTH * math.sqrt(d))
-        low, high = read_bounds(self.bounds, rows, False, "")
-        return _WIDTH_IN_BOX * math.sqrt(d) * (high - low)
+    def _features(self):
+        if hasattr(self, "frequencies_"):
+            return recall(self, CosineFeatures, None).on_host()
+        return recall(self, BallFeatures, None)
 
     def _similarities(self, X, method):
         """Return the workspace of rows, their similarities, and the sizes of the classes, in float64."""
-        X = check_queries(self, X, like="sketch_", method=method, accept_sparse="csr")
-        ws = open_workspace(X, device=self.device)
+        X = check_hiding_cells(check_new_data, self, X, like="sketch_", method=method, accept_sparse="csr")
+        ws, features = open_workspace(X, device=self.device), self._features()
         exact = ws.exact()
         counts, sketch = exact.load(self.class_counts_).clamp(min=1.0), exact.load(self.sketch_)
-        if self._similarity != "linear":
-            rows = X if issparse(X) else exact.load(X)
-            parts = (exact.load(part) for part in (self.frequencies_, self._plan[0]))
-            sums = wave_answers(rows, *parts, sketch, exact.load(self._plan[4]))
-            return ws, sums / counts, counts
         rows = X if issparse(X) else exact.load(X)
-        origin, unit = (exact.load(part) for part in self._plan[:2])
-        return ws, ball_answers(rows, origin, unit, sketch / counts[:, None]), counts
+        if isinstance(features, CosineFeatures):
+            return ws, kernel_answers(rows, features, sketch) / counts, counts
+        return ws, ball_answers(rows, features, sketch / counts[:, None]), counts
 
     def _scores(self, X, method):
         """Return the workspace of rows, their scores, and the probabilities that follow from these."""
         ws, scores, counts = self._similarities(X, method)
-        if self._similarity == "linear":
-            shares = (2 * scores).softmax(1)
+        if hasattr(self, "frequencies_"):
+            weights = class_weights(self.class_weighting, counts)
+            scores = scores * weights
+            shares = parzen_shares(scores, self.noise_std_ * weights / counts)
         else:
-            weights = self._weights(counts)
-            scores, noise = scores * weights, self.noise_std_ * weights / counts
-            positive = scores.clamp(min=0)
-            total = positive.sum(1, keepdim=True)
-            shares = torch.where(total > 0, positive / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
-            shares = torch.where(total > 0, shares, (scores / noise.amax()).softmax(1))
+            shares = (2 * scores).softmax(1)
         return ws, scores, (1 - scores.shape[1] * _LEAST) * shares + _LEAST
 
-    def _weights(self, counts):
-        """Return what the mean similarity to each class is multiplied by."""
-        if isinstance(self.class_weighting, str):
-            return counts if self.class_weighting == "sum" else torch.ones_like(counts)
-        weights = np.asarray(self.class_weighting, dtype=float)
-        if weights.shape != counts.shape or not ((weights > 0) & np.isfinite(weights)).all():
-            raise ValueError(f"class_weighting has to hold {len(counts)} numbers above 0, one for each of classes_.")
-        return torch.from_numpy(weights).to(counts)
+
+def bandwidths(bandwidth, n_features: int, bounds) -> np.ndarray:
+    """Return the bandwidth of each column, (n_features,)."""
+    if not (isinstance(bandwidth, str) and bandwidth == "auto"):
+        return read_bandwidth(bandwidth, n_features)
+    if bounds is None:
+        return np.full(n_features, _WIDTH * math.sqrt(n_features))
+    return _WIDTH_IN_BOX * math.sqrt(n_features) * (bounds[1] - bounds[0])
 
 
-def _encoded(y, classes):
+def class_sums(rows, features: CosineFeatures | BallFeatures, groups, n_classes: int, batch_size) -> np.ndarray:
+    """Return the sums of the features over the rows of each class, whole numbers (n_classes, n_entries)."""
+    if isinstance(features, CosineFeatures):
+        return wave_sums(rows, features.waves(), groups, n_classes, batch_size, groups.device)
+    return ball_sums(rows, features.centre, features.unit, groups, n_classes, batch_size, features.bounds)
+
+
+def class_weights(weighting, counts: torch.Tensor) -> torch.Tensor:
+    """Return what the mean similarity to each class is multiplied by."""
+    if isinstance(weighting, str):
+        return counts if weighting == "sum" else torch.ones_like(counts)
+    weights = np.asarray(weighting, dtype=float)
+    if weights.shape != counts.shape or not ((weights > 0) & np.isfinite(weights)).all():
+        raise ValueError(f"class_weighting has to hold {len(counts)} numbers above 0, one for each of classes_.")
+    return torch.from_numpy(weights).to(counts)
+
+
+def parzen_shares(scores: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Return the shares of the classes in scores (n, n_classes): a softmax in units of noise where none is positive."""
+    positive = scores.clamp(min=0)
+    total = positive.sum(1, keepdim=True)
+    shares = torch.where(total > 0, positive / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
+    return torch.where(total > 0, shares, (scores / noise.amax()).softmax(1))
+
+
+def encoded_labels(y, classes):
     """Return the classes, sorted, and the place of each label; messages never name a label.
 
     Where the classes are public, labels are only compared with them: no warning or error depends on how many there are.

@@ -77,6 +77,15 @@ def test_models_are_kept_together_and_recalled_one_by_one():
     assert same(recall(estimator, Scale, ws), scale)
 
 
+def test_several_models_are_stored_side_by_side():
+    model, ws = model_and_workspace()
+    options = Options(3, 0.5)
+    estimator = keep(Estimator(), ws, model, options, tol_=options.tol)
+    assert same(recall(estimator, Model, ws), model)
+    assert recall(estimator, Options, None) == options  # which has no tensor
+    assert "tol" not in estimator._fitted
+
+
 def test_a_model_comes_in_the_precision_of_the_workspace():
     model, ws = model_and_workspace(np.float32)
     estimator = keep(Estimator(), ws, model)

@@ -1,4 +1,4 @@
-"""An attacker who knows all but one row cannot prove more than was promised, and proves more where noise is halved."""
+"""An attacker who knows all but one row cannot prove more than is guaranteed, and proves more where noise is halved."""
 
 import math
 import warnings
@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import norm
 
 from benchmarks.private_kernel_density import _proved, audit
-from sklowrank.privacy import _release
+from sklowrank.privacy import _mechanism
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +29,10 @@ def test_bounds_of_two_normal_distributions():
 
 @pytest.mark.parametrize("similarity", ["gaussian", "linear"])
 def test_audit_on_mu_passes_the_right_gaussian_noise_and_fails_half_of_it(similarity):
-    """An audit on epsilon does not see half of the noise: its bound stays below the epsilon that was promised."""
+    """An audit on epsilon does not see half of the noise: its bound stays below the epsilon that is guaranteed."""
     right, half = (audit(similarity, "gaussian", 1.0, 1e-6, share) for share in (1.0, 0.5))
-    assert right["promised"] == pytest.approx(1 / 4.531, rel=1e-3)
-    assert right["mu"] <= right["promised"] < half["mu"]
+    assert right["guaranteed"] == pytest.approx(1 / 4.531, rel=1e-3)
+    assert right["mu"] <= right["guaranteed"] < half["mu"]
     assert right["epsilon"] < half["epsilon"] < 1.0
 
 
@@ -43,9 +43,9 @@ def test_audit_on_epsilon_passes_the_right_laplace_noise_and_fails_half_of_it(si
 
 
 def test_an_audit_leaves_the_noise_as_it_was():
-    before = _release.add_noise
+    before = _mechanism.add_noise
     audit("linear", "laplace", 1.0, 0.0, 0.5, n=10)
-    assert _release.add_noise is before
+    assert _mechanism.add_noise is before
 
 
 def test_calibration_needs_no_allowance_for_the_sampler():

@@ -1,4 +1,4 @@
-"""What a row adds is its own, is a whole number, and is no larger than promised."""
+"""What a row adds is its own, is a whole number, and is no larger than the sensitivity."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,15 @@ import torch
 from scipy.sparse import csr_matrix
 
 from sklowrank._core.rows import Rows
-from sklowrank.privacy._distances import (
+from sklowrank.privacy._cosine_features import (
+    amplitudes_of,
+    frequencies_of,
+    grid_waves,
+    norms_of,
+    random_waves,
+    wave_sums,
+)
+from sklowrank.privacy._distance_features import (
     Box,
     along_columns,
     along_directions,
@@ -16,7 +24,6 @@ from sklowrank.privacy._distances import (
     series_norms,
     series_sums,
 )
-from sklowrank.privacy._kernels import grid_waves, random_waves
 from sklowrank.privacy._lattice import (
     PARTS,
     SHRINK,
@@ -26,11 +33,9 @@ from sklowrank.privacy._lattice import (
     binned_sums,
     canonical,
     exact_products,
-    wave_sums,
 )
-from sklowrank.privacy._noise import seeded_words
-from sklowrank.privacy._release import Noise, Terms, release
-from sklowrank.privacy._wave_sketch import amplitudes_of, norms_of
+from sklowrank.privacy._mechanism import PrivacyOptions, release, seeded_words
+from sklowrank.privacy._sketch import Noise
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -86,7 +91,7 @@ def test_order_and_batches_change_no_digit(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_row_adds_no_more_than_promised(kind):
+def test_one_row_adds_no_more_than_the_sensitivity(kind):
     """For rows anywhere, the change of the sums stays below the norms, and comes near them for some kinds."""
     found = norms(kind)
     rounding = 1 if kind in ("columns", "directions", "moments") else 0
@@ -106,7 +111,7 @@ def test_one_row_adds_no_more_than_promised(kind):
 
 def test_entries_are_those_of_the_formula():
     waves = waves_of("random")
-    angle = ROWS @ waves.frequencies().T
+    angle = ROWS @ frequencies_of(waves).T
     expected = np.hstack([np.cos(angle), np.sin(angle)]).sum(0) * waves.amplitudes[0]
     assert np.allclose(sums_of("random", ROWS) * STEP, expected, atol=60 * 2e-3 * waves.amplitudes[0])
     zero = sums_of("random", np.zeros((1, 3)))
@@ -237,8 +242,8 @@ def test_counts_of_a_trillion_rows_are_exact():
 
 def test_a_count_of_rows_cannot_overflow():
     """Above 2^61 steps it is cut off, which moves no two numbers of rows further apart."""
-    terms = Terms(1.0, 0.0, "add_remove", ("laplace",), "builtin", seeded_words(0), "", None, None)
+    privacy = PrivacyOptions(1.0, 0.0, "add_remove", ("laplace",), None, 0.0, "builtin", seeded_words(0), "", None)
     noise = Noise("laplace", 1e-200, 1.0)
     for n, expected in ((2**40, 2.0**40), (2**43, 2.0**41), (2**60, 2.0**41)):
-        _, count = release(terms, noise, np.zeros((1, 1), dtype=np.int64), "", 1.0, np.array([n]))
-        assert count.tolist() == [expected]
+        sketch = release(privacy, noise, np.zeros((1, 1), dtype=np.int64), np.array([n]), 1.0, 1.0, "")
+        assert sketch.class_counts.tolist() == [expected]

@@ -9,7 +9,7 @@ import sklearn
 import torch
 
 from sklowrank.privacy import PrivacyLeakWarning, PrivateDistanceSum
-from sklowrank.privacy._distances import cosine_series
+from sklowrank.privacy._distance_features import cosine_series
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.beta(2, 5, size=(500, 4)), RNG.random((40, 4))
@@ -29,7 +29,7 @@ def exact_sums(metric, p, rows, queries):
     return powers.get(metric, lambda: (D**2).sum(2))().sum(1)
 
 
-@pytest.mark.parametrize("neighbors", ["add_remove", "substitute"])
+@pytest.mark.parametrize("adjacency", ["add_remove", "substitute"])
 @pytest.mark.parametrize(
     ("metric", "p", "error"),
     [
@@ -41,9 +41,9 @@ def exact_sums(metric, p, rows, queries):
         ("sqeuclidean", 2, 1e-4),
     ],
 )
-def test_without_noise_sums_are_nearly_exact(metric, p, error, neighbors):
+def test_without_noise_sums_are_nearly_exact(metric, p, error, adjacency):
     model = PrivateDistanceSum(
-        metric=metric, p=p, epsilon=1e6, bounds=BOUNDS, neighbors=neighbors, feature_random_state=0, random_state=0
+        metric=metric, p=p, epsilon=1e6, bounds=BOUNDS, adjacency=adjacency, feature_random_state=0, random_state=0
     )
     exact = exact_sums(metric, p, X, Y)
     assert np.abs(model.fit(X).distance_sums(Y) / exact - 1).max() < error
@@ -135,7 +135,7 @@ def test_pieces_of_disjoint_rows():
     with pytest.raises(ValueError, match="Only sketches of the same frequencies"):
         here.merge(PrivateDistanceSum(**{**params, "feature_random_state": 1}).fit(X))
     with pytest.raises(ValueError, match="have changed"):
-        pieces.set_params(neighbors="substitute").partial_fit(X)
+        pieces.set_params(adjacency="substitute").partial_fit(X)
 
 
 def test_batches_devices_and_tensors():

@@ -85,7 +85,7 @@ def test_laplacian_density_integrates_to_one():
         {"delta": 0.0},
         {"delta": 1e-6, "feature_map": "auto", "bounds": (0, 1)},
         {"delta": 0.0, "feature_map": "auto", "bounds": (0, 1)},
-        {"neighbors": "substitute"},
+        {"adjacency": "substitute"},
         {"mechanism": "laplace"},
     ],
 )
@@ -118,7 +118,7 @@ def test_the_count_is_noisy_unless_rows_are_substituted():
     sigma = 4.531 * math.sqrt(1 + 0.25**2) / 0.25
     assert np.mean(counts) == pytest.approx(400, abs=4 * sigma / 10)
     assert np.std(counts) == pytest.approx(sigma, rel=0.3)
-    public = PrivateKernelDensity(neighbors="substitute", n_components=8, **RANDOM).fit(X)
+    public = PrivateKernelDensity(adjacency="substitute", n_components=8, **RANDOM).fit(X)
     assert public.n_samples_ == 400
     assert public.noise_std_ == pytest.approx(2 * 4.531, rel=1e-3)
 

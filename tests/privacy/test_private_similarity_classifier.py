@@ -76,17 +76,17 @@ def test_each_class_spends_the_whole_budget_and_has_noise_of_its_own():
     assert len(purse.history) == 1
 
 
-@pytest.mark.parametrize("neighbors", ["add_remove", "substitute"])
+@pytest.mark.parametrize("adjacency", ["add_remove", "substitute"])
 @pytest.mark.parametrize("similarity", ["gaussian", "linear"])
-def test_sizes_of_classes_are_never_exact(neighbors, similarity):
+def test_sizes_of_classes_are_never_exact(adjacency, similarity):
     """With a label in place of another the number of rows is the same, and the sizes of the classes are not."""
     params = {"classes": [0, 1, 2], "bandwidth": 2.0, "n_components": 16, "similarity": similarity}
-    fits = [PrivateSimilarityClassifier(neighbors=neighbors, random_state=s, **params).fit(X, y) for s in range(60)]
+    fits = [PrivateSimilarityClassifier(adjacency=adjacency, random_state=s, **params).fit(X, y) for s in range(60)]
     counts = np.array([model.class_counts_ for model in fits])
     sigma = fits[0].noise_scale_ / 0.5
     assert counts.std() == pytest.approx(sigma, rel=0.25)
     assert counts.mean() == pytest.approx(200, abs=4 * sigma / math.sqrt(180))
-    assert (fits[0].n_samples_ == 600) == (neighbors == "substitute")
+    assert (fits[0].n_samples_ == 600) == (adjacency == "substitute")
 
 
 def test_probabilities_decisions_and_predictions_agree():

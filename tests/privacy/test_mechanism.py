@@ -1,4 +1,4 @@
-"""The noise has exactly the probabilities that the promise relies on."""
+"""The noise has exactly the probabilities that the guarantee relies on."""
 
 import math
 import sys
@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from sklowrank.privacy import _noise
-from sklowrank.privacy._noise import add_noise, discrete_gaussian, discrete_laplace, resolve_backend, seeded_words
+from sklowrank.privacy import _mechanism
+from sklowrank.privacy._mechanism import add_noise, discrete_gaussian, discrete_laplace, resolve_backend, seeded_words
 
 K = np.arange(-200, 201)
 
@@ -54,7 +54,7 @@ def test_large_scales_have_the_right_spread_and_uniform_low_bits():
 
 
 def test_thresholds_are_the_probabilities_of_binary_digits():
-    thresholds = _noise._thresholds(3.0)
+    thresholds = _mechanism._thresholds(3.0)
     assert math.exp(-(2 ** len(thresholds)) / 3) < 2.0**-64
     for i, threshold in enumerate(thresholds[:6]):
         odds = math.exp(-(2**i) / 3)
@@ -69,12 +69,12 @@ def test_bounds_of_probabilities_enclose_them_and_close():
         terms *= x / k
         exact += terms
     for decimals in (20, 30):
-        low, high = _noise._exponential(x, decimals)
+        low, high = _mechanism._exponential(x, decimals)
         assert low < 1 / exact < high
         assert high - low < Fraction(10) ** (9 - decimals)
     variance = Fraction(1.7) ** 2
     for proposed in (0, -2, 5):
-        low, high = _noise._acceptance(proposed, 1.7, 2, 40)
+        low, high = _mechanism._acceptance(proposed, 1.7, 2, 40)
         assert float(low) == pytest.approx(math.exp(-float((abs(proposed) - variance / 2) ** 2 / (2 * variance))))
         assert low <= high <= 1
 
@@ -100,7 +100,7 @@ def scripted(*words):
 
 
 def test_a_first_word_that_does_not_decide_is_followed_by_more():
-    low, high = _noise._digit(1.0, 0, 100)
+    low, high = _mechanism._digit(1.0, 0, 100)
     digits = int(low * 2**192)
     assert digits == int(high * 2**192)
     first, second, third = (digits >> shift & (2**64 - 1) for shift in (128, 64, 0))
@@ -110,30 +110,30 @@ def test_a_first_word_that_does_not_decide_is_followed_by_more():
         ([first, second, third - 1], 1),
         ([first, second, third + 1], 0),
     ):
-        assert _noise._geometric(1.0, 1, scripted(*words)).tolist() == [bit]
+        assert _mechanism._geometric(1.0, 1, scripted(*words)).tolist() == [bit]
 
 
 def test_draws_above_the_digits_are_not_cut_off():
     """Words of zero are below every probability: first that of each digit, then that of one more than the digits."""
-    n_digits = len(_noise._thresholds(1.0))
+    n_digits = len(_mechanism._thresholds(1.0))
     most = 2**n_digits - 1
-    assert _noise._geometric(1.0, 1, scripted(*[0] * n_digits)).tolist() == [most]
-    more = _noise._geometric(1.0, 1, scripted(*[0] * n_digits, 0, 0))
+    assert _mechanism._geometric(1.0, 1, scripted(*[0] * n_digits)).tolist() == [most]
+    more = _mechanism._geometric(1.0, 1, scripted(*[0] * n_digits, 0, 0))
     assert more.tolist() == [most + 2**n_digits]
-    assert _noise.discrete_laplace(1e-300, 100, seeded_words(0)).any() == 0  # no digits at all
+    assert _mechanism.discrete_laplace(1e-300, 100, seeded_words(0)).any() == 0  # no digits at all
 
 
 def test_exact_comparisons_decide_as_floats_do(monkeypatch):
     """With a margin that leaves most proposals to rational arithmetic: the same draws, up to words drawn for ties."""
     plain = discrete_gaussian(1.5, 3000, seeded_words(5))
-    asked, is_below = [], _noise._is_below
+    asked, is_below = [], _mechanism._is_below
 
     def counting(*args):
         asked.append(1)
         return is_below(*args)
 
-    monkeypatch.setattr(_noise, "_is_below", counting)
-    monkeypatch.setattr(_noise, "_MARGIN", 0.5)
+    monkeypatch.setattr(_mechanism, "_is_below", counting)
+    monkeypatch.setattr(_mechanism, "_MARGIN", 0.5)
     assert np.array_equal(discrete_gaussian(1.5, 3000, seeded_words(5)), plain)
     assert len(asked) > 1000
 
@@ -152,18 +152,18 @@ def test_sums_keep_their_shape_and_seeds_repeat():
     assert once.dtype == np.int64
     assert np.array_equal(once, again)
     assert not np.array_equal(once, add_noise(sums, "gaussian", 4.0, "builtin", seeded_words(4)))
-    assert not np.array_equal(*(add_noise(sums, "gaussian", 1e6, "builtin", _noise.system_words) for _ in range(2)))
+    assert not np.array_equal(*(add_noise(sums, "gaussian", 1e6, "builtin", _mechanism.system_words) for _ in range(2)))
 
 
 def test_backends(monkeypatch):
     assert resolve_backend("auto", seeded=True) == "builtin"
     with pytest.raises(ValueError, match="cannot be seeded"):
         resolve_backend("opendp", seeded=True)
-    monkeypatch.setattr(_noise.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(_mechanism.importlib.util, "find_spec", lambda name: None)
     assert resolve_backend("auto", seeded=False) == "builtin"
     with pytest.raises(ImportError, match="needs the package opendp"):
         resolve_backend("opendp", seeded=False)
-    monkeypatch.setattr(_noise.importlib.util, "find_spec", lambda name: sys)
+    monkeypatch.setattr(_mechanism.importlib.util, "find_spec", lambda name: sys)
     assert resolve_backend("auto", seeded=False) == "opendp"
     with pytest.raises(ValueError, match="Raise epsilon"):
         discrete_laplace(2.0**60, 1, seeded_words(0))

@@ -1,17 +1,22 @@
-"""Distances as sums of cosines along axes or directions, and squared distances as moments."""
+"""Distances as sums of cosines along axes or directions, and squared distances as moments.
+
+From the options of a metric to features, their sums over private rows, and answers to queries.
+"""
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from scipy.fft import dct
 
 from .._core.blocks import in_blocks, rows_per_block
-from ._kernels import orthogonal
+from ._cosine_features import orthogonal
 from ._lattice import SHRINK, STEP, bin_counts, binned_sums, exact_products
-from ._release import Norms
+from ._mechanism import Norms, PrivacyOptions, calibrate, deviation, with_count
+from ._public_parameters import warn_outside
+from ._sketch import Noise
 
 _POINTS = 1 << 16  # at which |u|^p is taken for its cosine series
 _FINE = 1 << 19  # steps of a coordinate in half the diagonal of the box, for projections
@@ -40,6 +45,118 @@ class Series(NamedTuple):
     unit: float  # of the distance
     directions: np.ndarray  # (d, J) whole numbers, or (0, 0) for the columns themselves
     reach: float  # largest projection, in units of X; 0 for the columns themselves
+
+
+class DistanceOptions(NamedTuple):
+    """The parameters of a metric and of its features."""
+
+    metric: str
+    p: float
+    bounds: tuple[np.ndarray, np.ndarray]
+    n_frequencies: int
+    n_directions: Any
+
+
+class DistanceFeatures(NamedTuple):
+    """Features whose products are distances; they do not depend on the rows, but on bounds where none were given."""
+
+    series: Series | None  # None for squared distances, which are a matter of moments
+    count: float  # what each row adds to the count; 0 where the number of rows is public
+    bounds: tuple[np.ndarray, np.ndarray]
+    gain: float  # norm of what an answer multiplies the entries of the sketch with
+
+    def box(self) -> Box:
+        """Return where rows are moved to."""
+        return _box(self.bounds)
+
+
+def _box(bounds):
+    return Box((bounds[0] + bounds[1]) / 2, (bounds[1] - bounds[0]) / 2)
+
+
+def distance_features(options: DistanceOptions, privacy: PrivacyOptions) -> tuple[DistanceFeatures, Noise]:
+    """Choose frequencies and mechanism for a metric, and calibrate the noise."""
+    bounds, box, series = options.bounds, _box(options.bounds), None
+    if options.metric == "l2":
+        series = along_directions(box, options.n_directions, options.n_frequencies, privacy.generator)
+    elif options.metric != "sqeuclidean":
+        series = along_columns(box, 1.0 if options.metric == "l1" else float(options.p), options.n_frequencies)
+
+    def calibrated(mechanism):
+        norms, count = moment_norms(len(box.half)), 1.0
+        if series is not None:
+            amplitudes, count = series_amplitudes(series, mechanism)
+            norms = series_norms(amplitudes)
+        count *= privacy.adjacency == "add_remove"
+        return count, calibrate(privacy, mechanism, with_count(norms, count), rounding=1)
+
+    def predicted_error(mechanism):
+        count, noise = calibrated(mechanism)
+        return deviation(noise) * (1 if series is None else _gain(series, mechanism, count))
+
+    count, noise = calibrated(min(privacy.mechanisms, key=predicted_error))
+    gain = 1.25**0.5 * box.radius() ** 2
+    if series is not None:
+        gain = series.unit * _gain(series, noise.mechanism, count)
+    return DistanceFeatures(series, count, bounds, gain), noise
+
+
+def _gain(series, mechanism, count):
+    """Return the norm of what an answer, in units of the series, multiplies the entries of the sketch with."""
+    ratios = np.linalg.norm(_ratios(series, mechanism)) / SHRINK
+    return float(np.hypot(ratios, series.constant / count if count else 0.0))
+
+
+def _ratios(series, mechanism):
+    """Return weights over amplitudes; 0 where a column is so much narrower than another that it has neither."""
+    weights, amplitudes = np.abs(series.weights), series_amplitudes(series, mechanism)[0]
+    return np.divide(weights, amplitudes, out=np.zeros_like(weights), where=amplitudes > 0)
+
+
+def distance_sums(rows, features: DistanceFeatures, mechanism: str, n_bins: int, batch_size) -> np.ndarray:
+    """Return the sums of all features over the rows, whole numbers in one dimension."""
+    box, series = features.box(), features.series
+    if series is None:
+        return moment_sums(rows, box, batch_size)
+    amplitudes = series_amplitudes(series, mechanism)[0]
+    return series_sums(rows, box, series, amplitudes, n_bins, batch_size).ravel()
+
+
+def distance_answers(
+    Y: torch.Tensor, features: DistanceFeatures, sketch: torch.Tensor, mechanism: str, n_samples: float
+) -> torch.Tensor:
+    """Return the sums of distances from queries (n,), which are moved into the bounds, in float64."""
+    box, series = features.box(), features.series
+    middle, inside = _moved_into(Y, box)
+    if series is None:
+        z = (inside - middle) / box.radius()
+        sums = (sketch[-1] + n_samples / 2 - 2 * z @ sketch[:-1]) / SHRINK + n_samples * z.square().sum(1)
+        return sums * box.radius() ** 2
+    ratios = torch.from_numpy(_ratios(series, mechanism)).to(Y.device)
+    return (series_answers(inside, box, series, ratios, sketch) + n_samples * series.constant) * series.unit
+
+
+def distance_errors(Y: torch.Tensor, features: DistanceFeatures, noise_std: float) -> torch.Tensor:
+    """Return the standard deviations of the noise in :func:`distance_answers`.
+
+    It is `noise_std` for every query of a series, and for squared distances from the middle of the bounds.
+    """
+    box = features.box()
+    middle, inside = _moved_into(Y, box)
+    if features.series is not None:
+        return Y.new_full((len(Y),), noise_std)
+    length = ((inside - middle) / box.radius()).square().sum(1)
+    spread = 1 + 4 * length + ((length + 0.5).square() if features.count else 0)
+    return noise_std / features.gain * spread.sqrt() * box.radius() ** 2
+
+
+def _moved_into(Y, box):
+    """Return the middle of a box as a tensor, and queries moved into the box, with a warning for those outside."""
+    middle, half = (torch.from_numpy(part).to(Y.device) for part in box)
+    inside = Y.clamp(middle - half, middle + half)
+    if bool((inside != Y).any()):
+        warn_outside()
+    return middle, inside
 
 
 def cosine_series(p: float, n_frequencies: int) -> tuple[float, np.ndarray, np.ndarray]:
