@@ -25,19 +25,21 @@ def options(estimator, cls: type[Model], **resolved) -> Model:
     return cls(**{name: resolved.get(name, getattr(estimator, name, None)) for name in cls._fields})  # type: ignore[attr-defined]
 
 
-def fitted_attributes(ws, model: tuple | None = None, **attributes) -> dict[str, Any]:
+def fitted_attributes(ws, model: tuple | list[tuple] | None = None, **attributes) -> dict[str, Any]:
     """Return what a fit sets: public `attributes`, tensors of them in the user's library, and the rest of the model.
 
     Fields of the model that are None and attributes that are None are set all the same.
     """
     found = {name: _public(value, ws) for name, value in attributes.items()}
     if model is not None:
-        names = model._fields  # type: ignore[attr-defined]
-        found[_STORE] = {name: _stored(value) for name, value in zip(names, model) if f"{name}_" not in attributes}
+        found[_STORE] = {}
+        for part in model if isinstance(model, list) else [model]:
+            names = part._fields  # type: ignore[attr-defined]
+            found[_STORE] |= {name: _stored(value) for name, value in zip(names, part) if f"{name}_" not in attributes}
     return found
 
 
-def keep(estimator, ws, model: tuple | None = None, **attributes):
+def keep(estimator, ws, model: tuple | list[tuple] | None = None, **attributes):
     """Replace all fitted attributes of an estimator at once, and return it; those of a former fit vanish.
 
     Parameters
@@ -46,8 +48,9 @@ def keep(estimator, ws, model: tuple | None = None, **attributes):
         What is fitted.
     ws : Workspace
         Says in which library arrays are given back.
-    model : NamedTuple or None
-        What :func:`recall` shall return. Fields that an attribute holds are not stored twice.
+    model : NamedTuple, list of NamedTuples, or None
+        What :func:`recall` shall return. Fields that an attribute holds are not stored twice. Of several models the
+        names of the fields have to differ.
     **attributes : object
         Public fitted attributes, tensors or anything else.
     """
@@ -61,6 +64,12 @@ def replace_attributes(estimator, attributes: dict[str, Any]):
         del state[name]
     state.update(attributes)
     return estimator
+
+
+def public_attributes(estimator) -> dict[str, Any]:
+    """Return the public fitted attributes; an update of a fit gives those that stay to :func:`keep` again."""
+    names = [name for name in vars(estimator) if is_fitted_name(name) and name not in (_STORE, *_OF_VALIDATION)]
+    return {name: getattr(estimator, name) for name in names}
 
 
 def is_fitted_name(name: str) -> bool:

@@ -1,7 +1,8 @@
-"""Matrix completion for tables: fill the holes with a low-rank model, and say how sure each fill is."""
+"""Matrix completion for tables: missing values are filled by a low-rank model, with their standard errors."""
 
+from functools import partial
 from numbers import Integral, Real
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -16,69 +17,61 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.annotations import RandomState
 from .._core.compat import OUTPUT_ADAPTERS, StrOptions, _fit_context, check_feature_names_in, get_output_config
+from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
-from .._core.validation import check_fit_rows, check_new_data
+from .._core.validation import check_fit_rows, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
+from ._cell_values import values_of_pairs
 from ._columns import (
-    Layout,
-    cells_of_some_rows,
+    ColumnOptions,
+    Columns,
+    cells_of_sample,
     check_clip,
-    check_positions,
-    cov_over_all,
-    drawn_widening,
-    entries_in_units,
-    fit_at,
-    fold_in,
-    hide,
-    in_units,
-    lay_out,
-    layout_with_more,
-    load_table,
-    means_in,
-    observe,
+    column_scaling,
+    columns_with_more,
+    entries_to_original_units,
     observed_cells,
-    over_all,
-    put_observed,
-    widening,
-    with_holes_again,
+    which_rows_have_values,
+)
+from ._completed_table import (
+    TableModel,
+    drawn_tables,
+    filled_table,
+    means_of_table,
+    posterior_covariances,
+    score_of_hidden,
+    standard_errors,
+    unfilled_table,
 )
 from ._matrix_completion_solver import (
     CONSTRAINTS,
-    check_options,
-    column_offsets,
+    Posterior,
+    checked_options,
+    completion_problem,
     count_components,
-    describe,
-    learns_offsets,
-    load_model,
-    precise,
-    precise_for,
+    factor_attributes,
+    finished,
+    has_posterior,
+    in_original_units,
+    mean_squared_residual,
+    means_of_known_rows,
+    model_of,
     sweeps,
 )
-from ._online import ROUNDS, absorb, keeps_a_posterior, stacked
-from ._row_equations import (
-    Rows,
-    canonical,
-    cells_of,
-    draws_of,
-    factors_of,
-    means_of_rows,
-    pairs_of,
-    squared_error,
-    variances_of,
-    widened,
-)
-from ._unstored import MOST_DENSE_CELLS, with_meaning
+from ._online import ROUNDS, absorb
+from ._row_equations import CompletionOptions
+from ._table import MOST_DENSE_CELLS, check_positions, dense_if_zeros, load_table, stacked
 
 _FIRST_ROWS = 1000  # of a stream, which are kept
 
 
-def _has_indicator(estimator):
-    """Ask the fit for an indicator, or, where there is none yet, the parameter."""
-    if not getattr(estimator, "indicator_", estimator.add_indicator or None):
-        raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
-    return True
+class RowStream(NamedTuple):
+    """What `partial_fit` keeps of its first rows."""
+
+    first_rows: np.ndarray | None  # or a CSR matrix; None once there are enough of them
+    n_rows_fitted: int  # in the last full fit
 
 
 class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstimator):
@@ -105,14 +98,12 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     alpha : float, default=1.0
         Penalty of "map" on the squares of factors and offsets, at least 0. Raising it shrinks the fill towards the
         column means.
-    reg_scaling : {"none", "count"}, default="none"
-        For "map": `alpha` for each row and column as it is, or times its number of observed cells.
     solver : {"auto", "cholesky", "cg"}, default="auto"
         For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 16 components and "cg"
         above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
     cg_steps : int, default=3
         For "cg": steps per half sweep, each warm-started.
-    fit_intercepts : bool, default=True
+    fit_intercept : bool, default=True
         Centre the columns and learn an offset for each row and column. Where False, nothing is subtracted.
     scale : bool, default=True
         Divide each column by the standard deviation of its observed values.
@@ -154,7 +145,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     ----------
     components_ : ndarray of shape (n_components, n_features)
         Column factors, strongest first; the largest entry of each is positive. Components switched off, and columns
-        that the model leaves out (empty, or constant under `fit_intercepts`), are zero.
+        that the model leaves out (empty, or constant under `fit_intercept`), are zero.
     row_embedding_ : ndarray of shape (n_samples, n_components)
         Row factors of the training rows.
     row_intercept_ : ndarray of shape (n_samples,)
@@ -162,7 +153,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     intercept_ : ndarray of shape (n_features,)
         Column offsets, in units of the scaled columns.
     mean_ : ndarray of shape (n_features,)
-        Means of the observed values; zeros without `fit_intercepts`, NaN where nothing was observed. The model of a
+        Means of the observed values; zeros without `fit_intercept`, NaN where nothing was observed. The model of a
         cell is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
     scale_ : ndarray of shape (n_features,)
         Standard deviations of the observed values; 1 where it is 0 or `scale` is False.
@@ -247,7 +238,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     _parameter_constraints = {
         **CONSTRAINTS,
         "scale": ["boolean"],
-        "clip": [StrOptions({"observed"}), tuple, list, None],
         "missing_values": [Real],
         "unstored": [StrOptions({"auto", "missing", "zero"})],
         "add_indicator": ["boolean"],
@@ -279,10 +269,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         *,
         inference: Literal["variational", "map"] = "variational",
         alpha: float = 1.0,
-        reg_scaling: Literal["none", "count"] = "none",
         solver: Literal["auto", "cholesky", "cg"] = "auto",
         cg_steps: int = 3,
-        fit_intercepts: bool = True,
+        fit_intercept: bool = True,
         scale: bool = True,
         nonnegative: bool = False,
         clip: tuple[ArrayLike, ArrayLike] | list[Any] | Literal["observed"] | None = None,
@@ -301,10 +290,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self.n_components = n_components
         self.inference = inference
         self.alpha = alpha
-        self.reg_scaling = reg_scaling
         self.solver = solver
         self.cg_steps = cg_steps
-        self.fit_intercepts = fit_intercepts
+        self.fit_intercept = fit_intercept
         self.scale = scale
         self.nonnegative = nonnegative
         self.clip = clip
@@ -335,34 +323,32 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         self : MatrixCompletionImputer
         """
-        X, meaning = with_meaning(X, self.unstored, self.missing_values)
-        X = check_fit_rows(self, X, sliced=False, **self._reading())
-        return self._fit(X, y, meaning)
+        X, meaning = dense_if_zeros(X, self.unstored, self.missing_values)
+        X = check_fit_rows(self, X, sliced=False, **_validation(self.missing_values))
+        return self._fit(X, y, meaning, RowStream(None, X.shape[0]))
 
-    def _fit(self, X, y, meaning):
+    def _fit(self, X, y, meaning, stream):
         """Fit to a validated table, of whose unstored cells the meaning is known."""
-        check_options(self)
-        options = {"clip": check_clip(self.clip, X.shape[1]), "keep_empty": self.keep_empty_features}
-        n_components = count_components(self, X.shape)
+        chosen = checked_options(options(self, CompletionOptions))
+        of_columns = options(self, ColumnOptions, clip=check_clip(self.clip, X.shape[1]))
+        chosen = chosen._replace(n_components=count_components(self.n_components, X.shape))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        table, ws = load_table(X, ws, self.missing_values), precise(self, ws)
-        layout, unit = lay_out(table, ws, centred=learns_offsets(self), scaled=self.scale, **options)
-        self._warn_of_dropped(layout)
+        rows, ws = load_table(X, ws, self.missing_values), ws.exact() if chosen.variational else ws
+        columns, unit = column_scaling(rows, of_columns, ws, centred=chosen.offsets)
+        self._warn_of_dropped(columns.kept)
+        scaled = columns._replace(scale=columns.scale * unit)
+        cells, sample = observed_cells(rows, scaled, ws), cells_of_sample(rows, scaled, ws)
+        problem = completion_problem(cells, chosen, unit, sample=sample, offset_variance=1.0)
 
-        cells = observed_cells(table, layout, ws)
-        sample = cells_of_some_rows(table, layout, ws)
-        steps = sweeps(self, cells, n_components, unit=unit, ws=ws, sample=sample, offset_variance=1.0)
-
-        def attributes(model):
-            fitted = self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
-            return {**fitted, "unstored_": meaning, "n_samples_seen_": X.shape[0], "_kept": None}
-
-        run = drive(self, steps, attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
-        return self
+        indicator = _indicator(columns.with_missing, self.missing_values) if self.add_indicator else None
+        known = {"indicator_": indicator, "unstored_": meaning, "n_samples_seen_": X.shape[0]}
+        describe = partial(_described, problem, columns, which_rows_have_values(rows), stream, ws, known)
+        steps = sweeps(problem, ws)
+        run = drive(self, steps, attributes=lambda m: fitted_attributes(ws, **describe(m)), X=X, y=y)
+        return keep(self, ws, **describe(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
     def transform(self, X):
-        """Fill the holes of X with the model's means; observed cells come back bit for bit.
+        """Fill the missing values of X with the model's means; observed values come back bit for bit.
 
         Parameters
         ----------
@@ -380,29 +366,24 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         ValueError
             If X is sparse and has more than 2**27 cells, since the answer is dense.
         """
-        table, layout, model, ws = self._open(X, "transform")
+        rows, fitted, ws = self._open(X, "transform")
+        return ws.answer(filled_table(rows, fitted, ws, indicators=self.indicator_ is not None))
 
-        def fill(part, rows):
-            full = put_observed(in_units(cells_of(rows.mean, model), layout), part)[:, layout.kept]
-            if self.indicator_ is None:
-                return full
-            missing = put_observed(full.new_ones(part.shape), part, value=0.0)
-            return torch.cat([full, missing[:, layout.holes]], 1)
+    def _keeps_posterior(self):
+        return has_posterior(getattr(self, "_fitted", None), self.inference, type(self).__name__)
 
-        return ws.answer(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
-
-    @available_if(keeps_a_posterior)
+    @available_if(_keeps_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None) -> Self:
-        """Go on with further rows, each of which is given once; the first call is `fit`. For "variational" alone.
+        """Update the fit with further rows, each of which is given once; the first call is `fit`.
 
-        The columns' posterior after the earlier rows is their prior for the new ones (streaming variational Bayes): new
-        rows and columns are solved in turns, and nothing of the earlier rows is needed. Exact are the equations of new
-        rows and what they add to those of the columns; approximate is that earlier rows are not looked at again, so
-        that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the components in use and the
-        features that are dropped or have indicators stay as in the last full fit. Since a few rows determine none of
-        these, the first 1,000 rows are kept, and fitted anew each time their number has doubled. A call copies the
-        factors of all rows so far: of many rows give some hundred at a time.
+        Only for "variational". The columns' posterior after the earlier rows is their prior for the new ones (streaming
+        variational Bayes): new rows and columns are solved in turns, and nothing of the earlier rows is needed. Exact
+        are the equations of new rows and what they add to those of the columns; approximate is that earlier rows are
+        not visited again, so that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the
+        components in use and the features that are dropped or have indicators stay as in the last full fit. Since a few
+        rows determine none of these, the first 1,000 rows are kept, and fitted anew each time their number has doubled.
+        A call copies the factors of all rows so far: pass some hundred rows at a time.
 
         Parameters
         ----------
@@ -416,24 +397,48 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self : MatrixCompletionImputer
             `row_embedding_` and `row_intercept_` have the rows of all calls; `n_iter_` counts rounds.
         """
-        seen = self.unstored_ if hasattr(self, "unstored_") else None
-        X, meaning = with_meaning(X, self.unstored, self.missing_values, seen=seen)
-        if not hasattr(self, "_model"):
-            X = check_fit_rows(self, X, sliced=False, **self._reading())
-            return self._fit_and_keep(X, meaning)
-        X = check_new_data(self, X, like="components_", method="partial_fit", **self._reading())
-        kept = None if self._kept is None else stacked(self._kept, X)
-        if kept is not None and kept.shape[0] >= 2 * self._n_rows_fitted:
-            return self._fit_and_keep(kept, seen or meaning)
-        self._absorb(X)
-        self._kept = kept
-        return self
+        first = not hasattr(self, "_fitted")
+        seen = None if first else self.unstored_
+        X, meaning = dense_if_zeros(X, self.unstored, self.missing_values, seen=seen)
+        if first:
+            X = check_fit_rows(self, X, sliced=False, **_validation(self.missing_values))
+            return self._fit(X, y, meaning, _stream(X))
+        validation = _validation(self.missing_values)
+        X = check_new_data(self, X, like="components_", method="partial_fit", **validation)
+        ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        stream = recall(self, RowStream, ws)
+        if stream.first_rows is not None:
+            stream = stream._replace(first_rows=stacked(stream.first_rows, on_host(X)))
+            if stream.first_rows.shape[0] >= 2 * stream.n_rows_fitted:
+                X = stream.first_rows
+                X = X if sp.issparse(X) else ws.store(torch.from_numpy(X))  # in the user's library
+                return self._fit(X, y, seen or meaning, _stream(X))
+        return self._absorb(load_table(X, ws, self.missing_values), stream, ws.exact())
+
+    def _absorb(self, rows, stream, ws):
+        """Update the columns with further rows of a loaded table, and append these."""
+        (columns, model, chosen), posterior = self._recall(ws), recall(self, Posterior, ws)
+        cells, there = observed_cells(rows, columns, ws), which_rows_have_values(rows)
+        means = means_of_known_rows(posterior, ws.load(self.row_embedding_), ws.load(self.row_intercept_))
+        new = means.new_zeros(len(rows), means.shape[1])
+        if cells.column_counts.sum() > 0:
+            model, new[there.to(ws.device)] = absorb(cells, model, columns.count[columns.modelled], chosen)
+        columns = columns_with_more(recall(self, Columns, ws), rows, widened=self.clip == "observed")
+        changed = _attributes(model, torch.cat([means, new]), None, columns, posterior.unit, chosen, stream, ws)
+        counts = {"n_samples_seen_": self.n_samples_seen_ + len(rows), "n_iter_": self.n_iter_ + ROUNDS}
+        return keep(self, ws, **{**public_attributes(self), **changed, **counts})
+
+    def _has_indicator(self):
+        fitted = hasattr(self, "_fitted")
+        if not (self.indicator_ is not None if fitted else self.add_indicator):
+            raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
+        return True
 
     @available_if(_has_indicator)
     def inverse_transform(self, X):
-        """Put the holes back that the indicator columns of a filled table mark; only with `add_indicator`.
+        """Undo the filling of a table by its indicator columns; only with `add_indicator`.
 
-        As in :class:`~sklearn.impute.SimpleImputer`: holes of features that had none in `fit` have no indicator and
+        As in :class:`~sklearn.impute.SimpleImputer`: features without missing values in `fit` have no indicator and
         stay filled, and features that were dropped come back without values.
 
         Parameters
@@ -444,7 +449,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Returns
         -------
         X_original : array of shape (n_samples, n_features)
-            The table with its holes.
+            The table with its missing values.
 
         Raises
         ------
@@ -457,11 +462,11 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         if X.shape[1] != len(names):
             raise ValueError(f"X has {X.shape[1]} columns, but transform returns {len(names)}: {names}.")
         ws = open_workspace(X, device=self.device)
-        return ws.store(with_holes_again(ws.load(X).to(ws.dtype), self._load_layout(ws), self.missing_values))
+        return ws.store(unfilled_table(ws.load(X).to(ws.dtype), recall(self, Columns, ws), self.missing_values))
 
-    @available_if(keeps_a_posterior)
+    @available_if(_keeps_posterior)
     def transform_std(self, X):
-        """Return the standard error of each cell that `transform` fills, noise included.
+        """Return the standard error of each value that `transform` fills in, noise included.
 
         Parameters
         ----------
@@ -471,22 +476,15 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         Returns
         -------
         std : array of shape (n_samples, n_features_kept)
-            In the units of the columns; 0 at observed cells, and in columns whose observed values are all equal, which
-            say nothing of their spread. In columns with few values it is wider by as much as Student's t is wider than
-            the normal law at 90 %. Without the columns of `add_indicator`. A data frame where `set_output` asks for
-            one.
+            In the units of the columns; 0 at observed values, and in columns whose observed values are all equal, which
+            say nothing of their spread. In columns with few values it is wider by the ratio of the quantiles of
+            Student's t and the normal distribution at 90 %. Without the columns of `add_indicator`. A data frame where
+            `set_output` asks for one.
         """
-        table, layout, model, ws = self._open(X, "transform_std")
-        wider = widening(layout)
+        rows, fitted, ws = self._open(X, "transform_std")
+        return self._framed(ws.answer(standard_errors(rows, fitted, ws)), X)
 
-        def spread(part, rows):
-            full = rows.mean.new_zeros(part.shape)
-            full[:, layout.modelled] = variances_of(rows, model).sqrt() * (layout.scale * wider)[layout.modelled]
-            return put_observed(full, part, value=0.0)[:, layout.kept]
-
-        return self._framed(ws.answer(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True))), X)
-
-    @available_if(keeps_a_posterior)
+    @available_if(_keeps_posterior)
     def sample(self, X, n_draws=1, random_state=None):
         """Draw filled tables from the posterior, for multiple imputation.
 
@@ -497,68 +495,62 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         n_draws : int, default=1
             Number of tables, above 0.
         random_state : int, RandomState instance or None, default=None
-            Seeds the draws.
+            Seed or generator of random numbers; pass an int for reproducible results.
 
         Returns
         -------
         draws : array of shape (n_draws, n_samples, n_features_kept), or list of n_draws data frames
-            Observed cells are the same in each. Column factors, row factors, noise, and the scale of each column given
+            Observed values are the same in each. Column factors, row factors, noise, and the scale of each column given
             its number of values are drawn anew for each table. Data frames, of shape (n_samples, n_features_kept),
             where `set_output` asks for them.
         """
         check_scalar(n_draws, "n_draws", Integral, min_val=1)
-        table, layout, model, ws = self._open(X, "sample", random_state=random_state)
-        means, covs = zip(*self._fold_in(table, layout, model, ws, lambda _, rows: (rows.mean, rows.cov)))
-        rows = Rows(torch.cat(means), torch.cat(covs), None)
-        fit = cells_of(rows.mean, model)
-        draws = (
-            fit + (d - fit) * drawn_widening(layout, ws)[layout.modelled] for d in draws_of(rows, model, n_draws, ws)
-        )
-        tables = [put_observed(in_units(draw, layout), table)[:, layout.kept] for draw in draws]
+        rows, fitted, ws = self._open(X, "sample", random_state=random_state)
+        tables = drawn_tables(rows, fitted, n_draws, ws)
         if get_output_config("transform", self)["dense"] == "default":
             return ws.answer(torch.stack(tables))
         return [self._framed(ws.answer(filled), X) for filled in tables]
 
     def embed(self, X):
-        """Return the row factors of X; new rows are folded in.
+        """Return the row factors of X, given the columns of the fit.
 
         Parameters
         ----------
         X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
+            The table; its rows may be new.
 
         Returns
         -------
         factors : array of shape (n_samples, n_components)
         """
-        table, layout, model, ws = self._open(X, "embed", dense_answer=False)
-        rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
-        return ws.answer(widened(factors_of(rows, model), self.components_.shape[0]))
+        rows, fitted, ws = self._open(X, "embed", dense_answer=False)
+        return ws.answer(
+            in_original_units(fitted.model, means_of_table(rows, fitted, ws), 1.0, fitted.options).row_factors
+        )
 
-    def predict_entries(self, rows, cols):
+    def predict_entries(self, rows, columns):
         """Return the model's values of single cells of the training table, observed or not.
 
         Parameters
         ----------
-        rows, cols : array-like of int, of shape (n_cells,)
+        rows, columns : array-like of int, of shape (n_cells,)
             Positions of training rows and of features.
 
         Returns
         -------
         values : array of shape (n_cells,)
-            In the units of the columns, within the bounds of `clip`.
+            In the units of the columns, within the bounds of `clip`; NaN in features that are dropped.
         """
         check_is_fitted(self)
         ws = open_workspace(self.components_, device=self.device)
         rows = ws.load(check_positions(rows, "rows", self.row_embedding_.shape[0]))
-        cols = ws.load(check_positions(cols, "cols", self.n_features_in_))
+        columns = ws.load(check_positions(columns, "columns", self.n_features_in_))
         u, v, b, c = (ws.load(a) for a in (self.row_embedding_, self.components_, self.row_intercept_, self.intercept_))
-        fit = pairs_of(u, v.mT, rows, cols) + b[rows] + c[cols]
-        layout = self._load_layout(ws)._replace(scale=ws.load(self.scale_))
-        return ws.store(entries_in_units(fit, cols, layout))
+        values = values_of_pairs(u, v.mT, rows, columns) + b[rows] + c[columns]
+        return ws.store(entries_to_original_units(values, columns, recall(self, Columns, ws)))
 
     def score(self, X, y=None, mask_fraction=0.1):
-        """Hide some observed cells of X, fill them, and return minus their root mean squared standardised error.
+        """Return minus the root mean squared standardised error at observed values that are hidden and filled.
 
         Parameters
         ----------
@@ -567,8 +559,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         y : ignored
             Present for grid searches.
         mask_fraction : float in (0, 1), default=0.1
-            Share of the observed cells that is hidden; at least one. The same cells on every call, so that candidates
-            are compared on the same ground.
+            Share of the observed values that is hidden; at least one. The same cells on every call, so that candidates
+            are compared on the same cells.
 
         Returns
         -------
@@ -576,14 +568,10 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
             At most 0: errors are divided by the columns' standard deviations in `fit`, so column means score about -1.
             0 where no column varies.
         """
-        table, layout, model, ws = self._open(X, "score", dense_answer=False)
+        rows, fitted, ws = self._open(X, "score", dense_answer=False)
         if not 0 < mask_fraction < 1:
             raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
-        hidden, rest = hide(table, mask_fraction, layout.modelled)
-        rows = torch.cat(self._fold_in(rest, layout, model, ws, means_in))
-        fill = entries_in_units(fit_at(hidden, rows, model, layout), hidden.columns, layout)
-        error = (fill - hidden.values) / layout.std[hidden.columns]
-        return -float((error**2).mean().nan_to_num(nan=0.0).sqrt())
+        return score_of_hidden(rows, fitted, mask_fraction, ws)
 
     def get_feature_names_out(self, input_features=None):
         """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``.
@@ -599,19 +587,18 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         """
         check_is_fitted(self)
         names = check_feature_names_in(self, input_features)
-        kept = names[self._on_cpu(self._layout["kept"])]
+        kept = names[self._fitted["kept"]]
         return kept if self.indicator_ is None else np.r_[kept, self.indicator_.get_feature_names_out(names)]
 
     @property
     def components_cov_(self):
         """Posterior covariance of each column's factors and offset."""
-        if not hasattr(self, "_model") or self._model["cov"] is None:
+        if not hasattr(self, "_fitted") or self._fitted["cov"] is None:
             raise AttributeError(
                 "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
             )
         ws = open_workspace(self.components_, device=self.device).exact()
-        cov = cov_over_all(load_model(self._model, ws), self._load_layout(ws), self.components_.shape[0])
-        return ws.answer(cov * self._unit**2)
+        return ws.answer(posterior_covariances(self._recall(ws)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -621,64 +608,33 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return partitioned(tags)
 
-    def _fit_and_keep(self, X, meaning):
-        """Fit to the first rows of a stream; few of them are kept, to be fitted anew with later ones."""
-        self._fit(X, None, meaning)
-        self._kept, self._n_rows_fitted = (X if X.shape[0] < _FIRST_ROWS else None), X.shape[0]
-        return self
+    def _open(self, X, method, *, dense_answer=True, random_state=None):
+        """Validate new rows; return them loaded, with the model and the workspace to compute in."""
+        check_is_fitted(self)
+        X, _ = dense_if_zeros(X, self.unstored, self.missing_values, seen=self.unstored_)
+        X = check_new_data(self, X, like="components_", method=method, **_validation(self.missing_values))
+        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > MOST_DENSE_CELLS:
+            raise ValueError(
+                f"{method} of a sparse X answers with a dense table, and n_samples={X.shape[0]} times "
+                f"n_features={X.shape[1]} is above {MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
+                "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
+            )
+        ws = open_workspace(X, device=self.device, random_state=random_state)
+        rows, ws = load_table(X, ws, self.missing_values), ws if self._fitted["cov"] is None else ws.exact()
+        return rows, self._recall(ws), ws
 
-    def _absorb(self, X):
-        """Update the columns with further rows, and append these."""
-        ws = open_workspace(X, device=self.device)
-        table, ws = load_table(X, ws, self.missing_values), ws.exact()
-        layout, model = self._load_layout(ws), load_model(self._model, ws)
-        cells = observed_cells(table, layout, ws)
-        if cells.column_counts.sum() > 0:
-            model, _ = absorb(cells, model, layout.count[layout.modelled], batch_size=self.batch_size)
-        layout = layout_with_more(layout, observe(table, ws), widened=self.clip == "observed")
-        new = self._attributes(model, table, cells, layout, self._unit, self.components_.shape[0], ws)
-        for name in ("row_embedding_", "row_intercept_"):
-            new[name] = stacked(getattr(self, name), new[name])
-        new.update(indicator_=self.indicator_)
-        vars(self).update(new, n_samples_seen_=self.n_samples_seen_ + X.shape[0], n_iter_=self.n_iter_ + ROUNDS)
+    def _recall(self, ws) -> TableModel:
+        """Return the fitted model, with columns whose scale has its unit in it."""
+        columns, posterior = recall(self, Columns, ws), recall(self, Posterior, ws)
+        components, intercept = ws.load(self.components_).mT, ws.load(self.intercept_)
+        model = model_of(posterior, components[columns.modelled], intercept[columns.modelled])
+        columns = columns._replace(scale=columns.scale * posterior.unit)
+        return TableModel(columns, model, posterior.options._replace(batch_size=self.batch_size))
 
-    def _reading(self):
-        """How X is to be validated, in `fit` and later."""
-        return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(self.missing_values) else True}
-
-    def _attributes(self, model, table, cells, layout, unit, n_components, ws):
-        """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
-        rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
-        attributes = describe(model, rows, unit, n_components, ws)
-        columns = {"intercept_": column_offsets(model, unit), "feature_noise_variance_": model.noise * unit**2}
-        if model.cov is None:
-            means = means_of_rows(cells, model, self.batch_size)
-            squares = squared_error(cells, means, model, self.batch_size)
-            noise = float((squares / cells.column_counts.sum()).nan_to_num(nan=0.0))
-            columns["feature_noise_variance_"] = torch.full_like(model.noise, noise * unit**2)
-        else:
-            noise = float(model.noise.mean()) if len(model.noise) else 0.0
-        return {
-            **attributes,
-            "components_": ws.answer(over_all(ws.load(attributes["components_"]).mT, layout).mT),
-            **{name: ws.answer(over_all(values, layout)) for name, values in columns.items()},
-            "noise_variance_": noise * unit**2,
-            "mean_": ws.answer(layout.mean),
-            "scale_": ws.answer(layout.scale / unit),
-            "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
-            "indicator_": self._indicator(layout.holes.cpu().numpy()) if self.add_indicator else None,
-        }
-
-    def _indicator(self, holes):
-        """Return scikit-learn's indicator, fitted to one row that has the holes of all."""
-        value = 1.0 if self.missing_values == 0 else 0.0
-        indicator = MissingIndicator(missing_values=self.missing_values, error_on_new=False)
-        return indicator.fit(np.where(holes, float(self.missing_values), value)[None])
-
-    def _warn_of_dropped(self, layout):
-        dropped = np.flatnonzero(~layout.kept.cpu().numpy())
+    def _warn_of_dropped(self, kept):
+        dropped = np.flatnonzero(~kept.cpu().numpy())
         if len(dropped):
-            names = check_feature_names_in(self) if hasattr(self, "feature_names_in_") else np.arange(len(layout.kept))
+            names = check_feature_names_in(self) if hasattr(self, "feature_names_in_") else np.arange(len(kept))
             warn(
                 f"Skipping features without any observed values: {names[dropped]}. At least one non-missing value is "
                 "needed for imputation. Pass keep_empty_features=True to keep them as zeros.",
@@ -690,29 +646,51 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         container = get_output_config("transform", self)["dense"]
         if container == "default":
             return values
-        names = check_feature_names_in(self)[self._on_cpu(self._layout["kept"])]
+        names = check_feature_names_in(self)[self._fitted["kept"]]
         return OUTPUT_ADAPTERS.adapters[container].create_container(values, X, columns=names)
 
-    def _on_cpu(self, stored):
-        return open_workspace(self.components_, device="cpu").load(stored).numpy()
 
-    def _open(self, X, method, *, dense_answer=True, random_state=None):
-        """Validate new rows; return them loaded, with the layout, the model and the workspace to compute in."""
-        check_is_fitted(self)
-        X, _ = with_meaning(X, self.unstored, self.missing_values, seen=self.unstored_)
-        X = check_new_data(self, X, like="components_", method=method, **self._reading())
-        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > MOST_DENSE_CELLS:
-            raise ValueError(
-                f"{method} of a sparse X answers with a dense table, and n_samples={X.shape[0]} times "
-                f"n_features={X.shape[1]} is above {MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
-                "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
-            )
-        ws = open_workspace(X, device=self.device, random_state=random_state)
-        table, ws = load_table(X, ws, self.missing_values), precise_for(self._model, ws)
-        return table, self._load_layout(ws), load_model(self._model, ws), ws
+def _validation(missing_values):
+    """Return how X is to be validated, in `fit` and later."""
+    return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(missing_values) else True}
 
-    def _load_layout(self, ws):
-        return Layout(**{name: ws.load(a) for name, a in self._layout.items()})
 
-    def _fold_in(self, table, layout, model, ws, compute, *, dense=False):
-        return fold_in(table, layout, model, ws, compute, batch_size=self.batch_size, dense=dense)
+def _stream(X) -> RowStream:
+    """Return the stream that a fit to its first rows starts."""
+    return RowStream(on_host(X) if X.shape[0] < _FIRST_ROWS else None, X.shape[0])
+
+
+def _indicator(with_missing, missing_values):
+    """Return scikit-learn's indicator, fitted to one row that has the missing values of all."""
+    value = 1.0 if missing_values == 0 else 0.0
+    indicator = MissingIndicator(missing_values=missing_values, error_on_new=False)
+    return indicator.fit(np.where(with_missing.cpu().numpy(), float(missing_values), value)[None])
+
+
+def _described(problem, columns, has_values, stream, ws, known, model):
+    """Return the fitted attributes of a solver's model, with those that are known before, for `keep`."""
+    model, means = finished(problem, model)
+    noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
+    rows = means.new_zeros(len(has_values), means.shape[1])  # the prior's means, where a row has no values
+    rows[has_values.to(means.device)] = means
+    return {**known, **_attributes(model, rows, noise, columns, problem.unit, problem.options, stream, ws)}
+
+
+def _attributes(model, rows, noise_variance, columns, unit, chosen, stream, ws):
+    """Return the fitted attributes of a model; its noise is learnt where `noise_variance` is None."""
+    found = in_original_units(model, rows, unit, chosen)
+    noise = found.noise_variance
+    if noise_variance is None:
+        noise_variance = float(noise.mean()) if len(noise) else 0.0
+    else:
+        noise = torch.full_like(noise, noise_variance)
+    return {
+        "model": [Posterior(*model[1:], unit, chosen), columns, stream],
+        **factor_attributes(found, ws),
+        "components_": ws.answer(columns.on_all(found.column_factors).mT),
+        "intercept_": ws.answer(columns.on_all(found.column_intercept)),
+        "feature_noise_variance_": ws.answer(columns.on_all(noise)),
+        "noise_variance_": noise_variance,
+        "mean_": ws.answer(columns.mean),
+        "scale_": ws.answer(columns.scale),
+    }

@@ -1,27 +1,34 @@
-"""The one engine of the two matrix completion estimators: from their options to the sweeps of a solver."""
+"""What the two matrix completion estimators share: from options and cells to sweeps, and from a model to attributes."""
 
 from numbers import Integral, Real
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.exceptions import DataDimensionalityWarning
 
 from .._core.compat import Interval, StrOptions
 from .._core.iterate import Step
+from .._core.rows import refuse_kind
 from .._core.warn import warn
 from ._alternating_least_squares import penalised, penalised_start
-from ._row_equations import Model, factors_of, widened
-from ._variational_solver import VariationalOptions, variational
+from ._row_equations import (
+    CompletionOptions,
+    Model,
+    means_of_rows,
+    squared_error,
+    with_ordered_components,
+)
+from ._variational_solver import variational
 
-CONSTRAINTS = {  # of the parameters that both estimators have
+CONSTRAINTS: dict[str, Any] = {  # of the parameters that both estimators have
     "n_components": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
     "inference": [StrOptions({"variational", "map"})],
     "alpha": [Interval(Real, 0, None, closed="left")],
-    "reg_scaling": [StrOptions({"none", "count"})],
     "solver": [StrOptions({"auto", "cholesky", "cg"})],
     "cg_steps": [Interval(Integral, 1, None, closed="left")],
-    "fit_intercepts": ["boolean"],
+    "fit_intercept": ["boolean"],
     "nonnegative": ["boolean"],
-    "clip": [StrOptions({"observed"}), tuple, None],
+    "clip": [StrOptions({"observed"}), tuple, list, None],
     "init": [StrOptions({"svd", "random"})],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -33,23 +40,55 @@ CONSTRAINTS = {  # of the parameters that both estimators have
 _MOST_CHOLESKY_COMPONENTS = 16  # measured: above it sums over cells cost more than a few conjugate-gradient steps
 
 
-def check_options(estimator):
-    """Refuse options that exclude each other."""
-    name = type(estimator).__name__
-    if estimator.nonnegative and estimator.inference != "map":
-        raise ValueError(f"{name}(nonnegative=True) needs inference='map': a normal posterior is never non-negative.")
-    if estimator.nonnegative and estimator.solver == "cg":
-        raise ValueError(f"{name}(nonnegative=True) is solved by coordinate descent. Use solver='auto', not 'cg'.")
+class CompletionProblem(NamedTuple):
+    """What a solver is given."""
+
+    cells: Any  # of values divided by `unit`: their mean square is 1
+    options: CompletionOptions  # resolved
+    unit: float
+    sample: Any = None  # cells of some rows, enough to find the number of components on; None: all
+    offset_variance: float = 0.0  # least prior variance of the columns' offsets
 
 
-def automatic_components(shape):
-    """What "auto" means for a matrix of this shape."""
+class Posterior(NamedTuple):
+    """What a fit stores of its model beside the public attributes; in units in which values have mean square 1."""
+
+    cov: torch.Tensor | None
+    noise: torch.Tensor
+    row_ridge: torch.Tensor
+    column_ridge: torch.Tensor
+    unit: float
+    options: CompletionOptions
+
+
+class Factorization(NamedTuple):
+    """A model and the means of all rows in the units of the values, with zeros for components switched off."""
+
+    row_factors: torch.Tensor  # (m, n_components)
+    row_intercept: torch.Tensor  # (m,)
+    column_factors: torch.Tensor  # (n, n_components), which take the unit; rows do not
+    column_intercept: torch.Tensor  # (n,)
+    noise_variance: torch.Tensor  # (n,)
+    component_variance: torch.Tensor  # (n_components,)
+
+
+def checked_options(options: CompletionOptions) -> CompletionOptions:
+    """Return options as they are; refuse those that exclude each other."""
+    if options.nonnegative and not options.variational and options.solver == "cg":
+        raise ValueError("nonnegative=True is solved by coordinate descent. Use solver='auto', not 'cg'.")
+    if options.nonnegative and options.variational:
+        raise ValueError("nonnegative=True needs inference='map': a normal posterior is never non-negative.")
+    return options._replace(selects_components=options.n_components == "auto")
+
+
+def automatic_components(shape) -> int:
+    """Return the number of components that "auto" means for a matrix of this shape."""
     return max(1, min(20, *(size - 1 for size in shape)))
 
 
-def count_components(estimator, shape):
-    """Resolve `n_components` for a matrix of this shape; an int that is too large is cut with a warning."""
-    n_components, most = estimator.n_components, min(shape)
+def count_components(n_components, shape) -> int:
+    """Resolve `n_components` for a table of this shape; an int that is too large is cut with a warning."""
+    most = min(shape)
     if n_components == "auto":
         return automatic_components(shape)
     if n_components > most:
@@ -61,101 +100,105 @@ def count_components(estimator, shape):
     return min(n_components, most)
 
 
-def learns_offsets(estimator):
-    """True where rows and columns get an offset, and columns are centred."""
-    return bool(estimator.fit_intercepts and not estimator.nonnegative)
+def completion_problem(cells, options: CompletionOptions, unit: float, **settings) -> CompletionProblem:
+    """Return the problem, its solver resolved."""
+    if options.solver == "cg" and not options.variational:
+        message = "solver='cg' multiplies with all cells at once. Use 'cholesky' or 'auto' with partitions."
+        refuse_kind(cells, "cluster", message)
+    if options.solver == "auto":
+        exact = options.n_components <= _MOST_CHOLESKY_COMPONENTS or options.nonnegative or cells.kind == "cluster"
+        options = options._replace(solver="cholesky" if exact else "cg")
+    return CompletionProblem(cells, options, unit, **settings)
 
 
-def precise(estimator, ws):
-    """Return the workspace of a fit: posteriors and noise depend on differences that float32 does not keep."""
-    return ws.exact() if estimator.inference == "variational" else ws
-
-
-def sweeps(estimator, cells, n_components, *, unit, ws, sample=None, offset_variance=0.0):
-    """Yield the model of the cells, whose values are in multiples of `unit`, after each sweep of the chosen solver.
-
-    On the cells of `sample` the number of components is found, on all cells where it is None. `offset_variance` is the
-    least prior variance of the columns' offsets.
-    """
-    offsets = learns_offsets(estimator)
+def sweeps(problem: CompletionProblem, ws):
+    """Return the steps of the solver: the model of the cells after each sweep."""
+    cells, options, unit, sample, offset_variance = problem
     if not cells.column_counts.sum() > 0:
-        return iter([Step(_nothing_observed(cells.shape[1], offsets, ws), gap=0.0)])
-    if estimator.inference == "variational":
-        parsimonious = estimator.n_components == "auto"
-        options = VariationalOptions(n_components, parsimonious, offsets, offset_variance, estimator.batch_size)
-        return variational(cells, cells if sample is None else sample, options, ws)
-    solver = estimator.solver
-    if solver == "auto":
-        few = n_components <= _MOST_CHOLESKY_COMPONENTS
-        solver = "cholesky" if few or estimator.nonnegative or cells.kind == "cluster" else "cg"
-    elif solver == "cg" and cells.kind == "cluster":
-        raise ValueError("solver='cg' multiplies with all cells at once. Use 'cholesky' or 'auto' with partitions.")
-    alpha = max(estimator.alpha, 1e-10)  # at 0 a row with too few cells takes the solution of least norm
-    start = penalised_start(
-        cells,
-        n_components,
-        alpha=(alpha / unit, alpha),  # values divided by the unit: factors by its root, offsets by the unit itself
-        by_count=estimator.reg_scaling == "count",
-        offsets=offsets,
-        nonnegative=estimator.nonnegative,
-        iterative=solver == "cg",
-        init=estimator.init,
-        ws=ws,
-    )
-    return penalised(cells, start, cg_steps=estimator.cg_steps, batch_size=estimator.batch_size)
+        return iter([Step(_nothing_observed(cells.shape[1], options, ws), gap=0.0)])
+    if options.variational:
+        sample = cells if sample is None else sample
+        return variational(cells, sample, options, ws, offset_variance=offset_variance)
+    return penalised(cells, penalised_start(cells, unit, options, ws), options)
 
 
-def _nothing_observed(n_columns, offsets, ws):
-    """A model of one dead component, for tables in which no column varies."""
-    one = torch.ones(1 + offsets, dtype=ws.dtype, device=ws.device)
-    mean = torch.zeros(n_columns, 1 + offsets, dtype=ws.dtype, device=ws.device)
-    return Model(mean, one.diag().expand(n_columns, -1, -1), torch.ones_like(mean[:, 0]), one, one, offsets)
+def _nothing_observed(n_columns, options, ws):
+    """Return a model of one component of zeros, for tables in which no column varies."""
+    one = torch.ones(1 + options.offsets, dtype=ws.dtype, device=ws.device)
+    mean = torch.zeros(n_columns, len(one), dtype=ws.dtype, device=ws.device)
+    cov = one.diag().expand(n_columns, -1, -1) if options.variational else None
+    return Model(mean, cov, torch.ones_like(mean[:, 0]), one, one)
 
 
-def describe(model, rows, unit, n_components, ws):
-    """Return the fitted attributes that both estimators have, from a final model and the means of all rows.
+def finished(problem: CompletionProblem, model: Model) -> tuple[Model, torch.Tensor]:
+    """Return the model in its final form, and the means of all rows: one more pass, the columns being final."""
+    model = with_ordered_components(model, problem.options)
+    return model, means_of_rows(problem.cells, model, problem.options)
 
-    `unit` turns the model's values into those of the cells; it goes to the columns' side. Components that were switched
-    off are zero.
-    """
-    u, v = factors_of(rows, model), factors_of(model.mean, model)
+
+def mean_squared_residual(problem: CompletionProblem, model: Model, rows) -> float:
+    """Return the mean squared residual of all values, in their units; 0 where there are none."""
+    squares = squared_error(problem.cells, rows, model, problem.options)
+    return float((squares / problem.cells.column_counts.sum()).nan_to_num(nan=0.0)) * problem.unit**2
+
+
+def in_original_units(model: Model, rows, unit: float, options: CompletionOptions) -> Factorization:
+    """Return the model and the means of all rows as the user sees them."""
+    u, v = _factors(rows, options), _factors(model.mean, options)
     if model.cov is None:
-        variance = (u**2).mean(0) * (v**2).mean(0)
+        variance = ((u**2).mean(0) * (v**2).mean(0)).nan_to_num(nan=0.0)
     else:
-        variance = 1 / (model.row_ridge * model.column_ridge)[: v.shape[1]]
-    variance = widened(variance[None], n_components)[0].double() * unit**2
+        variance = _factors(1 / (model.row_ridge * model.column_ridge)[None], options)[0]
+    b, c = (side[:, -1] if options.offsets else torch.zeros_like(side[:, 0]) for side in (rows, model.mean))
+    squares = (model.noise.double() * unit**2, variance.double() * unit**2)  # of 1e25: too large for float32
+    return Factorization(u, b * unit, v * unit, c * unit, *squares)
+
+
+def _factors(means, options):
+    """Return the factors of one side (m, n_components), with zeros for components that were switched off."""
+    k = means.shape[1] - options.offsets
+    return torch.nn.functional.pad(means[:, :k], (0, options.n_components - k))
+
+
+def model_of(posterior: Posterior, components, intercept) -> Model:
+    """Return the model of columns (n, n_components), (n,), as :func:`in_original_units` gives them."""
+    mean = _means(components, intercept / posterior.unit, posterior, posterior.unit)
+    return Model(mean, posterior.cov, posterior.noise, posterior.row_ridge, posterior.column_ridge)
+
+
+def means_of_known_rows(posterior: Posterior, embedding, intercept) -> torch.Tensor:
+    """Return the means (m, d) of rows (m, n_components), (m,), as :func:`in_original_units` gives them."""
+    return _means(embedding, intercept / posterior.unit, posterior)
+
+
+def _means(factors, intercept, posterior, unit=1.0):
+    """Return factors in use and offsets as one matrix."""
+    k = len(posterior.row_ridge) - posterior.options.offsets
+    u = factors[:, :k] / unit
+    return torch.cat([u, intercept[:, None]], 1) if posterior.options.offsets else u
+
+
+def factor_attributes(found: Factorization, ws) -> dict[str, Any]:
+    """Return the fitted attributes that both estimators have, but those of the columns."""
+    variance = found.component_variance
     return {
-        **describe_rows(model, rows, unit, n_components, ws),
-        "components_": ws.answer(widened(v, n_components).mT * unit),
+        **row_attributes(found, ws),
         "component_variance_": ws.answer(variance),
         "n_components_effective_": int((variance > 1e-3 * variance.max()).sum()),
-        "_model": {name: ws.store(a) if torch.is_tensor(a) else a for name, a in model._asdict().items()},
-        "_unit": unit,
     }
 
 
-def describe_rows(model, rows, unit, n_components, ws):
-    """Return the fitted attributes of the rows alone."""
-    return {
-        "row_embedding_": ws.answer(widened(factors_of(rows, model), n_components)),
-        "row_intercept_": ws.answer(_offsets(rows, model) * unit),
-    }
+def row_attributes(found: Factorization, ws) -> dict[str, Any]:
+    """Return the fitted attributes of the rows."""
+    return {"row_embedding_": ws.answer(found.row_factors), "row_intercept_": ws.answer(found.row_intercept)}
 
 
-def column_offsets(model, unit):
-    """Return the offsets of the columns in the units of the cells, zeros where none are learnt."""
-    return _offsets(model.mean, model) * unit
-
-
-def _offsets(mean, model):
-    return mean[:, -1] if model.offsets else torch.zeros_like(mean[:, 0])
-
-
-def precise_for(stored, ws):
-    """Return the workspace in which the model that :func:`describe` stored is computed with."""
-    return ws if stored["cov"] is None else ws.exact()
-
-
-def load_model(stored, ws):
-    """Return the model that :func:`describe` stored, as tensors of the workspace; flags and None stay."""
-    return Model(**{name: a if a is None or isinstance(a, bool) else ws.load(a) for name, a in stored.items()})
+def has_posterior(fitted, inference, name) -> bool:
+    """Return True for `available_if`: ask what a fit stored, or, where there is none, the parameter."""
+    if (fitted["cov"] is None) if fitted else inference != "variational":
+        done = "was fitted" if fitted else "is to be fitted"
+        raise AttributeError(
+            f"This needs the posterior of a {name} fitted with inference='variational'; this one {done} with 'map', "
+            "which gives no standard errors."
+        )
+    return True

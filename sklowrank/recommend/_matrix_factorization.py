@@ -1,57 +1,74 @@
 """Matrix factorization for (row, column, value) lists: ratings, sensor by time, product by store."""
 
 import copy
+from functools import partial
 from numbers import Integral
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_scalar
+from sklearn.utils import check_consistent_length, check_scalar
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core.annotations import RandomState
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import StrOptions, _fit_context, check_feature_names_in, check_sample_weight
+from .._core.compat import StrOptions, _fit_context, check_feature_names_in
+from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
-from .._core.validation import on_host
-from .._core.workspace import check_place, on_cluster, open_workspace
+from .._core.validation import explained
+from .._core.workspace import on_cluster, open_workspace
+from ..impute._cell_values import values_of_pairs
 from ..impute._columns import check_clip
 from ..impute._matrix_completion_solver import (
     CONSTRAINTS,
+    Posterior,
     automatic_components,
-    check_options,
-    column_offsets,
-    describe,
-    describe_rows,
-    learns_offsets,
-    load_model,
-    precise,
-    precise_for,
+    checked_options,
+    completion_problem,
+    factor_attributes,
+    finished,
+    has_posterior,
+    in_original_units,
+    mean_squared_residual,
+    means_of_known_rows,
+    model_of,
+    row_attributes,
     sweeps,
 )
-from ..impute._observed_cells import ListedCells, face_of
-from ..impute._online import ROUNDS, keeps_a_posterior
-from ..impute._row_equations import (
-    canonical,
-    factors_of,
-    means_of_rows,
-    pairs_of,
-    squared_error,
-    update_rows,
+from ..impute._observed_cells import ListedCells, pattern_of
+from ..impute._online import ROUNDS
+from ..impute._row_equations import CompletionOptions, update_rows
+from ._identifiers import check_listed, concat_identifiers, encode, find, locate
+from ._known_pairs import (
+    KnownPairs,
+    absorb_covariates,
+    absorb_pairs,
+    cells_at,
+    columns_at,
+    pack,
+    rows_at,
+    sides_with_unknown,
+    standard_errors,
+    unpack,
+    with_unknown_row,
 )
-from ._identifiers import check_listed, encode, find, locate, together
-from ._listing import listed, listed_on_cluster
-from ._pairs import at_rows, pack, sides_with_unknown, standard_errors, unpack, with_unknown_row
-from ._reading import check_columns
-from ._stream import Stretch, absorb_covariates, absorb_pairs, cells_at, columns_at, rows_at
+from ._listing import listed
+from ._reading import Observations, numeric_values, numeric_weights, pairs_of, prepared
 
 _KEPT_PER_ENTITY = 20  # values of a stream are kept until there are so many per row and column, within bounds
 _LEAST_KEPT, _MOST_KEPT = 1000, 1_000_000
+
+
+class PairStream(NamedTuple):
+    """What `partial_fit` keeps of its first values."""
+
+    first_values: Observations | None  # with weights; None once there are enough of them
+    n_values_fitted: int  # in the last full fit
 
 
 class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, TransformerMixin, BaseEstimator):
@@ -81,7 +98,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
     cg_steps : int, default=3
         For "cg": steps per half sweep, each warm-started.
-    fit_intercepts : bool, default=True
+    fit_intercept : bool, default=True
         Subtract the global mean and learn an offset for each row and column. Where False, nothing is subtracted.
     nonnegative : bool, default=False
         Non-negative factors, for "map" without conjugate gradients: no mean and no offsets.
@@ -114,7 +131,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
     row_intercept_, col_intercept_ : ndarrays of shape (n_rows,) and (n_columns,)
         Offsets, in units of y.
     mean_ : float
-        Mean of y; 0 without `fit_intercepts`.
+        Mean of y; 0 without `fit_intercept`.
     coef_ : ndarray of shape (n_features_in_ - 2,)
         Weights of the further columns of X, in units of y; they act on the columns' deviations from their means.
     noise_variance_ : float
@@ -168,7 +185,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
     (array([21., 18.]), array([21., 18.]))
     """
 
-    _parameter_constraints = {**CONSTRAINTS, "clip": [StrOptions({"observed"}), tuple, list, None]}
+    _parameter_constraints = {**CONSTRAINTS, "reg_scaling": [StrOptions({"none", "count"})]}
 
     # Set by fit
     row_ids_: np.ndarray
@@ -197,7 +214,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         reg_scaling: Literal["none", "count"] = "none",
         solver: Literal["auto", "cholesky", "cg"] = "auto",
         cg_steps: int = 3,
-        fit_intercepts: bool = True,
+        fit_intercept: bool = True,
         nonnegative: bool = False,
         clip: tuple[ArrayLike, ArrayLike] | list[Any] | Literal["observed"] | None = "observed",
         init: Literal["svd", "random"] = "svd",
@@ -214,7 +231,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         self.reg_scaling = reg_scaling
         self.solver = solver
         self.cg_steps = cg_steps
-        self.fit_intercepts = fit_intercepts
+        self.fit_intercept = fit_intercept
         self.nonnegative = nonnegative
         self.clip = clip
         self.init = init
@@ -248,46 +265,30 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         ValueError
             If an identifier is missing.
         """
-        pairs, values = check_columns(self, *(X.head if on_cluster(X) else (X, y)), reset=True)
-        return self._fit(pairs, values, _checked_weights(sample_weight, values), X, y)
+        observations = self._observations(X, y, sample_weight, reset=True)
+        return self._fit(observations, X, y)
 
-    def _fit(self, pairs, values, weights, X, y):
-        """Fit to validated pairs and their values; X and y are what the user gave, for callbacks."""
-        check_options(self)
-        bounds = check_clip(self.clip)
-        single = (X if on_cluster(X) else values).dtype == np.float32
-        ws = precise(self, open_workspace(np.empty(0, np.float32 if single else np.float64), **self._place(X)))
-        centred = learns_offsets(self)
-        if on_cluster(X):
-            found = listed_on_cluster(X, centred=centred, dtype=ws.dtype)
-        else:
-            found = listed(pairs, values, weights, centred=centred, ws=ws)
-        cells, shape = found.cells, (len(found.row_ids), len(found.col_ids))
-        n_components = automatic_components(shape) if self.n_components == "auto" else self.n_components
+    def _fit(self, observations, X, y, *, streamed=False):
+        """Fit to validated observations; X and y are what the user gave, for callbacks."""
+        chosen = checked_options(options(self, CompletionOptions))
+        clip = check_clip(self.clip)
+        ws = open_workspace(observations, device=self.device, random_state=self.random_state)
+        ws = ws.exact() if chosen.variational else ws
+        found = listed(observations, centred=chosen.offsets, ws=ws)
+        if self.n_components == "auto":
+            chosen = chosen._replace(n_components=automatic_components((len(found.row_ids), len(found.col_ids))))
+        problem = completion_problem(found.cells, chosen, found.unit)
+        stream = _stream(observations, found) if streamed else PairStream(None, found.n_values)
 
-        def attributes(model):
-            return {
-                **self._attributes(canonical(model), found, n_components, ws),
-                "row_ids_": found.row_ids,
-                "col_ids_": found.col_ids,
-                "mean_": found.mean,
-                "coef_": found.unit * ws.store(cells.weights) / found.spread,
-                "n_samples_seen_": len(X if on_cluster(X) else values)
-                if weights is None
-                else np.count_nonzero(weights),
-                "_covariate_mean": found.centre,
-                "_covariate_spread": found.spread,
-                "_covariate_gram": ws.store(cells.covariate_gram()),
-                "_bounds": found.ends if bounds == "observed" else bounds,
-                "_seen": pack(found.structure()),
-                "_kept": None,
-            }
+        describe = partial(_described, problem, found, found.ends if clip == "observed" else clip, stream, ws)
+        steps = sweeps(problem, ws)
+        run = drive(self, steps, attributes=lambda m: fitted_attributes(ws, **describe(m)), X=X, y=y)
+        return keep(self, ws, **describe(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
-        run = drive(self, sweeps(self, cells, n_components, unit=found.unit, ws=ws), attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
-        return self
+    def _keeps_posterior(self):
+        return has_posterior(getattr(self, "_fitted", None), self.inference, type(self).__name__)
 
-    @available_if(keeps_a_posterior)
+    @available_if(_keeps_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None) -> Self:
         """Go on with further values, each of which is given once; the first call is `fit`. For "variational" alone.
@@ -316,18 +317,17 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         self : MatrixFactorizationRegressor
             Knows the rows and columns of all calls; `n_iter_` counts rounds.
         """
-        first = not hasattr(self, "_model")
-        pairs, values = check_columns(self, X, y, reset=first)
-        weights = _checked_weights(sample_weight, values)
+        first = not hasattr(self, "_fitted")
+        batch = self._observations(X, y, sample_weight, reset=first)
         if first:
-            return self._fit_and_keep(Stretch(*pairs, values, weights), X, y)
-        batch = Stretch(*pairs, values, np.ones(len(values)) if weights is None else weights)
-        kept = None if self._kept is None else Stretch(**self._kept).followed_by(batch)
-        if kept is not None and len(kept.y) >= 2 * self._n_values_fitted:
-            return self._fit_and_keep(kept, X, y)
-        self._absorb(batch.present())
-        self._kept = None if kept is None else kept._asdict()
-        return self
+            return self._fit(batch, X, y, streamed=True)
+        ws = open_workspace(self.components_, device=self.device, random_state=self.random_state).exact()
+        stream, batch = recall(self, PairStream, ws), batch.weighted()
+        if stream.first_values is not None:
+            stream = stream._replace(first_values=stream.first_values.followed_by(batch))
+            if len(stream.first_values.y) >= 2 * stream.n_values_fitted:
+                return self._fit(stream.first_values, X, y, streamed=True)
+        return self._absorb(batch.present(), stream, ws)
 
     def predict(self, X, return_std=False):
         """Predict the values of pairs; an unknown row or column counts with its mean, never as an error.
@@ -352,21 +352,22 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
             If standard errors are asked of a model fitted with ``inference="map"``.
         """
         check_is_fitted(self)
-        pairs = check_columns(self, X, reset=False)
-        if return_std and self._model["cov"] is None:
+        pairs = self._pairs(X)
+        if return_std and self._fitted["cov"] is None:
             raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
         ws = open_workspace(self.components_, device=self.device)
         rows, cols = self._positions(pairs)
         P, F = self._sides(ws)
-        linear = (pairs.Z - self._covariate_mean) @ self.coef_
-        y = ws.store(pairs_of(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
-        y = self._bounded(y).astype(self.components_.dtype)
+        known = recall(self, KnownPairs, ws)
+        linear = (pairs.Z - known.covariate_mean) @ self.coef_
+        y = ws.store(values_of_pairs(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
+        y = _bounded(y, known.bounds).astype(self.components_.dtype)
         if not return_std:
             return y
-        ws = precise_for(self._model, ws)
-        model, seen = load_model(self._model, ws), unpack(self._seen, len(self.col_ids_))
-        std = standard_errors(rows, cols, self._row_means(model, ws), seen, model, self.batch_size, ws)
-        return y, std * self._unit
+        ws = ws.exact()
+        model, means, posterior = self._recall(ws)
+        seen = unpack(known.seen, len(self.col_ids_))
+        return y, standard_errors(rows, cols, means, seen, model, posterior.options, ws) * posterior.unit
 
     def transform(self, X):
         """Return what the model knows of each pair: the factors of its row and those of its column, side by side.
@@ -382,7 +383,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
             Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
         """
         check_is_fitted(self)
-        pairs = check_columns(self, X, reset=False)
+        pairs = self._pairs(X)
         ws = open_workspace(self.components_, device=self.device)
         sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
         padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
@@ -438,7 +439,8 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         if not 1 <= n <= len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
         rows, F = locate(self.row_ids_, check_listed(row_ids, self.row_ids_), "row"), F[:-1]
-        seen = with_unknown_row(unpack(self._seen, len(self.col_ids_)))
+        known = recall(self, KnownPairs, ws)
+        seen = with_unknown_row(unpack(known.seen, len(self.col_ids_)))
 
         def one_block(part):
             scores = P[ws.load(rows[part])] @ F.mT
@@ -451,7 +453,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         block = rows_per_block(self.batch_size, len(rows), need)
         best = [F.new_zeros(0, n).topk(n), *in_blocks(one_block, len(rows), block, bytes_per_row=need)]
         scores = ws.store(torch.cat([part.values for part in best])) + self.mean_
-        bounded = np.where(np.isneginf(scores), scores, self._bounded(scores))
+        bounded = np.where(np.isneginf(scores), scores, _bounded(scores, known.bounds))
         return self.col_ids_[ws.store(torch.cat([part.indices for part in best]))], bounded
 
     def fold_in(self, X, y, sample_weight=None):
@@ -473,36 +475,35 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
             The rows of X are solved anew from all their values; all other rows are the same.
         """
         check_is_fitted(self)
-        pairs, y = check_columns(self, X, y, reset=False)
-        batch = Stretch(*pairs, y, _checked_weights(sample_weight, y)).weighted().present()
-        ws = precise_for(self._model, open_workspace(self.components_, device=self.device))
-        model = load_model(self._model, ws)
-        linear = (batch.Z - self._covariate_mean) @ self.coef_
-        target = (batch.y - self.mean_ - linear) / self._unit
+        batch = self._observations(X, y, sample_weight, reset=False).weighted().present()
+        ws = open_workspace(self.components_, device=self.device)
+        ws = ws if self._fitted["cov"] is None else ws.exact()
+        (model, means, posterior), known = self._recall(ws), recall(self, KnownPairs, ws)
+        linear = (batch.Z - known.covariate_mean) @ self.coef_
+        target = (batch.y - self.mean_ - linear) / posterior.unit
         cols = self._positions(batch)[1]
-        known = cols < len(self.col_ids_)
+        there = cols < len(self.col_ids_)
 
         ids, rows = encode(batch.rows, "row")
-        old, seen = find(self.row_ids_, ids), unpack(self._seen, len(self.col_ids_))
+        old, seen = find(self.row_ids_, ids), unpack(known.seen, len(self.col_ids_))
         before = with_unknown_row(seen)[old]
-        weights = batch.weights[known]
-        cells = ListedCells(ws, rows[known], cols[known], target[known], before.shape, weights=weights)
-        means = self._row_means(model, ws)
+        weights = batch.weights[there]
+        cells = ListedCells(ws, rows[there], cols[there], target[there], before.shape, weights=weights)
         mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
-        mean = update_rows(cells.by_row(slice(0, len(ids))), face_of(before, ws), mean, model)
+        cells_of_rows = cells.by_row(slice(0, len(ids)))
+        mean = update_rows(cells_of_rows, pattern_of(before, ws), mean, model, posterior.options)
 
-        row_ids = encode(together([self.row_ids_, ids]), "row")[0]
+        row_ids = encode(concat_identifiers([self.row_ids_, ids]), "row")[0]
         place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
-        grown_means = means.new_empty(len(row_ids), means.shape[1])
-        grown_means[ws.load(place)], grown_means[ws.load(new)] = means, mean
-        seen = at_rows(seen, place, len(row_ids)) + at_rows(cells.structure, new, len(row_ids))
+        means = rows_at(means, ws.load(place), len(row_ids))
+        means[ws.load(new)] = mean
+        shape = (len(row_ids), len(self.col_ids_))
+        seen = cells_at(seen, place, None, shape) + cells_at(cells.structure, new, None, shape)
+        found = in_original_units(model, means, posterior.unit, posterior.options)
+        models = [posterior, known._replace(seen=pack(seen)), recall(self, PairStream, ws)]
+        changed = {"row_ids_": row_ids, **row_attributes(found, ws)}
         grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
-        vars(grown).update(
-            describe_rows(model, grown_means, self._unit, len(self.components_), ws),
-            row_ids_=row_ids,
-            _seen=pack(seen),
-        )
-        return grown
+        return keep(grown, ws, models, **{**public_attributes(self), **changed})
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -510,95 +511,115 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         tags.transformer_tags.preserves_dtype = []  # precision is that of y
         return partitioned(tags, by="pairs")
 
+    def _observations(self, X, y, sample_weight, *, reset):
+        """Validate pairs and their values; those of a cluster stay there."""
+        rows, y = (X.head) if on_cluster(X) else (X, y)
+        pairs, y = self._pairs(rows, y, reset=reset)
+        return X if on_cluster(X) else Observations(*pairs, y, numeric_weights(sample_weight, y))
+
+    def _pairs(self, X, y: Any = "no_validation", *, reset=False):
+        """Validate pairs as scikit-learn does a table; return them, and y as numbers where it is given."""
+        X, y, how = prepared(X, y)
+        with explained(X, dtype=None):
+            X = validate_data(self, X, reset=reset, **how)
+        if isinstance(y, str):
+            return pairs_of(X)
+        y = numeric_values(y, type(self).__name__)
+        check_consistent_length(X, y)
+        return pairs_of(X), y
+
     def _positions(self, pairs):
         """Return where the identifiers of pairs stand among those of fit, one past the end for unknown ones."""
         return locate(self.row_ids_, pairs.rows, "row"), locate(self.col_ids_, pairs.cols, "column")
 
-    def _fit_and_keep(self, stretch, X, y):
-        """Fit to the first values of a stream; few of them are kept, to be fitted anew with later ones."""
-        self._fit(stretch.columns(), stretch.y, stretch.weights, X, y)
-        enough = _KEPT_PER_ENTITY * (len(self.row_ids_) + len(self.col_ids_))
-        few = len(stretch.y) < min(max(enough, _LEAST_KEPT), _MOST_KEPT)
-        self._kept, self._n_values_fitted = (stretch.weighted()._asdict() if few else None), len(stretch.y)
-        return self
-
-    def _absorb(self, batch):
-        """Update rows and columns by a batch of values, and append new ones."""
+    def _absorb(self, batch, stream, ws):
+        """Update rows and columns by a batch of observations, and append new ones."""
         if not len(batch.y):
-            return
-        ws = open_workspace(self.components_, device=self.device).exact()
+            return keep(
+                self, ws, [recall(self, Posterior, ws), recall(self, KnownPairs, ws), stream], **public_attributes(self)
+            )
         self._positions(batch)  # warns of identifiers of another kind
+        (model, means, posterior), known = self._recall(ws), recall(self, KnownPairs, ws)
         row_ids, col_ids = (
-            encode(together(ids), "row")[0] for ids in ((self.row_ids_, batch.rows), (self.col_ids_, batch.cols))
+            encode(concat_identifiers(ids), "row")[0]
+            for ids in ((self.row_ids_, batch.rows), (self.col_ids_, batch.cols))
         )
-        shape, model = (len(row_ids), len(col_ids)), load_model(self._model, ws)
+        shape, unit, chosen = (len(row_ids), len(col_ids)), posterior.unit, posterior.options
         old_rows, old_cols = find(row_ids, self.row_ids_), find(col_ids, self.col_ids_)
-        means = rows_at(self._row_means(model, ws), ws.load(old_rows), shape[0])
+        means = rows_at(means, ws.load(old_rows), shape[0])
         model = columns_at(model, ws.load(old_cols), shape[1])
-        seen = cells_at(unpack(self._seen, len(self.col_ids_)), old_rows, old_cols, shape)
+        seen = cells_at(unpack(known.seen, len(self.col_ids_)), old_rows, old_cols, shape)
 
         rows, cols = find(row_ids, batch.rows), find(col_ids, batch.cols)
-        values, Z = (batch.y - self.mean_) / self._unit, (batch.Z - self._covariate_mean) / self._covariate_spread
-        coef = self.coef_ * self._covariate_spread / self._unit
-        model, means, seen = absorb_pairs(
-            rows, cols, values - Z @ coef, batch.weights, model, means, seen, batch_size=self.batch_size, ws=ws
-        )
+        values, Z = (batch.y - self.mean_) / unit, (batch.Z - known.covariate_mean) / known.covariate_spread
+        coef = self.coef_ * known.covariate_spread / unit
+        model, means, seen = absorb_pairs(rows, cols, values - Z @ coef, batch.weights, model, means, seen, chosen, ws)
         arrays = (ws.load(a) for a in (Z, values, batch.weights, rows, cols))
-        gram, coef = absorb_covariates(*arrays, model, means, *map(ws.load, (self._covariate_gram, coef)))
-        bounds = self._bounds
+        gram = ws.load(known.covariate_gram)
+        gram, coef = absorb_covariates(*arrays, model, means, chosen, gram, ws.load(coef))
         if self.clip == "observed":
-            bounds = min(bounds[0], float(batch.y.min())), max(bounds[1], float(batch.y.max()))
-        vars(self).update(
-            describe(model, means, self._unit, len(self.components_), ws),
-            row_ids_=row_ids,
-            col_ids_=col_ids,
-            col_intercept_=ws.answer(column_offsets(model, self._unit)),
-            noise_variance_=float(model.noise.mean()) * self._unit**2,
-            coef_=self._unit * ws.store(coef) / self._covariate_spread,
-            n_samples_seen_=self.n_samples_seen_ + len(batch.y),
-            n_iter_=self.n_iter_ + ROUNDS,
-            _covariate_gram=ws.store(gram),
-            _bounds=bounds,
-            _seen=pack(seen),
-        )
-
-    def _place(self, X):
-        """Return where to compute: for pairs on a cluster the little that is left is done on the CPU."""
-        return {"device": "cpu" if on_cluster(X) else self.device, "random_state": self.random_state}
-
-    def _attributes(self, model, found, n_components, ws):
-        """Return the fitted attributes of a model: one more pass over the rows, the columns being final."""
-        cells, unit = found.cells, found.unit
-        rows = means_of_rows(cells, model, self.batch_size)
-        if model.cov is None:
-            noise = float(squared_error(cells, rows, model, self.batch_size) / cells.column_counts.sum())
-        else:
-            noise = float(model.noise.mean())
-        return {
-            **describe(model, found.sorted_rows(rows), unit, n_components, ws),
-            "col_intercept_": ws.answer(column_offsets(model, unit)),
-            "noise_variance_": noise * unit**2,
+            low, high = known.bounds
+            known = known._replace(bounds=(min(low, float(batch.y.min())), max(high, float(batch.y.max()))))
+        known = known._replace(covariate_gram=ws.store(gram), seen=pack(seen))
+        changed = {
+            **_attributes(model, means, None, posterior, ws),
+            "model": [posterior._replace(cov=model.cov, noise=model.noise), known, stream],
+            "row_ids_": row_ids,
+            "col_ids_": col_ids,
+            "coef_": unit * ws.store(coef) / known.covariate_spread,
+            "n_samples_seen_": self.n_samples_seen_ + len(batch.y),
+            "n_iter_": self.n_iter_ + ROUNDS,
         }
+        return keep(self, ws, **{**public_attributes(self), **changed})
 
-    def _row_means(self, model, ws):
-        """Factors in use and offset of each row, in the units of the model."""
-        u = ws.load(self.row_embedding_)[:, : factors_of(model.mean, model).shape[1]]
-        return torch.cat([u, ws.load(self.row_intercept_)[:, None] / self._unit], 1) if model.offsets else u
+    def _recall(self, ws):
+        """Return the fitted model of the columns, the means of the rows, and the posterior that both belong to."""
+        posterior = recall(self, Posterior, ws)
+        posterior = posterior._replace(options=posterior.options._replace(batch_size=self.batch_size))
+        arrays = (self.row_embedding_, self.row_intercept_, self.components_, self.col_intercept_)
+        u, b, v, c = (ws.load(a) for a in arrays)
+        return model_of(posterior, v.mT, c), means_of_known_rows(posterior, u, b), posterior
 
     def _sides(self, ws):
         arrays = (self.row_embedding_, self.row_intercept_, self.components_, self.col_intercept_)
         return sides_with_unknown(*(ws.load(a) for a in arrays))
 
-    def _bounded(self, y):
-        return y if self._bounds is None else np.clip(y, *self._bounds)
+
+def _stream(observations, found) -> PairStream:
+    """Return the stream that a fit to its first values starts."""
+    enough = _KEPT_PER_ENTITY * (len(found.row_ids) + len(found.col_ids))
+    few = len(observations.y) < min(max(enough, _LEAST_KEPT), _MOST_KEPT)
+    return PairStream(observations.weighted() if few else None, len(observations.y))
 
 
-def _checked_weights(sample_weight, y):
-    """Return weights as float64, or None where all are one."""
-    if sample_weight is None:
-        return None
-    check_place(sample_weight, "sample_weight")
-    weights = check_sample_weight(
-        on_host(sample_weight), y[:, None], dtype=np.float64, ensure_non_negative=True, allow_all_zero_weights=True
-    )
-    return None if (weights == 1).all() else weights
+def _described(problem, found, bounds, stream, ws, model):
+    """Return the fitted attributes of a solver's model, for `keep`."""
+    model, means = finished(problem, model)
+    noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
+    posterior = Posterior(*model[1:], problem.unit, problem.options)
+    gram, seen = ws.store(found.cells.covariate_gram()), pack(found.structure())
+    known = KnownPairs(bounds, found.centre, found.spread, gram, seen)
+    return {
+        **_attributes(model, found.sorted_rows(means), noise, posterior, ws),
+        "model": [posterior, known, stream],
+        "row_ids_": found.row_ids,
+        "col_ids_": found.col_ids,
+        "mean_": found.mean,
+        "coef_": found.unit * ws.store(found.cells.weights) / found.spread,
+        "n_samples_seen_": found.n_values,
+    }
+
+
+def _attributes(model, means, noise_variance, posterior, ws):
+    """Return the fitted attributes of a model; its noise is learnt where `noise_variance` is None."""
+    found = in_original_units(model, means, posterior.unit, posterior.options)
+    return {
+        **factor_attributes(found, ws),
+        "components_": ws.answer(found.column_factors.mT),
+        "col_intercept_": ws.answer(found.column_intercept),
+        "noise_variance_": float(found.noise_variance.mean()) if noise_variance is None else noise_variance,
+    }
+
+
+def _bounded(y, bounds):
+    return y if bounds is None else np.clip(y, *bounds)

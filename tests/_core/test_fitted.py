@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.base import BaseEstimator
 
-from sklowrank._core.fitted import fitted_attributes, keep, options, recall, unchanged_on_error
+from sklowrank._core.fitted import fitted_attributes, keep, options, public_attributes, recall, unchanged_on_error
 from sklowrank._core.workspace import open_workspace
 
 
@@ -65,6 +65,30 @@ def test_what_an_attribute_holds_is_not_stored_twice():
     assert all(isinstance(basis, np.ndarray) for basis in estimator.bases_)
     estimator.bases_[0][:] = 7  # as a user may do
     assert (recall(estimator, Model, ws).bases[0] == 7).all()
+
+
+class Noise(NamedTuple):
+    noise: torch.Tensor | None
+    labels: torch.Tensor
+
+
+def test_several_models_are_stored_side_by_side():
+    model, ws = model_and_workspace()
+    noise = Noise(None, torch.arange(2))
+    estimator = keep(Estimator(), ws, [model.scale, noise], labels_=noise.labels)
+    assert set(estimator._fitted) == {"mean", "unit", "noise"}
+    assert same(recall(estimator, Scale, ws), model.scale)
+    assert same(recall(estimator, Noise, ws), noise)
+
+
+def test_public_attributes_are_those_of_the_fit():
+    model, ws = model_and_workspace()
+    estimator = keep(Estimator(), ws, model, labels_=torch.zeros(2), n_iter_=3)
+    estimator.n_features_in_ = 3
+    assert list(public_attributes(estimator)) == ["labels_", "n_iter_"]
+    again = keep(estimator, ws, model, **{**public_attributes(estimator), "n_iter_": 4})
+    assert again.n_iter_ == 4
+    assert again.labels_.tolist() == [0, 0]
 
 
 def test_a_model_comes_in_the_precision_of_the_workspace():
