@@ -9,8 +9,8 @@ import torch
 from scipy.special import gammaincinv, ndtri, stdtrit
 
 from .._core.rows import concat_blocks
+from .._core.warn import warn
 from ._observed_cells import ListedCells, RemoteCells, TableCells
-from ._table import has_values
 
 _SAMPLE_ROWS = 2048  # at least that many rows, or cells, are looked at to count the components
 _SAMPLE_ROWS_PER_COLUMN = 16
@@ -19,6 +19,7 @@ _SAMPLE_ROWS_PER_COLUMN = 16
 class ColumnOptions(NamedTuple):
     """The parameters that say how columns enter the model."""
 
+    centred: bool
     scale: bool
     clip: Any  # checked: None, "observed", or two bounds
     keep_empty_features: bool
@@ -46,12 +47,6 @@ class Columns(NamedTuple):
     kept: torch.Tensor  # bool: columns of the output
     with_missing: torch.Tensor  # bool: columns that had missing values in fit
     count: torch.Tensor  # of observed values: with few of them mean and scale are uncertain themselves
-
-    def on_all(self, values):
-        """Return values of the modelled columns as values of all columns, zeros elsewhere."""
-        full = values.new_zeros(len(self.modelled), *values.shape[1:])
-        full[self.modelled] = values
-        return full
 
 
 def column_statistics(rows) -> ColumnStatistics:
@@ -111,7 +106,7 @@ def _merged_statistics(a, b):
     return count, mean, std, low, high
 
 
-def column_scaling(rows, options: ColumnOptions, ws, *, centred) -> tuple[Columns, float]:
+def column_scaling(rows, options: ColumnOptions, ws) -> tuple[Columns, float]:
     """Return the :class:`Columns` of a loaded table, and the root mean square of its scaled values.
 
     Columns are modelled if something was observed in them, and, where they are centred, if it varies: a constant leaves
@@ -119,12 +114,12 @@ def column_scaling(rows, options: ColumnOptions, ws, *, centred) -> tuple[Column
     """
     found = ColumnStatistics(*(a.to(ws.device) for a in column_statistics(rows)))
     filled, varying = found.count > 0, found.high > found.low
-    mean = found.mean if centred else torch.where(filled, 0.0, torch.nan)
+    mean = found.mean if options.centred else torch.where(filled, 0.0, torch.nan)
     std = torch.where(varying & (found.std > 0), found.std, 1.0)
     scale = std if options.scale else torch.ones_like(std)
-    modelled = filled & varying if centred else filled
+    modelled = filled & varying if options.centred else filled
     unit = 1.0  # of columns that are centred and scaled
-    if not (centred and options.scale):
+    if not (options.centred and options.scale):
         square = (found.std / scale) ** 2 + ((found.mean - mean) / scale) ** 2
         count = found.count[modelled]
         unit = float((count * square[modelled]).sum() / count.sum().clamp_min(1)) ** 0.5 or 1.0
@@ -144,31 +139,22 @@ def columns_with_more(columns, rows, *, widened) -> Columns:
     return columns._replace(low=torch.minimum(columns.low, found.low), high=torch.maximum(columns.high, found.high))
 
 
-def check_clip(clip, n_features=None):
-    """Return `clip` as it is, or its bounds as floats or arrays of shape (n_features,), which they may be if given."""
-    if clip is None or isinstance(clip, str):
-        return clip
-    bounds = [np.asarray(bound) for bound in clip]
-    if len(bounds) != 2 or any(bound.dtype.kind not in "biuf" or np.isnan(bound).any() for bound in bounds):
-        raise ValueError(f"clip={clip} must be a pair (low, high) of numbers with low <= high, 'observed' or None.")
-    for name, bound in zip(("low", "high"), bounds):
-        if bound.shape not in ((), (n_features,)):
-            per_feature = "" if n_features is None else f", or one bound for each of the n_features={n_features}"
-            raise ValueError(f"The {name} bound in clip has shape {bound.shape}. Pass a number{per_feature}.")
-    low, high = (bound.astype(np.float64) for bound in bounds)
-    wrong = np.flatnonzero(np.atleast_1d(low > high))
-    if len(wrong):
-        pair = tuple(float(bound.flat[min(wrong[0], bound.size - 1)]) for bound in (low, high))
-        where = "" if low.ndim == high.ndim == 0 else f" of feature {wrong[0]}"
-        raise ValueError(f"The bounds {pair}{where} in clip are not in order: they need low <= high.")
-    return tuple(bound.item() if bound.ndim == 0 else bound for bound in (low, high))
-
-
 def _bounds(found, clip):
     if isinstance(clip, str):  # "observed"
         return found.low, found.high
     bounds = (-np.inf, np.inf) if clip is None else clip
     return tuple(found.low.new_tensor(bound).expand(len(found.low)) for bound in bounds)
+
+
+def warn_of_dropped(columns, names):
+    """Warn of the columns without any observed value that are left out; `names` (n_features,)."""
+    dropped = ~columns.kept.cpu().numpy()
+    if dropped.any():
+        warn(
+            f"Skipping features without any observed values: {names[dropped]}. At least one non-missing value is "
+            "needed for imputation. Pass keep_empty_features=True to keep them as zeros.",
+            UserWarning,
+        )
 
 
 # Cells of the modelled columns
@@ -178,7 +164,26 @@ def observed_cells(rows, columns, ws):
     """Return the cells of the rows in which something was observed."""
     if rows.kind == "cluster":
         return RemoteCells(rows.rebuilt(partial(_cells_of_partition, columns)), int(columns.modelled.sum()))
-    return cells_of_block(_rows_with_values(rows.take(slice(None))), columns, ws)
+    X = rows.take(slice(None))
+    return cells_of_block(_only_rows(X, has_values(X)), columns, ws)
+
+
+def which_rows_have_values(rows, ws) -> torch.Tensor:
+    """Return of each row of a loaded table whether something was observed in it, bool of shape (n_samples,)."""
+    return concat_blocks(rows.gather(_listed_has_values, size=rows.shape[1])[0]).to(ws.device)
+
+
+def has_values(X) -> torch.Tensor:
+    """Return of each row of a block whether something was observed in it, bool of shape (b,)."""
+    return torch.from_numpy(np.diff(X.indptr) > 0) if sp.issparse(X) else (~X.isnan()).any(1)
+
+
+def _only_rows(X, there):
+    return X if there.all() else X[there.numpy() if sp.issparse(X) else there]
+
+
+def _listed_has_values(X):
+    return ([has_values(X)],)
 
 
 def cells_of_sample(rows, columns, ws):
@@ -188,26 +193,14 @@ def cells_of_sample(rows, columns, ws):
     if n_rows < 2 * n_drawn:
         return None
     drawn = torch.randperm(n_rows, generator=ws.generator, device="cpu")[:n_drawn].sort().values
-    cells = cells_of_block(_rows_with_values(rows.take(drawn)), columns, ws)
+    X = rows.take(drawn)
+    cells = cells_of_block(_only_rows(X, has_values(X)), columns, ws)
     return cells if cells.column_counts.sum() >= _SAMPLE_ROWS else None
 
 
 def _cells_of_partition(columns, rows):
-    return cells_of_block(_rows_with_values(rows.take(slice(None))), columns)
-
-
-def _rows_with_values(X):
-    there = has_values(X)
-    return X if there.all() else X[there.numpy() if sp.issparse(X) else there]
-
-
-def which_rows_have_values(rows) -> torch.Tensor:
-    """Return of each row of a loaded table whether something was observed in it, bool of shape (n_samples,)."""
-    return concat_blocks(rows.gather(_listed_has_values, size=rows.shape[1])[0])
-
-
-def _listed_has_values(X):
-    return ([has_values(X)],)
+    X = rows.take(slice(None))
+    return cells_of_block(_only_rows(X, has_values(X)), columns)
 
 
 def cells_of_block(X, columns, ws=None):

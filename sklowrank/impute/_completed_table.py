@@ -15,8 +15,9 @@ from ._columns import (
     to_original_units,
     widening,
 )
+from ._fitted_model import on_all_columns
+from ._options import CompletionOptions
 from ._row_equations import (
-    CompletionOptions,
     Model,
     RowPosterior,
     bytes_per_row,
@@ -143,4 +144,4 @@ def posterior_covariances(fitted: TableModel):
     place = torch.arange(model.mean.shape[1], device=cov.device)
     place[k:] = d - 1
     cov[:, place[:, None], place] = model.cov
-    return columns.on_all(cov)
+    return on_all_columns(cov, columns.modelled)

@@ -1,8 +1,8 @@
 """Matrix completion for tables: missing values are filled by a low-rank model, with their standard errors."""
 
 from functools import partial
-from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, Self
+from numbers import Real
+from typing import Any, Literal, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,70 +11,38 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.impute import MissingIndicator
-from sklearn.utils import check_array, check_scalar
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from .._core.annotations import RandomState
-from .._core.compat import OUTPUT_ADAPTERS, StrOptions, _fit_context, check_feature_names_in, get_output_config
+from .._core.compat import StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
 from .._core.validation import check_fit_rows, check_new_data, on_host
-from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._cell_values import values_of_pairs
 from ._columns import (
     ColumnOptions,
     Columns,
     cells_of_sample,
-    check_clip,
     column_scaling,
     columns_with_more,
-    entries_to_original_units,
     observed_cells,
+    warn_of_dropped,
     which_rows_have_values,
 )
-from ._completed_table import (
-    TableModel,
-    drawn_tables,
-    filled_table,
-    means_of_table,
-    posterior_covariances,
-    score_of_hidden,
-    standard_errors,
-    unfilled_table,
-)
-from ._matrix_completion_solver import (
-    CONSTRAINTS,
-    Posterior,
-    checked_options,
-    completion_problem,
-    count_components,
-    factor_attributes,
-    finished,
-    has_posterior,
-    in_original_units,
-    mean_squared_residual,
-    means_of_known_rows,
-    model_of,
-    sweeps,
-)
+from ._completed_table import filled_table
+from ._fitted_model import Posterior, RowStream, described_table, means_of_known_rows, table_attributes
+from ._matrix_completion_solver import completion_problem, sweeps
 from ._online import ROUNDS, absorb
-from ._row_equations import CompletionOptions
-from ._table import MOST_DENSE_CELLS, check_positions, dense_if_zeros, load_table, stacked
+from ._options import CONSTRAINTS, CompletionOptions, check_clip, checked_options
+from ._sparse_input import dense_if_zeros, table_validation
+from ._table import load_table, stacked
+from ._table_methods import CompletedTableMixin
 
 _FIRST_ROWS = 1000  # of a stream, which are kept
 
 
-class RowStream(NamedTuple):
-    """What `partial_fit` keeps of its first rows."""
-
-    first_rows: np.ndarray | None  # or a CSR matrix; None once there are enough of them
-    n_rows_fitted: int  # in the last full fit
-
-
-class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstimator):
+class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, TransformerMixin, BaseEstimator):
     """Fill the holes of a numeric table with a low-rank model.
 
     Columns that move together fill each other's holes. A drop-in for :class:`~sklearn.impute.IterativeImputer` that
@@ -324,25 +292,26 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self : MatrixCompletionImputer
         """
         X, meaning = dense_if_zeros(X, self.unstored, self.missing_values)
-        X = check_fit_rows(self, X, sliced=False, **_validation(self.missing_values))
+        X = check_fit_rows(self, X, sliced=False, **table_validation(self.missing_values))
         return self._fit(X, y, meaning, RowStream(None, X.shape[0]))
 
     def _fit(self, X, y, meaning, stream):
         """Fit to a validated table, of whose unstored cells the meaning is known."""
-        chosen = checked_options(options(self, CompletionOptions))
-        of_columns = options(self, ColumnOptions, clip=check_clip(self.clip, X.shape[1]))
-        chosen = chosen._replace(n_components=count_components(self.n_components, X.shape))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        rows, ws = load_table(X, ws, self.missing_values), ws.exact() if chosen.variational else ws
-        columns, unit = column_scaling(rows, of_columns, ws, centred=chosen.offsets)
-        self._warn_of_dropped(columns.kept)
+        ws = ws.exact() if self.inference == "variational" else ws
+        chosen = checked_options(options(self, CompletionOptions), X.shape)
+        of_columns = options(self, ColumnOptions, clip=check_clip(self.clip, X.shape[1]), centred=chosen.offsets)
+        rows = load_table(X, ws, self.missing_values)
+        columns, unit = column_scaling(rows, of_columns, ws)
+        warn_of_dropped(columns, getattr(self, "feature_names_in_", np.arange(X.shape[1])))
         scaled = columns._replace(scale=columns.scale * unit)
         cells, sample = observed_cells(rows, scaled, ws), cells_of_sample(rows, scaled, ws)
+        there = which_rows_have_values(rows, ws)
         problem = completion_problem(cells, chosen, unit, sample=sample, offset_variance=1.0)
 
         indicator = _indicator(columns.with_missing, self.missing_values) if self.add_indicator else None
         known = {"indicator_": indicator, "unstored_": meaning, "n_samples_seen_": X.shape[0]}
-        describe = partial(_described, problem, columns, which_rows_have_values(rows), stream, ws, known)
+        describe = partial(described_table, problem, columns, there, known, stream, ws)
         steps = sweeps(problem, ws)
         run = drive(self, steps, attributes=lambda m: fitted_attributes(ws, **describe(m)), X=X, y=y)
         return keep(self, ws, **describe(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
@@ -369,10 +338,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         rows, fitted, ws = self._open(X, "transform")
         return ws.answer(filled_table(rows, fitted, ws, indicators=self.indicator_ is not None))
 
-    def _keeps_posterior(self):
-        return has_posterior(getattr(self, "_fitted", None), self.inference, type(self).__name__)
-
-    @available_if(_keeps_posterior)
+    @available_if(CompletedTableMixin._keeps_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None) -> Self:
         """Update the fit with further rows, each of which is given once; the first call is `fit`.
@@ -401,9 +367,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         seen = None if first else self.unstored_
         X, meaning = dense_if_zeros(X, self.unstored, self.missing_values, seen=seen)
         if first:
-            X = check_fit_rows(self, X, sliced=False, **_validation(self.missing_values))
+            X = check_fit_rows(self, X, sliced=False, **table_validation(self.missing_values))
             return self._fit(X, y, meaning, _stream(X))
-        validation = _validation(self.missing_values)
+        validation = table_validation(self.missing_values)
         X = check_new_data(self, X, like="components_", method="partial_fit", **validation)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         stream = recall(self, RowStream, ws)
@@ -418,187 +384,16 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     def _absorb(self, rows, stream, ws):
         """Update the columns with further rows of a loaded table, and append these."""
         (columns, model, chosen), posterior = self._recall(ws), recall(self, Posterior, ws)
-        cells, there = observed_cells(rows, columns, ws), which_rows_have_values(rows)
+        cells, there = observed_cells(rows, columns, ws), which_rows_have_values(rows, ws)
         means = means_of_known_rows(posterior, ws.load(self.row_embedding_), ws.load(self.row_intercept_))
         new = means.new_zeros(len(rows), means.shape[1])
         if cells.column_counts.sum() > 0:
-            model, new[there.to(ws.device)] = absorb(cells, model, columns.count[columns.modelled], chosen)
+            model, new[there] = absorb(cells, model, columns.count[columns.modelled], chosen)
         columns = columns_with_more(recall(self, Columns, ws), rows, widened=self.clip == "observed")
-        changed = _attributes(model, torch.cat([means, new]), None, columns, posterior.unit, chosen, stream, ws)
+        means, unit = torch.cat([means, new]), posterior.unit
+        changed = table_attributes(model, means, None, columns, stream, unit, chosen, ws)
         counts = {"n_samples_seen_": self.n_samples_seen_ + len(rows), "n_iter_": self.n_iter_ + ROUNDS}
         return keep(self, ws, **{**public_attributes(self), **changed, **counts})
-
-    def _has_indicator(self):
-        fitted = hasattr(self, "_fitted")
-        if not (self.indicator_ is not None if fitted else self.add_indicator):
-            raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
-        return True
-
-    @available_if(_has_indicator)
-    def inverse_transform(self, X):
-        """Undo the filling of a table by its indicator columns; only with `add_indicator`.
-
-        As in :class:`~sklearn.impute.SimpleImputer`: features without missing values in `fit` have no indicator and
-        stay filled, and features that were dropped come back without values.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features_out)
-            What `transform` returned with `add_indicator`.
-
-        Returns
-        -------
-        X_original : array of shape (n_samples, n_features)
-            The table with its missing values.
-
-        Raises
-        ------
-        ValueError
-            If X has another number of columns.
-        """
-        check_is_fitted(self)
-        X = check_array(X, dtype="numeric", ensure_all_finite="allow-nan", input_name="X")
-        names = self.get_feature_names_out()
-        if X.shape[1] != len(names):
-            raise ValueError(f"X has {X.shape[1]} columns, but transform returns {len(names)}: {names}.")
-        ws = open_workspace(X, device=self.device)
-        return ws.store(unfilled_table(ws.load(X).to(ws.dtype), recall(self, Columns, ws), self.missing_values))
-
-    @available_if(_keeps_posterior)
-    def transform_std(self, X):
-        """Return the standard error of each value that `transform` fills in, noise included.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-
-        Returns
-        -------
-        std : array of shape (n_samples, n_features_kept)
-            In the units of the columns; 0 at observed values, and in columns whose observed values are all equal, which
-            say nothing of their spread. In columns with few values it is wider by the ratio of the quantiles of
-            Student's t and the normal distribution at 90 %. Without the columns of `add_indicator`. A data frame where
-            `set_output` asks for one.
-        """
-        rows, fitted, ws = self._open(X, "transform_std")
-        return self._framed(ws.answer(standard_errors(rows, fitted, ws)), X)
-
-    @available_if(_keeps_posterior)
-    def sample(self, X, n_draws=1, random_state=None):
-        """Draw filled tables from the posterior, for multiple imputation.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-        n_draws : int, default=1
-            Number of tables, above 0.
-        random_state : int, RandomState instance or None, default=None
-            Seed or generator of random numbers; pass an int for reproducible results.
-
-        Returns
-        -------
-        draws : array of shape (n_draws, n_samples, n_features_kept), or list of n_draws data frames
-            Observed values are the same in each. Column factors, row factors, noise, and the scale of each column given
-            its number of values are drawn anew for each table. Data frames, of shape (n_samples, n_features_kept),
-            where `set_output` asks for them.
-        """
-        check_scalar(n_draws, "n_draws", Integral, min_val=1)
-        rows, fitted, ws = self._open(X, "sample", random_state=random_state)
-        tables = drawn_tables(rows, fitted, n_draws, ws)
-        if get_output_config("transform", self)["dense"] == "default":
-            return ws.answer(torch.stack(tables))
-        return [self._framed(ws.answer(filled), X) for filled in tables]
-
-    def embed(self, X):
-        """Return the row factors of X, given the columns of the fit.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table; its rows may be new.
-
-        Returns
-        -------
-        factors : array of shape (n_samples, n_components)
-        """
-        rows, fitted, ws = self._open(X, "embed", dense_answer=False)
-        return ws.answer(
-            in_original_units(fitted.model, means_of_table(rows, fitted, ws), 1.0, fitted.options).row_factors
-        )
-
-    def predict_entries(self, rows, columns):
-        """Return the model's values of single cells of the training table, observed or not.
-
-        Parameters
-        ----------
-        rows, columns : array-like of int, of shape (n_cells,)
-            Positions of training rows and of features.
-
-        Returns
-        -------
-        values : array of shape (n_cells,)
-            In the units of the columns, within the bounds of `clip`; NaN in features that are dropped.
-        """
-        check_is_fitted(self)
-        ws = open_workspace(self.components_, device=self.device)
-        rows = ws.load(check_positions(rows, "rows", self.row_embedding_.shape[0]))
-        columns = ws.load(check_positions(columns, "columns", self.n_features_in_))
-        u, v, b, c = (ws.load(a) for a in (self.row_embedding_, self.components_, self.row_intercept_, self.intercept_))
-        values = values_of_pairs(u, v.mT, rows, columns) + b[rows] + c[columns]
-        return ws.store(entries_to_original_units(values, columns, recall(self, Columns, ws)))
-
-    def score(self, X, y=None, mask_fraction=0.1):
-        """Return minus the root mean squared standardised error at observed values that are hidden and filled.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-        y : ignored
-            Present for grid searches.
-        mask_fraction : float in (0, 1), default=0.1
-            Share of the observed values that is hidden; at least one. The same cells on every call, so that candidates
-            are compared on the same cells.
-
-        Returns
-        -------
-        score : float
-            At most 0: errors are divided by the columns' standard deviations in `fit`, so column means score about -1.
-            0 where no column varies.
-        """
-        rows, fitted, ws = self._open(X, "score", dense_answer=False)
-        if not 0 < mask_fraction < 1:
-            raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
-        return score_of_hidden(rows, fitted, mask_fraction, ws)
-
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``.
-
-        Parameters
-        ----------
-        input_features : array-like of str or None, default=None
-            Names of the columns of X, where `fit` has not seen them.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        names = check_feature_names_in(self, input_features)
-        kept = names[self._fitted["kept"]]
-        return kept if self.indicator_ is None else np.r_[kept, self.indicator_.get_feature_names_out(names)]
-
-    @property
-    def components_cov_(self):
-        """Posterior covariance of each column's factors and offset."""
-        if not hasattr(self, "_fitted") or self._fitted["cov"] is None:
-            raise AttributeError(
-                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
-            )
-        ws = open_workspace(self.components_, device=self.device).exact()
-        return ws.answer(posterior_covariances(self._recall(ws)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -607,52 +402,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return partitioned(tags)
-
-    def _open(self, X, method, *, dense_answer=True, random_state=None):
-        """Validate new rows; return them loaded, with the model and the workspace to compute in."""
-        check_is_fitted(self)
-        X, _ = dense_if_zeros(X, self.unstored, self.missing_values, seen=self.unstored_)
-        X = check_new_data(self, X, like="components_", method=method, **_validation(self.missing_values))
-        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > MOST_DENSE_CELLS:
-            raise ValueError(
-                f"{method} of a sparse X answers with a dense table, and n_samples={X.shape[0]} times "
-                f"n_features={X.shape[1]} is above {MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
-                "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
-            )
-        ws = open_workspace(X, device=self.device, random_state=random_state)
-        rows, ws = load_table(X, ws, self.missing_values), ws if self._fitted["cov"] is None else ws.exact()
-        return rows, self._recall(ws), ws
-
-    def _recall(self, ws) -> TableModel:
-        """Return the fitted model, with columns whose scale has its unit in it."""
-        columns, posterior = recall(self, Columns, ws), recall(self, Posterior, ws)
-        components, intercept = ws.load(self.components_).mT, ws.load(self.intercept_)
-        model = model_of(posterior, components[columns.modelled], intercept[columns.modelled])
-        columns = columns._replace(scale=columns.scale * posterior.unit)
-        return TableModel(columns, model, posterior.options._replace(batch_size=self.batch_size))
-
-    def _warn_of_dropped(self, kept):
-        dropped = np.flatnonzero(~kept.cpu().numpy())
-        if len(dropped):
-            names = check_feature_names_in(self) if hasattr(self, "feature_names_in_") else np.arange(len(kept))
-            warn(
-                f"Skipping features without any observed values: {names[dropped]}. At least one non-missing value is "
-                "needed for imputation. Pass keep_empty_features=True to keep them as zeros.",
-                UserWarning,
-            )
-
-    def _framed(self, values, X):
-        """Return values of the kept features in the container that `set_output` asks for."""
-        container = get_output_config("transform", self)["dense"]
-        if container == "default":
-            return values
-        names = check_feature_names_in(self)[self._fitted["kept"]]
-        return OUTPUT_ADAPTERS.adapters[container].create_container(values, X, columns=names)
-
-
-def _validation(missing_values):
-    """Return how X is to be validated, in `fit` and later."""
-    return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(missing_values) else True}
 
 
 def _stream(X) -> RowStream:
@@ -665,32 +414,3 @@ def _indicator(with_missing, missing_values):
     value = 1.0 if missing_values == 0 else 0.0
     indicator = MissingIndicator(missing_values=missing_values, error_on_new=False)
     return indicator.fit(np.where(with_missing.cpu().numpy(), float(missing_values), value)[None])
-
-
-def _described(problem, columns, has_values, stream, ws, known, model):
-    """Return the fitted attributes of a solver's model, with those that are known before, for `keep`."""
-    model, means = finished(problem, model)
-    noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
-    rows = means.new_zeros(len(has_values), means.shape[1])  # the prior's means, where a row has no values
-    rows[has_values.to(means.device)] = means
-    return {**known, **_attributes(model, rows, noise, columns, problem.unit, problem.options, stream, ws)}
-
-
-def _attributes(model, rows, noise_variance, columns, unit, chosen, stream, ws):
-    """Return the fitted attributes of a model; its noise is learnt where `noise_variance` is None."""
-    found = in_original_units(model, rows, unit, chosen)
-    noise = found.noise_variance
-    if noise_variance is None:
-        noise_variance = float(noise.mean()) if len(noise) else 0.0
-    else:
-        noise = torch.full_like(noise, noise_variance)
-    return {
-        "model": [Posterior(*model[1:], unit, chosen), columns, stream],
-        **factor_attributes(found, ws),
-        "components_": ws.answer(columns.on_all(found.column_factors).mT),
-        "intercept_": ws.answer(columns.on_all(found.column_intercept)),
-        "feature_noise_variance_": ws.answer(columns.on_all(noise)),
-        "noise_variance_": noise_variance,
-        "mean_": ws.answer(columns.mean),
-        "scale_": ws.answer(columns.scale),
-    }

@@ -13,37 +13,7 @@ import torch
 
 from .._core.rows import concat_blocks
 from .._math.linalg import signs_of_largest
-
-
-class CompletionOptions(NamedTuple):
-    """The parameters that both estimators have, and that their solvers read."""
-
-    n_components: int | str  # resolved: an int
-    inference: str
-    alpha: float
-    reg_scaling: str | None
-    solver: str  # resolved: "cholesky" or "cg"
-    cg_steps: int
-    fit_intercept: bool
-    nonnegative: bool
-    init: str
-    batch_size: int | str
-    selects_components: bool  # components are added where they raise the bound, not wherever they stay in use
-
-    @property
-    def variational(self) -> bool:
-        """Whether posteriors are learnt, not penalised least squares."""
-        return self.inference == "variational"
-
-    @property
-    def offsets(self) -> bool:
-        """Whether rows and columns have an offset, and values are centred."""
-        return self.fit_intercept and not self.nonnegative
-
-    @property
-    def iterative(self) -> bool:
-        """Whether rows are solved by conjugate gradients."""
-        return not self.variational and self.solver == "cg"
+from ._options import CompletionOptions
 
 
 class Model(NamedTuple):
@@ -128,6 +98,18 @@ def column_sums(equations, block, start=None):
     """
     rows = solve_rows(block.by_row, equations, start=start)
     return *summed_over_rows(block, rows, equations.options), [rows.mean]
+
+
+def column_sums_and_moments(keep_means, equations, block):
+    """Solve the rows of a block; return what the columns' equations and the priors are learnt from, and the means."""
+    rows = solve_rows(block.by_row, equations)
+    means = [rows.mean] if keep_means else []
+    return *summed_over_rows(block, rows, equations.options), *moment_sums(rows), means
+
+
+def moment_sums(side):
+    """Return sums over some rows or columns: of products of means, covariances, means, log-determinants."""
+    return side.mean.mT @ side.mean, side.cov.sum(0), side.mean.sum(0), side.log_det
 
 
 def summed_over_rows(block, rows, options):
@@ -285,21 +267,25 @@ def update_rows(cells, before, mean, model, options):
 # Of all rows
 
 
-def with_ordered_components(model, options):
-    """Order the components by their strength and make each one's largest entry positive; the fit stays the same."""
+def with_ordered_components(model, rows, options):
+    """Order the components by their strength and make each one's largest entry positive; the fit stays the same.
+
+    Returns the model and the means of rows (m, d).
+    """
     d = model.mean.shape[1]
     k = d - options.offsets
     factors = model.mean[:, :k]
     if not len(factors):
-        return model
+        return model, rows
     if options.nonnegative:
         order = torch.linalg.vector_norm(factors, dim=0).argsort(descending=True)
-        return model._replace(mean=factors[:, order])
+        return model._replace(mean=factors[:, order]), rows[:, order]
     T = torch.eye(d, dtype=factors.dtype, device=factors.device)
     if model.cov is None:  # an equal ridge on all components leaves a rotation free
         T[:k, :k] = torch.linalg.eigh(factors.mT @ factors).eigenvectors.flip(1)
     T[:k, :k] = T[:k, :k] * signs_of_largest((factors @ T[:k, :k]).mT)
-    return model._replace(mean=model.mean @ T, cov=None if model.cov is None else T.mT @ model.cov @ T)
+    cov = None if model.cov is None else T.mT @ model.cov @ T
+    return model._replace(mean=model.mean @ T, cov=cov), rows @ T
 
 
 def means_of_rows(cells, model, options):

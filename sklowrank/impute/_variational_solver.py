@@ -9,12 +9,12 @@ import torch
 from .._core.iterate import Step
 from ._row_equations import (
     Model,
+    column_sums_and_moments,
     gather_rows,
+    moment_sums,
     posterior,
     refit_linear_term,
     row_equations,
-    solve_rows,
-    summed_over_rows,
     unpacked,
     with_ridge,
 )
@@ -88,7 +88,7 @@ def _with_more_components(model, k, offsets, ws):
 
 def _sweeps(model, cells, options, offset_variance, *, n_warm):
     """Yield the model after each sweep; the first ones keep equal priors, so that no component dies too early."""
-    collect = partial(_sums_of_rows, cells.covariates is not None)
+    collect = partial(column_sums_and_moments, cells.covariates is not None)
     total, bound, sweep = cells.column_counts.sum(), model.noise.new_tensor(math.inf), 0
     while True:
         sweep += 1
@@ -124,17 +124,6 @@ class _Moments(NamedTuple):
     log_det: torch.Tensor  # sum over the side of the log-determinants of the posterior covariances
 
 
-def _sums_of_rows(keep_means, equations, block):
-    """Solve the rows of a block; return what the columns' equations and the priors are learnt from, and the means."""
-    rows = solve_rows(block.by_row, equations)
-    means = [rows.mean] if keep_means else []
-    return *summed_over_rows(block, rows, equations.options), *_side_sums(rows), means
-
-
-def _side_sums(part):
-    return part.mean.mT @ part.mean, part.cov.sum(0), part.mean.sum(0), part.log_det
-
-
 def _moments(size, gram, cov, total, log_det):
     return _Moments(size, (gram + cov) / size, gram / size, total / size, log_det)
 
@@ -146,7 +135,7 @@ def _solve_columns(cells, sums, moments, model, options):
     scaled = with_ridge(scaled, model.column_ridge)
     columns = posterior(scaled, rhs / model.noise.unsqueeze(1), covariances=True)
     residual = expected_squares(cells, sums, moments, columns, options)
-    return columns, _moments(cells.shape[1], *_side_sums(columns)), residual
+    return columns, _moments(cells.shape[1], *moment_sums(columns)), residual
 
 
 def expected_squares(cells, sums, moments, columns, options):

@@ -23,26 +23,27 @@ from .._core.tags import partitioned
 from .._core.validation import explained
 from .._core.workspace import on_cluster, open_workspace
 from ..impute._cell_values import values_of_pairs
-from ..impute._columns import check_clip
-from ..impute._matrix_completion_solver import (
-    CONSTRAINTS,
+from ..impute._fitted_model import (
     Posterior,
-    automatic_components,
-    checked_options,
-    completion_problem,
     factor_attributes,
-    finished,
-    has_posterior,
     in_original_units,
     mean_squared_residual,
     means_of_known_rows,
     model_of,
     row_attributes,
-    sweeps,
 )
+from ..impute._matrix_completion_solver import completion_problem, sweeps
 from ..impute._observed_cells import ListedCells, pattern_of
 from ..impute._online import ROUNDS
-from ..impute._row_equations import CompletionOptions, update_rows
+from ..impute._options import (
+    CONSTRAINTS,
+    CompletionOptions,
+    automatic_components,
+    check_clip,
+    checked_options,
+    has_posterior,
+)
+from ..impute._row_equations import means_of_rows, update_rows, with_ordered_components
 from ._identifiers import check_listed, concat_identifiers, encode, find, locate
 from ._known_pairs import (
     KnownPairs,
@@ -594,7 +595,8 @@ def _stream(observations, found) -> PairStream:
 
 def _described(problem, found, bounds, stream, ws, model):
     """Return the fitted attributes of a solver's model, for `keep`."""
-    model, means = finished(problem, model)
+    means = means_of_rows(problem.cells, model, problem.options)
+    model, means = with_ordered_components(model, means, problem.options)
     noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
     posterior = Posterior(*model[1:], problem.unit, problem.options)
     gram, seen = ws.store(found.cells.covariate_gram()), pack(found.structure())

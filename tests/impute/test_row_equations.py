@@ -8,8 +8,8 @@ import torch
 from sklowrank._core.workspace import open_workspace
 from sklowrank.impute._cell_values import draws_of_rows, values_of_rows, variances_of_rows
 from sklowrank.impute._observed_cells import ListedCells, TableCells
+from sklowrank.impute._options import CompletionOptions
 from sklowrank.impute._row_equations import (
-    CompletionOptions,
     Model,
     RowPosterior,
     row_equations,
@@ -139,12 +139,12 @@ def test_ordering_components_keeps_the_fit_and_fixes_signs(variational):
         ridge = torch.full_like(model.row_ridge, 0.7)
         model = model._replace(row_ridge=ridge, column_ridge=ridge)
     matrix = TableCells(torch.from_numpy(X)).by_row(slice(0, M))
-    turned = with_ordered_components(model, chosen)
-    before, after = (solve_rows(matrix, row_equations(m, chosen)) for m in (model, turned))
-    np.testing.assert_allclose(
-        values_of_rows(before.mean, model, chosen), values_of_rows(after.mean, turned, chosen), rtol=1e-9
-    )
-    factors = turned.mean[:, :K]
+    before = solve_rows(matrix, row_equations(model, chosen)).mean
+    ordered, rows = with_ordered_components(model, before, chosen)
+    after = solve_rows(matrix, row_equations(ordered, chosen)).mean
+    np.testing.assert_allclose(after, rows, rtol=1e-9)
+    np.testing.assert_allclose(values_of_rows(before, model, chosen), values_of_rows(after, ordered, chosen), rtol=1e-9)
+    factors = ordered.mean[:, :K]
     assert (factors.gather(0, factors.abs().argmax(0, keepdim=True)) > 0).all()
 
 

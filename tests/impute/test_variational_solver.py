@@ -9,7 +9,7 @@ from sklowrank._core.workspace import open_workspace
 from sklowrank.impute import MatrixCompletionImputer
 from sklowrank.impute import _columns as columns
 from sklowrank.impute._observed_cells import TableCells
-from sklowrank.impute._row_equations import CompletionOptions
+from sklowrank.impute._options import CompletionOptions
 from sklowrank.impute._variational_solver import _sweeps, _with_more_components, variational
 
 
