@@ -207,7 +207,7 @@ def picture_components():
     caption = (
         f"Left: allowed 25 components, the fit keeps {int(wide.n_components_effective_)} and switches the others off "
         "(grey). Right: plain alternating least squares depends on its penalty and on the number of components; the "
-        "default has no penalty to choose, and a surplus of components does it no harm."
+        "default has no penalty to choose, and switches surplus components off."
     )
     return Picture("components", "No rank and no penalty to guess", caption, figure)
 

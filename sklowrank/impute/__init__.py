@@ -1,4 +1,4 @@
-"""Filling holes in tables."""
+"""Imputation of missing values in tables."""
 
 from ._matrix_completion import MatrixCompletionImputer
 

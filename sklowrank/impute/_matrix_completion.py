@@ -34,7 +34,7 @@ from ._completed_table import filled_table
 from ._fitted_model import Posterior, RowStream, described_table, means_of_known_rows, table_attributes
 from ._matrix_completion_solver import completion_problem, sweeps
 from ._online import ROUNDS, absorb
-from ._options import CONSTRAINTS, CompletionOptions, check_clip, checked_options
+from ._options import CONSTRAINTS, NOT_CONVERGED, CompletionOptions, check_clip, checked_options
 from ._sparse_input import dense_if_zeros, table_validation
 from ._table import load_table, stacked
 from ._table_methods import CompletedTableMixin
@@ -43,12 +43,13 @@ _FIRST_ROWS = 1000  # of a stream, which are kept
 
 
 class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, TransformerMixin, BaseEstimator):
-    """Fill the holes of a numeric table with a low-rank model.
+    """Impute missing values of a numeric table with a low-rank model.
 
-    Columns that move together fill each other's holes. A drop-in for :class:`~sklearn.impute.IterativeImputer` that
-    costs time linear in the number of observed cells, works on new rows, and gives the standard error of each filled
-    cell. The default, variational Bayes, has no strength to tune and switches surplus components off. Where rows lie on
-    a curved surface rather than near a flat one (images, say), :class:`~sklearn.impute.KNNImputer` can be better.
+    Missing values are predicted from correlated columns. A drop-in replacement for
+    :class:`~sklearn.impute.IterativeImputer` whose cost is linear in the number of observed values, that transforms new
+    rows, and that gives the standard error of each imputed value. The default, variational Bayes, has no penalty to
+    tune and switches surplus components off. For rows near a curved surface, such as images,
+    :class:`~sklearn.impute.KNNImputer` can be more accurate.
 
     In a dense X, NaN is missing and **zero is a value**. In a sparse X, `unstored` says what cells that are not stored
     mean; a stored zero is a value.
@@ -56,58 +57,65 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        Number of components at most, above 0. "auto" means ``min(20, n_features - 1, n_samples - 1)``, at least 1, of
-        which "variational" inference takes as many as raise the lower bound of the evidence. With an int it takes as
-        many as stay in use. Raising it costs time. An int above ``min(n_samples, n_features)`` is cut to it with a
-        warning.
+        Number of components. At least 1; "variational" inference uses at most so many: with "auto", which is
+        ``max(1, min(20, n_features - 1, n_samples - 1))``, those that raise the lower bound of the evidence, with an
+        int those that stay in use. The cost of a sweep grows with it. An int above ``min(n_samples, n_features)`` is
+        reduced to that, with a warning.
     inference : {"variational", "map"}, default="variational"
-        "variational" learns the noise of each column, the strength of each component, and how sure both are. "map" is
-        penalised alternating least squares: faster, with `alpha` to tune, and without standard errors.
+        Kind of inference. "variational": variational Bayes, which learns the noise of each column and the variance of
+        each component, and gives standard errors. "map": penalised alternating least squares, which is faster, needs
+        `alpha` tuned and gives no standard errors.
     alpha : float, default=1.0
-        Penalty of "map" on the squares of factors and offsets, at least 0. Raising it shrinks the fill towards the
-        column means.
+        Strength of the penalty. Only for "map": the weight of the squared factors and offsets, at least 0. Raising it
+        shrinks imputed values towards the column means.
     solver : {"auto", "cholesky", "cg"}, default="auto"
-        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 16 components and "cg"
-        above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
+        Algorithm of the fit. Only for "map". "cholesky" solves exactly, in time proportional to the square of
+        `n_components`; "cg" takes a few steps of conjugate gradients per sweep, in time proportional to `n_components`;
+        "auto" is "cholesky" up to 16 components and "cg" above.
     cg_steps : int, default=3
-        For "cg": steps per half sweep, each warm-started.
+        Number of conjugate-gradient steps per half sweep, warm-started. Only for ``solver="cg"``.
     fit_intercept : bool, default=True
-        Centre the columns and learn an offset for each row and column. Where False, nothing is subtracted.
+        Whether to fit intercepts. If True, columns are centred and each row and column has an offset; if False,
+        nothing is subtracted.
     scale : bool, default=True
-        Divide each column by the standard deviation of its observed values.
+        Whether to divide each column by its standard deviation. That of its observed values.
     nonnegative : bool, default=False
-        Non-negative factors, for "map" without conjugate gradients: no centring and no offsets.
+        Whether factors are non-negative. Only for "map" without conjugate gradients; columns are not centred
+        and there are no offsets.
     clip : None, "observed" or (low, high), default=None
-        Bounds of the filled values: the observed range of each column, or two bounds, each of them a number or an array
-        of shape (n_features,), -inf and inf included.
+        Bounds of the imputed values: the observed range of each column, or two bounds, each of them a number or an
+        array of shape (n_features,), -inf and inf included.
     init : {"svd", "random"}, default="svd"
-        For "map": start from the leading singular vectors of the zero-filled table, or from random factors.
+        Initialisation of the fit. Only for "map": the leading singular vectors of the zero-filled table, or random
+        factors.
     max_iter : int, default=1000
-        Sweeps over rows and columns at most.
+        Maximum number of iterations. An iteration is a sweep over rows and columns.
     tol : float, default=1e-3
-        Stop when a sweep changes the logarithm of the noise variance and the bound per cell by less; for "map", the
-        relative change of the root mean squared residual.
+        Tolerance of the stopping criterion. "variational": the change of the logarithm of the noise variance and of the
+        lower bound per observed value in a sweep; "map": the relative change of the root mean squared residual.
     missing_values : float or int, default=nan
-        What marks a hole in X.
+        Placeholder of missing values in X.
     unstored : {"auto", "missing", "zero"}, default="auto"
-        What the cells that a sparse matrix, or a sparse column of a data frame, does not store mean. "missing": holes,
-        as in ratings; the table never becomes dense. "zero": zeros, as in one-hot columns; the table is made dense, so
-        that it takes n_samples n_features numbers, at most 2**27. "auto" asks the data: a column of a data frame has
-        its fill value; in a matrix that stores holes (NaN, or `missing_values`) the rest are zeros; of any other matrix
-        they are taken as missing, with a warning. What `fit` finds holds for later matrices too.
+        Meaning of the cells that a sparse matrix, or a sparse column of a data frame, does not store. "missing":
+        missing values, as in ratings; the table never becomes dense. "zero": zeros, as in one-hot columns; the table is
+        made dense, at most 2**27 cells. "auto": the fill value of a column of a data frame; in a matrix that stores
+        missing values (NaN, or `missing_values`) zeros; in any other matrix missing values, with a warning. The meaning
+        found in `fit` holds for later matrices too.
     add_indicator : bool, default=False
-        Append one column for each feature that had holes in `fit`: 1 where the value is missing.
+        Whether to append an indicator column, 1 where the value is missing, for each feature with missing values in
+        `fit`.
     keep_empty_features : bool, default=False
-        Keep features without any observed value, as zeros. Otherwise they are dropped.
+        Whether to keep features without any observed value, as zeros. Otherwise they are dropped, with a warning.
     batch_size : int or "auto", default="auto"
-        Rows handled at once. It bounds the memory of the rows' equations and does not change the result.
+        Number of rows processed at once; it bounds memory and does not change the result. "auto" bounds the equations
+        of a block of rows to 32 MiB.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the start.
+        Seed or generator of random numbers; pass an int for reproducible results.
     verbose : int, default=0
-        1 prints a line per sweep.
+        0 prints nothing, 1 prints a line per iteration.
 
     Attributes
     ----------
@@ -122,33 +130,33 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         Column offsets, in units of the scaled columns.
     mean_ : ndarray of shape (n_features,)
         Means of the observed values; zeros without `fit_intercept`, NaN where nothing was observed. The model of a
-        cell is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
+        value is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
     scale_ : ndarray of shape (n_features,)
         Standard deviations of the observed values; 1 where it is 0 or `scale` is False.
     noise_variance_ : float
         Noise variance in squared units of the scaled columns, the mean over columns; for "map" the mean squared
         residual.
     feature_noise_variance_ : ndarray of shape (n_features,)
-        Noise variance of each column, in squared units of the scaled columns. Only for "variational".
+        Noise variance of each column, in squared units of the scaled columns; for "map" the mean squared residual.
     component_variance_ : ndarray of shape (n_components,)
-        Variance that each component gives to a cell of the scaled table: the product of the row factors' and the column
-        factors' mean squares.
+        Variance of the scaled table that each component explains: the product of the mean squares of its row factors
+        and of its column factors.
     n_components_effective_ : int
-        Components with a variance above 0.1 % of the largest.
+        Number of components with a variance above 0.1 % of the largest.
     components_cov_ : ndarray of shape (n_features, n_components + 1, n_components + 1)
         Posterior covariance of each column's factors and offset. Only for "variational".
     loss_curve_ : list of float
-        After each sweep the negative lower bound of the log-evidence per observed cell, which can rise where
-        components are added; for "map" the penalised objective per observed cell. Both in units of the scaled columns,
-        divided by their root mean square.
+        Negative lower bound of the log-evidence per observed value after each sweep, which can rise where components
+        are added; for "map" the penalised objective per observed value. Both in units of the scaled columns, divided by
+        their root mean square.
     n_iter_ : int
-        Sweeps run, those over a sample of the rows included.
+        Number of sweeps, those over a sample of the rows included.
     indicator_ : MissingIndicator or None
-        Scikit-learn's indicator of the features that had holes in `fit`; None without `add_indicator`.
+        Scikit-learn's indicator of the features with missing values in `fit`; None without `add_indicator`.
     unstored_ : {"missing", "zero"} or None
         What the unstored cells of a sparse X meant in `fit`; None where it had none, or columns that differ.
     n_samples_seen_ : int
-        Rows of `fit`, and of `partial_fit` since.
+        Number of rows of `fit`, and of `partial_fit` since.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -168,9 +176,10 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
     :math:`\\prod_i q(u_i, b_i) \\prod_j q(v_j, c_j)`; rotating the factors after each sweep so that both sides are
     uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one,
     on the log scale, with the weight of five cells. The offsets of the columns have a prior variance of at least 1 in
-    units of the scaled columns, so that the mean of a column whose holes depend on other columns is estimated by the
-    model, not by its observed values. Components are added, five at first, to a fit that has nearly settled; in tables
-    of more than 4,096 rows and 32 rows per column their number is found on half as many rows, drawn at random. The
+    units of the scaled columns, so that the mean of a column is estimated by the model, not by its observed values,
+    where values are missing at random given other columns. Components are added, five at first, to a fit that has
+    nearly converged; in tables of more than 4,096 rows and 32 rows per column their number is found on half as many
+    rows, drawn at random. The
     posterior is computed in float64 whatever the precision of X. "map" minimises
 
     .. math:: \\sum_{ij\\ \\mathrm{observed}} (x_{ij} - u_i^\\top v_j - b_i - c_j)^2
@@ -178,8 +187,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
 
     With k components a sweep costs O(cells k²) for the sums and O((n_samples + n_features) k³) for the solves; with
     conjugate gradients O(cells k). Memory: two copies of the table, n_features k² numbers, and a block of rows.
-    The posterior is exact for rows given columns and the other way round; that both factorise is the approximation, so
-    the standard errors are slightly small where columns are few.
+    The posterior of rows given columns is exact, and the other way round; the approximation is that both are
+    independent, which makes standard errors slightly too small where there are few columns.
 
     References
     ----------
@@ -312,8 +321,11 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         indicator = _indicator(columns.with_missing, self.missing_values) if self.add_indicator else None
         known = {"indicator_": indicator, "unstored_": meaning, "n_samples_seen_": X.shape[0]}
         describe = partial(described_table, problem, columns, there, known, stream, ws)
-        steps = sweeps(problem, ws)
-        run = drive(self, steps, attributes=lambda m: fitted_attributes(ws, **describe(m)), X=X, y=y)
+
+        def attributes(model):
+            return fitted_attributes(ws, **describe(model))
+
+        run = drive(self, sweeps(problem, ws), attributes=attributes, X=X, y=y, advice=NOT_CONVERGED)
         return keep(self, ws, **describe(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
     def transform(self, X):

@@ -28,6 +28,9 @@ CONSTRAINTS: dict[str, Any] = {  # of the parameters that both estimators have
 }
 
 
+NOT_CONVERGED = "Raise max_iter or tol."  # the columns are scaled, or the values
+
+
 class CompletionOptions(NamedTuple):
     """The parameters that both estimators have, and that their solvers read."""
 

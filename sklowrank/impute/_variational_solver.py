@@ -43,7 +43,7 @@ def variational(cells, sample, options, ws, *, offset_variance=0.0):
     best_model, n_in_use, best, doubling = None, 0, math.inf, True
     while True:
         for step in _sweeps(model, sample, options, offset_variance, n_warm=WARM_SWEEPS):
-            yield step._replace(gap=max(step.gap, 1.0))
+            yield step._replace(gap=math.inf)  # of a fit that may need more components no gap is known
             if step.gap <= _LOOSE_GAP:
                 break
         alive = step.state.mean.shape[1] - options.offsets
@@ -111,7 +111,7 @@ def _sweeps(model, cells, options, offset_variance, *, n_warm):
         gap, loss, n_alive = torch.stack([gap, bound, alive.sum().to(gap.dtype)]).tolist()
         all_in_use = warm and n_alive == len(alive)
         model = _only(model, alive) if n_alive < len(alive) else model
-        yield Step(model, gap if all_in_use else max(gap, 1.0), loss)
+        yield Step(model, gap if all_in_use else math.inf, loss)
 
 
 class _Moments(NamedTuple):

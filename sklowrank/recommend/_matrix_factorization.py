@@ -1,50 +1,33 @@
 """Matrix factorization for (row, column, value) lists: ratings, sensor by time, product by store."""
 
-import copy
 from functools import partial
-from numbers import Integral
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_consistent_length, check_scalar
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core.annotations import RandomState
-from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import StrOptions, _fit_context, check_feature_names_in
+from .._core.compat import StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
-from .._core.validation import explained
-from .._core.workspace import on_cluster, open_workspace
-from ..impute._cell_values import values_of_pairs
-from ..impute._fitted_model import (
-    Posterior,
-    factor_attributes,
-    in_original_units,
-    mean_squared_residual,
-    means_of_known_rows,
-    model_of,
-    row_attributes,
-)
+from .._core.workspace import open_workspace
+from ..impute._fitted_model import Posterior, factor_attributes, in_original_units, mean_squared_residual
 from ..impute._matrix_completion_solver import completion_problem, sweeps
-from ..impute._observed_cells import ListedCells, pattern_of
 from ..impute._online import ROUNDS
 from ..impute._options import (
     CONSTRAINTS,
+    NOT_CONVERGED,
     CompletionOptions,
     automatic_components,
     check_clip,
     checked_options,
-    has_posterior,
 )
-from ..impute._row_equations import means_of_rows, update_rows, with_ordered_components
-from ._identifiers import check_listed, concat_identifiers, encode, find, locate
+from ..impute._row_equations import means_of_rows, with_ordered_components
+from ._identifiers import concat_identifiers, encode, find
 from ._known_pairs import (
     KnownPairs,
     absorb_covariates,
@@ -53,73 +36,71 @@ from ._known_pairs import (
     columns_at,
     pack,
     rows_at,
-    sides_with_unknown,
-    standard_errors,
     unpack,
-    with_unknown_row,
 )
 from ._listing import listed
-from ._reading import Observations, numeric_values, numeric_weights, pairs_of, prepared
+from ._pair_methods import KnownPairsMixin, PairStream
 
 _KEPT_PER_ENTITY = 20  # values of a stream are kept until there are so many per row and column, within bounds
 _LEAST_KEPT, _MOST_KEPT = 1000, 1_000_000
 
 
-class PairStream(NamedTuple):
-    """What `partial_fit` keeps of its first values."""
-
-    first_values: Observations | None  # with weights; None once there are enough of them
-    n_values_fitted: int  # in the last full fit
-
-
-class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, TransformerMixin, BaseEstimator):
+class MatrixFactorizationRegressor(
+    CallbackSupportMixin, KnownPairsMixin, RegressorMixin, TransformerMixin, BaseEstimator
+):
     """Predict the value of a (row, column) pair from a list of such values.
 
     Each row and each column of a large, mostly unobserved matrix gets an offset and a few factors; a value is the mean
     plus both offsets plus the product of the factors. For ratings (user, film), measurements (sensor, hour), sales
-    (product, shop), from thousands to hundreds of millions of values. The default, variational Bayes, has no strength
-    to tune and switches surplus components off. Where values depend on features of the pair far more than on which row
-    and which column it is, choose a regressor on these features.
+    (product, shop), from thousands to hundreds of millions of values. The default, variational Bayes, has no penalty
+    to tune and switches surplus components off. Where values depend on features of the pair rather than on the
+    identities of row and column, choose a regressor on these features.
 
     Parameters
     ----------
     n_components : int or "auto", default=10
-        Number of components at most, above 0; "auto" means 20, or one less than the rows or columns where these are
-        fewer. Raising it costs time; under "variational" inference surplus components switch themselves off.
+        Number of components. At least 1; "auto" is 20, or one less than the number of rows or columns where that is
+        smaller. "variational" inference switches surplus components off. The cost of a sweep grows with it.
     inference : {"variational", "map"}, default="variational"
-        "variational" learns the noise of each column, the strength of each component, and how sure both are. "map" is
-        penalised alternating least squares: faster, with `alpha` to tune, and without standard errors.
+        Kind of inference. "variational": variational Bayes, which learns the noise of each column and the variance of
+        each component, and gives standard errors. "map": penalised alternating least squares, which is faster, needs
+        `alpha` tuned and gives no standard errors.
     alpha : float, default=1.0
-        Penalty of "map" on the squares of factors and offsets, at least 0. Raising it shrinks predictions towards the
-        mean.
+        Strength of the penalty. Only for "map": the weight of the squared factors and offsets, at least 0. Raising it
+        shrinks predictions towards the mean.
     reg_scaling : {"none", "count"}, default="none"
-        For "map": `alpha` for each row and column as it is, or times its number of values.
+        Whether `alpha` is multiplied by the number of values of each row and column. Only for "map".
     solver : {"auto", "cholesky", "cg"}, default="auto"
-        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 16 components and "cg"
-        above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
+        Algorithm of the fit. Only for "map". "cholesky" solves exactly, in time proportional to the square of
+        `n_components`; "cg" takes a few steps of conjugate gradients per sweep, in time proportional to `n_components`;
+        "auto" is "cholesky" up to 16 components and "cg" above.
     cg_steps : int, default=3
-        For "cg": steps per half sweep, each warm-started.
+        Number of conjugate-gradient steps per half sweep, warm-started. Only for ``solver="cg"``.
     fit_intercept : bool, default=True
-        Subtract the global mean and learn an offset for each row and column. Where False, nothing is subtracted.
+        Whether to fit intercepts. If True, the global mean is subtracted and each row and column has an offset; if
+        False, nothing is subtracted.
     nonnegative : bool, default=False
-        Non-negative factors, for "map" without conjugate gradients: no mean and no offsets.
+        Whether factors are non-negative. Only for "map" without conjugate gradients; there is no mean and there are no
+        offsets.
     clip : None, "observed" or (float, float), default="observed"
         Bounds of the predictions: the range of the values in `fit`, or two numbers.
     init : {"svd", "random"}, default="svd"
-        For "map": start from the leading singular vectors of the zero-filled matrix, or from random factors.
+        Initialisation of the fit. Only for "map": the leading singular vectors of the zero-filled matrix, or random
+        factors.
     max_iter : int, default=200
-        Sweeps over rows and columns at most.
+        Maximum number of iterations. An iteration is a sweep over rows and columns.
     tol : float, default=1e-4
-        Stop when a sweep changes the logarithm of the noise variance and the bound per value by less; for "map", the
-        relative change of the root mean squared residual.
+        Tolerance of the stopping criterion. "variational": the change of the logarithm of the noise variance and of the
+        lower bound per observed value in a sweep; "map": the relative change of the root mean squared residual.
     batch_size : int or "auto", default="auto"
-        Rows handled at once. It bounds the memory of the rows' equations and does not change the result.
+        Number of rows processed at once; it bounds memory and does not change the result. "auto" bounds the equations
+        of a block of rows to 32 MiB.
     device : str, default="auto"
         Where to compute: "auto" (the first CUDA device, else the CPU), "cpu", "cuda", "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the start.
+        Seed or generator of random numbers; pass an int for reproducible results.
     verbose : int, default=0
-        1 prints a line per sweep.
+        0 prints nothing, 1 prints a line per iteration.
 
     Attributes
     ----------
@@ -136,18 +117,18 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
     coef_ : ndarray of shape (n_features_in_ - 2,)
         Weights of the further columns of X, in units of y; they act on the columns' deviations from their means.
     noise_variance_ : float
-        Noise variance in squared units of y, the mean over columns; for "map" the last mean squared residual.
+        Noise variance in squared units of y, the mean over columns; for "map" the mean squared residual.
     component_variance_ : ndarray of shape (n_components,)
-        Variance that each component gives to a value, in squared units of y.
+        Variance of the values that each component explains, in squared units of y.
     n_components_effective_ : int
-        Components with a variance above 0.1 % of the largest.
+        Number of components with a variance above 0.1 % of the largest.
     loss_curve_ : list of float
-        After each sweep the negative lower bound of the log-evidence per value; for "map" the penalised objective per
+        Negative lower bound of the log-evidence per value after each sweep; for "map" the penalised objective per
         value. Both for y divided by its standard deviation.
     n_iter_ : int
-        Sweeps run.
+        Number of sweeps.
     n_samples_seen_ : int
-        Values of `fit`, and of `partial_fit` since, but those of weight 0.
+        Number of values of `fit`, and of `partial_fit` since, without those of weight 0.
     n_features_in_ : int
         Number of columns of X seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -155,7 +136,7 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
 
     See Also
     --------
-    sklowrank.impute.MatrixCompletionImputer : The same model for tables with holes.
+    sklowrank.impute.MatrixCompletionImputer : The same model for tables with missing values.
 
     Notes
     -----
@@ -282,27 +263,27 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         stream = _stream(observations, found) if streamed else PairStream(None, found.n_values)
 
         describe = partial(_described, problem, found, found.ends if clip == "observed" else clip, stream, ws)
-        steps = sweeps(problem, ws)
-        run = drive(self, steps, attributes=lambda m: fitted_attributes(ws, **describe(m)), X=X, y=y)
+
+        def attributes(model):
+            return fitted_attributes(ws, **describe(model))
+
+        run = drive(self, sweeps(problem, ws), attributes=attributes, X=X, y=y, advice=NOT_CONVERGED)
         return keep(self, ws, **describe(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
-    def _keeps_posterior(self):
-        return has_posterior(getattr(self, "_fitted", None), self.inference, type(self).__name__)
-
-    @available_if(_keeps_posterior)
+    @available_if(KnownPairsMixin._keeps_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, sample_weight=None) -> Self:
-        """Go on with further values, each of which is given once; the first call is `fit`. For "variational" alone.
+        """Update the fit with further values, each of which is given once; the first call is `fit`.
 
-        Rows, columns, and values of known ones may be new. The columns' posterior after the earlier values is their
+        Only for "variational". Rows and columns may be new. The columns' posterior after the earlier values is their
         prior for the new ones (streaming variational Bayes): rows and columns of the batch are solved in turns, a row
         from all of its values. Exact are the equations of these rows and what the new values add to those of the
-        columns; approximate is that rows without new values stay as they are when their columns move, and that what
-        earlier values said of the columns is not said anew. The mean, the priors and the components in use stay as in
-        the last full fit. Since a few values determine none of these, the first values are kept, and fitted anew each
-        time their number has doubled, until there are 20 times as many as rows and columns together (at least 1,000
-        and at most 1,000,000). A component that these do not show stays off. A call copies what is known of all rows:
-        of many values give some thousand at a time.
+        columns; approximate is that rows without new values stay as they are when their columns change, and that the
+        earlier values' contribution to the columns is not recomputed. The mean, the priors and the components in use
+        stay as in the last full fit. Since a few values determine none of these, the first values are kept, and fitted
+        anew each time their number has doubled, until there are 20 times as many as rows and columns together (at least
+        1,000 and at most 1,000,000). A component that is not found in these stays off. A call copies the factors of all
+        rows: pass some thousand values at a time.
 
         Parameters
         ----------
@@ -330,208 +311,11 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
                 return self._fit(stream.first_values, X, y, streamed=True)
         return self._absorb(batch.present(), stream, ws)
 
-    def predict(self, X, return_std=False):
-        """Predict the values of pairs; an unknown row or column counts with its mean, never as an error.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Pairs, and the further columns of `fit`.
-        return_std : bool, default=False
-            Return standard errors too, noise included; they need ``inference="variational"``.
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,)
-            Predictions.
-        std : ndarray of shape (n_samples,)
-            Only with `return_std`.
-
-        Raises
-        ------
-        ValueError
-            If standard errors are asked of a model fitted with ``inference="map"``.
-        """
-        check_is_fitted(self)
-        pairs = self._pairs(X)
-        if return_std and self._fitted["cov"] is None:
-            raise ValueError("return_std=True needs a model fitted with inference='variational', not 'map'.")
-        ws = open_workspace(self.components_, device=self.device)
-        rows, cols = self._positions(pairs)
-        P, F = self._sides(ws)
-        known = recall(self, KnownPairs, ws)
-        linear = (pairs.Z - known.covariate_mean) @ self.coef_
-        y = ws.store(values_of_pairs(P, F, ws.load(rows), ws.load(cols))) + self.mean_ + linear
-        y = _bounded(y, known.bounds).astype(self.components_.dtype)
-        if not return_std:
-            return y
-        ws = ws.exact()
-        model, means, posterior = self._recall(ws)
-        seen = unpack(known.seen, len(self.col_ids_))
-        return y, standard_errors(rows, cols, means, seen, model, posterior.options, ws) * posterior.unit
-
-    def transform(self, X):
-        """Return what the model knows of each pair: the factors of its row and those of its column, side by side.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Pairs, and the further columns of `fit`, which play no part.
-
-        Returns
-        -------
-        factors : array of shape (n_samples, 2 * n_components)
-            Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
-        """
-        check_is_fitted(self)
-        pairs = self._pairs(X)
-        ws = open_workspace(self.components_, device=self.device)
-        sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
-        padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
-        return ws.store(torch.cat(list(padded), 1))
-
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
-
-        Parameters
-        ----------
-        input_features : array-like of str or None, default=None
-            Only compared with the names seen in `fit`.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        check_feature_names_in(self, input_features, generate_names=False)
-        width = range(len(self.components_))
-        return np.array([f"{side}_factor{i}" for side in ("row", "column") for i in width], dtype=object)
-
-    def recommend(self, row_ids, n=10, exclude_seen=True):
-        """Return for each row the columns with the highest predictions.
-
-        Parameters
-        ----------
-        row_ids : array-like of shape (n_rows,)
-            Identifiers; for an unknown one the columns are ranked by their offsets.
-        n : int, default=10
-            Columns per row, at most as many as were seen in `fit`.
-        exclude_seen : bool, default=True
-            Leave out the columns that the row has a value for.
-
-        Returns
-        -------
-        col_ids : ndarray of shape (n_rows, n)
-            Identifiers, best first.
-        scores : ndarray of shape (n_rows, n)
-            Predictions, with further columns of X at their means; -inf where a row has fewer than `n` columns left.
-
-        Raises
-        ------
-        TypeError
-            If `n` is no integer.
-        ValueError
-            If `n` is below 1 or too large, or `row_ids` is no list.
-        """
-        check_is_fitted(self)
-        ws = open_workspace(self.components_, device=self.device)
-        P, F = self._sides(ws)
-        n = check_scalar(n, "n", Integral)
-        if not 1 <= n <= len(self.col_ids_):
-            raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
-        rows, F = locate(self.row_ids_, check_listed(row_ids, self.row_ids_), "row"), F[:-1]
-        known = recall(self, KnownPairs, ws)
-        seen = with_unknown_row(unpack(known.seen, len(self.col_ids_)))
-
-        def one_block(part):
-            scores = P[ws.load(rows[part])] @ F.mT
-            if exclude_seen:
-                there = seen[rows[part]].tocoo()
-                scores[ws.load(there.row.astype(np.int64)), ws.load(there.col.astype(np.int64))] = -torch.inf
-            return scores.topk(n, dim=1)
-
-        need = 2 * F.shape[0] * ws.dtype.itemsize
-        block = rows_per_block(self.batch_size, len(rows), need)
-        best = [F.new_zeros(0, n).topk(n), *in_blocks(one_block, len(rows), block, bytes_per_row=need)]
-        scores = ws.store(torch.cat([part.values for part in best])) + self.mean_
-        bounded = np.where(np.isneginf(scores), scores, _bounded(scores, known.bounds))
-        return self.col_ids_[ws.store(torch.cat([part.indices for part in best]))], bounded
-
-    def fold_in(self, X, y, sample_weight=None):
-        """Return a copy that knows more values of known or new rows; the columns stay as they are.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Pairs, and the further columns of `fit`. Pairs whose column is unknown say nothing of their row and are left
-            out.
-        y : array-like of shape (n_samples,)
-            The values.
-        sample_weight : array-like of shape (n_samples,) or None, default=None
-            Numbers of observations; a pair of weight 0 is as if it were not there.
-
-        Returns
-        -------
-        model : MatrixFactorizationRegressor
-            The rows of X are solved anew from all their values; all other rows are the same.
-        """
-        check_is_fitted(self)
-        batch = self._observations(X, y, sample_weight, reset=False).weighted().present()
-        ws = open_workspace(self.components_, device=self.device)
-        ws = ws if self._fitted["cov"] is None else ws.exact()
-        (model, means, posterior), known = self._recall(ws), recall(self, KnownPairs, ws)
-        linear = (batch.Z - known.covariate_mean) @ self.coef_
-        target = (batch.y - self.mean_ - linear) / posterior.unit
-        cols = self._positions(batch)[1]
-        there = cols < len(self.col_ids_)
-
-        ids, rows = encode(batch.rows, "row")
-        old, seen = find(self.row_ids_, ids), unpack(known.seen, len(self.col_ids_))
-        before = with_unknown_row(seen)[old]
-        weights = batch.weights[there]
-        cells = ListedCells(ws, rows[there], cols[there], target[there], before.shape, weights=weights)
-        mean = torch.cat([means, torch.zeros_like(means[:1])])[ws.load(old)]
-        cells_of_rows = cells.by_row(slice(0, len(ids)))
-        mean = update_rows(cells_of_rows, pattern_of(before, ws), mean, model, posterior.options)
-
-        row_ids = encode(concat_identifiers([self.row_ids_, ids]), "row")[0]
-        place, new = find(row_ids, self.row_ids_), find(row_ids, ids)
-        means = rows_at(means, ws.load(place), len(row_ids))
-        means[ws.load(new)] = mean
-        shape = (len(row_ids), len(self.col_ids_))
-        seen = cells_at(seen, place, None, shape) + cells_at(cells.structure, new, None, shape)
-        found = in_original_units(model, means, posterior.unit, posterior.options)
-        models = [posterior, known._replace(seen=pack(seen)), recall(self, PairStream, ws)]
-        changed = {"row_ids_": row_ids, **row_attributes(found, ws)}
-        grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
-        return keep(grown, ws, models, **{**public_attributes(self), **changed})
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = []  # precision is that of y
         return partitioned(tags, by="pairs")
-
-    def _observations(self, X, y, sample_weight, *, reset):
-        """Validate pairs and their values; those of a cluster stay there."""
-        rows, y = (X.head) if on_cluster(X) else (X, y)
-        pairs, y = self._pairs(rows, y, reset=reset)
-        return X if on_cluster(X) else Observations(*pairs, y, numeric_weights(sample_weight, y))
-
-    def _pairs(self, X, y: Any = "no_validation", *, reset=False):
-        """Validate pairs as scikit-learn does a table; return them, and y as numbers where it is given."""
-        X, y, how = prepared(X, y)
-        with explained(X, dtype=None):
-            X = validate_data(self, X, reset=reset, **how)
-        if isinstance(y, str):
-            return pairs_of(X)
-        y = numeric_values(y, type(self).__name__)
-        check_consistent_length(X, y)
-        return pairs_of(X), y
-
-    def _positions(self, pairs):
-        """Return where the identifiers of pairs stand among those of fit, one past the end for unknown ones."""
-        return locate(self.row_ids_, pairs.rows, "row"), locate(self.col_ids_, pairs.cols, "column")
 
     def _absorb(self, batch, stream, ws):
         """Update rows and columns by a batch of observations, and append new ones."""
@@ -573,18 +357,6 @@ class MatrixFactorizationRegressor(CallbackSupportMixin, RegressorMixin, Transfo
         }
         return keep(self, ws, **{**public_attributes(self), **changed})
 
-    def _recall(self, ws):
-        """Return the fitted model of the columns, the means of the rows, and the posterior that both belong to."""
-        posterior = recall(self, Posterior, ws)
-        posterior = posterior._replace(options=posterior.options._replace(batch_size=self.batch_size))
-        arrays = (self.row_embedding_, self.row_intercept_, self.components_, self.col_intercept_)
-        u, b, v, c = (ws.load(a) for a in arrays)
-        return model_of(posterior, v.mT, c), means_of_known_rows(posterior, u, b), posterior
-
-    def _sides(self, ws):
-        arrays = (self.row_embedding_, self.row_intercept_, self.components_, self.col_intercept_)
-        return sides_with_unknown(*(ws.load(a) for a in arrays))
-
 
 def _stream(observations, found) -> PairStream:
     """Return the stream that a fit to its first values starts."""
@@ -621,7 +393,3 @@ def _attributes(model, means, noise_variance, posterior, ws):
         "col_intercept_": ws.answer(found.column_intercept),
         "noise_variance_": float(found.noise_variance.mean()) if noise_variance is None else noise_variance,
     }
-
-
-def _bounded(y, bounds):
-    return y if bounds is None else np.clip(y, *bounds)
