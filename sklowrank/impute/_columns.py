@@ -160,6 +160,16 @@ def warn_of_dropped(columns, names):
 # Cells of the modelled columns
 
 
+def cells_of_table(rows, columns, unit, ws):
+    """Return the cells of a fit, those of a sample of the rows or None, and which rows have values (n_samples,).
+
+    Their values are divided by `unit`, so that their mean square is 1.
+    """
+    columns = columns._replace(scale=columns.scale * unit)
+    cells, sample = observed_cells(rows, columns, ws), _cells_of_sample(rows, columns, ws)
+    return cells, sample, which_rows_have_values(rows, ws)
+
+
 def observed_cells(rows, columns, ws):
     """Return the cells of the rows in which something was observed."""
     if rows.kind == "cluster":
@@ -186,7 +196,7 @@ def _listed_has_values(X):
     return ([has_values(X)],)
 
 
-def cells_of_sample(rows, columns, ws):
+def _cells_of_sample(rows, columns, ws):
     """Return the cells of rows drawn from a long table, enough to count its components; None where it is short."""
     n_rows, n_columns = rows.shape
     n_drawn = max(_SAMPLE_ROWS, _SAMPLE_ROWS_PER_COLUMN * n_columns)

@@ -23,7 +23,7 @@ from .._core.workspace import open_workspace
 from ._columns import (
     ColumnOptions,
     Columns,
-    cells_of_sample,
+    cells_of_table,
     column_scaling,
     columns_with_more,
     observed_cells,
@@ -313,14 +313,12 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         rows = load_table(X, ws, self.missing_values)
         columns, unit = column_scaling(rows, of_columns, ws)
         warn_of_dropped(columns, getattr(self, "feature_names_in_", np.arange(X.shape[1])))
-        scaled = columns._replace(scale=columns.scale * unit)
-        cells, sample = observed_cells(rows, scaled, ws), cells_of_sample(rows, scaled, ws)
-        there = which_rows_have_values(rows, ws)
+        cells, sample, has_values = cells_of_table(rows, columns, unit, ws)
         problem = completion_problem(cells, chosen, unit, sample=sample, offset_variance=1.0)
 
         indicator = _indicator(columns.with_missing, self.missing_values) if self.add_indicator else None
         known = {"indicator_": indicator, "unstored_": meaning, "n_samples_seen_": X.shape[0]}
-        describe = partial(described_table, problem, columns, there, known, stream, ws)
+        describe = partial(described_table, problem, columns, has_values, known, stream, ws)
 
         def attributes(model):
             return fitted_attributes(ws, **describe(model))
