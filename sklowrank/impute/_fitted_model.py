@@ -41,8 +41,8 @@ class RowStream(NamedTuple):
 
 def described_table(problem, columns, has_values, known, stream, ws, model):
     """Return the fitted attributes of a solver's model, with those `known` before, for `keep`."""
+    model = with_ordered_components(model, problem.options)
     means = means_of_rows(problem.cells, model, problem.options)
-    model, means = with_ordered_components(model, means, problem.options)
     noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
     rows = means.new_zeros(len(has_values), means.shape[1])  # the prior's means, where a row has no values
     rows[has_values] = means

@@ -267,25 +267,22 @@ def update_rows(cells, before, mean, model, options):
 # Of all rows
 
 
-def with_ordered_components(model, rows, options):
-    """Order the components by their strength and make each one's largest entry positive; the fit stays the same.
-
-    Returns the model and the means of rows (m, d).
-    """
+def with_ordered_components(model, options):
+    """Order the components by their strength and make each one's largest entry positive; the fit stays the same."""
     d = model.mean.shape[1]
     k = d - options.offsets
     factors = model.mean[:, :k]
     if not len(factors):
-        return model, rows
+        return model
     if options.nonnegative:
         order = torch.linalg.vector_norm(factors, dim=0).argsort(descending=True)
-        return model._replace(mean=factors[:, order]), rows[:, order]
+        return model._replace(mean=factors[:, order])
     T = torch.eye(d, dtype=factors.dtype, device=factors.device)
     if model.cov is None:  # an equal ridge on all components leaves a rotation free
         T[:k, :k] = torch.linalg.eigh(factors.mT @ factors).eigenvectors.flip(1)
     T[:k, :k] = T[:k, :k] * signs_of_largest((factors @ T[:k, :k]).mT)
     cov = None if model.cov is None else T.mT @ model.cov @ T
-    return model._replace(mean=model.mean @ T, cov=cov), rows @ T
+    return model._replace(mean=model.mean @ T, cov=cov)
 
 
 def means_of_rows(cells, model, options):

@@ -4,13 +4,15 @@ from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 
 from .._core.annotations import RandomState
-from .._core.compat import StrOptions, _fit_context
+from .._core.compat import StrOptions, _fit_context, check_feature_names_in
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
@@ -311,6 +313,43 @@ class MatrixFactorizationRegressor(
                 return self._fit(stream.first_values, X, y, streamed=True)
         return self._absorb(batch.present(), stream, ws)
 
+    def transform(self, X):
+        """Return the factors of the row and of the column of each pair, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Pairs, and the further columns of `fit`, which are not used.
+
+        Returns
+        -------
+        factors : array of shape (n_samples, 2 * n_components)
+            Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
+        """
+        check_is_fitted(self)
+        pairs = self._pairs(X)
+        ws = open_workspace(self.components_, device=self.device)
+        sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
+        padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
+        return ws.store(torch.cat(list(padded), 1))
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Only compared with the names seen in `fit`.
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self)
+        check_feature_names_in(self, input_features, generate_names=False)
+        width = range(len(self.components_))
+        return np.array([f"{side}_factor{i}" for side in ("row", "column") for i in width], dtype=object)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
@@ -367,8 +406,8 @@ def _stream(observations, found) -> PairStream:
 
 def _described(problem, found, bounds, stream, ws, model):
     """Return the fitted attributes of a solver's model, for `keep`."""
+    model = with_ordered_components(model, problem.options)
     means = means_of_rows(problem.cells, model, problem.options)
-    model, means = with_ordered_components(model, means, problem.options)
     noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
     posterior = Posterior(*model[1:], problem.unit, problem.options)
     gram, seen = ws.store(found.cells.covariate_gram()), pack(found.structure())

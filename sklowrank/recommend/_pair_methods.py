@@ -10,7 +10,6 @@ from sklearn.utils import check_consistent_length, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.compat import check_feature_names_in
 from .._core.fitted import keep, public_attributes, recall
 from .._core.validation import explained
 from .._core.workspace import on_cluster, open_workspace
@@ -85,43 +84,6 @@ class KnownPairsMixin:
         model, means, posterior = self._recall(ws)
         seen = unpack(known.seen, len(self.col_ids_))
         return y, standard_errors(rows, cols, means, seen, model, posterior.options, ws) * posterior.unit
-
-    def transform(self, X):
-        """Return the factors of the row and of the column of each pair, side by side.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Pairs, and the further columns of `fit`, which are not used.
-
-        Returns
-        -------
-        factors : array of shape (n_samples, 2 * n_components)
-            Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
-        """
-        check_is_fitted(self)
-        pairs = self._pairs(X)
-        ws = open_workspace(self.components_, device=self.device)
-        sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
-        padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
-        return ws.store(torch.cat(list(padded), 1))
-
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
-
-        Parameters
-        ----------
-        input_features : array-like of str or None, default=None
-            Only compared with the names seen in `fit`.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        check_feature_names_in(self, input_features, generate_names=False)
-        width = range(len(self.components_))
-        return np.array([f"{side}_factor{i}" for side in ("row", "column") for i in width], dtype=object)
 
     def recommend(self, row_ids, n=10, exclude_seen=True):
         """Return for each row the columns with the highest predictions.

@@ -140,9 +140,8 @@ def test_ordering_components_keeps_the_fit_and_fixes_signs(variational):
         model = model._replace(row_ridge=ridge, column_ridge=ridge)
     matrix = TableCells(torch.from_numpy(X)).by_row(slice(0, M))
     before = solve_rows(matrix, row_equations(model, chosen)).mean
-    ordered, rows = with_ordered_components(model, before, chosen)
+    ordered = with_ordered_components(model, chosen)
     after = solve_rows(matrix, row_equations(ordered, chosen)).mean
-    np.testing.assert_allclose(after, rows, rtol=1e-9)
     np.testing.assert_allclose(values_of_rows(before, model, chosen), values_of_rows(after, ordered, chosen), rtol=1e-9)
     factors = ordered.mean[:, :K]
     assert (factors.gather(0, factors.abs().argmax(0, keepdim=True)) > 0).all()
