@@ -861,3 +861,11 @@ def test_cuda_fit_agrees_on_dense_and_sparse():
             here = imputer(device="cpu", **params).fit(data).transform(data)
             there = imputer(device="cuda", **params).fit(data).transform(data)
             np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+
+
+def test_a_fit_that_has_not_converged_gives_advice_that_helps():
+    _, X = table()
+    for params in ({"max_iter": 2}, {"max_iter": 15}, {"inference": "map", "max_iter": 2, "tol": 1e-9}):
+        with pytest.warns(ConvergenceWarning, match=r"Raise max_iter or tol\.$") as told:
+            imputer(**params).fit(X)
+        assert "gap of 1.0e+00" not in str(told[0].message)  # an iteration that adds components has no gap
