@@ -62,7 +62,7 @@ def als(n_components, sweeps, **settings):
     return regressor(
         n_components,
         inference="map",
-        fit_intercepts=False,
+        fit_intercept=False,
         clip=None,
         init="random",
         max_iter=sweeps,
@@ -255,7 +255,7 @@ def sweep_of(cells, settings):
 def exact_recovery(bench):
     """Exact recovery: 1000 x 800, rank 5, 10 % of the cells, no noise"""
     problem = (1000, 800, 5, 0.1, 0, 10)
-    plain = {"inference": "map", "alpha": 1e-6, "fit_intercepts": False, "scale": False, "max_iter": 100, "tol": 1e-6}
+    plain = {"inference": "map", "alpha": 1e-6, "fit_intercept": False, "scale": False, "max_iter": 100, "tol": 1e-6}
     for solver in ("cholesky", "cg"):
         ours = bench.measure(f"map, {solver}", fill_low_rank, problem, 5, {**plain, "solver": solver})
         bench.claim(f"relative error, map, {solver}", ours.error, at_most=1e-6)
@@ -266,7 +266,7 @@ def exact_recovery(bench):
 
 def noise_and_surplus(bench):
     """Noise: a matrix of rank 5 or 10, noise 0.1 or 0.2 of the signal, fitted with its rank or twice that"""
-    settings = {"scale": False, "fit_intercepts": False, "tol": 1e-5}
+    settings = {"scale": False, "fit_intercept": False, "tol": 1e-5}
     for k, need in ((5, 0.038), (10, 0.043)):
         ours = bench.measure(f"1000 x 800, variational, {k} components", fill_low_rank, SMALL, k, settings)
         bench.claim(f"relative error, rank 5, {k} components", ours.error, at_most=need)

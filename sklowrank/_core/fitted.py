@@ -74,6 +74,12 @@ def replace_attributes(estimator, attributes: dict[str, Any]):
     return estimator
 
 
+def public_attributes(estimator) -> dict[str, Any]:
+    """Return the public fitted attributes; an update of a fit gives those that stay to :func:`keep` again."""
+    names = [name for name in vars(estimator) if is_fitted_name(name) and name not in (_STORE, *_OF_VALIDATION)]
+    return {name: getattr(estimator, name) for name in names}
+
+
 def is_fitted_name(name: str) -> bool:
     """Return whether an attribute belongs to a fit."""
     return name == _STORE or (name.endswith("_") and not name.startswith("_"))

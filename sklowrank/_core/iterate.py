@@ -39,7 +39,7 @@ def drive(
     y=None,
     max_iter: int | None = None,
     tol: float | None = None,
-    cure: str = "Raise max_iter or tol, or scale the features.",
+    advice: str = "Raise max_iter or tol, or scale the features.",
 ) -> Run:
     """Pull `steps` until the gap is at or below `tol`, `max_iter` is reached, or a callback asks to stop.
 
@@ -48,8 +48,7 @@ def drive(
     an interrupt too, the solver is closed: its `finally` has run before this returns. `attributes` turns a state into
     the fitted attributes that methods read: callbacks such as ScoringMonitor ask for an estimator that is fitted as far
     as the fit has come. The contexts of steps are kept until the fit ends, so they are opened only where the user has
-    set callbacks. `cure` ends the warning of a fit that has not converged: methods that scale X themselves advise
-    something else.
+    set callbacks. `advice` is the last sentence of the warning where it has not converged.
     """
     X = X.source if on_cluster(X) else X
     max_iter = estimator.max_iter if max_iter is None else max_iter
@@ -81,7 +80,7 @@ def drive(
         if not math.isfinite(gap):
             reached = f"before it could measure a relative gap to compare with tol={tol:.1e}"
         warn(
-            f"{name} stopped at max_iter={max_iter} {reached}. {cure}",
+            f"{name} stopped at max_iter={max_iter} {reached}. {advice}",
             ConvergenceWarning,
         )
     end = partial(attributes, state) if watched else None

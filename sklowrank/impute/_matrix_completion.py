@@ -1,6 +1,7 @@
-"""Matrix completion for tables: fill the holes with a low-rank model, and say how sure each fill is."""
+"""Matrix completion for tables: missing values are filled by a low-rank model, with their standard errors."""
 
-from numbers import Integral, Real
+from functools import partial
+from numbers import Real
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -10,84 +11,45 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.impute import MissingIndicator
-from sklearn.utils import check_array, check_scalar
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from .._core.annotations import RandomState
-from .._core.compat import OUTPUT_ADAPTERS, StrOptions, _fit_context, check_feature_names_in, get_output_config
+from .._core.compat import StrOptions, _fit_context
+from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
-from .._core.validation import check_fit_rows, check_new_data
-from .._core.warn import warn
+from .._core.validation import check_fit_rows, check_new_data, on_host
 from .._core.workspace import open_workspace
 from ._columns import (
-    Layout,
-    cells_of_some_rows,
-    check_clip,
-    check_positions,
-    cov_over_all,
-    drawn_widening,
-    entries_in_units,
-    fit_at,
-    fold_in,
-    hide,
-    in_units,
-    lay_out,
-    layout_with_more,
-    load_table,
-    means_in,
-    observe,
+    ColumnOptions,
+    Columns,
+    cells_of_table,
+    column_scaling,
+    columns_with_more,
     observed_cells,
-    over_all,
-    put_observed,
-    widening,
-    with_holes_again,
+    warn_of_dropped,
+    which_rows_have_values,
 )
-from ._matrix_completion_solver import (
-    CONSTRAINTS,
-    check_options,
-    column_offsets,
-    count_components,
-    describe,
-    learns_offsets,
-    load_model,
-    precise,
-    precise_for,
-    sweeps,
-)
-from ._online import ROUNDS, absorb, keeps_a_posterior, stacked
-from ._row_equations import (
-    Rows,
-    canonical,
-    cells_of,
-    draws_of,
-    factors_of,
-    means_of_rows,
-    pairs_of,
-    squared_error,
-    variances_of,
-    widened,
-)
-from ._unstored import MOST_DENSE_CELLS, with_meaning
+from ._completed_table import filled_table
+from ._fitted_model import Posterior, RowStream, described_table, means_of_known_rows, table_attributes
+from ._matrix_completion_solver import completion_problem, sweeps
+from ._online import ROUNDS, absorb
+from ._options import CONSTRAINTS, NOT_CONVERGED, CompletionOptions, check_clip, checked_options
+from ._sparse_input import dense_if_zeros, table_validation
+from ._table import load_table, stacked
+from ._table_methods import CompletedTableMixin
 
 _FIRST_ROWS = 1000  # of a stream, which are kept
 
 
-def _has_indicator(estimator):
-    """Ask the fit for an indicator, or, where there is none yet, the parameter."""
-    if not getattr(estimator, "indicator_", estimator.add_indicator or None):
-        raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
-    return True
+class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, TransformerMixin, BaseEstimator):
+    """Impute missing values of a numeric table with a low-rank model.
 
-
-class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstimator):
-    """Fill the holes of a numeric table with a low-rank model.
-
-    Columns that move together fill each other's holes. A drop-in for :class:`~sklearn.impute.IterativeImputer` that
-    costs time linear in the number of observed cells, works on new rows, and gives the standard error of each filled
-    cell. The default, variational Bayes, has no strength to tune and switches surplus components off. Where rows lie on
-    a curved surface rather than near a flat one (images, say), :class:`~sklearn.impute.KNNImputer` can be better.
+    Missing values are predicted from correlated columns. A drop-in replacement for
+    :class:`~sklearn.impute.IterativeImputer` whose cost is linear in the number of observed values, that transforms new
+    rows, and that gives the standard error of each imputed value. The default, variational Bayes, has no penalty to
+    tune and switches surplus components off. For rows near a curved surface, such as images,
+    :class:`~sklearn.impute.KNNImputer` can be more accurate.
 
     In a dense X, NaN is missing and **zero is a value**. In a sparse X, `unstored` says what cells that are not stored
     mean; a stored zero is a value.
@@ -95,66 +57,71 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        Number of components at most, above 0. "auto" means ``min(20, n_features - 1, n_samples - 1)``, at least 1, of
-        which "variational" inference takes as many as raise the lower bound of the evidence. With an int it takes as
-        many as stay in use. Raising it costs time. An int above ``min(n_samples, n_features)`` is cut to it with a
-        warning.
+        Number of components. At least 1; "variational" inference uses at most so many: with "auto", which is
+        ``max(1, min(20, n_features - 1, n_samples - 1))``, those that raise the lower bound of the evidence, with an
+        int those that stay in use. The cost of a sweep grows with it. An int above ``min(n_samples, n_features)`` is
+        reduced to that, with a warning.
     inference : {"variational", "map"}, default="variational"
-        "variational" learns the noise of each column, the strength of each component, and how sure both are. "map" is
-        penalised alternating least squares: faster, with `alpha` to tune, and without standard errors.
+        Kind of inference. "variational": variational Bayes, which learns the noise of each column and the variance of
+        each component, and gives standard errors. "map": penalised alternating least squares, which is faster, needs
+        `alpha` tuned and gives no standard errors.
     alpha : float, default=1.0
-        Penalty of "map" on the squares of factors and offsets, at least 0. Raising it shrinks the fill towards the
-        column means.
-    reg_scaling : {"none", "count"}, default="none"
-        For "map": `alpha` for each row and column as it is, or times its number of observed cells.
+        Strength of the penalty. Only for "map": the weight of the squared factors and offsets, at least 0. Raising it
+        shrinks imputed values towards the column means.
     solver : {"auto", "cholesky", "cg"}, default="auto"
-        For "map": exact solves, a few conjugate-gradient steps per sweep, or "cholesky" up to 16 components and "cg"
-        above. "cg" takes time proportional to `n_components`, "cholesky" to its square.
+        Algorithm of the fit. Only for "map". "cholesky" solves exactly, in time proportional to the square of
+        `n_components`; "cg" takes a few steps of conjugate gradients per sweep, in time proportional to `n_components`;
+        "auto" is "cholesky" up to 16 components and "cg" above.
     cg_steps : int, default=3
-        For "cg": steps per half sweep, each warm-started.
-    fit_intercepts : bool, default=True
-        Centre the columns and learn an offset for each row and column. Where False, nothing is subtracted.
+        Number of conjugate-gradient steps per half sweep, warm-started. Only for ``solver="cg"``.
+    fit_intercept : bool, default=True
+        Whether to fit intercepts. If True, columns are centred and each row and column has an offset; if False,
+        nothing is subtracted.
     scale : bool, default=True
-        Divide each column by the standard deviation of its observed values.
+        Whether to divide each column by its standard deviation. That of its observed values.
     nonnegative : bool, default=False
-        Non-negative factors, for "map" without conjugate gradients: no centring and no offsets.
+        Whether factors are non-negative. Only for "map" without conjugate gradients; columns are not centred
+        and there are no offsets.
     clip : None, "observed" or (low, high), default=None
-        Bounds of the filled values: the observed range of each column, or two bounds, each of them a number or an array
-        of shape (n_features,), -inf and inf included.
+        Bounds of the imputed values: the observed range of each column, or two bounds, each of them a number or an
+        array of shape (n_features,), -inf and inf included.
     init : {"svd", "random"}, default="svd"
-        For "map": start from the leading singular vectors of the zero-filled table, or from random factors.
+        Initialisation of the fit. Only for "map": the leading singular vectors of the zero-filled table, or random
+        factors.
     max_iter : int, default=1000
-        Sweeps over rows and columns at most.
+        Maximum number of iterations. An iteration is a sweep over rows and columns.
     tol : float, default=1e-3
-        Stop when a sweep changes the logarithm of the noise variance and the bound per cell by less; for "map", the
-        relative change of the root mean squared residual.
+        Tolerance of the stopping criterion. "variational": the change of the logarithm of the noise variance and of the
+        lower bound per observed value in a sweep; "map": the relative change of the root mean squared residual.
     missing_values : float or int, default=nan
-        What marks a hole in X.
+        Placeholder of missing values in X.
     unstored : {"auto", "missing", "zero"}, default="auto"
-        What the cells that a sparse matrix, or a sparse column of a data frame, does not store mean. "missing": holes,
-        as in ratings; the table never becomes dense. "zero": zeros, as in one-hot columns; the table is made dense, so
-        that it takes n_samples n_features numbers, at most 2**27. "auto" asks the data: a column of a data frame has
-        its fill value; in a matrix that stores holes (NaN, or `missing_values`) the rest are zeros; of any other matrix
-        they are taken as missing, with a warning. What `fit` finds holds for later matrices too.
+        Meaning of the cells that a sparse matrix, or a sparse column of a data frame, does not store. "missing":
+        missing values, as in ratings; the table never becomes dense. "zero": zeros, as in one-hot columns; the table is
+        made dense, at most 2**27 cells. "auto": the fill value of a column of a data frame; in a matrix that stores
+        missing values (NaN, or `missing_values`) zeros; in any other matrix missing values, with a warning. The meaning
+        found in `fit` holds for later matrices too.
     add_indicator : bool, default=False
-        Append one column for each feature that had holes in `fit`: 1 where the value is missing.
+        Whether to append an indicator column, 1 where the value is missing, for each feature with missing values in
+        `fit`.
     keep_empty_features : bool, default=False
-        Keep features without any observed value, as zeros. Otherwise they are dropped.
+        Whether to keep features without any observed value, as zeros. Otherwise they are dropped, with a warning.
     batch_size : int or "auto", default="auto"
-        Rows handled at once. It bounds the memory of the rows' equations and does not change the result.
+        Number of rows processed at once; it bounds memory and does not change the result. "auto" bounds the equations
+        of a block of rows to 32 MiB.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seeds the start.
+        Seed or generator of random numbers; pass an int for reproducible results.
     verbose : int, default=0
-        1 prints a line per sweep.
+        0 prints nothing, 1 prints a line per iteration.
 
     Attributes
     ----------
     components_ : ndarray of shape (n_components, n_features)
         Column factors, strongest first; the largest entry of each is positive. Components switched off, and columns
-        that the model leaves out (empty, or constant under `fit_intercepts`), are zero.
+        that the model leaves out (empty, or constant under `fit_intercept`), are zero.
     row_embedding_ : ndarray of shape (n_samples, n_components)
         Row factors of the training rows.
     row_intercept_ : ndarray of shape (n_samples,)
@@ -162,34 +129,34 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     intercept_ : ndarray of shape (n_features,)
         Column offsets, in units of the scaled columns.
     mean_ : ndarray of shape (n_features,)
-        Means of the observed values; zeros without `fit_intercepts`, NaN where nothing was observed. The model of a
-        cell is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
+        Means of the observed values; zeros without `fit_intercept`, NaN where nothing was observed. The model of a
+        value is ``mean_ + scale_ * (row_intercept_ + row_embedding_ @ components_ + intercept_)``.
     scale_ : ndarray of shape (n_features,)
         Standard deviations of the observed values; 1 where it is 0 or `scale` is False.
     noise_variance_ : float
         Noise variance in squared units of the scaled columns, the mean over columns; for "map" the mean squared
         residual.
     feature_noise_variance_ : ndarray of shape (n_features,)
-        Noise variance of each column, in squared units of the scaled columns. Only for "variational".
+        Noise variance of each column, in squared units of the scaled columns; for "map" the mean squared residual.
     component_variance_ : ndarray of shape (n_components,)
-        Variance that each component gives to a cell of the scaled table: the product of the row factors' and the column
-        factors' mean squares.
+        Variance of the scaled table that each component explains: the product of the mean squares of its row factors
+        and of its column factors.
     n_components_effective_ : int
-        Components with a variance above 0.1 % of the largest.
+        Number of components with a variance above 0.1 % of the largest.
     components_cov_ : ndarray of shape (n_features, n_components + 1, n_components + 1)
         Posterior covariance of each column's factors and offset. Only for "variational".
     loss_curve_ : list of float
-        After each sweep the negative lower bound of the log-evidence per observed cell, which can rise where
-        components are added; for "map" the penalised objective per observed cell. Both in units of the scaled columns,
-        divided by their root mean square.
+        Negative lower bound of the log-evidence per observed value after each sweep, which can rise where components
+        are added; for "map" the penalised objective per observed value. Both in units of the scaled columns, divided by
+        their root mean square.
     n_iter_ : int
-        Sweeps run, those over a sample of the rows included.
+        Number of sweeps, those over a sample of the rows included.
     indicator_ : MissingIndicator or None
-        Scikit-learn's indicator of the features that had holes in `fit`; None without `add_indicator`.
+        Scikit-learn's indicator of the features with missing values in `fit`; None without `add_indicator`.
     unstored_ : {"missing", "zero"} or None
         What the unstored cells of a sparse X meant in `fit`; None where it had none, or columns that differ.
     n_samples_seen_ : int
-        Rows of `fit`, and of `partial_fit` since.
+        Number of rows of `fit`, and of `partial_fit` since.
     n_features_in_ : int
         Number of features seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features_in_,)
@@ -209,9 +176,10 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     :math:`\\prod_i q(u_i, b_i) \\prod_j q(v_j, c_j)`; rotating the factors after each sweep so that both sides are
     uncorrelated lets it converge in tens of sweeps. The noise variance of a column is drawn towards the common one,
     on the log scale, with the weight of five cells. The offsets of the columns have a prior variance of at least 1 in
-    units of the scaled columns, so that the mean of a column whose holes depend on other columns is estimated by the
-    model, not by its observed values. Components are added, five at first, to a fit that has nearly settled; in tables
-    of more than 4,096 rows and 32 rows per column their number is found on half as many rows, drawn at random. The
+    units of the scaled columns, so that the mean of a column is estimated by the model, not by its observed values,
+    where values are missing at random given other columns. Components are added, five at first, to a fit that has
+    nearly converged; in tables of more than 4,096 rows and 32 rows per column their number is found on half as many
+    rows, drawn at random. The
     posterior is computed in float64 whatever the precision of X. "map" minimises
 
     .. math:: \\sum_{ij\\ \\mathrm{observed}} (x_{ij} - u_i^\\top v_j - b_i - c_j)^2
@@ -219,8 +187,8 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
 
     With k components a sweep costs O(cells k²) for the sums and O((n_samples + n_features) k³) for the solves; with
     conjugate gradients O(cells k). Memory: two copies of the table, n_features k² numbers, and a block of rows.
-    The posterior is exact for rows given columns and the other way round; that both factorise is the approximation, so
-    the standard errors are slightly small where columns are few.
+    The posterior of rows given columns is exact, and the other way round; the approximation is that both are
+    independent, which makes standard errors slightly too small where there are few columns.
 
     References
     ----------
@@ -247,7 +215,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
     _parameter_constraints = {
         **CONSTRAINTS,
         "scale": ["boolean"],
-        "clip": [StrOptions({"observed"}), tuple, list, None],
         "missing_values": [Real],
         "unstored": [StrOptions({"auto", "missing", "zero"})],
         "add_indicator": ["boolean"],
@@ -279,10 +246,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         *,
         inference: Literal["variational", "map"] = "variational",
         alpha: float = 1.0,
-        reg_scaling: Literal["none", "count"] = "none",
         solver: Literal["auto", "cholesky", "cg"] = "auto",
         cg_steps: int = 3,
-        fit_intercepts: bool = True,
+        fit_intercept: bool = True,
         scale: bool = True,
         nonnegative: bool = False,
         clip: tuple[ArrayLike, ArrayLike] | list[Any] | Literal["observed"] | None = None,
@@ -301,10 +267,9 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self.n_components = n_components
         self.inference = inference
         self.alpha = alpha
-        self.reg_scaling = reg_scaling
         self.solver = solver
         self.cg_steps = cg_steps
-        self.fit_intercepts = fit_intercepts
+        self.fit_intercept = fit_intercept
         self.scale = scale
         self.nonnegative = nonnegative
         self.clip = clip
@@ -335,34 +300,36 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         -------
         self : MatrixCompletionImputer
         """
-        X, meaning = with_meaning(X, self.unstored, self.missing_values)
-        X = check_fit_rows(self, X, sliced=False, **self._reading())
-        return self._fit(X, y, meaning)
+        X, meaning = dense_if_zeros(X, self.unstored, self.missing_values)
+        X = check_fit_rows(self, X, sliced=False, **table_validation(self.missing_values))
+        return self._fit(X, y, meaning, RowStream(None, X.shape[0]))
 
-    def _fit(self, X, y, meaning):
+    def _fit(self, X, y, meaning, stream):
         """Fit to a validated table, of whose unstored cells the meaning is known."""
-        check_options(self)
-        options = {"clip": check_clip(self.clip, X.shape[1]), "keep_empty": self.keep_empty_features}
-        n_components = count_components(self, X.shape)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        table, ws = load_table(X, ws, self.missing_values), precise(self, ws)
-        layout, unit = lay_out(table, ws, centred=learns_offsets(self), scaled=self.scale, **options)
-        self._warn_of_dropped(layout)
+        ws = ws.exact() if self.inference == "variational" else ws
+        chosen = checked_options(options(self, CompletionOptions), X.shape)
+        of_columns = options(self, ColumnOptions, clip=check_clip(self.clip, X.shape[1]), centred=chosen.offsets)
+        rows = load_table(X, ws, self.missing_values)
+        columns, unit = column_scaling(rows, of_columns, ws)
+        warn_of_dropped(columns, getattr(self, "feature_names_in_", np.arange(X.shape[1])))
+        cells, sample, has_values = cells_of_table(rows, columns, unit, ws)
+        problem = completion_problem(cells, chosen, unit, sample=sample, offset_variance=1.0)
 
-        cells = observed_cells(table, layout, ws)
-        sample = cells_of_some_rows(table, layout, ws)
-        steps = sweeps(self, cells, n_components, unit=unit, ws=ws, sample=sample, offset_variance=1.0)
+        indicator = _indicator(columns.with_missing, self.missing_values) if self.add_indicator else None
+        known = {"indicator_": indicator, "unstored_": meaning, "n_samples_seen_": X.shape[0]}
+        describe = partial(described_table, problem, columns, has_values, known, stream, ws)
 
         def attributes(model):
-            fitted = self._attributes(canonical(model), table, cells, layout, unit, n_components, ws)
-            return {**fitted, "unstored_": meaning, "n_samples_seen_": X.shape[0], "_kept": None}
+            models, public = describe(model)
+            return fitted_attributes(ws, *models, **public)
 
-        run = drive(self, steps, attributes=attributes, X=X, y=y)
-        vars(self).update(attributes(run.state), n_iter_=run.n_iter, loss_curve_=run.loss_curve)
-        return self
+        run = drive(self, sweeps(problem, ws), attributes=attributes, X=X, y=y, advice=NOT_CONVERGED)
+        models, public = describe(run.state)
+        return keep(self, ws, *models, **public, n_iter_=run.n_iter, loss_curve_=run.loss_curve)
 
     def transform(self, X):
-        """Fill the holes of X with the model's means; observed cells come back bit for bit.
+        """Fill the missing values of X with the model's means; observed values come back bit for bit.
 
         Parameters
         ----------
@@ -380,29 +347,21 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         ValueError
             If X is sparse and has more than 2**27 cells, since the answer is dense.
         """
-        table, layout, model, ws = self._open(X, "transform")
+        rows, fitted, ws = self._open(X, "transform")
+        return ws.answer(filled_table(rows, fitted, ws, indicators=self.indicator_ is not None))
 
-        def fill(part, rows):
-            full = put_observed(in_units(cells_of(rows.mean, model), layout), part)[:, layout.kept]
-            if self.indicator_ is None:
-                return full
-            missing = put_observed(full.new_ones(part.shape), part, value=0.0)
-            return torch.cat([full, missing[:, layout.holes]], 1)
-
-        return ws.answer(torch.cat(self._fold_in(table, layout, model, ws, fill, dense=True)))
-
-    @available_if(keeps_a_posterior)
+    @available_if(CompletedTableMixin._keeps_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None) -> Self:
-        """Go on with further rows, each of which is given once; the first call is `fit`. For "variational" alone.
+        """Update the fit with further rows, each of which is given once; the first call is `fit`.
 
-        The columns' posterior after the earlier rows is their prior for the new ones (streaming variational Bayes): new
-        rows and columns are solved in turns, and nothing of the earlier rows is needed. Exact are the equations of new
-        rows and what they add to those of the columns; approximate is that earlier rows are not looked at again, so
-        that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the components in use and the
-        features that are dropped or have indicators stay as in the last full fit. Since a few rows determine none of
-        these, the first 1,000 rows are kept, and fitted anew each time their number has doubled. A call copies the
-        factors of all rows so far: of many rows give some hundred at a time.
+        Only for "variational". The columns' posterior after the earlier rows is their prior for the new ones (streaming
+        variational Bayes): new rows and columns are solved in turns, and nothing of the earlier rows is needed. Exact
+        are the equations of new rows and what they add to those of the columns; approximate is that earlier rows are
+        not visited again, so that their `row_embedding_` belongs to the columns of then. Means, scales, priors, the
+        components in use and the features that are dropped or have indicators stay as in the last full fit. Since a few
+        rows determine none of these, the first 1,000 rows are kept, and fitted anew each time their number has doubled.
+        A call copies the factors of all rows so far: pass some hundred rows at a time.
 
         Parameters
         ----------
@@ -416,202 +375,38 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         self : MatrixCompletionImputer
             `row_embedding_` and `row_intercept_` have the rows of all calls; `n_iter_` counts rounds.
         """
-        seen = self.unstored_ if hasattr(self, "unstored_") else None
-        X, meaning = with_meaning(X, self.unstored, self.missing_values, seen=seen)
-        if not hasattr(self, "_model"):
-            X = check_fit_rows(self, X, sliced=False, **self._reading())
-            return self._fit_and_keep(X, meaning)
-        X = check_new_data(self, X, like="components_", method="partial_fit", **self._reading())
-        kept = None if self._kept is None else stacked(self._kept, X)
-        if kept is not None and kept.shape[0] >= 2 * self._n_rows_fitted:
-            return self._fit_and_keep(kept, seen or meaning)
-        self._absorb(X)
-        self._kept = kept
-        return self
+        first = not hasattr(self, "_fitted")
+        seen = None if first else self.unstored_
+        X, meaning = dense_if_zeros(X, self.unstored, self.missing_values, seen=seen)
+        if first:
+            X = check_fit_rows(self, X, sliced=False, **table_validation(self.missing_values))
+            return self._fit(X, y, meaning, _stream(X))
+        validation = table_validation(self.missing_values)
+        X = check_new_data(self, X, like="components_", method="partial_fit", **validation)
+        ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        stream = recall(self, RowStream, ws)
+        if stream.first_rows is not None:
+            stream = stream._replace(first_rows=stacked(stream.first_rows, on_host(X)))
+            if stream.first_rows.shape[0] >= 2 * stream.n_rows_fitted:
+                X = stream.first_rows
+                X = X if sp.issparse(X) else ws.store(torch.from_numpy(X))  # in the user's library
+                return self._fit(X, y, seen or meaning, _stream(X))
+        return self._absorb(load_table(X, ws, self.missing_values), stream, ws.exact())
 
-    @available_if(_has_indicator)
-    def inverse_transform(self, X):
-        """Put the holes back that the indicator columns of a filled table mark; only with `add_indicator`.
-
-        As in :class:`~sklearn.impute.SimpleImputer`: holes of features that had none in `fit` have no indicator and
-        stay filled, and features that were dropped come back without values.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features_out)
-            What `transform` returned with `add_indicator`.
-
-        Returns
-        -------
-        X_original : array of shape (n_samples, n_features)
-            The table with its holes.
-
-        Raises
-        ------
-        ValueError
-            If X has another number of columns.
-        """
-        check_is_fitted(self)
-        X = check_array(X, dtype="numeric", ensure_all_finite="allow-nan", input_name="X")
-        names = self.get_feature_names_out()
-        if X.shape[1] != len(names):
-            raise ValueError(f"X has {X.shape[1]} columns, but transform returns {len(names)}: {names}.")
-        ws = open_workspace(X, device=self.device)
-        return ws.store(with_holes_again(ws.load(X).to(ws.dtype), self._load_layout(ws), self.missing_values))
-
-    @available_if(keeps_a_posterior)
-    def transform_std(self, X):
-        """Return the standard error of each cell that `transform` fills, noise included.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-
-        Returns
-        -------
-        std : array of shape (n_samples, n_features_kept)
-            In the units of the columns; 0 at observed cells, and in columns whose observed values are all equal, which
-            say nothing of their spread. In columns with few values it is wider by as much as Student's t is wider than
-            the normal law at 90 %. Without the columns of `add_indicator`. A data frame where `set_output` asks for
-            one.
-        """
-        table, layout, model, ws = self._open(X, "transform_std")
-        wider = widening(layout)
-
-        def spread(part, rows):
-            full = rows.mean.new_zeros(part.shape)
-            full[:, layout.modelled] = variances_of(rows, model).sqrt() * (layout.scale * wider)[layout.modelled]
-            return put_observed(full, part, value=0.0)[:, layout.kept]
-
-        return self._framed(ws.answer(torch.cat(self._fold_in(table, layout, model, ws, spread, dense=True))), X)
-
-    @available_if(keeps_a_posterior)
-    def sample(self, X, n_draws=1, random_state=None):
-        """Draw filled tables from the posterior, for multiple imputation.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-        n_draws : int, default=1
-            Number of tables, above 0.
-        random_state : int, RandomState instance or None, default=None
-            Seeds the draws.
-
-        Returns
-        -------
-        draws : array of shape (n_draws, n_samples, n_features_kept), or list of n_draws data frames
-            Observed cells are the same in each. Column factors, row factors, noise, and the scale of each column given
-            its number of values are drawn anew for each table. Data frames, of shape (n_samples, n_features_kept),
-            where `set_output` asks for them.
-        """
-        check_scalar(n_draws, "n_draws", Integral, min_val=1)
-        table, layout, model, ws = self._open(X, "sample", random_state=random_state)
-        means, covs = zip(*self._fold_in(table, layout, model, ws, lambda _, rows: (rows.mean, rows.cov)))
-        rows = Rows(torch.cat(means), torch.cat(covs), None)
-        fit = cells_of(rows.mean, model)
-        draws = (
-            fit + (d - fit) * drawn_widening(layout, ws)[layout.modelled] for d in draws_of(rows, model, n_draws, ws)
-        )
-        tables = [put_observed(in_units(draw, layout), table)[:, layout.kept] for draw in draws]
-        if get_output_config("transform", self)["dense"] == "default":
-            return ws.answer(torch.stack(tables))
-        return [self._framed(ws.answer(filled), X) for filled in tables]
-
-    def embed(self, X):
-        """Return the row factors of X; new rows are folded in.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-
-        Returns
-        -------
-        factors : array of shape (n_samples, n_components)
-        """
-        table, layout, model, ws = self._open(X, "embed", dense_answer=False)
-        rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
-        return ws.answer(widened(factors_of(rows, model), self.components_.shape[0]))
-
-    def predict_entries(self, rows, cols):
-        """Return the model's values of single cells of the training table, observed or not.
-
-        Parameters
-        ----------
-        rows, cols : array-like of int, of shape (n_cells,)
-            Positions of training rows and of features.
-
-        Returns
-        -------
-        values : array of shape (n_cells,)
-            In the units of the columns, within the bounds of `clip`.
-        """
-        check_is_fitted(self)
-        ws = open_workspace(self.components_, device=self.device)
-        rows = ws.load(check_positions(rows, "rows", self.row_embedding_.shape[0]))
-        cols = ws.load(check_positions(cols, "cols", self.n_features_in_))
-        u, v, b, c = (ws.load(a) for a in (self.row_embedding_, self.components_, self.row_intercept_, self.intercept_))
-        fit = pairs_of(u, v.mT, rows, cols) + b[rows] + c[cols]
-        layout = self._load_layout(ws)._replace(scale=ws.load(self.scale_))
-        return ws.store(entries_in_units(fit, cols, layout))
-
-    def score(self, X, y=None, mask_fraction=0.1):
-        """Hide some observed cells of X, fill them, and return minus their root mean squared standardised error.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table.
-        y : ignored
-            Present for grid searches.
-        mask_fraction : float in (0, 1), default=0.1
-            Share of the observed cells that is hidden; at least one. The same cells on every call, so that candidates
-            are compared on the same ground.
-
-        Returns
-        -------
-        score : float
-            At most 0: errors are divided by the columns' standard deviations in `fit`, so column means score about -1.
-            0 where no column varies.
-        """
-        table, layout, model, ws = self._open(X, "score", dense_answer=False)
-        if not 0 < mask_fraction < 1:
-            raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
-        hidden, rest = hide(table, mask_fraction, layout.modelled)
-        rows = torch.cat(self._fold_in(rest, layout, model, ws, means_in))
-        fill = entries_in_units(fit_at(hidden, rows, model, layout), hidden.columns, layout)
-        error = (fill - hidden.values) / layout.std[hidden.columns]
-        return -float((error**2).mean().nan_to_num(nan=0.0).sqrt())
-
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the output's columns: the features kept, then ``missingindicator_<name>``.
-
-        Parameters
-        ----------
-        input_features : array-like of str or None, default=None
-            Names of the columns of X, where `fit` has not seen them.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        names = check_feature_names_in(self, input_features)
-        kept = names[self._on_cpu(self._layout["kept"])]
-        return kept if self.indicator_ is None else np.r_[kept, self.indicator_.get_feature_names_out(names)]
-
-    @property
-    def components_cov_(self):
-        """Posterior covariance of each column's factors and offset."""
-        if not hasattr(self, "_model") or self._model["cov"] is None:
-            raise AttributeError(
-                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
-            )
-        ws = open_workspace(self.components_, device=self.device).exact()
-        cov = cov_over_all(load_model(self._model, ws), self._load_layout(ws), self.components_.shape[0])
-        return ws.answer(cov * self._unit**2)
+    def _absorb(self, rows, stream, ws):
+        """Update the columns with further rows of a loaded table, and append these."""
+        (columns, model, chosen), posterior = self._recall(ws), recall(self, Posterior, ws)
+        cells, there = observed_cells(rows, columns, ws), which_rows_have_values(rows, ws)
+        means = means_of_known_rows(posterior, ws.load(self.row_embedding_), ws.load(self.row_intercept_))
+        new = means.new_zeros(len(rows), means.shape[1])
+        if cells.column_counts.sum() > 0:
+            model, new[there] = absorb(cells, model, columns.count[columns.modelled], chosen)
+        columns = columns_with_more(recall(self, Columns, ws), rows, widened=self.clip == "observed")
+        means, unit = torch.cat([means, new]), posterior.unit
+        changed = table_attributes(model, means, None, columns, unit, chosen, ws)
+        counts = {"n_samples_seen_": self.n_samples_seen_ + len(rows), "n_iter_": self.n_iter_ + ROUNDS}
+        models = (Posterior(*model[1:], unit, chosen), columns, stream)
+        return keep(self, ws, *models, **{**public_attributes(self), **changed, **counts})
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -621,98 +416,14 @@ class MatrixCompletionImputer(CallbackSupportMixin, TransformerMixin, BaseEstima
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return partitioned(tags)
 
-    def _fit_and_keep(self, X, meaning):
-        """Fit to the first rows of a stream; few of them are kept, to be fitted anew with later ones."""
-        self._fit(X, None, meaning)
-        self._kept, self._n_rows_fitted = (X if X.shape[0] < _FIRST_ROWS else None), X.shape[0]
-        return self
 
-    def _absorb(self, X):
-        """Update the columns with further rows, and append these."""
-        ws = open_workspace(X, device=self.device)
-        table, ws = load_table(X, ws, self.missing_values), ws.exact()
-        layout, model = self._load_layout(ws), load_model(self._model, ws)
-        cells = observed_cells(table, layout, ws)
-        if cells.column_counts.sum() > 0:
-            model, _ = absorb(cells, model, layout.count[layout.modelled], batch_size=self.batch_size)
-        layout = layout_with_more(layout, observe(table, ws), widened=self.clip == "observed")
-        new = self._attributes(model, table, cells, layout, self._unit, self.components_.shape[0], ws)
-        for name in ("row_embedding_", "row_intercept_"):
-            new[name] = stacked(getattr(self, name), new[name])
-        new.update(indicator_=self.indicator_)
-        vars(self).update(new, n_samples_seen_=self.n_samples_seen_ + X.shape[0], n_iter_=self.n_iter_ + ROUNDS)
+def _stream(X) -> RowStream:
+    """Return the stream that a fit to its first rows starts."""
+    return RowStream(on_host(X) if X.shape[0] < _FIRST_ROWS else None, X.shape[0])
 
-    def _reading(self):
-        """How X is to be validated, in `fit` and later."""
-        return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(self.missing_values) else True}
 
-    def _attributes(self, model, table, cells, layout, unit, n_components, ws):
-        """Return the fitted attributes of a model: one more pass over the rows, so that they equal those of `embed`."""
-        rows = torch.cat(self._fold_in(table, layout, model, ws, means_in))
-        attributes = describe(model, rows, unit, n_components, ws)
-        columns = {"intercept_": column_offsets(model, unit), "feature_noise_variance_": model.noise * unit**2}
-        if model.cov is None:
-            means = means_of_rows(cells, model, self.batch_size)
-            squares = squared_error(cells, means, model, self.batch_size)
-            noise = float((squares / cells.column_counts.sum()).nan_to_num(nan=0.0))
-            columns["feature_noise_variance_"] = torch.full_like(model.noise, noise * unit**2)
-        else:
-            noise = float(model.noise.mean()) if len(model.noise) else 0.0
-        return {
-            **attributes,
-            "components_": ws.answer(over_all(ws.load(attributes["components_"]).mT, layout).mT),
-            **{name: ws.answer(over_all(values, layout)) for name, values in columns.items()},
-            "noise_variance_": noise * unit**2,
-            "mean_": ws.answer(layout.mean),
-            "scale_": ws.answer(layout.scale / unit),
-            "_layout": {name: ws.store(a) for name, a in layout._asdict().items()},
-            "indicator_": self._indicator(layout.holes.cpu().numpy()) if self.add_indicator else None,
-        }
-
-    def _indicator(self, holes):
-        """Return scikit-learn's indicator, fitted to one row that has the holes of all."""
-        value = 1.0 if self.missing_values == 0 else 0.0
-        indicator = MissingIndicator(missing_values=self.missing_values, error_on_new=False)
-        return indicator.fit(np.where(holes, float(self.missing_values), value)[None])
-
-    def _warn_of_dropped(self, layout):
-        dropped = np.flatnonzero(~layout.kept.cpu().numpy())
-        if len(dropped):
-            names = check_feature_names_in(self) if hasattr(self, "feature_names_in_") else np.arange(len(layout.kept))
-            warn(
-                f"Skipping features without any observed values: {names[dropped]}. At least one non-missing value is "
-                "needed for imputation. Pass keep_empty_features=True to keep them as zeros.",
-                UserWarning,
-            )
-
-    def _framed(self, values, X):
-        """Return values of the kept features in the container that `set_output` asks for."""
-        container = get_output_config("transform", self)["dense"]
-        if container == "default":
-            return values
-        names = check_feature_names_in(self)[self._on_cpu(self._layout["kept"])]
-        return OUTPUT_ADAPTERS.adapters[container].create_container(values, X, columns=names)
-
-    def _on_cpu(self, stored):
-        return open_workspace(self.components_, device="cpu").load(stored).numpy()
-
-    def _open(self, X, method, *, dense_answer=True, random_state=None):
-        """Validate new rows; return them loaded, with the layout, the model and the workspace to compute in."""
-        check_is_fitted(self)
-        X, _ = with_meaning(X, self.unstored, self.missing_values, seen=self.unstored_)
-        X = check_new_data(self, X, like="components_", method=method, **self._reading())
-        if dense_answer and sp.issparse(X) and X.shape[0] * X.shape[1] > MOST_DENSE_CELLS:
-            raise ValueError(
-                f"{method} of a sparse X answers with a dense table, and n_samples={X.shape[0]} times "
-                f"n_features={X.shape[1]} is above {MOST_DENSE_CELLS} cells. Pass fewer rows, ask predict_entries for "
-                "single cells, or use sklowrank.recommend.MatrixFactorizationRegressor."
-            )
-        ws = open_workspace(X, device=self.device, random_state=random_state)
-        table, ws = load_table(X, ws, self.missing_values), precise_for(self._model, ws)
-        return table, self._load_layout(ws), load_model(self._model, ws), ws
-
-    def _load_layout(self, ws):
-        return Layout(**{name: ws.load(a) for name, a in self._layout.items()})
-
-    def _fold_in(self, table, layout, model, ws, compute, *, dense=False):
-        return fold_in(table, layout, model, ws, compute, batch_size=self.batch_size, dense=dense)
+def _indicator(with_missing, missing_values):
+    """Return scikit-learn's indicator, fitted to one row that has the missing values of all."""
+    value = 1.0 if missing_values == 0 else 0.0
+    indicator = MissingIndicator(missing_values=missing_values, error_on_new=False)
+    return indicator.fit(np.where(with_missing.cpu().numpy(), float(missing_values), value)[None])

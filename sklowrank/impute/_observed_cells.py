@@ -1,4 +1,7 @@
-"""The observed cells of a matrix, by rows and by columns, as matrices to multiply with: dense for tables, CSR else."""
+"""The observed cells of a matrix, by rows and by columns, as matrices to multiply with.
+
+Dense ones for tables, in which most cells are observed, CSR for lists of observations.
+"""
 
 import copy
 from functools import partial
@@ -12,99 +15,95 @@ from .._core.rows import concat_blocks, gather_blocks, merge_sum
 from .._math.sparse import csr_tensor
 
 
-class Face:
-    """The cells seen from one side, rows or columns: two matrices to multiply with, dense or sparse CSR.
+class CellMatrix:
+    """Cells as two matrices to multiply with, dense or sparse CSR.
 
     Parameters
     ----------
     pattern : tensor of shape (m, n)
         Number of observations in each cell.
-    values : tensor of shape (m, n)
+    sums : tensor of shape (m, n)
         Their sum, in the layout of the pattern.
     once : bool
         Whether every observed cell was observed once.
     """
 
-    def __init__(self, pattern, values, *, once):
-        self.pattern, self.values, self.once = pattern, values, once
-        self._room = None  # sums over cells are written here again and again: fresh memory would cost more than they
+    def __init__(self, pattern, sums, *, once):
+        self.pattern, self.sums, self.once = pattern, sums, once
+        self._buffer = None  # sums over cells are written here again and again: fresh memory would cost more than they
 
-    def counts(self):
+    def row_counts(self):
         """Return the number of observations of each row, of shape (m,)."""
         ones = torch.ones(self.pattern.shape[1], 1, dtype=self.pattern.dtype, device=self.pattern.device)
         return (self.pattern @ ones)[:, 0]
 
-    def other_counts(self):
+    def column_counts(self):
         """Return the number of observations of each column, of shape (n,)."""
         if self.pattern.layout == torch.strided:
             return self.pattern.sum(0)
         values = self.pattern.values()
         return values.new_zeros(self.pattern.shape[1]).index_add_(0, self.pattern.col_indices().long(), values)
 
-    def fit(self, P, F):
+    def products(self, P, F):
         """Return P @ F.mT at the cells, times their numbers of observations; valid until the next call."""
         if self.pattern.layout == torch.strided:
             return self.pattern * (P @ F.mT)
-        room = self._writable()
-        torch.sparse.sampled_addmm(room, P, F.mT, beta=0, out=room)
+        buffer = self._writable()
+        torch.sparse.sampled_addmm(buffer, P, F.mT, beta=0, out=buffer)
         if not self.once:
-            room.values().mul_(self.pattern.values())
-        return room
+            buffer.values().mul_(self.pattern.values())
+        return buffer
 
     def residual(self, P, F):
-        """Return what P @ F.mT leaves of the values; valid until the next call."""
-        fit = self.fit(P, F)
-        if fit.layout == torch.strided:
-            return self.values - fit
-        fit.values().neg_().add_(self.values.values())
-        return fit
+        """Return the sums minus P @ F.mT times the numbers of observations; valid until the next call."""
+        products = self.products(P, F)
+        if products.layout == torch.strided:
+            return self.sums - products
+        products.values().neg_().add_(self.sums.values())
+        return products
 
     def squared_error(self, P, F):
         """Return the sum over the cells of (mean observation - P @ F.mT)**2, times the number of observations."""
         residual = self.residual(P, F)
         if residual.layout == torch.strided:
             return (residual**2).sum()
-        left = residual.values()
-        return left.dot(left) if self.once else (left**2 / self.pattern.values()).sum()
+        values = residual.values()
+        return values.dot(values) if self.once else (values**2 / self.pattern.values()).sum()
 
-    def mean_fit(self, P, F):
+    def values_at_cells(self, P, F):
         """Return P @ F.mT at the listed cells, row by row, as a tensor of its own."""
-        fit = self.fit(P, F).values()
-        return fit.clone() if self.once else fit / self.pattern.values()
+        products = self.products(P, F).values()
+        return products.clone() if self.once else products / self.pattern.values()
 
     def _writable(self):
-        if self._room is None:
+        if self._buffer is None:
             pattern = self.pattern
-            room = torch.zeros_like(pattern.values())  # not empty: beta=0 times what may be NaN there is NaN
-            self._room = csr_tensor(pattern.crow_indices(), pattern.col_indices(), room, pattern.shape)
-        return self._room
+            buffer = torch.zeros_like(pattern.values())  # not empty: beta=0 times what may be NaN there is NaN
+            self._buffer = csr_tensor(pattern.crow_indices(), pattern.col_indices(), buffer, pattern.shape)
+        return self._buffer
 
 
-class Block(NamedTuple):
-    """The cells of some rows, as a slice of all of them."""
+class CellBlock(NamedTuple):
+    """The cells of some rows."""
 
-    cells: "Cells"
-    rows: slice
-
-    def by_row(self) -> Face:
-        """Return the rows' face."""
-        return self.cells.by_row(self.rows)
-
-    def by_column(self) -> Face:
-        """Return the columns' face."""
-        return self.cells.by_column(self.rows)
+    by_row: CellMatrix  # (b, n)
+    by_column: CellMatrix  # (n, b)
 
 
 class Cells:
-    """What is common to cells of a table and of a list."""
+    """What cells of a table and of a list have in common."""
 
     kind = "memory"
 
     def gather(self, compute, *aligned, size, batch_size="auto", merge=merge_sum):
-        """Return the merged results of ``compute(block, *parts)`` over blocks of rows, as `Rows.gather` does."""
+        """Return the merged results of ``compute(block, *parts)``, of a :class:`CellBlock` of some rows each.
+
+        See :meth:`~sklowrank._core.rows.RowSource.gather`.
+        """
 
         def part(rows):
-            return compute(Block(self, rows), *(b[rows] for b in aligned))
+            block = CellBlock(self.by_row(rows), self.by_column(rows))
+            return compute(block, *(None if a is None else a[rows] for a in aligned))
 
         return gather_blocks(part, self.shape[0], size=size, batch_size=batch_size, merge=merge)
 
@@ -114,20 +113,20 @@ class TableCells(Cells):
 
     def __init__(self, X):
         missing = X.isnan()
-        self.pattern = (~missing).to(X.dtype)
-        self.values = torch.where(missing, torch.zeros_like(X), X)
+        self._pattern = (~missing).to(X.dtype)
+        self._values = torch.where(missing, torch.zeros_like(X), X)
         self.shape = tuple(X.shape)
-        self.row_counts, self.column_counts = self.pattern.sum(1), self.pattern.sum(0)
-        self.column_squares = (self.values**2).sum(0)
+        self.row_counts, self.column_counts = self._pattern.sum(1), self._pattern.sum(0)
+        self.column_squares = (self._values**2).sum(0)
         self.covariates = None
 
     def by_row(self, rows):
-        """Return the face of a slice of rows."""
-        return Face(self.pattern[rows], self.values[rows], once=True)
+        """Return the cells of a slice of rows."""
+        return CellMatrix(self._pattern[rows], self._values[rows], once=True)
 
     def by_column(self, rows):
-        """Return the face of all columns, of the cells in a slice of rows."""
-        return Face(self.pattern[rows].mT, self.values[rows].mT, once=True)
+        """Return the cells of a slice of rows, transposed."""
+        return CellMatrix(self._pattern[rows].mT, self._values[rows].mT, once=True)
 
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells: each cell has one."""
@@ -161,7 +160,7 @@ class ListedCells(Cells):
         weighted = values if weights is None else each * values
         sums = sp.coo_matrix((weighted, (rows, columns)), shape=shape).tocsr()
         sums.sum_duplicates()
-        self.structure, self._indices, self._faces, self._load = counts, {}, {}, ws.load
+        self.structure, self._indices, self._matrices, self._load = counts, {}, {}, ws.load
         self._counts = None if counts.nnz == len(values) and (each == 1).all() else ws.load(counts.data)
         self._sums = ws.load(sums.data)
         self.row_counts = ws.load(np.bincount(rows, each, minlength=m).astype(values.dtype))
@@ -177,16 +176,16 @@ class ListedCells(Cells):
             self.covariates = Covariates(*(ws.load(a) for a in arrays), len(sums.data))
 
     def by_row(self, rows):
-        """Return the face of a slice of rows; built once, then kept."""
-        return self._face("by_row", rows.start, rows.stop)
+        """Return the cells of a slice of rows; built once, then kept."""
+        return self._matrix("by_row", rows.start, rows.stop)
 
     def by_column(self, rows):
-        """Return the face of all columns, of the cells in a slice of rows; built once, then kept."""
-        return self._face("by_column", rows.start, rows.stop)
+        """Return the cells of a slice of rows, transposed; built once, then kept."""
+        return self._matrix("by_column", rows.start, rows.stop)
 
-    def _face(self, side, start, stop):
+    def _matrix(self, side, start, stop):
         key = (side, start, stop)
-        if key not in self._faces:
+        if key not in self._matrices:
             if key not in self._indices:
                 self._indices[key] = getattr(self, f"_index_{side}")(self._rows(start, stop))
             indptr, indices, order, shape = self._indices[key]
@@ -194,8 +193,8 @@ class ListedCells(Cells):
             sums = self._sums[first:last][order]
             counts = torch.ones_like(sums) if self._counts is None else self._counts[first:last][order]
             tensors = (csr_tensor(indptr, indices, values, shape) for values in (counts, sums))
-            self._faces[key] = Face(*tensors, once=self._counts is None)
-        return self._faces[key]
+            self._matrices[key] = CellMatrix(*tensors, once=self._counts is None)
+        return self._matrices[key]
 
     def _rows(self, start, stop):
         return self.structure if (start, stop) == (0, self.shape[0]) else self.structure[start:stop]
@@ -219,20 +218,20 @@ class ListedCells(Cells):
         return (self.covariates.Z * self.covariates.weight.unsqueeze(1)).mT @ self.covariates.Z
 
     def linear_sums(self, P, F, **options):
-        """Return the sums of products of covariates with themselves and with what P @ F.mT leaves of the values."""
-        fit = concat_blocks(self.gather(partial(_mean_fit, F), P, **options)[0])
-        rest = self.covariates.weight * self.covariates.left(fit)
-        return self.covariate_gram(), self.covariates.Z.mT @ rest
+        """Return the sums of products of covariates with themselves and with the residuals of P @ F.mT."""
+        values = concat_blocks(self.gather(partial(_values_at_cells, F), P, **options)[0])
+        residual = self.covariates.weight * self.covariates.residual(values)
+        return self.covariate_gram(), self.covariates.Z.mT @ residual
 
     def refit_covariates(self, P, F, **options):
-        """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
-        self.take_off(linear_weights(*self.linear_sums(P, F, **options)))
+        """Refit the linear term to the residuals of the low-rank part P @ F.mT, and subtract it."""
+        self.subtract_linear(linear_weights(*self.linear_sums(P, F, **options)))
 
-    def take_off(self, weights):
-        """Take a linear term off the values."""
+    def subtract_linear(self, weights):
+        """Subtract a linear term from the values."""
         self.weights = weights
         self._sums, self.column_squares = self.covariates.without(weights, self.shape[1])
-        self._faces.clear()
+        self._matrices.clear()
 
 
 class RemoteCells:
@@ -249,7 +248,7 @@ class RemoteCells:
     kind = "cluster"
 
     def __init__(self, parts, n_columns):
-        self._parts = self._bare = parts
+        self._parts = self._without_covariates = parts
         rows, self.column_counts, *squares, with_covariates = parts.reduce(_totals)
         self.row_counts = torch.cat(rows)
         self.shape = (len(self.row_counts), n_columns)
@@ -263,7 +262,7 @@ class RemoteCells:
 
     def covariate_gram(self):
         """Return the sums of products of covariates with themselves."""
-        return self._bare.reduce(_gram)[0]
+        return self._without_covariates.reduce(_gram)[0]
 
     def scatter(self):
         """Sum of squared deviations of the observations from the means of their cells."""
@@ -274,9 +273,9 @@ class RemoteCells:
         return sp.vstack(self._parts.reduce(_structure)[0], format="csr")
 
     def refit_covariates(self, P, F, **options):
-        """Refit the linear term to what the low-rank part P @ F.mT leaves, and take it off."""
-        self.weights = linear_weights(*self._bare.reduce(partial(_linear_sums, F, options), P))
-        self._parts = self._bare.rebuilt(partial(_without, self.weights))
+        """Refit the linear term to the residuals of the low-rank part P @ F.mT, and subtract it."""
+        self.weights = linear_weights(*self._without_covariates.reduce(partial(_linear_sums, F, options), P))
+        self._parts = self._without_covariates.rebuilt(partial(_without, self.weights))
         _, _, self.column_squares, self._scatter, _ = self._parts.reduce(_totals)
 
 
@@ -299,10 +298,10 @@ def _linear_sums(F, options, cells, P):
 
 
 def _without(weights, cells):
-    """Return a copy of listed cells without a linear term; the indices are shared."""
+    """Return a copy of listed cells with a linear term subtracted; the indices are shared."""
     cells = copy.copy(cells)
-    cells._faces = {}
-    cells.take_off(weights)
+    cells._matrices = {}
+    cells.subtract_linear(weights)
     return cells
 
 
@@ -316,9 +315,9 @@ class Covariates(NamedTuple):
     column: torch.Tensor  # (n_observations,)
     n_cells: int
 
-    def left(self, fit):
-        """Return what the low-rank part of each cell (n_cells,) leaves of the observations."""
-        return self.y - fit[self.cell]
+    def residual(self, values):
+        """Return the observations minus the low-rank part of each cell (n_cells,)."""
+        return self.y - values[self.cell]
 
     def without(self, weights, n_columns):
         """Return the cells' sums and the columns' sums of squares without the linear term."""
@@ -327,8 +326,8 @@ class Covariates(NamedTuple):
         return sums, rest.new_zeros(n_columns).index_add_(0, self.column, self.weight * rest**2)
 
 
-def _mean_fit(F, block, P):
-    return ([block.by_row().mean_fit(P, F)],)
+def _values_at_cells(F, block, P):
+    return ([block.by_row.values_at_cells(P, F)],)
 
 
 def linear_weights(gram, products):
@@ -338,8 +337,8 @@ def linear_weights(gram, products):
     return torch.linalg.solve(gram, products)
 
 
-def face_of(structure, ws):
-    """Return the face of rows of a CSR structure, of which only the numbers of observations are known."""
+def pattern_of(structure, ws):
+    """Return the cells of a CSR structure of which only the numbers of observations are known."""
     tensors = (ws.load(a) for a in (structure.indptr, structure.indices, structure.data))
     pattern = csr_tensor(*tensors, structure.shape)
-    return Face(pattern, pattern, once=False)
+    return CellMatrix(pattern, pattern, once=False)

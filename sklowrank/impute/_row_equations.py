@@ -1,4 +1,4 @@
-"""The equations of low-rank matrix completion: one side solved given the other, and what a solution says of a cell.
+"""The equations of low-rank matrix completion: one side solved given the other.
 
 Model: a cell (i, j) is u_i . v_j + b_i + c_j + noise. Each side is kept as one matrix of width d: the factors, and in
 its last column the offset where offsets are learnt. Seen from row i, with f_j = (v_j, 1), the cells of a row are a
@@ -11,27 +11,22 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
 from .._core.rows import concat_blocks
 from .._math.linalg import signs_of_largest
-from ._conjugate_gradients import conjugate_gradients
+from ._options import CompletionOptions
 
 
 class Model(NamedTuple):
-    """Everything that the equations of a row need to know: the columns' side and the priors."""
+    """The posterior of the columns, or the solution of 'map', and the priors of both sides."""
 
     mean: torch.Tensor  # (n, d): v_j and, with offsets, c_j
     cov: torch.Tensor | None  # (n, d, d): posterior covariances; None in 'map'
     noise: torch.Tensor  # (n,): noise variance of each column; ones in 'map'
     row_ridge: torch.Tensor  # (d,): prior precision of a row, or the penalty of 'map'
     column_ridge: torch.Tensor  # (d,): the same of a column
-    offsets: bool
-    ridge_by_count: bool = False  # 'map': penalty times the number of cells
-    nonnegative: bool = False  # 'map'
-    iterative: bool = False  # 'map': solved by conjugate gradients
 
 
-class Rows(NamedTuple):
+class RowPosterior(NamedTuple):
     """What the cells say of some rows, the columns being known."""
 
     mean: torch.Tensor  # (b, d)
@@ -39,46 +34,21 @@ class Rows(NamedTuple):
     log_det: torch.Tensor | None  # sum of the log-determinants of cov
 
 
-def seen_by_rows(model):
-    """Return what the equations of all rows sum over their cells: the columns' expectations, weighted by precision.
+class RowEquations(NamedTuple):
+    """A model, and what the equations of all rows sum over their cells."""
 
-    None where no equations are formed.
-    """
-    if model.iterative:
-        return None
-    F, f = expectations(model.mean, model.cov, model.offsets)
-    return F / model.noise.unsqueeze(1), f / model.noise.unsqueeze(1)
+    model: Model
+    options: CompletionOptions
+    F: torch.Tensor | None  # see :func:`expectations`, divided by the noise; None where no equations are formed
+    f: torch.Tensor | None
 
 
-def solve_rows(face, model, seen, *, start=None):
-    """Return the posterior of some rows ('map': the penalised least-squares solution) given the columns.
-
-    `face` holds their cells, `seen` is what :func:`seen_by_rows` says of the model.
-    """
-    if model.iterative:
-        return Rows(_solve_iteratively(face, model), None, None)
-    F, f = seen
-    A, rhs = equations(face.pattern @ F, face.values @ f, model)
-    A = with_ridge(A, row_ridge(face, model))
-    if model.nonnegative:
-        return Rows(solve_nonnegative(A, rhs, start), None, None)
-    return posterior(A, rhs, covariances=model.cov is not None)
-
-
-def _solve_iteratively(face, model):
-    """Solve to the working precision from zero, so that a row's answer does not depend on when it is asked."""
-    d, counts = model.mean.shape[1], face.counts()
-    return conjugate_gradients(
-        face,
-        model.mean.new_zeros(face.pattern.shape[0], d),
-        model.mean,
-        scaled_ridge(model.row_ridge, counts, model),
-        offsets=model.offsets,
-        counts=counts,
-        other_counts=face.other_counts(),
-        n_steps=2 * d + 20,
-        tol=torch.finfo(model.mean.dtype).eps ** (2 / 3),
-    )
+def row_equations(model, options) -> RowEquations:
+    """Return the equations of rows given the columns of a model."""
+    if options.iterative:
+        return RowEquations(model, options, None, None)
+    F, f = expectations(model.mean, model.cov, options.offsets)
+    return RowEquations(model, options, F / model.noise.unsqueeze(1), f / model.noise.unsqueeze(1))
 
 
 def expectations(mean, cov, offsets):
@@ -91,7 +61,7 @@ def expectations(mean, cov, offsets):
     if cov is not None:
         W = W + cov
     d = mean.shape[1]
-    upper = _upper(d, mean.device)
+    upper = upper_triangle(d, mean.device)
     if not offsets:
         return W.flatten(1)[:, upper], mean
     k = d - 1
@@ -101,12 +71,89 @@ def expectations(mean, cov, offsets):
     return torch.cat([W.flatten(1)[:, upper], cross], 1), f
 
 
-def equations(sums, moments, model):
-    """Unpack sums over cells of F and f into the matrix (b, d, d) and the right-hand side (b, d) of each row."""
+@functools.lru_cache(maxsize=64)
+def upper_triangle(d, device):
+    """Positions of the upper triangle in a flattened (d, d) matrix."""
+    i, j = torch.triu_indices(d, d, device=device)
+    return i * d + j
+
+
+def bytes_per_row(model, options):
+    """Memory that one row of a block takes while it is solved and summed up for the columns."""
     d = model.mean.shape[1]
+    return (8 * d if options.iterative else 4 * d * d + 3 * d + 2) * model.mean.dtype.itemsize
+
+
+def gather_rows(cells, compute, equations, *aligned):
+    """Return the merged results of ``compute(equations, block, *parts)`` over blocks whose equations fit the memory."""
+    model, options = equations.model, equations.options
+    size = bytes_per_row(model, options)
+    return cells.gather(partial(compute, equations), *aligned, size=size, batch_size=options.batch_size)
+
+
+def column_sums(equations, block, start=None):
+    """Solve the rows of a block; return what the columns' equations sum over its cells, and the rows' means in a list.
+
+    `start` are means from which non-negative rows start.
+    """
+    rows = solve_rows(block.by_row, equations, start=start)
+    return *summed_over_rows(block, rows, equations.options), [rows.mean]
+
+
+def column_sums_and_moments(keep_means, equations, block):
+    """Solve the rows of a block; return what the columns' equations and the priors are learnt from, and the means."""
+    rows = solve_rows(block.by_row, equations)
+    means = [rows.mean] if keep_means else []
+    return *summed_over_rows(block, rows, equations.options), *moment_sums(rows), means
+
+
+def moment_sums(side):
+    """Return sums over some rows or columns: of products of means, covariances, means, log-determinants."""
+    return side.mean.mT @ side.mean, side.cov.sum(0), side.mean.sum(0), side.log_det
+
+
+def summed_over_rows(block, rows, options):
+    """Return what the columns' equations sum over the cells of a block whose rows are known."""
+    F, f = expectations(rows.mean, rows.cov, options.offsets)
+    return block.by_column.pattern @ F, block.by_column.sums @ f
+
+
+def solve_rows(cells, equations, *, start=None):
+    """Return the posterior of some rows ('map': the penalised least-squares solution), given their cells."""
+    model, options, F, f = equations
+    if options.iterative:
+        return RowPosterior(_solved_iteratively(cells, model, options), None, None)
+    A, rhs = unpacked(cells.pattern @ F, cells.sums @ f, options)
+    A = with_ridge(A, scaled_ridge(model.row_ridge, cells.row_counts, options))
+    if options.nonnegative:
+        return RowPosterior(solve_nonnegative(A, rhs, start), None, None)
+    return posterior(A, rhs, covariances=model.cov is not None)
+
+
+def unpacked(sums, moments, options):
+    """Unpack sums over cells of F and f into the matrix (b, d, d) and the right-hand side (b, d) of each row."""
+    d = moments.shape[1] - options.offsets
     size = d * (d + 1) // 2
-    A = sums[:, _full(d, sums.device)].unflatten(1, (d, d))
-    return A, moments[:, :d] - sums[:, size : size + d] if model.offsets else moments
+    A = sums[:, _from_upper_triangle(d, sums.device)].unflatten(1, (d, d))
+    return A, moments[:, :d] - sums[:, size : size + d] if options.offsets else moments
+
+
+@functools.lru_cache(maxsize=64)
+def _from_upper_triangle(d, device):
+    """Positions in the packed upper triangle of the entries of a flattened symmetric (d, d) matrix."""
+    i = torch.arange(d, device=device).unsqueeze(1)
+    low, high = torch.minimum(i, i.mT), torch.maximum(i, i.mT)
+    return (low * d - low * (low + 1) // 2 + high).flatten()
+
+
+def scaled_ridge(ridge, counts, options):
+    """Return the ridge: one for all, or one for each row or column, times its number of observations.
+
+    `counts` are these numbers, or a function that returns them.
+    """
+    if options.reg_scaling != "count" or options.variational:
+        return ridge
+    return ridge * (counts() if callable(counts) else counts).unsqueeze(1)
 
 
 def with_ridge(A, ridge):
@@ -116,23 +163,13 @@ def with_ridge(A, ridge):
     return A
 
 
-def scaled_ridge(ridge, counts, model):
-    """Return the ridge: one for all, or one for each row or column, times its number of observations."""
-    return ridge * counts.unsqueeze(1) if model.ridge_by_count else ridge
-
-
-def row_ridge(face, model):
-    """Return the ridge of the rows of a face."""
-    return model.row_ridge * face.counts().unsqueeze(1) if model.ridge_by_count else model.row_ridge
-
-
 def posterior(A, rhs, *, covariances):
     """Solve A x = rhs for each row, and invert A where covariances are asked for."""
     L = torch.linalg.cholesky(A)
     mean = torch.cholesky_solve(rhs.unsqueeze(2), L).squeeze(2)
     if not covariances:
-        return Rows(mean, None, None)
-    return Rows(mean, torch.cholesky_inverse(L), -2 * L.diagonal(dim1=1, dim2=2).log().sum())
+        return RowPosterior(mean, None, None)
+    return RowPosterior(mean, torch.cholesky_inverse(L), -2 * L.diagonal(dim1=1, dim2=2).log().sum())
 
 
 def solve_nonnegative(A, rhs, start=None, *, passes=100):
@@ -146,164 +183,141 @@ def solve_nonnegative(A, rhs, start=None, *, passes=100):
     return x
 
 
-@functools.lru_cache(maxsize=64)
-def _upper(d, device):
-    """Positions of the upper triangle in a flattened (d, d) matrix."""
-    i, j = torch.triu_indices(d, d, device=device)
-    return i * d + j
-
-
-@functools.lru_cache(maxsize=64)
-def _full(d, device):
-    """Positions in the packed upper triangle of the entries of a flattened symmetric (d, d) matrix."""
-    i = torch.arange(d, device=device).unsqueeze(1)
-    low, high = torch.minimum(i, i.mT), torch.maximum(i, i.mT)
-    return (low * d - low * (low + 1) // 2 + high).flatten()
-
-
-def bytes_per_row(model):
-    """Memory that one row of a block takes while it is solved and summed up for the columns."""
-    d = model.mean.shape[1]
-    return (8 * d if model.iterative else 4 * d * d + 3 * d + 2) * model.mean.dtype.itemsize
-
-
-def in_row_blocks(compute, cells, model, batch_size, *beside):
-    """Return the merged results of ``compute(block, *parts)``, so many rows at once that their equations fit."""
-    return cells.gather(compute, *beside, size=bytes_per_row(model), batch_size=batch_size)
-
-
-def means_of_rows(cells, model, batch_size):
-    """Return the means of all rows, the columns being given."""
-    return concat_blocks(in_row_blocks(partial(_means, model, seen_by_rows(model)), cells, model, batch_size)[0])
-
-
-def _means(model, seen, block):
-    return ([solve_rows(block.by_row(), model, seen).mean],)
-
-
-def refit_linear_term(cells, rows, model, batch_size):
-    """Refit the covariates of listed cells to what the low-rank part leaves, the means of all rows being given."""
-    cells.refit_covariates(*augmented(rows, model), size=bytes_per_row(model), batch_size=batch_size)
-
-
-def augmented(rows, model):
-    """Return P, F with P @ F.mT the model's cells: (u, b, 1) and (v, 1, c), or u and v without offsets."""
-    if not model.offsets:
-        return rows, model.mean
-    one = torch.ones_like(model.mean[:, :1])
-    return (
-        torch.cat([rows, torch.ones_like(rows[:, :1])], 1),
-        torch.cat([model.mean[:, :-1], one, model.mean[:, -1:]], 1),
+def _solved_iteratively(cells, model, options):
+    """Solve to the working precision from zero, so that a row's answer does not depend on when it is asked."""
+    d, counts = model.mean.shape[1], cells.row_counts()
+    return conjugate_gradients(
+        cells,
+        model.mean.new_zeros(cells.pattern.shape[0], d),
+        model.mean,
+        scaled_ridge(model.row_ridge, counts, options),
+        offsets=options.offsets,
+        counts=(counts, cells.column_counts()),
+        n_steps=2 * d + 20,
+        tol=torch.finfo(model.mean.dtype).eps ** (2 / 3),
     )
 
 
-def squared_error(cells, rows, model, batch_size):
-    """Return the sum of squared residuals of all observations, the means of all rows being given."""
-    P, F = augmented(rows, model)
-    return in_row_blocks(partial(_squared_error, F), cells, model, batch_size, P)[0] + cells.scatter()
+def conjugate_gradients(cells, x, other, ridge, *, offsets, counts, n_steps, tol=0.0):
+    """Improve the penalised least-squares solutions x of all rows by at most `n_steps` steps.
+
+    Only products with the pattern occur: nothing of the size of cells times factors is formed. The preconditioner is
+    shared: the mean Gram matrix of the other side, times each row's number of cells, plus the ridge.
+
+    Parameters
+    ----------
+    cells : CellMatrix
+        The cells of the rows.
+    x : tensor of shape (m, d)
+        Where to start: factors and, with `offsets`, the offset.
+    other : tensor of shape (n, d)
+        The same of the other side.
+    ridge : tensor of shape (d,) or (m, d)
+        Penalties.
+    counts : pair of tensors of shape (m,) and (n,)
+        Numbers of observations of the rows, and of the other side.
+    tol : float
+        Stop when every row's residual, in the norm of the preconditioner, has shrunk to this; 0 asks no questions and
+        does not make a GPU wait.
+    """
+    f, P, F = other, x, other
+    if offsets:
+        one = torch.ones_like(other[:, :1])
+        f = torch.cat([other[:, :-1], one], 1)
+        P, F = torch.cat([x, torch.ones_like(x[:, :1])], 1), torch.cat([f, other[:, -1:]], 1)
+    weight = counts[1].unsqueeze(1)
+    e, Q = torch.linalg.eigh((weight * f).mT @ f / weight.sum().clamp_min(1))
+    spectrum = (counts[0].unsqueeze(1) * e.clamp_min(0) + ridge).clamp_min(torch.finfo(x.dtype).tiny)
+
+    r = cells.residual(P, F) @ f - ridge * x
+    z = ((r @ Q) / spectrum) @ Q.mT
+    p, rz = z, (r * z).sum(1, keepdim=True)
+    goal = tol**2 * rz
+    for _ in range(n_steps):
+        if tol and bool((rz <= goal).all()):
+            break
+        Ap = cells.products(p, f) @ f + ridge * p
+        step = _ratio(rz, (p * Ap).sum(1, keepdim=True))
+        x, r = x + step * p, r - step * Ap
+        z = ((r @ Q) / spectrum) @ Q.mT
+        old, rz = rz, (r * z).sum(1, keepdim=True)
+        p = z + _ratio(rz, old) * p
+    return x
 
 
-def _squared_error(F, block, P):
-    return (block.by_row().squared_error(P, F),)
+def _ratio(a, b):
+    """a / b, and 0 where b has run out: a row that has converged stays where it is."""
+    return torch.where(b > torch.finfo(b.dtype).tiny, a / b, torch.zeros_like(a))
 
 
-def canonical(model):
+def update_rows(cells, before, mean, model, options):
+    """Return the means of rows after new cells, given the matrix of those seen `before` and the means they led to."""
+    _, options, F, f = row_equations(model, options._replace(solver="cholesky"))
+    A, _ = unpacked(before.pattern @ F, torch.zeros_like(cells.sums @ f), options)
+    A = with_ridge(A, scaled_ridge(model.row_ridge, before.row_counts, options))
+    more, rhs = unpacked(cells.pattern @ F, cells.sums @ f, options)
+    rhs = rhs + (A @ mean.unsqueeze(2)).squeeze(2)
+    if options.reg_scaling == "count" and not options.variational:
+        more = with_ridge(more, scaled_ridge(model.row_ridge, cells.row_counts, options))
+    if options.nonnegative:
+        return solve_nonnegative(A + more, rhs)
+    return posterior(A + more, rhs, covariances=False).mean
+
+
+# Of all rows
+
+
+def with_ordered_components(model, options):
     """Order the components by their strength and make each one's largest entry positive; the fit stays the same."""
     d = model.mean.shape[1]
-    k = d - model.offsets
+    k = d - options.offsets
     factors = model.mean[:, :k]
     if not len(factors):
         return model
-    if model.nonnegative:
+    if options.nonnegative:
         order = torch.linalg.vector_norm(factors, dim=0).argsort(descending=True)
         return model._replace(mean=factors[:, order])
     T = torch.eye(d, dtype=factors.dtype, device=factors.device)
     if model.cov is None:  # an equal ridge on all components leaves a rotation free
         T[:k, :k] = torch.linalg.eigh(factors.mT @ factors).eigenvectors.flip(1)
     T[:k, :k] = T[:k, :k] * signs_of_largest((factors @ T[:k, :k]).mT)
-    return model._replace(mean=model.mean @ T, cov=None if model.cov is None else T.mT @ model.cov @ T)
+    cov = None if model.cov is None else T.mT @ model.cov @ T
+    return model._replace(mean=model.mean @ T, cov=cov)
 
 
-def cells_of(rows_mean, model):
-    """Return the model's values of all cells of some rows, of shape (b, n)."""
-    P, F = augmented(rows_mean, model)
-    return P @ F.mT
+def means_of_rows(cells, model, options):
+    """Return the means of all rows, the columns being given."""
+    return concat_blocks(gather_rows(cells, _means, row_equations(model, options))[0])
 
 
-def variances_of(rows, model):
-    """Return the predictive variances of all cells of some rows, of shape (b, n), noise included."""
-    return variance_of_rows(rows, model) @ variance_of_columns(model).mT + model.noise
+def _means(equations, block):
+    return ([solve_rows(block.by_row, equations).mean],)
 
 
-def variance_of_rows(rows, model):
-    """Return what each row adds to a cell's variance: its product with :func:`variance_of_columns` is that variance.
-
-    Var[u . v + b] = <cov of the row, E[f f']> + <E[g] E[g]', cov of the column>, with f = (v, 1) and g = (u, 1); of
-    symmetric matrices the upper triangle suffices, each entry off the diagonal counted twice.
-    """
-    d = model.mean.shape[1]
-    upper = _upper(d, model.mean.device)
-    g = rows.mean.clone()
-    if model.offsets:
-        g[:, -1] = 1
-    both = torch.cat([rows.cov.flatten(1)[:, upper], (g.unsqueeze(2) * g.unsqueeze(1)).flatten(1)[:, upper]], 1)
-    return both * torch.where(upper % (d + 1) == 0, 1.0, 2.0).to(both.dtype).repeat(2)
+def squared_error(cells, rows, model, options):
+    """Return the sum of squared residuals of all observations, the means of all rows being given."""
+    P, F = factors_of_cells(rows, model, options)
+    size = bytes_per_row(model, options)
+    found = cells.gather(partial(_squared_error, F), P, size=size, batch_size=options.batch_size)
+    return found[0] + cells.scatter()
 
 
-def variance_of_columns(model):
-    """Return the columns' counterpart of :func:`variance_of_rows`."""
-    upper = _upper(model.mean.shape[1], model.mean.device)
-    second = expectations(model.mean, model.cov, model.offsets)[0][:, : len(upper)]
-    return torch.cat([second, model.cov.flatten(1)[:, upper]], 1)
+def _squared_error(F, block, P):
+    return (block.by_row.squared_error(P, F),)
 
 
-def row_covariances(face, model, seen):
-    """Return the posterior covariances of rows of which only the pattern of observed cells is known."""
-    F, f = seen
-    A, _ = equations(face.pattern @ F, f.new_zeros(face.pattern.shape[0], f.shape[1]), model)
-    return torch.cholesky_inverse(torch.linalg.cholesky(with_ridge(A, row_ridge(face, model))))
+def refit_linear_term(cells, rows, model, options):
+    """Refit the covariates of listed cells to what the low-rank part leaves, the means of all rows being given."""
+    P, F = factors_of_cells(rows, model, options)
+    cells.refit_covariates(P, F, size=bytes_per_row(model, options), batch_size=options.batch_size)
 
 
-def update_rows(face, before, mean, model):
-    """Return the means of rows after new cells, given the face of those seen `before` and the means they led to."""
-    F, f = seen_by_rows(model._replace(iterative=False))
-    A, _ = equations(before.pattern @ F, torch.zeros_like(face.values @ f), model)
-    A = with_ridge(A, row_ridge(before, model))
-    more, rhs = equations(face.pattern @ F, face.values @ f, model)
-    rhs = rhs + (A @ mean.unsqueeze(2)).squeeze(2)
-    if model.ridge_by_count:
-        more = with_ridge(more, row_ridge(face, model))
-    if model.nonnegative:
-        return solve_nonnegative(A + more, rhs)
-    return posterior(A + more, rhs, covariances=False).mean
-
-
-def factors_of(mean, model):
-    """Return the factors of one side without the offset."""
-    return mean[:, : mean.shape[1] - model.offsets]
-
-
-def widened(factors, n_components):
-    """Append zeros for components that were switched off."""
-    return torch.nn.functional.pad(factors, (0, n_components - factors.shape[1]))
-
-
-def pairs_of(P, F, rows, columns):
-    """Return P[rows] . F[columns] for a list of cells, some at a time."""
-    need = 3 * P.shape[1] * P.dtype.itemsize
-    block = rows_per_block("auto", len(rows), need)
-    parts = in_blocks(lambda c: (P[rows[c]] * F[columns[c]]).sum(1), len(rows), block, bytes_per_row=need)
-    return torch.cat([P.new_zeros(0), *parts])
-
-
-def draws_of(rows, model, n_draws, ws):
-    """Yield draws of all cells of some rows, of shape (b, n): columns' and rows' factors and noise drawn anew."""
-    rows_root, columns_root = (torch.linalg.cholesky(cov) for cov in (rows.cov, model.cov))
-    for _ in range(n_draws):
-        u = rows.mean + _correlated(rows_root, ws)
-        v = model._replace(mean=model.mean + _correlated(columns_root, ws))
-        yield cells_of(u, v) + model.noise.sqrt() * ws.randn(len(u), len(v.mean))
-
-
-def _correlated(root, ws):
-    return (root @ ws.randn(*root.shape[:2], 1)).squeeze(2)
+def factors_of_cells(rows, model, options):
+    """Return P, F with P @ F.mT the model's cells: (u, b, 1) and (v, 1, c), or u and v without offsets."""
+    if not options.offsets:
+        return rows, model.mean
+    one = torch.ones_like(model.mean[:, :1])
+    return (
+        torch.cat([rows, torch.ones_like(rows[:, :1])], 1),
+        torch.cat([model.mean[:, :-1], one, model.mean[:, -1:]], 1),
+    )

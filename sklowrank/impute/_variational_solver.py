@@ -9,13 +9,13 @@ import torch
 from .._core.iterate import Step
 from ._row_equations import (
     Model,
-    equations,
-    expectations,
-    in_row_blocks,
+    column_sums_and_moments,
+    gather_rows,
+    moment_sums,
     posterior,
     refit_linear_term,
-    seen_by_rows,
-    solve_rows,
+    row_equations,
+    unpacked,
     with_ridge,
 )
 
@@ -23,77 +23,98 @@ FIRST_COMPONENTS = 5  # that a fit begins with; more are added as long as all of
 WARM_SWEEPS = 10  # sweeps before the priors are learnt
 PSEUDO_CELLS = 5.0  # weight, in cells, of the common noise variance in that of one column
 _SEPARATE_EVERY = 4  # sweeps: one is enough to go far along a direction in which sweeps are slow
-_DROWNED = 0.01  # a component is dead when its means have less than this share of its posterior variances
+_LEAST_SIGNAL = 0.01  # a component whose means have less than this share of its posterior variances is switched off
 _LEAST_VARIANCE = 1e-8  # of a prior; the values have mean square 1
-_LOOSE_GAP = 1e-2  # at which a fit has settled enough to say whether it needs more components
+_LOOSE_GAP = 1e-2  # at which a fit has nearly converged: enough to say whether it needs more components
 
 
-class VariationalOptions(NamedTuple):
-    """What the caller decides of a variational fit."""
-
-    n_components: int  # at most
-    parsimonious: bool  # more components only where they raise the bound, not wherever they stay alive
-    offsets: bool
-    offset_variance: float  # least prior variance of the columns' offsets, in units of a mean square of 1
-    batch_size: int | str
-
-
-def variational(cells, sample, options, ws):
+def variational(cells, sample, options, ws, *, offset_variance=0.0):
     """Yield the model after each sweep of variational Bayes with learnt noise and priors.
 
-    The values are expected with mean square 1. Components are added to a fit that has nearly settled, as many again as
-    it has; where that does not help, half as many, down to one. A fit that begins with all of them ends more often in a
-    worse optimum, and pays for each in every sweep. How many it takes is found on the cells of `sample`, some of the
-    rows, or all of them; the last sweeps are over `cells`.
+    The values are expected with mean square 1. Components are added to a fit that has nearly converged, as many again
+    as it has; where that does not help, half as many, down to one. A fit that begins with all of them ends more often
+    in a worse optimum, and pays for each in every sweep. Their number is found on the cells of `sample`, which may be
+    some of the rows; the last sweeps are over `cells`. `offset_variance` is the least prior variance of the columns'
+    offsets.
     """
-    offsets, most = options.offsets, options.n_components
+    most = options.n_components
     k = more = min(FIRST_COMPONENTS, most)
-    model, kept, known, best, doubling = _first_guess(cells.shape[1], k, offsets, ws), None, 0, math.inf, True
+    model = variational_start(cells.shape[1], k, options.offsets, ws)
+    best_model, n_in_use, best, doubling = None, 0, math.inf, True
     while True:
-        for step in _sweeps(model, sample, options, n_warm=WARM_SWEEPS):
-            yield step._replace(gap=max(step.gap, 1.0))
+        for step in _sweeps(model, sample, options, offset_variance, n_warm=WARM_SWEEPS):
+            yield step._replace(gap=math.inf)  # of a fit that may need more components no gap is known
             if step.gap <= _LOOSE_GAP:
                 break
-        alive = step.state.mean.shape[1] - offsets
-        better = step.loss < best if options.parsimonious else alive > known
+        alive = step.state.mean.shape[1] - options.offsets
+        better = step.loss < best if options.selects_components else alive > n_in_use
         if better:
-            kept, best, known = step.state, step.loss, alive
+            best_model, best, n_in_use = step.state, step.loss, alive
         doubling = doubling and better
-        more = known if doubling else more // 2
-        if alive < k or more == 0 or known == most or not (doubling or options.parsimonious):
+        more = n_in_use if doubling else more // 2
+        if alive < k or more == 0 or n_in_use == most or not (doubling or options.selects_components):
             break
-        k = min(known + more, most)
-        model = _with_more(kept, k, ws)
-    yield from _sweeps(kept, cells, options, n_warm=0)
+        k = min(n_in_use + more, most)
+        model = _with_more_components(best_model, k, options.offsets, ws)
+    yield from _sweeps(best_model, cells, options, offset_variance, n_warm=0)
 
 
-def _sweeps(model, cells, options, *, n_warm):
+def variational_start(n, k, offsets, ws):
+    """Return a model of n columns with random factors and little noise, so that all components are in use."""
+    d = k + offsets
+    mean = 0.1 * ws.randn(n, d)
+    prior = torch.ones(d, dtype=ws.dtype, device=ws.device)
+    row_prior, column_prior = prior.clone(), 0.1 * prior
+    if offsets:
+        mean[:, -1], row_prior[-1] = 0, 0.1
+    cov = 0.01 * torch.eye(d, dtype=ws.dtype, device=ws.device).repeat(n, 1, 1)
+    noise = torch.full((n,), 0.01, dtype=ws.dtype, device=ws.device)
+    return Model(mean, cov, noise, 1 / row_prior, 1 / column_prior)
+
+
+def _with_more_components(model, k, offsets, ws):
+    """Return a model with k components, the new ones behind the old ones as in the start."""
+    start = variational_start(len(model.mean), k, offsets, ws)
+    old = torch.arange(model.mean.shape[1], device=ws.device)
+    if offsets:
+        old[-1] = k
+    start.mean[:, old] = model.mean
+    start.cov[:, old] = 0
+    start.cov[:, :, old] = 0
+    start.cov[:, old[:, None], old] = model.cov
+    start.row_ridge[old], start.column_ridge[old] = model.row_ridge, model.column_ridge
+    return start._replace(noise=model.noise)
+
+
+def _sweeps(model, cells, options, offset_variance, *, n_warm):
     """Yield the model after each sweep; the first ones keep equal priors, so that no component dies too early."""
+    collect = partial(column_sums_and_moments, cells.covariates is not None)
     total, bound, sweep = cells.column_counts.sum(), model.noise.new_tensor(math.inf), 0
     while True:
         sweep += 1
-        sums, moments, rows, means = _row_half(cells, model, options.batch_size)
-        solved, columns, residual = _column_half(cells, sums, moments, model)
+        sums, moments, *rows, means = gather_rows(cells, collect, row_equations(model, options))
+        rows = _moments(cells.shape[0], *rows)
+        solved, columns, residual = _solve_columns(cells, sums, moments, model, options)
         if cells.covariates is not None:
-            refit_linear_term(cells, torch.cat(means), model._replace(mean=solved.mean), options.batch_size)
+            refit_linear_term(cells, torch.cat(means), model._replace(mean=solved.mean), options)
 
         old, noise = model.noise, _learn_noise(residual, cells.column_counts)
         model = model._replace(mean=solved.mean, cov=solved.cov, noise=noise)
         misfit = (cells.column_counts * torch.log(2 * math.pi * noise) + residual / noise).sum()
         warm = sweep > n_warm
-        if warm and (sweep - n_warm) % _SEPARATE_EVERY == 1:
+        if warm and options.offsets and (sweep - n_warm) % _SEPARATE_EVERY == 1:
             model, rows, columns = _separate(model, rows, columns)
-        model, divergence, alive = _learn_priors(model, rows, columns, options.offset_variance, warm=warm)
+        model, divergence, alive = _learn_priors(model, rows, columns, options.offsets, offset_variance, warm=warm)
 
         previous, bound = bound, (misfit + divergence) / (2 * total)
         gap = torch.maximum((noise.mean().log() - old.mean().log()).abs(), (previous - bound).abs())
         gap, loss, n_alive = torch.stack([gap, bound, alive.sum().to(gap.dtype)]).tolist()
-        settled = warm and n_alive == len(alive)
-        model = _keep(model, alive) if n_alive < len(alive) else model
-        yield Step(model, gap if settled else max(gap, 1.0), loss)
+        all_in_use = warm and n_alive == len(alive)
+        model = _only(model, alive) if n_alive < len(alive) else model
+        yield Step(model, gap if all_in_use else math.inf, loss)
 
 
-class _Side(NamedTuple):
+class _Moments(NamedTuple):
     """What the priors of one side, rows or columns, are learnt from; u is a row of it, factors and offset."""
 
     size: int
@@ -103,69 +124,26 @@ class _Side(NamedTuple):
     log_det: torch.Tensor  # sum over the side of the log-determinants of the posterior covariances
 
 
-def _first_guess(n, k, offsets, ws):
-    """Return a model of n columns with random factors and little noise, so that all components are alive."""
-    d = k + offsets
-    mean = 0.1 * ws.randn(n, d)
-    prior = torch.ones(d, dtype=ws.dtype, device=ws.device)
-    row_prior, column_prior = prior.clone(), 0.1 * prior
-    if offsets:
-        mean[:, -1], row_prior[-1] = 0, 0.1
-    cov = 0.01 * torch.eye(d, dtype=ws.dtype, device=ws.device).repeat(n, 1, 1)
-    noise = torch.full((n,), 0.01, dtype=ws.dtype, device=ws.device)
-    return Model(mean, cov, noise, 1 / row_prior, 1 / column_prior, bool(offsets))
+def _moments(size, gram, cov, total, log_det):
+    return _Moments(size, (gram + cov) / size, gram / size, total / size, log_det)
 
 
-def _with_more(model, k, ws):
-    """Return a model with k components, the new ones behind the old ones as in the first guess."""
-    guess = _first_guess(len(model.mean), k, model.offsets, ws)
-    old = torch.arange(model.mean.shape[1], device=ws.device)
-    if model.offsets:
-        old[-1] = k
-    guess.mean[:, old] = model.mean
-    guess.cov[:, old] = 0
-    guess.cov[:, :, old] = 0
-    guess.cov[:, old[:, None], old] = model.cov
-    guess.row_ridge[old], guess.column_ridge[old] = model.row_ridge, model.column_ridge
-    return guess._replace(noise=model.noise)
-
-
-def _row_half(cells, model, batch_size):
-    """Solve all rows, block by block, and sum over each column's cells what the column's equations need."""
-    collect = partial(_row_sums, model, seen_by_rows(model), cells.covariates is not None)
-    sums, moments, *side, means = in_row_blocks(collect, cells, model, batch_size)
-    return sums, moments, _side(cells.shape[0], *side), means
-
-
-def _row_sums(model, seen, keep_means, block):
-    part = solve_rows(block.by_row(), model, seen)
-    F, f = expectations(part.mean, part.cov, model.offsets)
-    face = block.by_column()
-    return face.pattern @ F, face.values @ f, *_side_sums(part), [part.mean] if keep_means else []
-
-
-def _side_sums(part):
-    return part.mean.mT @ part.mean, part.cov.sum(0), part.mean.sum(0), part.log_det
-
-
-def _side(size, gram, cov, total, log_det):
-    return _Side(size, (gram + cov) / size, gram / size, total / size, log_det)
-
-
-def _column_half(cells, sums, moments, model):
+def _solve_columns(cells, sums, moments, model, options):
     """Solve all columns; return their posterior, its moments, and each column's expected sum of squared residuals."""
-    A, rhs = equations(sums, moments, model)
+    A, rhs = unpacked(sums, moments, options)
     scaled = A / model.noise[:, None, None]
-    columns = posterior(
-        with_ridge(scaled, model.column_ridge),
-        rhs / model.noise.unsqueeze(1),
-        covariances=True,
-    )
+    scaled = with_ridge(scaled, model.column_ridge)
+    columns = posterior(scaled, rhs / model.noise.unsqueeze(1), covariances=True)
+    residual = expected_squares(cells, sums, moments, columns, options)
+    return columns, _moments(cells.shape[1], *moment_sums(columns)), residual
+
+
+def expected_squares(cells, sums, moments, columns, options):
+    """Return the expected sum of squared residuals of each column, given sums over its cells and its posterior."""
+    A, rhs = unpacked(sums, moments, options)
     second = columns.mean.unsqueeze(2) * columns.mean.unsqueeze(1) + columns.cov
-    residual = cells.column_squares - 2 * (columns.mean * rhs).sum(1) + (A * second).sum((1, 2))
-    if model.offsets:
-        residual = residual - 2 * moments[:, -1] + sums[:, -1]
-    return columns, _side(cells.shape[1], *_side_sums(columns)), residual
+    squares = cells.column_squares - 2 * (columns.mean * rhs).sum(1) + (A * second).sum((1, 2))
+    return squares - 2 * moments[:, -1] + sums[:, -1] if options.offsets else squares
 
 
 def _learn_noise(residual, counts):
@@ -182,8 +160,6 @@ def _separate(model, rows, columns):
     u . v + b is the same with b + u . a and v - a in place of b and v, for any a: a sweep moves slowly along such
     directions, this goes there at once. The posteriors' determinants do not change.
     """
-    if not model.offsets:
-        return model, rows, columns
     rows, columns, a = _decorrelate(rows, columns)
     mean = torch.cat([model.mean[:, :-1] - a, model.mean[:, -1:]], 1)
     columns, rows, e = _decorrelate(columns, rows)
@@ -214,7 +190,7 @@ def _shear(a):
     return T
 
 
-def _learn_priors(model, rows, columns, offset_variance, *, warm):
+def _learn_priors(model, rows, columns, offsets, offset_variance, *, warm):
     """Rotate the factors so that both sides' second moments are diagonal, and take these as the prior variances.
 
     Among all invertible maps of the factors this one makes the bound largest: the product of a matrix's diagonal is
@@ -223,7 +199,7 @@ def _learn_priors(model, rows, columns, offset_variance, *, warm):
     own uncertainty would die by themselves, but slowly.
     """
     d = model.mean.shape[1]
-    k = d - model.offsets
+    k = d - offsets
     L = torch.linalg.cholesky(with_ridge(rows.second[None, :k, :k].clone(), 0.0)[0])
     variance, Q = torch.linalg.eigh(L.mT @ columns.second[:k, :k] @ L)
     T = torch.eye(d, dtype=L.dtype, device=L.device)
@@ -244,7 +220,7 @@ def _learn_priors(model, rows, columns, offset_variance, *, warm):
 
     alive = torch.ones(d, dtype=torch.bool, device=L.device)
     if warm:
-        alive = (mean**2).mean(0) > _DROWNED * cov.diagonal(dim1=1, dim2=2).mean(0)
+        alive = (mean**2).mean(0) > _LEAST_SIGNAL * cov.diagonal(dim1=1, dim2=2).mean(0)
         alive[0], alive[k:] = True, True
         row_prior[k:] = _offset_prior(rows, row_prior, model.row_ridge)[k:]
         column_prior[k:] = _offset_prior(columns, column_prior, model.column_ridge)[k:].clamp_min(offset_variance)
@@ -261,10 +237,10 @@ def _offset_prior(side, prior, old_ridge):
     uncertainty = side.second.diagonal() - signal
     determined = 1 - uncertainty * old_ridge
     variance = torch.where(determined > 0, signal / determined, prior).minimum(2 * prior)
-    return torch.where(signal > _DROWNED * uncertainty, variance, 0.0).clamp_min(_LEAST_VARIANCE)
+    return torch.where(signal > _LEAST_SIGNAL * uncertainty, variance, 0.0).clamp_min(_LEAST_VARIANCE)
 
 
-def _keep(model, alive):
+def _only(model, alive):
     return model._replace(
         mean=model.mean[:, alive],
         cov=model.cov[:, alive][:, :, alive],

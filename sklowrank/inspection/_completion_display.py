@@ -1,4 +1,4 @@
-"""A picture of filled cells: how sure each is, and, where the truth is known, how far off."""
+"""Display of imputed values with their intervals, and with the true values where these are known."""
 
 from typing import Any, Self
 
@@ -12,26 +12,26 @@ _OBSERVED, _FILLED = "0.75", "#0f766e"
 
 
 class CompletionDisplay:
-    """Filled cells of some columns with their intervals, among the observed ones or against the truth.
+    """Imputed values of some columns with their intervals, among the observed values or against the true ones.
 
-    Without the truth, rows are drawn in their order: observed cells as dots, filled ones with intervals. With it,
-    filled cells are drawn against what was hidden, and good ones lie on the diagonal. Make one by
+    Without true values, rows are drawn in their order: observed values as dots, imputed ones with intervals. With them,
+    imputed values are drawn against the true ones, and accurate ones lie on the diagonal. Make one by
     :meth:`from_estimator`.
 
     Parameters
     ----------
     observed : ndarray of shape (n_samples, n_columns)
-        The table, NaN in its holes.
+        The table; NaN is missing.
     filled : ndarray of shape (n_samples, n_columns)
         The filled table.
     half_width : ndarray of shape (n_samples, n_columns) or None
-        Half the width of the interval of each filled cell.
+        Half the width of the interval of each imputed value.
     truth : ndarray of shape (n_samples, n_columns) or None
         The whole table.
     names : list of str
         Names of the columns.
     level : float
-        What share of hidden cells the intervals are meant to hold.
+        Nominal coverage of the intervals.
 
     Attributes
     ----------
@@ -47,9 +47,9 @@ class CompletionDisplay:
     >>> from sklowrank.impute import MatrixCompletionImputer
     >>> from sklowrank.inspection import CompletionDisplay
     >>> X = load_wine(as_frame=True).data
-    >>> holes = X.mask(np.random.default_rng(0).random(X.shape) < 0.3)
-    >>> imputer = MatrixCompletionImputer(random_state=0).fit(holes)
-    >>> display = CompletionDisplay.from_estimator(imputer, holes, X_true=X, features=["flavanoids", "hue"])
+    >>> table = X.mask(np.random.default_rng(0).random(X.shape) < 0.3)
+    >>> imputer = MatrixCompletionImputer(random_state=0).fit(table)
+    >>> display = CompletionDisplay.from_estimator(imputer, table, X_true=X, features=["flavanoids", "hue"])
     >>> display.axes_.shape
     (2,)
     >>> bool(0.85 < display.coverage() < 1.0)  # of 95 % intervals
@@ -87,11 +87,11 @@ class CompletionDisplay:
         X : array-like or DataFrame of shape (n_samples, n_features)
             The table; NaN is missing.
         X_true : array-like or DataFrame of shape (n_samples, n_features), default=None
-            The whole table, where holes were made to see how well they are filled.
+            The complete table, where values were removed to measure the imputation.
         features : list of int or str, default=None
-            Columns to draw. None takes the three with most holes.
+            Columns to draw. None takes the three with the most missing values.
         level : float in (0, 1), default=0.95
-            What share of hidden cells the intervals are meant to hold, if errors are normal.
+            Nominal coverage of the intervals, if errors are normal.
         axes : array of matplotlib Axes, default=None
             Where to draw, one Axes for each column at least. None makes a figure.
 
@@ -132,7 +132,7 @@ class CompletionDisplay:
         return display.plot(axes=axes)
 
     def coverage(self):
-        """Return the share of the filled cells whose interval holds the truth.
+        """Return the coverage: the share of imputed values whose interval contains the true value.
 
         Returns
         -------
@@ -141,9 +141,11 @@ class CompletionDisplay:
         """
         if self.half_width is None or self.truth is None:
             return float("nan")
-        holes = np.isnan(self.observed) & ~np.isnan(self.truth)
+        missing = np.isnan(self.observed) & ~np.isnan(self.truth)
         return (
-            float((np.abs(self.filled - self.truth) <= self.half_width)[holes].mean()) if holes.any() else float("nan")
+            float((np.abs(self.filled - self.truth) <= self.half_width)[missing].mean())
+            if missing.any()
+            else float("nan")
         )
 
     def plot(self, *, axes=None) -> Self:
@@ -174,31 +176,31 @@ class CompletionDisplay:
         return self
 
     def _draw_rows(self, panel, j):
-        rows, holes = np.arange(len(self.observed)), np.isnan(self.observed[:, j])
-        panel.plot(rows[~holes], self.observed[~holes, j], ".", color=_OBSERVED, markersize=4, label="observed")
-        self._draw_filled(panel, rows[holes], j, holes)
+        rows, missing = np.arange(len(self.observed)), np.isnan(self.observed[:, j])
+        panel.plot(rows[~missing], self.observed[~missing, j], ".", color=_OBSERVED, markersize=4, label="observed")
+        self._draw_filled(panel, rows[missing], j, missing)
         panel.set(xlabel="row")
         panel.legend(frameon=False, fontsize="small")
 
     def _draw_against_truth(self, panel, j):
-        holes = np.isnan(self.observed[:, j]) & ~np.isnan(self.truth[:, j])
-        self._draw_filled(panel, self.truth[holes, j], j, holes)
+        missing = np.isnan(self.observed[:, j]) & ~np.isnan(self.truth[:, j])
+        self._draw_filled(panel, self.truth[missing, j], j, missing)
         low, high = np.nanmin(self.truth[:, j]), np.nanmax(self.truth[:, j])
         panel.plot([low, high], [low, high], color="0.5", linewidth=0.8)
         panel.set(xlabel="truth", ylabel="filled")
 
-    def _draw_filled(self, panel, x, j, holes):
-        width = None if self.half_width is None else self.half_width[holes, j]
+    def _draw_filled(self, panel, x, j, missing):
+        width = None if self.half_width is None else self.half_width[missing, j]
         style = {"color": _FILLED, "markersize": 4, "elinewidth": 0.8, "alpha": 0.8}
         label = "filled" if width is None else f"filled, {100 * self.level:g} % intervals"
-        panel.errorbar(x, self.filled[holes, j], yerr=width, fmt="o", label=label, **style)
+        panel.errorbar(x, self.filled[missing, j], yerr=width, fmt="o", label=label, **style)
 
 
 def _chosen(features, names, observed):
     """Return the positions of the columns to draw."""
     if features is None:
-        holes = np.isnan(observed).sum(0)
-        return np.sort(np.argsort(-holes, kind="stable")[: min(3, len(names))])
+        missing = np.isnan(observed).sum(0)
+        return np.sort(np.argsort(-missing, kind="stable")[: min(3, len(names))])
     places = []
     for feature in features:
         if isinstance(feature, str) and feature not in names:

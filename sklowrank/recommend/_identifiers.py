@@ -27,11 +27,13 @@ def values_of(column):
     """Return a column of a frame, a series, an array or a list as a one-dimensional array, each value as it is."""
     if not hasattr(column, "to_numpy"):
         return column if isinstance(column, np.ndarray) else _plain(column)
-    if getattr(column, "null_count", None) is not None:  # Polars and Arrow would turn integers with holes into floats
-        has_holes = column.null_count() if callable(column.null_count) else column.null_count
+    if (
+        getattr(column, "null_count", None) is not None
+    ):  # Polars and Arrow would turn integers with missing values into floats
+        has_missing = column.null_count() if callable(column.null_count) else column.null_count
         return (
             _objects(column.to_list() if hasattr(column, "to_list") else column.to_pylist())
-            if has_holes
+            if has_missing
             else (column.to_numpy())
         )
     categories = getattr(column.dtype, "categories", None)
@@ -146,7 +148,7 @@ def _date(value):
     return value.to_datetime64() if hasattr(value, "to_datetime64") else np.datetime64(value)
 
 
-def together(parts):
+def concat_identifiers(parts):
     """Return arrays of identifiers as one, without loss."""
     kinds = {part.dtype.kind for part in parts}
     if len(kinds) == 1 and np.result_type(*parts).kind in kinds:  # of int64 and uint64 numpy would make floats

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..impute._observed_cells import ListedCells, RemoteCells
-from ._identifiers import encode, find, together
+from ._identifiers import concat_identifiers, encode, find
 
 
 class Listing(NamedTuple):
@@ -22,6 +22,7 @@ class Listing(NamedTuple):
     ends: tuple[float, float]  # of the values
     centre: np.ndarray  # of the further columns
     spread: np.ndarray
+    n_values: int  # of positive weight
 
     def sorted_rows(self, rows):
         """Return what belongs to rows of the cells in the order of the identifiers."""
@@ -32,76 +33,73 @@ class Listing(NamedTuple):
         return self.cells.structure if self.order is None else self.cells.structure()[self.order]
 
 
-def listed(columns, y, weights, *, centred: bool, ws) -> Listing:
-    """Return the listing of a list at hand; `weights` (n_samples,) are numbers of observations, None for one each."""
+def listed(observations, *, centred: bool, ws) -> Listing:
+    """Return the listing of observations, in this process or on a cluster, where a partition has all of its rows."""
+    if observations.kind == "cluster":
+        return _listed_on_cluster(observations, centred=centred, dtype=ws.dtype)
+    rows, cols, Z, y, weights = _with_weight(observations)
     y = y.astype(np.float32 if ws.dtype == torch.float32 else np.float64, copy=False)
-    columns, y, weights = _present(columns, y, weights)
-    row_ids, rows = encode(columns.rows, "row")
-    col_ids, cols = encode(columns.cols, "column")
+    weights = None if weights is None else weights.astype(np.float64)
+    row_ids, rows = encode(rows, "row")
+    col_ids, cols = encode(cols, "column")
     mean, unit = _centre_and_unit(y, weights, centred=centred)
-    Z, centre, spread = _standardise(columns.Z, weights)
+    Z, centre, spread = _standardise(Z, weights)
     values, shape = (y - mean) / unit, (len(row_ids), len(col_ids))
     cells = ListedCells(ws, rows, cols, values, shape, Z if Z.size else None, weights)
-    return Listing(cells, row_ids, col_ids, None, mean, unit, (float(y.min()), float(y.max())), centre, spread)
+    ends = (float(y.min()), float(y.max()))
+    return Listing(cells, row_ids, col_ids, None, mean, unit, ends, centre, spread, len(y))
 
 
-def _present(columns, y, weights):
-    """Leave out what has no weight: it is as if it were not there."""
-    if weights is None:
-        return columns, y, None
-    there = weights > 0
-    if not there.any():
+def _with_weight(observations):
+    present = observations.present()
+    if not len(present.y):
         raise ValueError("sample_weight is zero for all samples. At least one must be above 0.")
-    if not there.all():
-        columns, y, weights = type(columns)(*(part[there] for part in columns)), y[there], weights[there]
-    return columns, y, weights.astype(np.float64)
+    return present
 
 
-def listed_on_cluster(pairs, *, centred: bool, dtype) -> Listing:
-    """Return the listing of pairs on a cluster, whose partitions have all values of their rows.
-
-    `dtype` is the precision of the cells.
-    """
+def _listed_on_cluster(pairs, *, centred: bool, dtype) -> Listing:
     rows, columns, lows, highs, total, n, sizes = pairs.reduce(_facts)
-    rows, col_ids = together(rows), encode(together(columns), "column")[0]
+    rows, col_ids = concat_identifiers(rows), encode(concat_identifiers(columns), "column")[0]
     mean, size = float(total / n) if centred else 0.0, np.max(sizes, axis=0)
     squares, sums = pairs.reduce(partial(_sums, mean, size))
     centre, unit = sums / n, float(squares / n) ** 0.5 or 1.0
     spread = np.sqrt(pairs.reduce(partial(_deviations, size, centre))[0] / n) * size
     spread = np.where(spread > 0, spread, 1.0)
-    parts = pairs.rebuilt(partial(_cells_of_pairs, dtype, col_ids, mean, unit, centre * size, spread)).kept()
+    parts = pairs.rebuilt(partial(_cells_of_partition, dtype, col_ids, mean, unit, centre * size, spread)).kept()
     row_ids, place = encode(rows, "row")
-    cells, ends = RemoteCells(parts, len(col_ids)), (min(lows), max(highs))
-    return Listing(cells, row_ids, col_ids, np.argsort(place), mean, unit, ends, centre * size, spread)
+    cells, ends, order = RemoteCells(parts, len(col_ids)), (min(lows), max(highs)), np.argsort(place)
+    return Listing(cells, row_ids, col_ids, order, mean, unit, ends, centre * size, spread, len(pairs))
 
 
-def _facts(pairs):
+def _facts(part):
     """Return the identifiers of a partition, ends and sum of its values, its weight, sizes of its further columns."""
-    columns, y, w = pairs.columns, pairs.y.astype(np.float64), pairs.weights
+    rows, cols, Z, y, w = part.observations
+    y = y.astype(np.float64)
     if not np.isfinite(y).all():
         raise ValueError("y has to be finite. Leave out the samples that are not.")
-    ids = encode(columns.rows, "row")[0], encode(columns.cols, "column")[0]
-    return [ids[0]], [ids[1]], [float(y.min())], [float(y.max())], (w * y).sum(), w.sum(), [_sizes(columns.Z)]
+    ids = encode(rows, "row")[0], encode(cols, "column")[0]
+    return [ids[0]], [ids[1]], [float(y.min())], [float(y.max())], (w * y).sum(), w.sum(), [_sizes(Z)]
 
 
-def _sums(mean, size, pairs):
-    w = pairs.weights
-    return (w * np.square(pairs.y.astype(np.float64) - mean)).sum(), (w[:, None] * (pairs.columns.Z / size)).sum(0)
+def _sums(mean, size, part):
+    _, _, Z, y, w = part.observations
+    return (w * np.square(y.astype(np.float64) - mean)).sum(), (w[:, None] * (Z / size)).sum(0)
 
 
-def _deviations(size, centre, pairs):
-    return ((pairs.weights[:, None] * np.square(pairs.columns.Z / size - centre)).sum(0),)
+def _deviations(size, centre, part):
+    _, _, Z, _, w = part.observations
+    return ((w[:, None] * np.square(Z / size - centre)).sum(0),)
 
 
-def _cells_of_pairs(dtype, col_ids, mean, unit, centre, spread, pairs):
+def _cells_of_partition(dtype, col_ids, mean, unit, centre, spread, part):
     """Return the cells of a partition."""
+    rows, cols, Z, y, w = part.observations
     exact = dtype == torch.float64
-    ws = pairs.ws.exact() if exact else pairs.ws
-    y, columns = pairs.y.astype(np.float64) if exact else pairs.y, pairs.columns
-    row_ids, rows = encode(columns.rows, "row")
-    values, Z = (y - mean) / unit, (columns.Z - centre) / spread
-    shape, cols = (len(row_ids), len(col_ids)), find(col_ids, columns.cols)
-    return ListedCells(ws, rows, cols, values, shape, Z.astype(y.dtype) if Z.size else None, pairs.weights)
+    ws, y = (part.ws.exact(), y.astype(np.float64)) if exact else (part.ws, y)
+    row_ids, rows = encode(rows, "row")
+    values, Z = (y - mean) / unit, ((Z - centre) / spread).astype(y.dtype)
+    shape, cols = (len(row_ids), len(col_ids)), find(col_ids, cols)
+    return ListedCells(ws, rows, cols, values, shape, Z if Z.size else None, w)
 
 
 def _sizes(Z):

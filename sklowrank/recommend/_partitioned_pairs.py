@@ -13,7 +13,7 @@ from .._core.partitions import Partitions, forms_of, head_of, load_dask, partiti
 from .._core.validation import explained
 from .._core.workspace import open_workspace
 from ._identifiers import key_of, values_of
-from ._reading import Columns, columns_of, separate
+from ._reading import Observations, pairs_of, separate
 
 
 class PartitionedPairs(Partitions):
@@ -38,15 +38,14 @@ class PartitionedPairs(Partitions):
         if y is None:
             raise ValueError("MatrixFactorizationRegressor requires y to be passed, but the target y is None.")
         parts = partitions_of(X)
-        forms = forms_of(parts, _outline)
+        forms = forms_of(parts, _types_only)
         y = to_local(y)
         with explained(None, y):
             y = check_y(y, y_numeric=True, estimator="MatrixFactorizationRegressor")
         ends = np.cumsum([0, *(form.n_rows for form in forms)])
         check_consistent_length(range(ends[-1]), y)
-        outline = np.broadcast_to(y.dtype.type(0), (len(y), 1))
         weights = check_sample_weight(
-            None if sample_weight is None else to_local(sample_weight), outline, ensure_non_negative=True
+            None if sample_weight is None else to_local(sample_weight), y[:, None], ensure_non_negative=True
         )
         framed, types = dask.delayed(_framed), {form.dtype for form in forms if form.n_rows}
         alike = len(types) < 2
@@ -69,17 +68,16 @@ class PartitionedPairs(Partitions):
         self.shape = (len(self), first.shape[1] - 2)
 
 
-class Pairs(NamedTuple):
-    """Pairs of one partition, their values, and where to compute."""
+class Partition(NamedTuple):
+    """The observations of one partition, and where to compute."""
 
-    columns: Columns
-    y: np.ndarray
-    weights: np.ndarray
+    observations: Observations
     ws: Any
 
     @property
     def shape(self):
-        return (len(self.y),)
+        """Number of observations."""
+        return (len(self.observations.y),)
 
 
 def _validated(part):
@@ -88,11 +86,11 @@ def _validated(part):
         with explained(part, dtype=None):
             part = check_array(part, dtype=None, ensure_all_finite=False, ensure_min_samples=0)
     if len(part):
-        columns_of(part)
+        pairs_of(part)
     return part
 
 
-def _outline(part):
+def _types_only(part):
     """Return an array of a partition's shape that has the types of its columns."""
     columns = [values_of(column) for column in separate(_validated(part))]
     types = np.dtype([(str(i), column.dtype) for i, column in enumerate(columns)])
@@ -130,4 +128,4 @@ def _keys(identifiers):
 def _pairs_here(dtype, frame, device):
     y, weights = (np.array(frame[name], dtype=t) for name, t in (("value", dtype), ("weight", np.float64)))
     ws = open_workspace(y, device=device)
-    return Pairs(columns_of(frame.iloc[:, :-3]), y, weights, ws), ws.device
+    return Partition(Observations(*pairs_of(frame.iloc[:, :-3]), y, weights), ws), ws.device

@@ -9,7 +9,15 @@ import torch
 from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 
-from sklowrank._core.fitted import fitted_attributes, fitted_matrix, keep, options, recall, unchanged_on_error
+from sklowrank._core.fitted import (
+    fitted_attributes,
+    fitted_matrix,
+    keep,
+    options,
+    public_attributes,
+    recall,
+    unchanged_on_error,
+)
 from sklowrank._core.workspace import open_workspace
 
 
@@ -84,6 +92,16 @@ def test_several_models_are_stored_side_by_side():
     assert same(recall(estimator, Model, ws), model)
     assert recall(estimator, Options, None) == options  # which has no tensor
     assert "tol" not in estimator._fitted
+
+
+def test_public_attributes_are_those_of_the_fit():
+    model, ws = model_and_workspace()
+    estimator = keep(Estimator(), ws, model, labels_=torch.zeros(2), n_iter_=3)
+    estimator.n_features_in_ = 3
+    assert list(public_attributes(estimator)) == ["labels_", "n_iter_"]
+    again = keep(estimator, ws, model, **{**public_attributes(estimator), "n_iter_": 4})
+    assert again.n_iter_ == 4
+    assert again.labels_.tolist() == [0, 0]
 
 
 def test_a_model_comes_in_the_precision_of_the_workspace():

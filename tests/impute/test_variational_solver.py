@@ -1,4 +1,4 @@
-"""Variational completion: the number of components, precision, columns whose holes depend on others, few values."""
+"""Variational completion: number of components, precision, values missing at random, columns with few values."""
 
 import numpy as np
 import pytest
@@ -9,28 +9,35 @@ from sklowrank._core.workspace import open_workspace
 from sklowrank.impute import MatrixCompletionImputer
 from sklowrank.impute import _columns as columns
 from sklowrank.impute._observed_cells import TableCells
-from sklowrank.impute._variational_solver import VariationalOptions, _sweeps, _with_more, variational
+from sklowrank.impute._options import CompletionOptions
+from sklowrank.impute._variational_solver import _sweeps, _with_more_components, variational
+
+
+def options(n_components):
+    return CompletionOptions(
+        n_components, "variational", 1.0, "none", "cholesky", 3, True, False, "svd", "auto", selects_components=False
+    )
 
 
 def imputer(n_components="auto", **settings):
     return MatrixCompletionImputer(n_components, random_state=0, **settings)
 
 
-def with_holes(load):
+def with_missing(load):
     X = load().data
     return X, np.where(np.random.RandomState(0).rand(*X.shape) < 0.3, np.nan, X)
 
 
 @pytest.mark.parametrize(("load", "k"), [(load_breast_cancer, 15), (load_wine, 8), (load_wine, "auto")])
 def test_float32_tables_are_filled_as_float64_ones(load, k):
-    X, Z = with_holes(load)
+    X, Z = with_missing(load)
     double, single = (imputer(k).fit_transform(Z.astype(dtype)) for dtype in (np.float64, np.float32))
     assert single.dtype == np.float32
     assert np.abs((single - double) / X.std(0)).max() < 1e-3  # rounding X moves the same optimum by some 1e-6
 
 
 def test_public_attributes_have_the_precision_of_the_data():
-    model = imputer(3).fit(with_holes(load_wine)[1].astype(np.float32))
+    model = imputer(3).fit(with_missing(load_wine)[1].astype(np.float32))
     for name in ("components_", "row_embedding_", "row_intercept_", "intercept_", "mean_", "scale_", "components_cov_"):
         assert getattr(model, name).dtype == np.float32
 
@@ -84,10 +91,9 @@ def test_a_model_with_more_components_fits_the_same_cells():
     rng = np.random.default_rng(0)
     cells = TableCells(torch.from_numpy(rng.normal(size=(40, 2)) @ rng.normal(size=(2, 7))))
     ws = open_workspace(np.empty(0), random_state=0)
-    options = VariationalOptions(2, False, True, 1.0, "auto")
-    steps = variational(cells, cells, options, ws)
+    steps = variational(cells, cells, options(2), ws, offset_variance=1.0)
     model = [next(steps) for _ in range(12)][-1].state
-    wider = _with_more(model, 4, ws)
+    wider = _with_more_components(model, 4, True, ws)
     assert wider.mean.shape == (7, 5)
     torch.testing.assert_close(wider.mean[:, [0, 1, 4]], model.mean)
     at = torch.tensor([0, 1, 4])
@@ -101,9 +107,8 @@ def test_the_bound_never_rises_once_the_components_stand():
     X = rng.normal(size=(300, 3)) @ rng.normal(size=(3, 12)) + 0.3 * rng.normal(size=(300, 12))
     X[rng.random(X.shape) < 0.3] = np.nan
     cells = TableCells(torch.from_numpy(X / np.sqrt(np.nanmean(X**2))))
-    options = VariationalOptions(3, False, True, 1.0, "auto")
-    start = next(variational(cells, cells, options, open_workspace(X, random_state=0))).state
-    steps = _sweeps(start, cells, options, n_warm=0)
+    start = next(variational(cells, cells, options(3), open_workspace(X, random_state=0), offset_variance=1.0)).state
+    steps = _sweeps(start, cells, options(3), 1.0, n_warm=0)
     losses = np.array([next(steps).loss for _ in range(40)])
     assert np.diff(losses).max() < 1e-4  # the pull of noise variances to their common value is outside the bound
     assert losses[-1] < losses[0]
@@ -139,8 +144,8 @@ def test_intervals_of_a_column_with_few_values(n_values):
 
 
 def test_widening_is_students_t_and_fades_with_more_values():
-    layout = columns.Layout(*[None] * 8, count=torch.tensor([2.0, 4.0, 100.0, 1e6], dtype=torch.float64))
-    wider = columns.widening(layout)
+    few = columns.Columns(*[None] * 8, count=torch.tensor([2.0, 4.0, 100.0, 1e6], dtype=torch.float64))
+    wider = columns.widening(few)
     # t(0.95) with 1 and 3 degrees of freedom, over the normal 1.6449, times sqrt(n / (n - 1))
     expected = [6.3138 / 1.6449 * np.sqrt(2), 2.3534 / 1.6449 * np.sqrt(4 / 3)]
     np.testing.assert_allclose(wider[:2], expected, rtol=1e-4)

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from sklowrank.recommend import MatrixFactorizationRegressor, _matrix_factorization
-from sklowrank.recommend._identifiers import as_identifiers, encode, find, together
+from sklowrank.recommend._identifiers import as_identifiers, concat_identifiers, encode, find
 
 
 def ratings(m=60, n=40, values=1400, noise=0.1, seed=7):
@@ -195,7 +195,10 @@ def test_numbers_are_the_same_identifier_where_their_values_are_equal():
     assert find(unsigned, np.array([2.0**63, -1.0, 2.0**64])).tolist() == [1, 3, 3]
     assert find(np.array([0.5, 2.0**53]), np.array([2**53, 2**53 + 1])).tolist() == [1, 2]
     assert as_identifiers(np.array([1, 2.0, 2**60 + 1], dtype=object)).tolist() == [1, 2, 2**60 + 1]
-    assert together([np.array([2**63 - 1]), np.array([2**63], dtype=np.uint64)]).tolist() == [2**63 - 1, 2**63]
+    assert concat_identifiers([np.array([2**63 - 1]), np.array([2**63], dtype=np.uint64)]).tolist() == [
+        2**63 - 1,
+        2**63,
+    ]
 
 
 def test_text_is_not_cut_and_long_text_does_not_swell_the_rest():
@@ -602,7 +605,7 @@ def test_batches_lead_near_the_fit_to_all_values(order):
     stream, whole, first = regressor(4), regressor(4).fit(X, y), regressor(4).fit(X[:1000], y[:1000])
     for i in range(0, 4000, 250):
         stream.partial_fit(X[i : i + 250], y[i : i + 250])
-    assert stream._kept is None
+    assert stream._fitted["first_values"] is None
     assert stream.n_samples_seen_ == 4000
     assert np.array_equal(stream.row_ids_, whole.row_ids_)
     assert np.array_equal(stream.col_ids_, whole.col_ids_)
@@ -658,7 +661,7 @@ def test_streams_with_covariates_weights_new_types_and_bounds():
     np.testing.assert_allclose(stream.coef_, [3.0], rtol=0.02)
     assert stream.score(X, target) > 0.97
     there = np.arange(2000) % 5 > 0
-    assert stream._bounds == pytest.approx((target[there].min(), target[there].max()))
+    assert stream._fitted["bounds"] == pytest.approx((target[there].min(), target[there].max()))
     named = pd.DataFrame({"u": ["new"] * 3, "v": [1, 2, 3], "z": 0.0})
     with pytest.warns(UserWarning, match="row identifiers in X are text"):
         regressor().fit(X, target).partial_fit(pd.DataFrame(named).to_numpy(), [1.0, 2.0, 3.0])
@@ -668,6 +671,18 @@ def test_streams_with_covariates_weights_new_types_and_bounds():
     before = same.predict(pairs)
     same.partial_fit(pairs[:5], y[:5], sample_weight=np.zeros(5))
     assert np.array_equal(same.predict(pairs), before)
+
+
+def test_ridge_by_count_is_the_ridge_times_the_values():
+    pairs = np.argwhere(np.ones((30, 8)))
+    T = np.random.RandomState(0).randn(30, 2) @ np.random.RandomState(1).randn(2, 8)
+    T = (T - T.mean()) / T.std()
+    settings = {"inference": "map", "alpha": 0.01, "reg_scaling": "count", "max_iter": 2000, "tol": 1e-12}
+    model = regressor(2, **settings).fit(pairs, T.ravel())
+    u, v = model.row_embedding_, model.components_
+    residual = T - model.row_intercept_[:, None] - model.col_intercept_ - u @ v
+    np.testing.assert_allclose(residual @ v.T, 0.01 * 8 * u, atol=1e-4)
+    np.testing.assert_allclose(residual.T @ u, 0.01 * 30 * v.T, atol=1e-3)
 
 
 # ---------------------------------------------------------------- precision, blocks, searches

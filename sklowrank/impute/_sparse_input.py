@@ -1,4 +1,4 @@
-"""What cells that a sparse table does not store mean: holes, as in ratings, or zeros, as in one-hot columns."""
+"""Tables as the user passes them: what cells that a sparse one does not store mean, and how all are validated."""
 
 import numpy as np
 import scipy.sparse as sp
@@ -8,11 +8,12 @@ from .._core.warn import warn
 MOST_DENSE_CELLS = 2**27  # 1 GiB of float64: above it a sparse X neither becomes a dense table nor is answered with one
 
 
-def with_meaning(X, unstored, missing_values, seen=None):
+def dense_if_zeros(X, unstored, missing_values, seen=None):
     """Return X ready to be validated, and what its unstored cells mean: "missing", "zero", or None if it has none.
 
-    A sparse X whose unstored cells are zeros, and a data frame with sparse columns, come back dense. `unstored` is the
-    parameter, `seen` the meaning that was found in `fit`.
+    A sparse X whose unstored cells are zeros, as in one-hot columns, and a data frame with sparse columns, come back
+    dense; one whose unstored cells are missing values, as in ratings, stays sparse. `unstored` is the parameter, `seen`
+    the meaning that was found in `fit`.
     """
     if _has_sparse_columns(X):
         return _dense_frame(X, unstored, missing_values)
@@ -22,7 +23,7 @@ def with_meaning(X, unstored, missing_values, seen=None):
     if X.nnz == X.shape[0] * X.shape[1]:
         return X, None
     if missing_values == 0:
-        meaning = "missing"  # a zero is a hole, stored or not
+        meaning = "missing"  # a zero is a missing value, stored or not
     elif unstored == "auto":
         meaning = seen or _as_stored(X, missing_values)
     else:
@@ -34,7 +35,7 @@ def with_meaning(X, unstored, missing_values, seen=None):
 
 
 def _as_stored(X, missing_values):
-    """A matrix that stores holes does not need unstored cells for them; of others nothing is known."""
+    """A matrix that stores missing values does not need unstored cells for them; of others nothing is known."""
     values = X.data
     if (np.isnan(values) if np.isnan(missing_values) else values == missing_values).any():
         return "zero"
@@ -75,3 +76,8 @@ def _check_size(shape, cause):
             f"above {MOST_DENSE_CELLS} cells. Pass fewer rows or features, or a sparse matrix whose unstored cells are "
             "missing, with unstored='missing'."
         )
+
+
+def table_validation(missing_values):
+    """Return how a table is to be validated, in `fit` and later."""
+    return {"accept_sparse": "csr", "ensure_all_finite": "allow-nan" if np.isnan(missing_values) else True}
