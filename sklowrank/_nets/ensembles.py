@@ -2,12 +2,13 @@
 
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
 from .architecture import Architecture, build
-from .layers import SideBySide, as_tensor, linear
+from .layers import SideBySide, linear
 from .randomness import fixed_randomness
 
 _ROWS = 4096  # at most at once
@@ -45,7 +46,7 @@ def restore_ensemble(architecture: Architecture, weights, device) -> SideBySide 
     """Return nets with the given weights."""
     with nullcontext() if architecture.module is None else fixed_randomness().scope():
         nets = build_ensemble(architecture, len(weights), None)
-    parts = [{name: as_tensor(value) for name, value in part.items()} for part in weights]
+    parts = [{k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in part.items()} for part in weights]
     if isinstance(nets, SideBySide):
         state = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
     else:

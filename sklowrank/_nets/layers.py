@@ -168,10 +168,9 @@ class ThinLinear(nn.Module):
         return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        for name in ("down", "up"):
-            given, own = state_dict.get(prefix + name), getattr(self, name)
-            if given is not None and given.shape != own.shape:
-                setattr(self, name, nn.Parameter(own.new_empty(given.shape)))
+        down, up = (state_dict.get(prefix + name) for name in ("down", "up"))
+        if down is not None and up is not None and down.shape != self.down.shape:
+            self.down, self.up = (nn.Parameter(self.up.new_empty(part.shape)) for part in (down, up))
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
