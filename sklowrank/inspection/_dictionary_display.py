@@ -14,8 +14,7 @@ _POSITIVE, _NEGATIVE = "#0f766e", "#c08a3e"
 class DictionaryDisplay:
     """Components of a dictionary as images, or as bars of their leading features.
 
-    Make one by :meth:`from_estimator`. What is drawn can be changed afterwards through `axes_`, and drawn anew by
-    :meth:`plot`.
+    Use :meth:`from_estimator` to make a display. Its axes are `axes_`; :meth:`plot` draws again.
 
     Parameters
     ----------
@@ -24,7 +23,7 @@ class DictionaryDisplay:
     feature_names : ndarray of shape (n_features,)
         Names of the features.
     weights : ndarray of shape (1, n_components) or (n_classes, n_components), default=None
-        What a unit of each component adds to the score of each class, of the second class, or to a number.
+        Coefficients of the components: of each class, of the second of two classes, or of a regression.
     class_names : array-like of shape (n_classes,), default=None
         Names of the classes; None where the target is a number.
     image_shape : tuple of int, default=None
@@ -74,18 +73,18 @@ class DictionaryDisplay:
         Parameters
         ----------
         estimator : estimator or Pipeline
-            Anything fitted that has `components_`; of a pipeline the last step. Its `coef_` are shown where they are
+            A fitted estimator with `components_`, or a pipeline that ends with one. Its `coef_` are shown if they are
             weights of the components.
         feature_names : array-like of str, default=None
             Names of the columns of X, or of the columns without covariates. None takes those seen in fit, or x0, x1, …
         image_shape : tuple of int, default=None
             (height, width) or (height, width, channels) where features are pixels. None draws bars.
         n_top : int, default=8
-            How many features each component shows, without `image_shape`.
+            Number of features shown per component, without `image_shape`.
         n_columns : int, default=None
             Columns of the grid of axes; None takes five at most for images and three for bars.
         axes : array of matplotlib Axes, default=None
-            Where to draw, one Axes for each component at least. None makes a figure.
+            Axes to draw on, at least one per component. None makes a figure.
 
         Returns
         -------
@@ -115,11 +114,11 @@ class DictionaryDisplay:
         Parameters
         ----------
         n_top : int, default=8
-            How many features each component shows, without `image_shape`.
+            Number of features shown per component, without `image_shape`.
         n_columns : int, default=None
             Columns of the grid of axes; None takes five at most for images and three for bars.
         axes : array of matplotlib Axes, default=None
-            Where to draw, one Axes for each component at least. None makes a figure.
+            Axes to draw on, at least one per component. None makes a figure.
 
         Returns
         -------
