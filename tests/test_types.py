@@ -95,7 +95,7 @@ def test_documented_attributes_are_declared_without_values(estimator):
     cls = type(estimator)
     declared = inspect.get_annotations(cls)
     documented = {name for a in ClassDoc(cls)["Attributes"] for name in a.name.split(", ")}
-    assert documented == set(declared) | {n for n in documented if isinstance(vars(cls).get(n), property)}
+    assert documented == set(declared) | {n for n in documented if isinstance(getattr(cls, n, None), property)}
     assert not [name for name in declared if name in vars(cls)]
 
 
