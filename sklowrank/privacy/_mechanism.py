@@ -212,7 +212,7 @@ def release(
     n_samples = float(np.sum(n_rows))
     if counts is not None and (sums.ndim == 1 or privacy.adjacency == "add_remove"):
         n_samples = max(1.0, float(counts.sum()))
-    return Sketch.of_one_release(
+    return Sketch(
         noised[:, : entries.shape[1] - bool(count)].reshape(sums.shape).copy(),
         n_samples=n_samples,
         class_counts=counts if sums.ndim == 2 else None,
@@ -225,10 +225,11 @@ def release(
         epsilon=privacy.epsilon,
         delta=privacy.delta if noise.mechanism == "gaussian" else 0.0,
         adjacency=privacy.adjacency,
+        n_releases=1,
         noise_backend=privacy.noise_backend,
         noise_secure=privacy.seed is None,
-        seed=privacy.seed,
         payer=payer,
+        releases=[] if privacy.seed is None else [privacy.seed],
     )
 
 

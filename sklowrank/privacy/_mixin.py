@@ -10,7 +10,7 @@ from .._core.fitted import keep, options, recall
 from .._core.workspace import open_workspace
 from ._accountant import PrivacySpent
 from ._options import PrivacyParameters, privacy_options
-from ._sketch import ReleaseCounter, Sketch, are_equal, described, merge_sketches, not_mergeable
+from ._sketch import ReleaseCounter, Sketch, are_equal, check_mergeable, described, merge_sketches
 
 _counters: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # from estimators to what they share with clones
 _counters_lock = threading.Lock()
@@ -41,10 +41,14 @@ class PrivateMixin:
         """
         check_is_fitted(self)
         check_is_fitted(other)
-        if type(self) is not type(other) or not are_equal(self._features(), other._features()):
-            raise not_mergeable()
+        if type(self) is not type(other):
+            raise ValueError(
+                f"Only sketches of the same estimator can be added, {type(self).__name__}, not {type(other).__name__}."
+            )
         ws, features = open_workspace(self.sketch_, device=self.device), self._features()
-        sketch = merge_sketches(recall(self, Sketch, None), recall(other, Sketch, None))
+        mine, others = recall(self, Sketch, None), recall(other, Sketch, None)
+        check_mergeable(mine, others, same_features=are_equal(features, other._features()))
+        sketch = merge_sketches(mine, others)
         return keep(self, ws, sketch, features, **described(sketch, features))
 
     def _privacy_options(self, former: Sketch | None = None):

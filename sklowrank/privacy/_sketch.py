@@ -40,13 +40,12 @@ class Sketch(NamedTuple):
     noise_backend: str
     noise_secure: bool
     payer: str | None  # the accountant that was charged
-    releases: list[str]  # identifiers: no release is added twice
+    releases: list[str]  # identifiers, so that no release is added twice; empty for one release without a seed
 
-    @classmethod
-    def of_one_release(cls, sketch, *, seed: str | None, **fields) -> "Sketch":
-        """Return the sketch of a release, which is identified by its seed, or else by its noise."""
-        name = seed or hashlib.sha256(np.ascontiguousarray(sketch, dtype=np.float64).tobytes()).hexdigest()
-        return cls(sketch=sketch, n_releases=1, releases=[name], **fields)
+    def release_names(self) -> list[str]:
+        """Return the identifiers of all releases; that of a single one without a seed follows from the sketch."""
+        sketch = np.ascontiguousarray(on_host(self.sketch), dtype=np.float64)
+        return self.releases or [hashlib.sha256(sketch.tobytes()).hexdigest()]
 
     def noise(self) -> Noise:
         """Return the noise of each release."""
@@ -78,24 +77,7 @@ def described(sketch: Sketch, features) -> dict[str, Any]:
 
 
 def merge_sketches(a: Sketch, b: Sketch) -> Sketch:
-    """Return the sketch of the rows of both, none of which are in the other; the payer is that of `a`.
-
-    Raises
-    ------
-    ValueError
-        If classes, mechanism or guarantee differ, or both contain the same release.
-    """
-    if not are_equal(a.classes, b.classes):
-        raise ValueError("Only classifiers of the same classes can be merged. Fit both with equal classes.")
-    if any(getattr(a, name) != getattr(b, name) for name in ("mechanism", "scale", "epsilon", "delta", "adjacency")):
-        raise not_mergeable()
-    releases = [*a.releases, *b.releases]
-    if len(set(releases)) < len(releases):
-        raise ValueError(
-            "The two sketches have a release in common (one is a copy of the other, or was merged before), or equal "
-            "noise from equal random_state: the noise of their sum would not be what is stated. Merge releases of "
-            "different rows, with noise of their own."
-        )
+    """Return the sketch of the rows of both, none of which are in the other; the payer is that of `a`."""
     counts, n_samples = None, a.n_samples + b.n_samples
     if a.class_counts is not None:
         counts = on_host(a.class_counts) + on_host(b.class_counts)
@@ -109,16 +91,33 @@ def merge_sketches(a: Sketch, b: Sketch) -> Sketch:
         noise_std=math.hypot(a.noise_std, b.noise_std),
         n_releases=a.n_releases + b.n_releases,
         noise_secure=a.noise_secure and b.noise_secure,
-        releases=releases,
+        releases=[*a.release_names(), *b.release_names()],
     )
 
 
-def not_mergeable() -> ValueError:
-    """Return the error for sketches that do not add up."""
-    return ValueError(
-        "Only sketches of the same frequencies, mechanism and budget can be added. Fit both with equal parameters "
-        "and the same feature_random_state."
-    )
+def check_mergeable(a: Sketch, b: Sketch, same_features: bool) -> None:
+    """Refuse sketches that do not add up.
+
+    Raises
+    ------
+    ValueError
+        If classes, features, mechanism or guarantee differ, or both contain the same release.
+    """
+    if not are_equal(a.classes, b.classes):
+        raise ValueError("Only classifiers of the same classes can be merged. Fit both with equal classes.")
+    same = ("mechanism", "scale", "epsilon", "delta", "adjacency")
+    if not same_features or any(getattr(a, name) != getattr(b, name) for name in same):
+        raise ValueError(
+            "Only sketches of the same frequencies, mechanism and budget can be added. Fit both with equal parameters "
+            "and the same feature_random_state."
+        )
+    releases = [*a.release_names(), *b.release_names()]
+    if len(set(releases)) < len(releases):
+        raise ValueError(
+            "The two sketches have a release in common (one is a copy of the other, or was merged before), or equal "
+            "noise from equal random_state: the noise of their sum would not be what is stated. Merge releases of "
+            "different rows, with noise of their own."
+        )
 
 
 def are_equal(a: Any, b: Any) -> bool:
