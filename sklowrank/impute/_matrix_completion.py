@@ -30,7 +30,7 @@ from ._columns import (
     warn_of_dropped,
     which_rows_have_values,
 )
-from ._completed_table import filled_table
+from ._completed_table import filled_table, posterior_covariances
 from ._fitted_model import Posterior, RowStream, described_table, means_of_known_rows, table_attributes
 from ._matrix_completion_solver import completion_problem, sweeps
 from ._online import ROUNDS, absorb
@@ -407,6 +407,16 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         counts = {"n_samples_seen_": self.n_samples_seen_ + len(rows), "n_iter_": self.n_iter_ + ROUNDS}
         models = (Posterior(*model[1:], unit, chosen), columns, stream)
         return keep(self, ws, *models, **{**public_attributes(self), **changed, **counts})
+
+    @property
+    def components_cov_(self):
+        """Posterior covariance of each column's factors and offset."""
+        if not hasattr(self, "_fitted") or self._fitted["cov"] is None:
+            raise AttributeError(
+                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
+            )
+        ws = open_workspace(self.components_, device=self.device).exact()
+        return ws.answer(posterior_covariances(self._recall(ws)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -19,7 +19,6 @@ from ._completed_table import (
     TableModel,
     drawn_tables,
     means_of_table,
-    posterior_covariances,
     score_of_hidden,
     standard_errors,
     unfilled_table,
@@ -197,16 +196,6 @@ class CompletedTableMixin:
         names = check_feature_names_in(self, input_features)
         kept = names[self._fitted["kept"]]
         return kept if self.indicator_ is None else np.r_[kept, self.indicator_.get_feature_names_out(names)]
-
-    @property
-    def components_cov_(self):
-        """Posterior covariance of each column's factors and offset."""
-        if not hasattr(self, "_fitted") or self._fitted["cov"] is None:
-            raise AttributeError(
-                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
-            )
-        ws = open_workspace(self.components_, device=self.device).exact()
-        return ws.answer(posterior_covariances(self._recall(ws)))
 
     def _open(self, X, method, *, dense_answer=True, random_state=None):
         """Validate new rows; return them loaded, with the model and the workspace to compute in."""
