@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 # Threads that wait for one another on a busy machine cost more than they bring: ten times, measured with the demo.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := SCIPY_ARRAY_API=1 $(ONE_THREAD) $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
-PAGES := README.md CONTRIBUTING.md doc/*.md doc/methods/*.md
+PAGES := README.md CONTRIBUTING.md doc/*.md doc/guide/*.md doc/methods/*.md doc/methods/algorithms/*.md
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-slow test-all test-oldest lint dist bench report doc clean
