@@ -74,6 +74,7 @@ ESTIMATORS = {
     "LowRankRepresentationClustering": _CLUSTERS,
     "ManifoldLinearizingClustering": Spec(
         {"transform": "same", "predict": "same", "predict_proba": "same", "labels_": "same"},
+        batches=True,
         network=True,
         quick={"n_epochs": (3, 2), "hidden_layer_sizes": (16,)},
     ),

@@ -35,7 +35,6 @@ def test_targets_are_the_principal_components_of_the_indicators_of_balls():
     F = indicators(features, distances(torch.from_numpy(y), features.balls.centres, "euclidean").numpy())
     assert np.allclose(F.mean(0), 0, atol=1e-15)
     assert np.allclose(features.targets, F @ features.basis.numpy())
-    assert (F**2).sum() / 300 == pytest.approx(features.balls.variance())
     kept = float(features.targets.square().sum()) / (F**2).sum()
     assert 0.95 <= kept < 1
     assert np.allclose(features.basis.T @ features.basis, np.eye(features.basis.shape[1]), atol=1e-12)
@@ -112,7 +111,6 @@ def test_blocks_and_selected_rows_change_little(monkeypatch):
     monkeypatch.setattr(f"{module}._RADII_ROWS", 300)
     monkeypatch.setattr(f"{module}._PRINCIPAL_ROWS", 300)
     some = features_of(y)
-    assert some.balls.variance() == pytest.approx(whole.balls.variance(), rel=0.02)
     assert float(some.targets.square().sum()) == pytest.approx(float(whole.targets.square().sum()), rel=0.05)
 
 
