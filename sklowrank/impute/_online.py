@@ -38,7 +38,7 @@ def absorb(cells, model, counts, options, *, earlier=None):
         noise = model.noise[:, None, None]
         columns = posterior(precision + A / noise, (shift + rhs.unsqueeze(2) / noise).squeeze(2), covariances=True)
         model = model._replace(mean=columns.mean, cov=columns.cov)
-    residual = expected_squares(cells, sums, moments, model, options)
+    residual = expected_squares(cells, A, rhs, sums, moments, model, options)
     model = model._replace(noise=_noise(cells, model, residual, counts))
     return model, torch.cat(_solve_rows(cells, model, before, earlier, options)[2])
 

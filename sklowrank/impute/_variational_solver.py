@@ -134,13 +134,15 @@ def _solve_columns(cells, sums, moments, model, options):
     scaled = A / model.noise[:, None, None]
     scaled = with_ridge(scaled, model.column_ridge)
     columns = posterior(scaled, rhs / model.noise.unsqueeze(1), covariances=True)
-    residual = expected_squares(cells, sums, moments, columns, options)
+    residual = expected_squares(cells, A, rhs, sums, moments, columns, options)
     return columns, _moments(cells.shape[1], *moment_sums(columns)), residual
 
 
-def expected_squares(cells, sums, moments, columns, options):
-    """Return the expected sum of squared residuals of each column, given sums over its cells and its posterior."""
-    A, rhs = unpacked(sums, moments, options)
+def expected_squares(cells, A, rhs, sums, moments, columns, options):
+    """Return the expected sum of squared residuals of each column, given its posterior and sums over its cells.
+
+    A and `rhs` are `sums` and `moments`, unpacked.
+    """
     second = columns.mean.unsqueeze(2) * columns.mean.unsqueeze(1) + columns.cov
     squares = cells.column_squares - 2 * (columns.mean * rhs).sum(1) + (A * second).sum((1, 2))
     return squares - 2 * moments[:, -1] + sums[:, -1] if options.offsets else squares
