@@ -210,14 +210,13 @@ class TwoHeads(nn.Module):
 
 
 def unit(A: torch.Tensor) -> torch.Tensor:
-    """Return rows of length one; zero rows stay zero.
+    """Return rows of length one; rows of zeros, or of rounding alone, become zero, and so do their gradients.
 
-    A row that is zero up to rounding has no direction, such as one whose units are all inactive, or the sum of two
-    opposite views. Its gradient, of the order of 1 / norm, would overflow: it is zero.
+    Such rows have no direction: all hidden units are inactive, or two views are opposite. Their gradients, of the order
+    of 1 / norm, would overflow.
     """
-    tiny = torch.finfo(A.dtype).tiny
-    lost = A.detach().norm(dim=1, keepdim=True) < tiny**0.25
-    return nn.functional.normalize(torch.where(lost, A.detach(), A), dim=1, eps=tiny**0.5)
+    tiny = torch.finfo(A.dtype).tiny ** 0.25
+    return nn.functional.normalize(A.where(A.detach().norm(dim=1, keepdim=True) >= tiny, 0.0), dim=1, eps=tiny)
 
 
 def restored(fitted: Model | Problem, weights, device, generator=None) -> TwoHeads:
