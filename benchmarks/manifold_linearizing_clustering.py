@@ -145,7 +145,7 @@ def projected(eta, dtype, spread):
     if spread:
         C = rng.randn(10, 16)[rng.randint(10, size=300)] + spread * C
     C = torch.from_numpy(C / np.linalg.norm(C, axis=1, keepdims=True)).to(getattr(torch, dtype))
-    G, seconds = clock(lambda: project(kernel_of(C, C, eta, "signed"), 30)[0])
+    G, seconds = clock(lambda: project(kernel_of(C, eta, "signed"), 30)[0])
     return {"error": float((G.sum(1) - 1).abs().max()), "seconds": seconds}
 
 

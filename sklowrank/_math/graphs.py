@@ -30,30 +30,6 @@ def csr_from(columns: torch.Tensor, values: torch.Tensor, n_columns: int) -> sp.
     return sp.csr_array((values[filled].cpu().numpy(), indices, indptr), shape=(len(values), n_columns))
 
 
-def pack(matrix: sp.csr_array) -> list:
-    """Return a CSR matrix as arrays, which a fitted estimator stores and skops trusts."""
-    return [matrix.data, matrix.indices, matrix.indptr, matrix.shape[1]]
-
-
-def unpack(parts: list) -> sp.csr_array:
-    """Return the CSR matrix of the parts that :func:`pack` gave."""
-    data, indices, indptr, n_columns = parts
-    return sp.csr_array((data, indices, indptr), shape=(len(indptr) - 1, n_columns))
-
-
-def packed_attribute(name: str) -> property:
-    """Return a property that reads the fitted attribute `name`, parts of a CSR matrix, as that matrix."""
-
-    def read(self):
-        if name not in vars(self):
-            raise AttributeError(
-                f"This {type(self).__name__} has no such matrix: it is not fitted, or its options make none."
-            )
-        return unpack(vars(self)[name])
-
-    return property(read)
-
-
 def affinity(codes, how: str, *, n_components: int = 1, n_neighbors: int = 3) -> sp.csr_array:
     """Return a symmetric affinity with an empty diagonal from codes (n, n): CSR, or a dense tensor.
 

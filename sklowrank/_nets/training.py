@@ -18,6 +18,9 @@ from .layers import as_tensor, kind_and_shape
 from .randomness import Randomness
 
 
+_DIVERGED = "{} in training. Lower the learning rate, or scale the features."
+
+
 class Training(NamedTuple):
     """How a network is trained; the names are those of estimators' parameters."""
 
@@ -145,7 +148,7 @@ def train(
     Raises
     ------
     ValueError
-        If the loss is no longer finite.
+        If the loss or the weights are no longer finite.
     """
     edits = [] if edits is None else edits
     with randomness.scope():
@@ -165,14 +168,17 @@ def train(
             for epoch in range(1, training.max_iter + 1):
                 with randomness.scope():
                     net.notify("on_epoch_begin", dataset_train=fitted, dataset_valid=held_out)
-                    net.run_single_epoch(walks, training=True, prefix="train", step_fn=net.train_step)
-                    net.run_single_epoch(others, training=False, prefix="valid", step_fn=net.validation_step)
+                    try:
+                        net.run_single_epoch(walks, training=True, prefix="train", step_fn=net.train_step)
+                        net.run_single_epoch(others, training=False, prefix="valid", step_fn=net.validation_step)
+                    except torch.linalg.LinAlgError as error:  # a decomposition of outputs that are NaN
+                        raise ValueError(_DIVERGED.format("The loss could not be computed")) from error
                     stopped = _asks_to_stop(net, dataset_train=fitted, dataset_valid=held_out)
                 value = net.history[-1, "train_loss" if held_out is None else "valid_loss"]
                 if not np.isfinite(value):
-                    raise ValueError(
-                        f"The loss became {value} in training. Lower the learning rate, or scale the features."
-                    )
+                    raise ValueError(_DIVERGED.format(f"The loss became {value}"))
+                if not all(bool(weight.isfinite().all()) for weight in module.parameters()):  # by the last step
+                    raise ValueError(_DIVERGED.format("Weights became NaN or infinite"))
                 if not keep_best or not lowest or value < lowest[-1]:
                     snapshot = _snapshot(net, edits, rule, keep_optimizer)
                 lowest.append(min([value, *lowest[-1:]]))

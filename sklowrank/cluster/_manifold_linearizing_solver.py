@@ -210,8 +210,13 @@ class TwoHeads(nn.Module):
 
 
 def unit(A: torch.Tensor) -> torch.Tensor:
-    """Return rows of length one; zero rows stay zero."""
-    return nn.functional.normalize(A, dim=1, eps=torch.finfo(A.dtype).tiny ** 0.5)
+    """Return rows of length one; rows of zeros, or of rounding alone, become zero, and so do their gradients.
+
+    Such rows have no direction: all hidden units are inactive, or two views are opposite. Their gradients, of the order
+    of 1 / norm, would overflow.
+    """
+    tiny = torch.finfo(A.dtype).tiny ** 0.25
+    return nn.functional.normalize(A.where(A.detach().norm(dim=1, keepdim=True) >= tiny, 0.0), dim=1, eps=tiny)
 
 
 def restored(fitted: Model | Problem, weights, device, generator=None) -> TwoHeads:
@@ -231,7 +236,7 @@ def feature_objective(Z: torch.Tensor, precision: float) -> torch.Tensor:
 def rate_objective(Z, C, eta: float, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
     """Return minus the rate reduction, the penalty of the membership added, and both rates."""
     Z = unit(sum(Z.chunk(2)))
-    G = sum(project(kernel_of(c, c, eta, options.kernel), _SWEEPS)[0] for c in C.chunk(2)) / 2
+    G = sum(project(kernel_of(c, eta, options.kernel), _SWEEPS)[0] for c in C.chunk(2)) / 2
     R, R_c = rates_of_membership(Z, G, options.precision)
     return R_c - R + options.membership_penalty / 2 * G.square().sum(), torch.stack([R, R_c]).detach()
 

@@ -41,13 +41,15 @@ class StoredCodes(NamedTuple):
     owners: torch.Tensor  # (m,), clusters
 
 
-def kernel_of(A: torch.Tensor, B: torch.Tensor, eta: float, kernel: str) -> torch.Tensor:
-    """Return ``exp((S - 1) / eta)``, where S holds the inner products of unit rows, or their magnitudes.
+def kernel_of(C: torch.Tensor, eta: float, kernel: str) -> torch.Tensor:
+    """Return ``exp((S - 1) / eta)``, where S holds the inner products of unit rows C (n, d), or their magnitudes.
 
     Nothing overflows, and a row's product with itself gives 1, so that no sum vanishes however small `eta` is: the
-    sweeps of the projection are those in logarithms, number for number, at a fraction of their time.
+    sweeps of the projection are those in logarithms, number for number, at a fraction of their time. For a row of
+    zeros, which has no direction, that product is 1 too.
     """
-    S = A @ B.T
+    S = C @ C.T
+    S.diagonal().add_((C.detach() == 0).all(1))
     return (((S.abs() if kernel == "absolute" else S) - 1) / eta).exp()
 
 
@@ -65,7 +67,7 @@ def project(K: torch.Tensor, n_sweeps: int) -> tuple[torch.Tensor, torch.Tensor]
 
 def membership(C: torch.Tensor, eta: float, kernel: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the doubly stochastic membership of codes C (n, d), its sums exact up to rounding, and the potentials."""
-    K = kernel_of(C, C, eta, kernel)
+    K = kernel_of(C, eta, kernel)
     u = project(K, 0)[1]
     accurate = 32 * torch.finfo(K.dtype).eps
     for _ in range(300):  # 30 suffice as a rule

@@ -10,12 +10,9 @@ from sklowrank._math.graphs import (
     affinity,
     csr_from,
     graph_clusters,
-    pack,
-    packed_attribute,
     spectral_labels,
     spread,
     strong_components,
-    unpack,
 )
 
 
@@ -156,20 +153,6 @@ def test_csr_from_columns_and_values():
     C = csr_from(columns, values, 3)
     assert C.toarray().tolist() == [[4, 0, 5], [0, 0, 3]]
     assert C.nnz == 3
-
-
-def test_packed_matrices_come_back():
-    W, _ = blocks([5, 5])
-    assert abs(unpack(pack(W)) - W).max() == 0
-
-    class Fitted:
-        matrix_ = packed_attribute("_parts")
-
-    fitted = Fitted()
-    with pytest.raises(AttributeError, match="no such matrix"):
-        fitted.matrix_  # noqa: B018
-    fitted._parts = pack(W)
-    assert abs(fitted.matrix_ - W).max() == 0
 
 
 def test_components_by_strong_edges():

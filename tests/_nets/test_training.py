@@ -218,3 +218,17 @@ def test_a_loss_that_is_not_finite_names_the_cure():
     X, y, net = problem()
     with pytest.raises(ValueError, match=r"loss became nan .*Lower the learning rate"):
         run(net, X, y, loss=lambda out, target: out.mean() * float("nan"))
+
+
+@pytest.mark.parametrize("max_iter", [1, 3])
+def test_weights_that_are_not_finite_name_the_cure(max_iter):
+    """A gradient that is infinite at a finite loss, in the only epoch or before others."""
+    X, y, net = problem()
+    with pytest.raises(ValueError, match=r"Weights became NaN .*Lower the learning rate"):
+        run(net, X, y, loss=lambda out, target: (out * 0).abs().sqrt().mean(), max_iter=max_iter, n_batches=1)
+
+
+def test_a_decomposition_that_fails_names_the_cure():
+    X, y, net = problem()
+    with pytest.raises(ValueError, match=r"could not be computed .*Lower the learning rate"):
+        run(net, X, y, loss=lambda out, target: torch.linalg.cholesky(-out.T @ out).sum())

@@ -1,6 +1,7 @@
 """Manifold linearizing and clustering: what the stages do, what predictions owe, what the user may change."""
 
 import pickle
+import warnings
 from functools import partial
 
 import numpy as np
@@ -153,9 +154,45 @@ def test_objectives_of_a_batch():
     rate = np.linalg.slogdet(np.eye(4) + 4 / (6 * 0.5) * mean.T @ mean)[1] / 2
     assert float(solver.feature_objective(Z, 0.5)) == pytest.approx(-rate - 20 * float(agreement))
     loss, rates = solver.rate_objective(Z, Z, 0.4, options(model(membership_penalty=0.3), solver.Options))
-    memberships = [solver.project(solver.kernel_of(part, part, 0.4, "signed"), 10)[0] for part in (Z[:6], Z[6:])]
+    memberships = [solver.project(solver.kernel_of(part, 0.4, "signed"), 10)[0] for part in (Z[:6], Z[6:])]
     G = sum(memberships) / 2
     assert float(loss) == pytest.approx(float(rates[1] - rates[0] + 0.15 * G.square().sum()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_features_without_a_direction_have_finite_gradients(dtype):
+    """Of a unit whose ReLU is dead, of two views that are opposite, and of what is zero up to rounding."""
+    h = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    h[[0, 6, 1]] = 0  # both views of a row, and one view of another
+    h[8] = -h[2]
+    h[3] = torch.finfo(dtype).tiny
+    h.requires_grad_()
+    Z = solver.unit(h)
+    assert bool((Z[[0, 1, 3, 6]] == 0).all())
+    lengths = Z.detach().norm(dim=1)
+    np.testing.assert_allclose(lengths[[2, 4, 5, 7, 8, 9, 10, 11]].numpy(), 1, rtol=1e-5)
+    loss = solver.rate_objective(Z, Z, 0.02, options(model(), solver.Options))[0] + solver.feature_objective(Z, 0.5)
+    loss.backward()
+    assert bool(h.grad.isfinite().all())
+    assert bool((h.grad[[0, 1, 3, 6]] == 0).all())
+    assert bool((h.grad[4] != 0).any())
+
+
+def test_few_rows_on_a_narrow_network_are_clustered():
+    """Ten rows on eight units: some rows leave all of them inactive."""
+    X = np.random.RandomState(0).uniform(size=(10, 3))
+    for seed in range(8):
+        fitted = ManifoldLinearizingClustering(hidden_layer_sizes=(8,), n_epochs=(3, 2), random_state=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted.fit(X)
+        assert all(np.isfinite(weight).all() for weight in fitted.weights_.values())
+        assert np.isfinite(fitted.transform(X)).all()
+
+
+def test_weights_that_are_nan_name_the_cure(blobs):
+    with pytest.raises(ValueError, match="Lower the learning rate"):
+        model(learning_rate=1e38, n_epochs=(2, 2)).fit(blobs)
 
 
 # Predictions

@@ -45,7 +45,7 @@ def in_logarithms(S, eta, n_sweeps):
 def test_sweeps_are_those_in_logarithms(eta, n_sweeps):
     C = codes(40)
     S = (C @ C.T).numpy()
-    ours = project(kernel_of(C, C, eta, "signed"), n_sweeps)[0].numpy()
+    ours = project(kernel_of(C, eta, "signed"), n_sweeps)[0].numpy()
     theirs = in_logarithms(S - 1, eta, n_sweeps)[0]
     np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-15)
 
@@ -56,7 +56,7 @@ def test_sweeps_are_those_in_logarithms(eta, n_sweeps):
 def test_sums_are_one(dtype, eta, spread):
     """Also for an eta at which exponentials of products over eta overflow."""
     C = codes(300, spread=spread, dtype=dtype)
-    G, _ = project(kernel_of(C, C, eta, "signed"), 30)
+    G, _ = project(kernel_of(C, eta, "signed"), 30)
     assert float((G.sum(1) - 1).abs().max()) <= (1e-5 if dtype is torch.float32 else 1e-8)
     torch.testing.assert_close(G, G.T, rtol=4 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny)
     G, _ = membership(C, eta, "signed")
@@ -69,9 +69,22 @@ def test_gradients_through_the_sweeps():
     target = codes(9, 9, seed=1)
 
     def entry(C):
-        return (project(kernel_of(C, C, 0.3, "signed"), 10)[0] * target).sum()
+        return (project(kernel_of(C, 0.3, "signed"), 10)[0] * target).sum()
 
     assert torch.autograd.gradcheck(entry, [C], atol=1e-6)
+
+
+@pytest.mark.parametrize("eta", [0.3, 0.005])
+@pytest.mark.parametrize("kernel", ["signed", "absolute"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_codes_of_zeros_have_a_membership(dtype, kernel, eta):
+    """Without a direction they have no other row's; their own is left, so that sums do not vanish."""
+    C = codes(20, dtype=dtype)
+    C[[3, 7]] = 0
+    G, u = membership(C, eta, kernel)
+    assert bool(G.isfinite().all()) and bool(u.isfinite().all())
+    np.testing.assert_allclose(G.sum(1).numpy(), 1, atol=1e-3)
+    assert np.isfinite(leading_eigenvectors(G, 3, np.random.RandomState(0))).all()
 
 
 def test_it_is_the_maximiser_of_product_and_entropy():
