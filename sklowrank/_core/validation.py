@@ -15,7 +15,12 @@ from .rows import SlicedArray, is_sliced
 from .workspace import check_place, on_cluster
 
 _FIRST_ROWS = 100  # of a data set on disk, which stand for all where its form is checked
-_NOT_A_NUMBER = ("could not convert string", "argument must be a string", "Unable to convert array of bytes/strings")
+_NOT_A_NUMBER = (
+    "could not convert string",
+    "argument must be a string",
+    "Unable to convert array of bytes/strings",
+    "could not be promoted",
+)
 _SPARSE = (
     "Sparse data was passed for X, but dense data is required. Reduce X to dense columns by "
     "sklearn.decomposition.TruncatedSVD, or pass X.toarray() if it fits into memory."
@@ -71,14 +76,31 @@ def _explanation(text, X, y, dtype):
         return None
     columns = [] if dtype is None else text_columns(X)
     if columns:
-        named = f"{columns[:_MOST_NAMED]}" + f" and {len(columns) - _MOST_NAMED} more" * (len(columns) > _MOST_NAMED)
         return (
-            f"X could not be converted to numeric values. Text is in the columns {named}. Encode them, for example by "
-            "OneHotEncoder in a ColumnTransformer, or leave them out."
+            f"X could not be converted to numeric values. Text is in the columns {_named(columns)}. Encode them, for "
+            "example by OneHotEncoder in a ColumnTransformer, or leave them out."
+        )
+    columns = [] if dtype is None else _date_columns(X)
+    if columns:
+        return (
+            f"X could not be converted to numeric values. Dates are in the columns {_named(columns)}. Replace them by "
+            "numbers, such as hours since a start, or leave them out."
         )
     if y is not None and not isinstance(y, str) and any(map(_is_text, np.asarray(y, dtype=object).flat)):
         return "y could not be converted to numeric values: it has text in it. Pass numbers."
     return None
+
+
+def _named(columns):
+    """Return the list of columns as text, the first of many."""
+    return f"{columns[:_MOST_NAMED]}" + f" and {len(columns) - _MOST_NAMED} more" * (len(columns) > _MOST_NAMED)
+
+
+def _date_columns(X):
+    """Return the names of the columns of a pandas data frame that hold dates or durations."""
+    if not (hasattr(X, "iloc") and hasattr(X, "columns")):
+        return []
+    return [name for name, dtype in zip(X.columns, X.dtypes) if getattr(dtype, "kind", "f") in "mM"]
 
 
 def text_columns(X) -> list:

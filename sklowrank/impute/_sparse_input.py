@@ -50,7 +50,7 @@ def _as_stored(X, missing_values):
 
 
 def _has_sparse_columns(X):
-    return hasattr(X, "iloc") and any(hasattr(t, "fill_value") for t in getattr(X, "dtypes", ()))
+    return hasattr(X, "iloc") and hasattr(X, "columns") and any(hasattr(t, "fill_value") for t in X.dtypes)
 
 
 def _dense_frame(X, unstored, missing_values):

@@ -105,6 +105,13 @@ def test_many_columns_of_text_are_not_all_named():
         check_fit_data(BaseEstimator(), np.full((2, 30), "a", dtype=object))
 
 
+@pytest.mark.parametrize("zone", [None, "UTC"])
+def test_columns_of_dates_are_named(zone):
+    table = pd.DataFrame({"hour": pd.date_range("2024-01-01", periods=2, freq="h", tz=zone), "level": [1.0, 2.0]})
+    with pytest.raises(ValueError, match=r"Dates are in the columns \['hour'\]\. .*\.$"):
+        check_fit_data(BaseEstimator(), table)
+
+
 def test_numbers_that_came_as_text_are_numbers():
     X, y = check_fit_data(BaseEstimator(), [["1", "2"]], ["3"], y_numeric=True)
     assert X.dtype == y.dtype == np.float64

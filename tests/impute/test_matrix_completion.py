@@ -869,3 +869,8 @@ def test_a_fit_that_has_not_converged_gives_advice_that_helps():
         with pytest.warns(ConvergenceWarning, match=r"Raise max_iter or tol\.$") as told:
             imputer(**params).fit(X)
         assert "gap of 1.0e+00" not in str(told[0].message)  # an iteration that adds components has no gap
+
+
+def test_a_series_is_refused_like_any_one_dimensional_table():
+    with pytest.raises(ValueError, match="Expected a 2-dimensional container"):
+        MatrixCompletionImputer().fit(pd.Series([1.0, 2.0, 3.0], dtype="float32"))
