@@ -32,15 +32,9 @@ from ._mixin import PrivateMixin
 from ._options import CONSTRAINTS
 from ._private_rows import check_hiding_cells, without_cells
 from ._public_parameters import read_bandwidth, read_bounds
-from ._sketch import Sketch, described, is_mostly_noise, merge_sketches
+from ._sketch import MOSTLY_NOISE, Sketch, described, is_mostly_noise, merge_sketches
 
 _BANDWIDTH = 1.0  # the default, which says nothing about units
-_MOSTLY_NOISE = (
-    "The release cannot be told from noise: at bandwidth={}, in units of X, rows have too few others near them for "
-    "epsilon={}. Where units differ, pass a bandwidth for each column, or divide columns by ranges that you know "
-    "without looking; else raise bandwidth or epsilon, or add rows. (This follows from the release, and says nothing "
-    "else about the rows.)"
-)
 _FLOOR = 0.1  # of the noise, below which a mean is not trusted
 
 
@@ -277,7 +271,7 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
         sketch = release(privacy, noise, sums, len(rows), features.count, features.gain, label)
         unknown_units = self.bounds is None and np.ndim(self.bandwidth) == 0 and self.bandwidth == _BANDWIDTH
         if is_mostly_noise(sketch, features, doubted=unknown_units):
-            warn(_MOSTLY_NOISE.format(self.bandwidth, self.epsilon), UserWarning)
+            warn(MOSTLY_NOISE.format(self.bandwidth, self.epsilon), UserWarning)
         return keep(self, ws, sketch, features, **described(sketch, features))
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -29,7 +29,7 @@ from ._mixin import PrivateMixin
 from ._options import CONSTRAINTS
 from ._private_rows import check_hiding_cells, without_cells
 from ._public_parameters import read_bandwidth, read_bounds
-from ._sketch import Sketch, described, merge_sketches
+from ._sketch import MOSTLY_NOISE, Sketch, are_mostly_noise, described, merge_sketches
 
 _WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
 _LEAST = 1e-12  # probability of a class
@@ -62,8 +62,9 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
         them. Not for sparse X.
     classes : array-like or None, default=None
-        The classes, known without looking: then no warning depends on y, and the only error that does is that for a
-        label that is not among them. None reads them from y, which reveals classes of a single row.
+        The classes, known without looking: then no warning depends on y except through the release, and the only error
+        that does is that for a label that is not among them. None reads them from y, which reveals classes of a single
+        row.
     class_weighting : {"average", "sum"} or array-like of shape (n_classes,), default="average"
         "average" compares mean similarities, "sum" weights them by the noisy sizes of the classes, numbers by
         themselves, in the order of `classes_`. Not with `similarity="linear"`.
@@ -389,6 +390,8 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         features, noise = self._chosen(rows, privacy, len(known), issparse(X))
         sums = without_cells(class_sums, rows, features, groups, len(known), self.batch_size)
         sketch = release(privacy, noise, sums, sizes(groups, len(known)), features.count, features.gain, label)
+        if self.similarity != "linear" and are_mostly_noise(sketch, features):
+            warn(MOSTLY_NOISE.format(self.bandwidth, self.epsilon), UserWarning)
         sketch = sketch._replace(classes=known if isinstance(y, np.ndarray) else torch.from_numpy(known))
         return keep(self, ws, sketch, features, **described(sketch, features))
 

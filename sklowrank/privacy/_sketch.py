@@ -12,6 +12,13 @@ from .._core.validation import on_host
 from .._core.warn import warn
 from ._accountant import PrivacyWarning
 
+MOSTLY_NOISE = (
+    "The release cannot be told from noise: at bandwidth={}, in units of X, rows have too few others near them for "
+    "epsilon={}. Where units differ, pass a bandwidth for each column, or divide columns by ranges that you know "
+    "without looking; else raise bandwidth or epsilon, or add rows. (This follows from the release, and says nothing "
+    "else about the rows.)"
+)
+
 
 class Noise(NamedTuple):
     """Calibrated noise."""
@@ -145,6 +152,13 @@ def is_mostly_noise(sketch: Sketch, features, *, doubted: bool) -> bool:
     spread = math.sqrt((5 if laplace else 2) * len(entries) * variance**2 + 4 * variance * n * own)
     spread = math.hypot(spread, n * own / math.sqrt(len(entries) / 2))  # of sums of n cosines of unrelated angles
     return excess <= n * deviation * features.gain + (3 * spread if doubted else -3 * spread)
+
+
+def are_mostly_noise(sketch: Sketch, features) -> bool:
+    """Return whether `is_mostly_noise` holds, without doubt, for each group of a sketch."""
+    groups = zip(sketch.sketch, sketch.class_counts, strict=True)
+    parts = (sketch._replace(sketch=sums, n_samples=max(1.0, float(count))) for sums, count in groups)
+    return all(is_mostly_noise(part, features, doubted=False) for part in parts)
 
 
 class ReleaseCounter:

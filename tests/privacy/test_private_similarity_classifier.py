@@ -193,3 +193,21 @@ def test_grid_search():
     model = PrivateSimilarityClassifier(epsilon=5.0, classes=[0, 1, 2], random_state=0)
     search = GridSearchCV(model, {"bandwidth": [0.01, 2.0]}, cv=2, error_score="raise").fit(X, y)
     assert search.best_params_ == {"bandwidth": 2.0}
+
+
+def test_a_bandwidth_that_does_not_fit_the_units_is_told_from_the_release():
+    rng = np.random.default_rng(0)
+    ages, incomes = rng.uniform(18, 90, 3000), rng.uniform(1e4, 1e5, 3000)
+    X, y, bounds = np.column_stack([ages, incomes]), np.where(ages > 50, "old", "young"), ([18, 0], [100, 200_000])
+
+    def warned(**params):
+        with warnings.catch_warnings(record=True) as seen:
+            warnings.simplefilter("always")
+            PrivateSimilarityClassifier(random_state=0, classes=["old", "young"], **params).fit(X, y)
+        return any("cannot be told from noise" in str(w.message) for w in seen)
+
+    assert warned()
+    assert warned(bandwidth=0.15, bounds=bounds)
+    assert not warned(bounds=bounds)
+    assert not warned(bandwidth=[10.0, 25_000.0])
+    assert not warned(similarity="linear")
