@@ -62,16 +62,23 @@ def keep(estimator, ws, *models: tuple | None, **attributes):
     **attributes : object
         Public fitted attributes, tensors or anything else.
     """
-    return replace_attributes(estimator, fitted_attributes(ws, *models, **attributes))
+    drop_fitted(estimator)
+    vars(estimator).update(fitted_attributes(ws, *models, **attributes))
+    return estimator
 
 
 def replace_attributes(estimator, attributes: dict[str, Any]):
     """Set fitted attributes, drop all others that a former fit has set, and return the estimator."""
+    drop_fitted(estimator)
+    vars(estimator).update(attributes)
+    return estimator
+
+
+def drop_fitted(estimator) -> None:
+    """Drop all attributes that a former fit has set, but for those that validation sets before a fit ends."""
     state = vars(estimator)
     for name in [name for name in state if is_fitted_name(name) and name not in _OF_VALIDATION]:
         del state[name]
-    state.update(attributes)
-    return estimator
 
 
 def public_attributes(estimator) -> dict[str, Any]:

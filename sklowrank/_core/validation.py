@@ -133,6 +133,7 @@ def check_fit_rows(estimator, X, y="no_validation", *, sliced=True, **kwargs) ->
     Data sets that are known by slices, and memmaps of integers, come back as a :class:`~.rows.SlicedArray` where
     `sliced`, the rows of a cluster as they are; of both only the first rows are looked at.
     """
+    X = _here(X)
     remote = on_cluster(X)
     if not (remote or (sliced and is_sliced(X))):
         return check_fit_data(estimator, X, y, **kwargs)

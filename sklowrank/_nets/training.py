@@ -17,7 +17,6 @@ from .architecture import Edit, replay
 from .layers import as_tensor, kind_and_shape
 from .randomness import Randomness
 
-
 _DIVERGED = "{} in training. Lower the learning rate, or scale the features."
 
 

@@ -13,7 +13,7 @@ import torch
 
 from .._core.iterate import Step
 from .._math.graphs import csr_from
-from ._row_products import fill_own, products, residuals, row_blocks, small_grams, take, whole_gram
+from ._row_products import magnitude_blocks, products, residuals, row_blocks, small_grams, take, whole_gram
 
 _NEWTON_STEPS = 30  # of one round; the next round goes on from there
 _STEP_LENGTHS = tuple(4.0**-k for k in range(7))  # step lengths tried, beside those at which coefficients become zero
@@ -68,18 +68,13 @@ def elastic_net_problem(X, options: ElasticNetOptions, *, targets=None, lam: flo
     """
     Y, own = X if targets is None else targets, targets is None
     if lam is None:
-        largest = row_blocks(lambda rows: _largest(Y[rows], X, rows, own), Y, X.shape[0], options.batch_size)
+        largest = magnitude_blocks(lambda _, magnitudes: magnitudes.amax(1), Y, X, options.batch_size, own=own)
         penalties = (torch.cat(largest) / options.gamma).clamp(min=torch.finfo(torch.float64).tiny)
     else:
         penalties = X.new_full((Y.shape[0],), lam)
     if options.affine:
         X, Y = (torch.cat([rows, rows.new_ones(len(rows), 1)], 1) for rows in (X, Y))
     return ElasticNetProblem(X, Y, own, penalties, penalties * ((1 - options.l1_ratio) / options.l1_ratio), options)
-
-
-def _largest(Y, X, rows, own):
-    corr = products(Y, X).abs_()
-    return (fill_own(corr, rows, 0.0) if own else corr).amax(1)
 
 
 def elastic_net_codes(problem: ElasticNetProblem) -> SupportCodes:

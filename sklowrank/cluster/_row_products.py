@@ -125,6 +125,16 @@ def row_blocks(compute, X, n_atoms: int, batch_size) -> list:
     return list(in_blocks(compute, n, block, bytes_per_row=per_row))
 
 
+def magnitude_blocks(compute, Y, X, batch_size, *, own: bool) -> list:
+    """Return ``compute(rows, |Y[rows] X'|)`` for slices of the rows of Y; with `own` a row's own product counts -1."""
+
+    def of_block(rows):
+        magnitudes = products(Y[rows], X).abs_()
+        return compute(rows, fill_own(magnitudes, rows, -1.0) if own else magnitudes)
+
+    return row_blocks(of_block, Y, X.shape[0], batch_size)
+
+
 def fill_own(matrix: torch.Tensor, own: slice, value: float) -> torch.Tensor:
     """Write `value` where row i of the block meets column ``own.start + i``, in place."""
     matrix.diagonal(own.start).fill_(value)

@@ -12,7 +12,7 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import fitted_matrix, keep, options
 from .._core.validation import check_fit_data
 from .._math.graphs import csr_from
-from ._row_products import fill_own, norms, products, row_blocks
+from ._row_products import magnitude_blocks, norms
 from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
@@ -145,13 +145,11 @@ def thresholded_codes(X, n_neighbors, *, targets=None, batch_size="auto"):
     norms_of_atoms, norms_of_rows = norms(X), norms(Y)
     q = min(max(3, math.ceil(2 * math.log(n) / 3)) if n_neighbors == "auto" else n_neighbors, n - 1)
 
-    def nearest(rows):
-        G = products(Y[rows], X).abs_()
-        if targets is None:
-            fill_own(G, rows, -1.0)
-        value, column = G.topk(q, dim=1)
+    def nearest(rows, magnitudes):
+        value, column = magnitudes.topk(q, dim=1)
         cosine = (value / (norms_of_rows[rows, None] * norms_of_atoms[column])).clamp(max=1.0)
         return column, torch.where(value > 0, torch.exp(-2 * torch.arccos(cosine)), 0.0)  # rows of zeros have no angle
 
-    columns, values = (torch.cat(part) for part in zip(*row_blocks(nearest, Y, n, batch_size)))
+    blocks = magnitude_blocks(nearest, Y, X, batch_size, own=targets is None)
+    columns, values = (torch.cat(part) for part in zip(*blocks))
     return csr_from(columns, values, n)

@@ -65,6 +65,7 @@ def mixture_problem(
     labels are given or the fit goes on from a `former` model. At least `at_least` rows are needed, by default as many
     as components.
     """
+    free = free_parameters(options)
     weights = row_weights(sample_weight, source, ws)
     few = source.take(slice(None)).double() if len(source) <= MOST_ROWS else None
     K, D = options.n_components, source.shape[1]
@@ -79,7 +80,6 @@ def mixture_problem(
     elif few is not None:
         few, weights, _ = distinct_weighted(few, weights)
         rows = Rows(few)
-    free = free_parameters(options)
     centred, *scale = centred_rows(rows, weights, affine=options.affine, device=ws.device, generator=generator)
     free["floor"] = least_noise(options.noise_floor, *scale)
     return MixtureProblem(source, centred, labels, n_dims, free, few is None, options)

@@ -82,7 +82,8 @@ def test_codes_of_zeros_have_a_membership(dtype, kernel, eta):
     C = codes(20, dtype=dtype)
     C[[3, 7]] = 0
     G, u = membership(C, eta, kernel)
-    assert bool(G.isfinite().all()) and bool(u.isfinite().all())
+    assert bool(G.isfinite().all())
+    assert bool(u.isfinite().all())
     np.testing.assert_allclose(G.sum(1).numpy(), 1, atol=1e-3)
     assert np.isfinite(leading_eigenvectors(G, 3, np.random.RandomState(0))).all()
 
