@@ -14,7 +14,6 @@ MOST_PARAMETERS = 20
 
 # Names whose meaning is the field's and differs between methods: their descriptions do not start alike.
 OTHER_WORDS = {
-    "bandwidth": "of a density in each unit, and of similarities",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
     "metric": "distances between responses, and between rows",
@@ -41,6 +40,7 @@ OTHER_RANGES = {
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
     "solver": "each method has algorithms of its own",
+    "standardize": "one common scale for pixels, where units of columns are equal",
 }
 
 

@@ -44,7 +44,8 @@ class ElasticNetSubspaceClustering(CallbackSupportMixin, SubspacePredictions, Ba
         Tolerance of the stopping criterion. The fit stops when no row violates its optimality conditions by more than
         this share of its penalty.
     n_nonzero_coefs : int or None, default=50
-        Number of coefficients of a row that are kept after the fit, the largest in magnitude. None keeps all.
+        Maximum number of nonzero coefficients of a code. The largest in magnitude are kept after the fit; None keeps
+        all.
     <shared_parameters>
     <last_parameters>
     verbose : int, default=0

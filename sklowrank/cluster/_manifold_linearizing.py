@@ -84,10 +84,10 @@ class ManifoldLinearizingClustering(
     membership_penalty : float, default=0.0
         Penalty on half the squared entries of the memberships. Raising it makes them softer.
     standardize : {"global", "columns"} or False, default="global"
-        Whether to centre each column and divide it by its standard deviation ("columns", for mixed units), by one
-        common scale ("global", for pixels and other columns of one unit), or neither.
+        Whether to centre each column and divide it by its standard deviation. "columns" does so, for mixed units;
+        "global" divides all columns by one common scale, for pixels and other columns of one unit.
     assign_labels : {"spectral", "kmeans"}, default="spectral"
-        Whether the eigenvectors of the membership are clustered or the codes.
+        How labels are assigned. "spectral" clusters the eigenvectors of the membership, "kmeans" the codes.
     <computing parameters>
 
     Attributes

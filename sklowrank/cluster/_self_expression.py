@@ -181,7 +181,7 @@ def described(model: ClusterModel, problem: CodingProblem) -> dict:
     return {
         "labels_": model.labels,
         "bases_": model.bases,
-        "means_": centre.to(ws.dtype).expand(K, D),
+        "cluster_centers_": centre.to(ws.dtype).expand(K, D),
         "n_dims_": torch.tensor([U.shape[1] for U in model.bases], device=ws.device),
         "n_components_graph_": model.n_components_graph,
         **dense,

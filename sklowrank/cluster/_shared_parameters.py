@@ -39,7 +39,7 @@ _PARAMETERS = """
     n_init : int, default=10
         Number of starts; the best one wins. The starts are those of k-means on the spectral embedding.
     assign_labels : {"kmeans", "cluster_qr"}, default="kmeans"
-        How labels are assigned in the spectral embedding: by k-means, or by pivoted QR, which is deterministic.
+        How labels are assigned. In the spectral embedding, by k-means or by pivoted QR, which is deterministic.
     refine : {"none", "k-subspaces", "mixture"}, default="none"
         Refinement of the spectral labels: none, or by K-subspaces or a mixture of low-rank Gaussians that starts from
         them. "mixture" is the more accurate one on most real data.
@@ -68,7 +68,7 @@ _ATTRIBUTES = """
         subspaces instead and may differ; with `refine` both agree.
     bases_ : list of ndarrays of shape (n_features, n_dims_[k])
         Orthonormal bases of the subspaces, for each cluster found.
-    means_ : ndarray of shape (n_clusters, n_features)
+    cluster_centers_ : ndarray of shape (n_clusters, n_features)
         A point of each subspace: the column means with `center`, else zeros.
     n_dims_ : ndarray of shape (n_clusters,)
         Dimensions of the subspaces.

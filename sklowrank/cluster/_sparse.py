@@ -51,7 +51,8 @@ class SparseSubspaceClustering(CallbackSupportMixin, SubspacePredictions, BaseEs
         than this share of its penalty, "admm" when the two copies of the codes differ by at most this share of their
         norm: 1e-3 takes some hundred iterations and suffices for labels, 1e-4 takes up to a thousand.
     n_nonzero_coefs : int or None, default=50
-        Number of coefficients of a row that are kept after the fit, the largest in magnitude. None keeps all.
+        Maximum number of nonzero coefficients of a code. The largest in magnitude are kept after the fit; None keeps
+        all.
     <shared_parameters>
     <last_parameters>
     verbose : int, default=0

@@ -50,7 +50,7 @@ class SubspacePredictions(ClusterMixin):
     # Set by fit
     labels_: np.ndarray
     bases_: list[np.ndarray]
-    means_: np.ndarray
+    cluster_centers_: np.ndarray
     n_dims_: np.ndarray
     n_components_graph_: int
     n_features_in_: int
@@ -70,7 +70,7 @@ class SubspacePredictions(ClusterMixin):
             Cluster of each row. Rows of zeros belong to the largest cluster.
         """
         sparse = "csr" if get_tags(self).input_tags.sparse and not self.center else False
-        X = check_new_data(self, X, method="predict", like="means_", accept_sparse=sparse)
+        X = check_new_data(self, X, method="predict", like="cluster_centers_", accept_sparse=sparse)
         ws = workspace_of_rows(X, device=self.device, random_state=self.random_state)
         model = recall(self, Subspaces, ws.exact())
         rows = prepared(load_rows(X, ws), model.centre, model.axes, self.normalize)

@@ -83,7 +83,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         Whether factors are non-negative. Only for "map" without conjugate gradients; columns are not centred
         and there are no offsets.
     clip : None, "observed" or (low, high), default=None
-        Bounds of the imputed values: the observed range of each column, or two bounds, each of them a number or an
+        Bounds of the predicted values. The observed range of each column, or two bounds, each of them a number or an
         array of shape (n_features,), -inf and inf included.
     init : {"svd", "random"}, default="svd"
         Initialisation of the fit. Only for "map": the leading singular vectors of the zero-filled table, or random

@@ -85,7 +85,7 @@ class MatrixFactorizationRegressor(
         Whether factors are non-negative. Only for "map" without conjugate gradients; there is no mean and there are no
         offsets.
     clip : None, "observed" or (float, float), default="observed"
-        Bounds of the predictions: the range of the values in `fit`, or two numbers.
+        Bounds of the predicted values. The range of the values in `fit`, or two numbers.
     init : {"svd", "random"}, default="svd"
         Initialisation of the fit. Only for "map": the leading singular vectors of the zero-filled matrix, or random
         factors.

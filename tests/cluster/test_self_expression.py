@@ -69,7 +69,7 @@ def test_graph_and_codes(name, union):
         C = model.representation_
         assert np.all((C.diagonal() if sp.issparse(C) else np.diag(C)) == 0)  # C = I would explain everything
     assert [U.shape for U in model.bases_] == [(20, 3)] * 4
-    assert np.all(model.means_ == 0)
+    assert np.all(model.cluster_centers_ == 0)
 
 
 @each
@@ -170,7 +170,7 @@ def test_center_moves_the_subspaces(union):
     X, y, _ = union
     model = build("thresholded", center=True).fit(X + 5)
     assert clustering_accuracy(y, model.labels_) >= 0.95
-    np.testing.assert_allclose(model.means_, np.tile((X + 5).mean(0), (4, 1)))
+    np.testing.assert_allclose(model.cluster_centers_, np.tile((X + 5).mean(0), (4, 1)))
     assert clustering_accuracy(y, model.predict(X + 5)) >= 0.95
 
 
