@@ -116,7 +116,7 @@ def toy_clusters(name):
 
 
 def low_rank(m, n, rank, share, noise, condition, seed=0):
-    """A matrix of given rank with entries of mean square one, its noisy observed cells (NaN elsewhere), the holes."""
+    """A matrix of given rank with entries of mean square one, its noisy cells with missing values, and their mask."""
     rng = np.random.RandomState(seed)
     left = np.linalg.qr(rng.randn(m, rank))[0]
     right = np.linalg.qr(rng.randn(n, rank))[0]
@@ -129,7 +129,7 @@ def low_rank(m, n, rank, share, noise, condition, seed=0):
 
 
 def generated_table(rank=8, noise=0.5):
-    """A table of 20,000 x 100: signal of variance one, noise, and 30 % holes."""
+    """A table of 20,000 x 100: signal of variance one, noise, and 30 % missing values."""
     rng = np.random.RandomState(0)
     signal = rng.randn(20_000, rank) @ rng.randn(rank, 100) / np.sqrt(rank)
     X = signal + noise * rng.randn(*signal.shape)
@@ -138,7 +138,7 @@ def generated_table(rank=8, noise=0.5):
 
 
 def long_table(n_samples=50_000, n_features=30, rank=5):
-    """A table of 50,000 x 30: rank 5, noise of half its standard deviation, and 30 % holes."""
+    """A table of 50,000 x 30: rank 5, noise of half its standard deviation, and 30 % missing values."""
     rng = np.random.RandomState(0)
     X = rng.randn(n_samples, rank) @ rng.randn(rank, n_features)
     X += 0.5 * np.sqrt(rank) * rng.randn(*X.shape)
@@ -158,7 +158,7 @@ def survey(n_samples=1500, n_features=24, n_traits=4):
 
 
 def one_factor(seed, at_random, n_samples=1000, n_features=8):
-    """Rows of one factor with equal loadings; column 1 has holes at random, or more often where column 0 is large."""
+    """One factor, equal loadings; values of column 1 are missing at random, or more often where column 0 is large."""
     rng = np.random.default_rng(seed)
     X = np.sqrt(0.5) * (rng.normal(size=(n_samples, 1)) + rng.normal(size=(n_samples, n_features)))
     gone = rng.random(n_samples) < (1 / (1 + np.exp(1 - 2 * X[:, 0])) if at_random else 0.37)
@@ -197,7 +197,7 @@ def small_union(rows, seed):
 
 
 def flats(n_samples, affine):
-    """Ten flats of dimension 5 in 64 columns, noise 0.3; float32, made in blocks so that the memory is that of X."""
+    """Ten subspaces of dimension 5 in 64 columns, noise 0.3; float32, made in blocks: the memory is that of X."""
     rng = np.random.RandomState(0)
     bases = np.linalg.qr(rng.randn(10, 64, 5))[0]
     offsets = affine * rng.randn(10, 64)

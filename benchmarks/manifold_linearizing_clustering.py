@@ -1,7 +1,7 @@
-"""Clusters that are curved sheets: `ManifoldLinearizingClustering`.
+"""Nonlinear clusters: `ManifoldLinearizingClustering`.
 
 The error of a clustering is the share of rows outside the best matching of clusters to classes, one minus
-`clustering_accuracy`. No method sees classes, and every method is told their number. Where several seeds are run, the
+`clustering_accuracy`. No method sees classes, and every method is given their number. Where several seeds are run, the
 error is that of the median, the seconds are the least. Ours runs with its defaults unless settings are named. Digits
 are used as bundled, images are divided by 255, tables have standardised columns, for peers as for ours. Objects and
 faces are read from the folder that `SKLOWRANK_DATA` names.

@@ -102,7 +102,7 @@ def fill_low_rank(problem, n_components, settings):
 
 
 def fill_real_table(name, method, n_components, rounds):
-    """Mean error and seconds over two draws of the holes."""
+    """Mean error and seconds over two draws of the missing cells."""
     runs = []
     for seed in (0, 1):
         X, table, hole = table_of(name, seed)
@@ -130,7 +130,7 @@ def cover(name, n_components):
         model = imputer(n_components).fit(table)
         far = np.abs(model.transform(table) - X)[hole] > 1.6449 * model.transform_std(table)[hole]
         inside, hidden = inside + (~far).sum(), hidden + far.size
-    return {"cover": inside / hidden, "remark": f"{inside} of {hidden} hidden cells, five draws of the holes"}
+    return {"cover": inside / hidden, "remark": f"{inside} of {hidden} hidden cells, five draws of the missing cells"}
 
 
 def fill_common_table(name, method):
@@ -167,7 +167,7 @@ def fill_exactly_low_rank(rank):
 
 
 def bias_of_fills(method):
-    """Mean of fill minus truth where a column's holes depend on another column, in standard deviations."""
+    """Mean of fill minus truth where a column's missing values depend on another column, in standard deviations."""
     biases = []
     for seed in range(5):
         X, table, gone = data.one_factor(seed, at_random=True)

@@ -1,6 +1,6 @@
 """How far each estimator goes: time and memory from 1,000 to 1,000,000 rows, files of 4 GB, clusters, GPUs.
 
-Tables are files of float32 that are opened as memmaps: 50 columns, four flats of three dimensions, noise. Estimators
+Tables are files of float32 that are opened as memmaps: 50 columns, four subspaces of dimension 3, noise. Estimators
 have their defaults but for what is named. Each size is fitted as long as a fit is expected to end within ten minutes.
 Memory, the column «peak», is the anonymous memory of the process, libraries included (about 250 MB): what is mapped of
 the file is not counted. Slopes are those of the logarithms over the last tenfold of rows: 1 is linear, 2 quadratic, 0
@@ -34,13 +34,13 @@ def estimators():
     from sklowrank import cluster, decomposition, dimension_reduction, impute, mixture, privacy, recommend
 
     graph = {"n_clusters": 4, **SEED}
-    promise = {"bounds": (-30, 30), **SEED}
+    settings = {"bounds": (-30, 30), **SEED}
     return {
         "KSubspaces": (cluster.KSubspaces(4, n_dims=3, **SEED), "X", True),
         "LowRankGaussianMixture": (mixture.LowRankGaussianMixture(4, n_dims=3, **SEED), "X", True),
-        "PrivateKernelDensity": (privacy.PrivateKernelDensity(bandwidth=10.0, **promise), "X", True),
-        "PrivateDistanceSum": (privacy.PrivateDistanceSum(**promise), "X", True),
-        "PrivateSimilarityClassifier": (privacy.PrivateSimilarityClassifier(**promise), "classes", True),
+        "PrivateKernelDensity": (privacy.PrivateKernelDensity(bandwidth=10.0, **settings), "X", True),
+        "PrivateDistanceSum": (privacy.PrivateDistanceSum(**settings), "X", True),
+        "PrivateSimilarityClassifier": (privacy.PrivateSimilarityClassifier(**settings), "classes", True),
         "LinearFrechetSDR, fccov": (dimension_reduction.LinearFrechetSDR(2, method="fccov"), "numbers", True),
         "SupervisedDictionaryLearning": (decomposition.SupervisedDictionaryLearning(3, **SEED), "classes", True),
         "SupervisedDictionaryRegressor": (decomposition.SupervisedDictionaryRegressor(3, **SEED), "numbers", True),
@@ -160,7 +160,7 @@ class Watch:
 
 def fit(model, X, y):
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fits that are cut short, and of seeds that break a promise
+        warnings.simplefilter("ignore")  # of fits that are cut short, and of seeds that weaken a guarantee
         return model.fit(X) if y is None else model.fit(X, y)
 
 

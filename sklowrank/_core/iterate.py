@@ -22,7 +22,7 @@ class Step(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What is left when a solver has stopped."""
+    """The result of a solver, and how it ended."""
 
     state: Any
     n_iter: int

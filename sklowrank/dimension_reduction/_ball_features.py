@@ -144,7 +144,7 @@ def ball_features(
 def checked_components(n_components, limits: dict[str, int]) -> int:
     """Return the number of components, lowered with a warning to the least of the limits.
 
-    `limits` says what there is so many of.
+    `limits` says what bounds the number.
     """
     what, most = min(limits.items(), key=lambda limit: limit[1])
     if n_components <= most:

@@ -37,8 +37,8 @@ class KernelFrechetSDR(FrechetMethods, BaseEstimator):
         Kernel coefficient; raising it makes components less smooth. "cv" selects the best of 1/4, 1/2, 1, 2, 4 over the
         median distance (for "rbf" its square), by leave-one-out.
     alpha : float or "cv", default="cv"
-        Strength of the penalty. It counts per row; raising it makes components smoother. "cv" selects the best of 9 values from
-        1e-4 to 1, by leave-one-out.
+        Strength of the penalty. It counts per row; raising it makes components smoother. "cv" selects the best of 9
+        values from 1e-4 to 1, by leave-one-out.
     <shared balls>
     max_exact : int, default=5000
         Number of rows up to which the solution is exact. Above, it is a combination of the kernels of 1000 random rows

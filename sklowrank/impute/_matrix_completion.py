@@ -57,7 +57,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
     Parameters
     ----------
     n_components : int or "auto", default="auto"
-        Number of components. At least 1; "variational" inference uses at most so many: with "auto", which is
+        Number of components. At least 1; "variational" inference uses at most this number: with "auto", which is
         ``max(1, min(20, n_features - 1, n_samples - 1))``, those that raise the lower bound of the evidence, with an
         int those that stay in use. The cost of a sweep grows with it. An int above ``min(n_samples, n_features)`` is
         reduced to that, with a warning.

@@ -13,7 +13,7 @@ from .._core.warn import warn
 from ._accountant import PrivacyWarning
 
 MOSTLY_NOISE = (
-    "The release cannot be told from noise: at bandwidth={}, in units of X, rows have too few others near them for "
+    "The release is indistinguishable from noise: at bandwidth={}, in units of X, rows have too few others nearby for "
     "epsilon={}. Where units differ, pass a bandwidth for each column, or divide columns by ranges that you know "
     "without looking; else raise bandwidth or epsilon, or add rows. (This follows from the release, and says nothing "
     "else about the rows.)"

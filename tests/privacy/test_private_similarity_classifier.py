@@ -204,7 +204,7 @@ def test_a_bandwidth_that_does_not_fit_the_units_is_told_from_the_release():
         with warnings.catch_warnings(record=True) as seen:
             warnings.simplefilter("always")
             PrivateSimilarityClassifier(random_state=0, classes=["old", "young"], **params).fit(X, y)
-        return any("cannot be told from noise" in str(w.message) for w in seen)
+        return any("indistinguishable from noise" in str(w.message) for w in seen)
 
     assert warned()
     assert warned(bandwidth=0.15, bounds=bounds)
