@@ -1,4 +1,4 @@
-"""Clusters that are flat pieces: `LowRankGaussianMixture`, `KSubspaces` and the six self-expressive clusterers.
+"""Subspace clusters: `LowRankGaussianMixture`, `KSubspaces` and the six self-expressive clusterers.
 
 The error of a clustering is the share of rows outside the best matching of clusters to classes, one minus
 `clustering_accuracy`; the error of found subspaces is `subspace_recovery_error`, that of a denoiser a mean square. No
