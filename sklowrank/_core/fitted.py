@@ -62,23 +62,25 @@ def keep(estimator, ws, *models: tuple | None, **attributes):
     **attributes : object
         Public fitted attributes, tensors or anything else.
     """
-    drop_fitted(estimator)
-    vars(estimator).update(fitted_attributes(ws, *models, **attributes))
+    former = fitted_names(estimator)
+    found = fitted_attributes(ws, *models, **attributes)  # before anything is dropped: it can fail
+    for name in former:
+        del vars(estimator)[name]
+    vars(estimator).update(found)
     return estimator
 
 
 def replace_attributes(estimator, attributes: dict[str, Any]):
     """Set fitted attributes, drop all others that a former fit has set, and return the estimator."""
-    drop_fitted(estimator)
+    for name in fitted_names(estimator):
+        del vars(estimator)[name]
     vars(estimator).update(attributes)
     return estimator
 
 
-def drop_fitted(estimator) -> None:
-    """Drop all attributes that a former fit has set, but for those that validation sets before a fit ends."""
-    state = vars(estimator)
-    for name in [name for name in state if is_fitted_name(name) and name not in _OF_VALIDATION]:
-        del state[name]
+def fitted_names(estimator) -> list[str]:
+    """Return the names of what a fit has set, but for those that validation sets before a fit ends."""
+    return [name for name in vars(estimator) if is_fitted_name(name) and name not in _OF_VALIDATION]
 
 
 def public_attributes(estimator) -> dict[str, Any]:

@@ -184,3 +184,17 @@ def test_an_error_leaves_the_estimator_as_it_was():
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert vars(estimator) == {"rank": 2, "tol": 1e-3}
+
+
+def test_a_model_that_cannot_be_stored_leaves_the_former_fit():
+    model, ws = model_and_workspace()
+    estimator = keep(Estimator(), ws, model, labels_=[1])
+
+    class Full:
+        def store(self, tensor):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        keep(estimator, Full(), labels_=torch.ones(2))
+    assert estimator.labels_ == [1]
+    assert same(recall(estimator, Model, ws), model)
