@@ -3,6 +3,7 @@
 Sub-packages; each is imported when it is first used:
 
 cluster              subspace clustering and manifold clustering
+compress             fitted networks made smaller
 datasets             generators of data with known low-rank structure
 decomposition        supervised dictionary learning: components that reconstruct X and predict y
 dimension_reduction  sufficient dimension reduction for numbers, classes and random objects
@@ -11,6 +12,8 @@ impute               missing values in tables, with standard errors
 inspection           plots of fitted estimators
 metrics              clustering accuracy, subspace errors, coding rates, distance correlation
 mixture              mixtures of low-rank Gaussians: density, outlier detection, denoising
+neural               networks and rules that train them with few parameters or in flat minima
+optim                optimizers for torch with second-order information
 privacy              density estimation, distances and classification under differential privacy
 recommend            values of (row, column) pairs: ratings, recommendations
 """
@@ -21,6 +24,7 @@ __version__ = "0.1.0"
 
 _SUBPACKAGES = (
     "cluster",
+    "compress",
     "datasets",
     "decomposition",
     "dimension_reduction",
@@ -29,6 +33,8 @@ _SUBPACKAGES = (
     "inspection",
     "metrics",
     "mixture",
+    "neural",
+    "optim",
     "privacy",
     "recommend",
 )

@@ -1,6 +1,6 @@
 """Layers of our own networks, and those that take the place of a linear layer."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -134,11 +134,18 @@ class ThinLinear(nn.Module):
     It takes the rank of weights that are loaded into it, because its rank may fall while it is trained.
     """
 
-    def __init__(self, n_in: int, n_out: int, rank: int, bias: bool = True):
+    kind = "thin"
+
+    def __init__(self, n_in: int, n_out: int, rank: int, bias: bool | int = True):
         super().__init__()
         self.down = nn.Parameter(torch.zeros(rank, n_in, device="cpu", dtype=torch.float32))
         self.up = nn.Parameter(torch.zeros(n_out, rank, device="cpu", dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(n_out, device="cpu", dtype=torch.float32)) if bias else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The arguments of the constructor, as integers."""
+        return self.down.shape[1], *self.up.shape, int(self.bias is not None)
 
     @classmethod
     def nearest_to(cls, layer: nn.Module, rank: int) -> "ThinLinear":
@@ -179,6 +186,17 @@ def dense_weight(layer: nn.Module) -> torch.Tensor:
     return (layer.up @ layer.down if isinstance(layer, ThinLinear) else layer.weight).detach()  # type: ignore[operator]
 
 
+# Layers that may take the place of a linear layer, by kind. Each has a `kind`, a property `shape` of integers that are
+# the arguments of its constructor, and `multiplied_out()`, the same map as one linear layer.
+_REPLACEMENTS: dict[str, Callable[..., nn.Module]] = {"thin": ThinLinear}
+
+
+def replaces_linear(cls):
+    """Register a class of layers that may take the place of a linear layer, and return it."""
+    _REPLACEMENTS[cls.kind] = cls
+    return cls
+
+
 def kind_and_shape(layer: nn.Module) -> tuple[str, tuple[int, ...]]:
     """Return by what :func:`layer_of` makes a layer like this one.
 
@@ -187,14 +205,17 @@ def kind_and_shape(layer: nn.Module) -> tuple[str, tuple[int, ...]]:
     TypeError
         If it is of no kind that can take the place of another.
     """
-    if isinstance(layer, ThinLinear):
-        return "thin", (layer.down.shape[1], *layer.up.shape, int(layer.bias is not None))
     if type(layer) is nn.Linear:
         return "linear", (layer.in_features, layer.out_features, int(layer.bias is not None))
-    raise TypeError(f"A {type(layer).__name__} cannot replace a layer: it has to be a Linear or a ThinLinear.")
+    if getattr(layer, "kind", None) in _REPLACEMENTS:
+        return str(layer.kind), tuple(layer.shape)  # type: ignore[arg-type]
+    raise TypeError(
+        f"A {type(layer).__name__} cannot replace a layer: it has to be one of {['linear', *_REPLACEMENTS]}."
+    )
 
 
 def layer_of(kind: str, shape: Sequence[int]) -> nn.Module:
     """Return a layer of the kind and shape that :func:`kind_and_shape` says; its weights are to be loaded."""
-    n_in, n_out, bias = shape[0], shape[1], bool(shape[-1])
-    return ThinLinear(n_in, n_out, shape[2], bias) if kind == "thin" else linear(n_in, n_out, None, bias=bias)
+    if kind == "linear":
+        return linear(shape[0], shape[1], None, bias=bool(shape[2]))
+    return _REPLACEMENTS[kind](*shape)

@@ -60,8 +60,11 @@ class Rule(BaseEstimator, Callback):
     The same object works as `training` of our estimators, which convert the network before an optimizer exists, and as
     the last callback of any skorch net, where layers are converted in `on_train_begin` and parameters of the optimizer
     exchanged in place. A subclass has parameters as any estimator, and finds its layers by their paths; attributes that
-    it sets while it trains end with an underscore.
+    it sets while it trains end with an underscore. Random numbers come from `generator_`, on the CPU, which belongs to
+    the training and is there when `convert` is called.
     """
+
+    generator_: torch.Generator
 
     def convert(self, module: nn.Module) -> list[Edit]:
         """Replace layers before the training; those that have been finished before are taken up again."""
@@ -78,6 +81,10 @@ class Rule(BaseEstimator, Callback):
     def on_train_begin(self, net, **kwargs):
         """Convert the module of a skorch net."""
         if not isinstance(net, _Net):
+            seed = torch.randint(
+                1 << 31, (), device="cpu", dtype=torch.int64
+            )  # of skorch, which has torch's global one
+            self.generator_ = torch.Generator("cpu").manual_seed(int(seed))
             with exchanging(net):
                 self.convert(net.module_)
 
@@ -152,6 +159,7 @@ def train(
     edits = [] if edits is None else edits
     with randomness.scope():
         if rule is not None:
+            rule.generator_ = randomness.generator
             edits += rule.convert(module)
         net = _net(module, batches, loss, training, randomness, device, rule)
     snapshot = _snapshot(net, edits, rule, keep_optimizer)

@@ -1,0 +1,3 @@
+"""Fitted networks made smaller."""
+
+__all__: list[str] = []

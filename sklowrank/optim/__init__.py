@@ -1,0 +1,3 @@
+"""Optimizers for torch with second-order information."""
+
+__all__: list[str] = []
