@@ -1,3 +1,9 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
-__all__: list[str] = []
+from ._network_classifier import NetworkClassifier
+from ._network_regressor import NetworkRegressor
+
+__all__ = [
+    "NetworkClassifier",
+    "NetworkRegressor",
+]
