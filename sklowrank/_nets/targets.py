@@ -86,13 +86,16 @@ def in_units(outputs: torch.Tensor, mean, scale) -> torch.Tensor:
     return outputs.double() * scale + mean
 
 
-def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
-    """Return weights of rows (n,) in float64, divided by their mean; ones where there are none."""
-    if weights is None:
-        return torch.ones(n_rows, dtype=torch.float64, device="cpu")
-    return (weights / weights.mean()).cpu()
+def unit_weights(weights: torch.Tensor | None) -> torch.Tensor | None:
+    """Return weights of rows (n,) divided by their mean, on the CPU; None where there are none."""
+    return None if weights is None else (weights / weights.mean()).cpu()
 
 
 def weighted(loss: Callable) -> Callable[[torch.Tensor, tuple], torch.Tensor]:
     """Return the weighted mean of a loss per row, of outputs and of (targets, weights)."""
-    return lambda outputs, target: (loss(outputs, target[0]) * target[1]).mean()
+
+    def mean(outputs, target):
+        losses = loss(outputs, target[0])
+        return (losses if target[1] is None else losses * target[1]).mean()
+
+    return mean
