@@ -94,8 +94,8 @@ def tangent_kernel(
 
     in :math:`O((nk)^2 (o + p))` for n rows, k outputs, and a layer with p inputs and o outputs, rather than in
     :math:`O((nk)^2 op)`. Other parameters, and layers that are called twice, on sequences, or with tied weights, go
-    through Jacobians in blocks of rows, of recurrent layers row by row; where these would take more than 1e8 numbers, blocks are computed again for
-    each pair of blocks. Memory is that of K and of two blocks.
+    through Jacobians in blocks of rows, recurrent layers row by row. Where the Jacobians would take more than 1e8
+    numbers, blocks are computed again for each pair of blocks. Memory is that of K and of two blocks.
 
     References
     ----------
