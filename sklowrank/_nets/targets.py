@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
+from torch import nn
 
 from .._core.standardize import standardization
 
@@ -16,14 +16,14 @@ class Head(NamedTuple):
 
     n_out: int
     encode: Callable[[Any], torch.Tensor]  # y to targets of training (n, ...), on the CPU
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to a loss PER ROW
+    loss: nn.Module  # outputs and targets to a loss PER ROW; its class says what the outputs are
     answer: Callable[[torch.Tensor], torch.Tensor]  # outputs to probabilities, or to values in the units of y
 
 
 def classes_head(y: Any, *, classes: np.ndarray | None = None) -> tuple[Head, dict[str, Any]]:
     """Return the head of a classifier, and its fitted attribute `classes_`: of labels y, unless they are given."""
     classes = np.unique(y) if classes is None else classes
-    head = Head(len(classes), partial(_codes, classes), _cross_entropy, partial(torch.softmax, dim=1))
+    head = Head(len(classes), partial(_codes, classes), nn.CrossEntropyLoss(reduction="none"), partial(torch.softmax, dim=1))
     return head, {"classes_": classes}
 
 
@@ -33,10 +33,6 @@ def _codes(classes, y):
     if len(unknown):
         raise ValueError(f"y has the label {unknown.tolist()[0]!r}, which is not among the classes {classes.tolist()}.")
     return torch.from_numpy(codes.astype(np.int64))
-
-
-def _cross_entropy(outputs, target):
-    return functional.cross_entropy(outputs, target, reduction="none")
 
 
 def values_head(
@@ -53,7 +49,7 @@ def values_head(
         columns = torch.from_numpy(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
         fitted = standardization(columns, "columns" if standardize else False, share)
     mean, scale = (torch.as_tensor(part, dtype=torch.float64, device="cpu") for part in fitted)
-    head = Head(len(mean), partial(_units, mean, scale), _squared_error, partial(_values, mean, scale, flat))
+    head = Head(len(mean), partial(_units, mean, scale), _SquaredError(), partial(_values, mean, scale, flat))
     return head, {"y_mean_": mean.numpy(), "y_scale_": scale.numpy()}
 
 
@@ -62,8 +58,9 @@ def _units(mean, scale, y):
     return ((columns - mean) / scale).float()
 
 
-def _squared_error(outputs, target):
-    return (outputs - target).square().mean(1)
+class _SquaredError(nn.MSELoss):
+    def forward(self, outputs, target):
+        return (outputs - target).square().mean(1)
 
 
 def _values(mean, scale, flat, outputs):
@@ -78,6 +75,19 @@ def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
     return (weights / weights.mean()).float().cpu()
 
 
-def weighted(loss: Callable) -> Callable[[torch.Tensor, tuple], torch.Tensor]:
+class Weighted(NamedTuple):
+    """The weighted mean of a loss per row, of outputs and of (targets, weights)."""
+
+    criterion: nn.Module
+
+    def __call__(self, outputs: torch.Tensor, target: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return (self.criterion(outputs, target[0]) * target[1]).mean()
+
+    def row_weights(self, target: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Return the weights (n,) of the rows of a batch."""
+        return target[1]
+
+
+def weighted(loss: nn.Module) -> Weighted:
     """Return the weighted mean of a loss per row, of outputs and of (targets, weights)."""
-    return lambda outputs, target: (loss(outputs, target[0]) * target[1]).mean()
+    return Weighted(loss)

@@ -212,7 +212,7 @@ def _net(module, batches, loss, training, randomness, device, rule):
     }
     if rule is not None:
         own["callbacks"] = [*(training.net_params.get("callbacks") or []), ("training_rule", rule)]
-    net = _Net(module, nn.Identity, **{**settings, **training.net_params, **own})
+    net = _Net(module, getattr(loss, "criterion", nn.Identity), **{**settings, **training.net_params, **own})
     net.objective, net.batches, net.generator = loss, batches, randomness.generator
     return net.initialize()
 
@@ -305,6 +305,10 @@ class _Net(NeuralNet):
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         return self.objective(y_pred, y_true)
+
+    def row_weights(self, target):
+        """Return the weights (n,) of the rows of a batch in the loss; None where they are equal."""
+        return self.objective.row_weights(target) if hasattr(self.objective, "row_weights") else None
 
     @property
     def _default_callbacks(self):

@@ -1,3 +1,5 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
-__all__: list[str] = []
+from ._sharpness_aware import SharpnessAware
+
+__all__ = ["SharpnessAware"]
