@@ -23,7 +23,9 @@ class Head(NamedTuple):
 def classes_head(y: Any, *, classes: np.ndarray | None = None) -> tuple[Head, dict[str, Any]]:
     """Return the head of a classifier, and its fitted attribute `classes_`: of labels y, unless they are given."""
     classes = np.unique(y) if classes is None else classes
-    head = Head(len(classes), partial(_codes, classes), nn.CrossEntropyLoss(reduction="none"), partial(torch.softmax, dim=1))
+    head = Head(
+        len(classes), partial(_codes, classes), nn.CrossEntropyLoss(reduction="none"), partial(torch.softmax, dim=1)
+    )
     return head, {"classes_": classes}
 
 
@@ -88,6 +90,6 @@ class Weighted(NamedTuple):
         return target[1]
 
 
-def weighted(loss: nn.Module) -> Weighted:
+def weighted(loss: nn.Module) -> Callable[[torch.Tensor, tuple], torch.Tensor]:
     """Return the weighted mean of a loss per row, of outputs and of (targets, weights)."""
     return Weighted(loss)

@@ -16,6 +16,9 @@ from .._core.compat import Interval, StrOptions
 from .._nets.layers import Dropout
 from .._nets.training import Rule
 
+_COMPARED = ("theta_prev", "theta_init", "fisher")  # radii that need former weights
+_TINY = 1e-12
+
 
 class SharpnessAware(Rule):
     r"""Steps by the gradient at adversarially moved weights, with a radius set by the change of the outputs.
@@ -32,9 +35,9 @@ class SharpnessAware(Rule):
     radius : {"input_noise", "theta_prev", "theta_init", "fisher"}, float or None, default="input_noise"
         How far the weights move. "input_noise": by the divergence of the outputs between inputs and noised inputs.
         "theta_prev": between the present and the previous weights. "theta_init": between the present weights and those
-        at the start of this call of `fit` or `partial_fit`. "fisher": by the distance from the previous weights in the
-        metric of squared gradients, in which the direction is steepest, too. A float > 0 is the radius itself: SAM, or
-        ASAM with `adaptive`. None: steps of the optimizer alone.
+        at the start of this call of `fit` or `partial_fit`. "fisher": by half the squared distance from the previous
+        weights in the metric of squared gradients, in which the direction is the steepest, too. A float > 0 is the
+        radius itself: SAM, or ASAM with `adaptive`. None: steps of the optimizer alone.
     radius_scale : float > 0, default=5.0
         Factor of the measured divergence. A larger one gives flatter minima, and slower progress. "theta_prev" needs
         10 or more from a random start. A float `radius` is not multiplied.
@@ -80,11 +83,14 @@ class SharpnessAware(Rule):
     - else means of Gaussians of unit variance: the divergence is half the mean squared difference. It has the unit of
       the targets; standardise them, as :class:`NetworkRegressor` does.
 
-    "fisher" takes :math:`e = d F^{-1} g / \sqrt{g^\top F^{-1} g}`, where :math:`F` is the mean of squared gradients so
-    far plus 1e-8, and :math:`d = s \sqrt{\Delta^\top F \Delta}` for the difference :math:`\Delta` from the former
-    weights, at most `rho_max`. The noise of "input_noise" is drawn once for all rows of a batch, so that a row of
-    weight two counts as two copies of it. Comparisons with former weights have none in the first step, which is one of
-    the optimizer alone.
+    "fisher" takes :math:`e = d M^{-1} g / \sqrt{g^\top M^{-1} g}` with the diagonal metric :math:`M = 1 + F / \bar F`,
+    where :math:`F` is the mean of squared gradients so far and :math:`\bar F` its mean over all weights, and
+    :math:`d = \min(\rho_{\max}, s\, \Delta^\top M \Delta / 2)` for the difference :math:`\Delta` from former weights.
+    Without the 1, weights of small gradients move so far that training fails.
+
+    The noise of "input_noise" is drawn once for all rows of a batch, so that a row of weight two counts as two copies.
+    Where outputs are compared with former weights, there are none in the first step, which is one of the optimizer
+    alone.
 
     A step takes two passes forward and back; "input_noise" and "theta_..." take one more forward. Memory grows by a
     copy of the weights, and another one for former weights with a decay, for "theta_init" and for "fisher". Weights are
@@ -159,6 +165,9 @@ class SharpnessAware(Rule):
         if self.adaptive and self.radius == "fisher":
             raise ValueError("adaptive=True does not go with radius='fisher', which has a metric of its own. Set one.")
         self._forget()
+        now = self.generator_.clone_state()  # batches are those of the plain training, and noise depends on no batch
+        seed = torch.randint(1 << 31, (), generator=now, device="cpu", dtype=torch.int64)
+        self.noise_ = torch.Generator("cpu").manual_seed(int(seed))
         self.radius_curve_, self.total_, self.n_steps_ = [], 0.0, 0
         return []
 
@@ -189,42 +198,61 @@ class SharpnessAware(Rule):
     def on_grad_computed(self, net, named_parameters, batch=None, training=True, **kwargs):
         """Put the gradient at the moved weights in the place of the one at the weights."""
         parameters = list(dict.fromkeys(p for _, p in named_parameters if p.requires_grad))
-        moving = [p for p in parameters if p.grad is not None]
-        if self.radius is None or not moving:
+        gradients = {p: p.grad for p in parameters if p.grad is not None}
+        if self.radius is None or not gradients:
             return
-        self.n_steps_ += 1
-        Xi, target = unpack_data(batch)
-        inputs, named_inputs, outputs = self.pass_
-        more = {name: v for name, v in named_inputs.items() if not (isinstance(Xi, Mapping) and name in Xi)}
+        Xi = unpack_data(batch)[0]
+        more = {k: v for k, v in self.pass_[1].items() if not (isinstance(Xi, Mapping) and k in Xi)}
         with _restored(net.module_, parameters) as weights:
-            gradients, metric = {p: p.grad for p in moving}, self._metric(moving)
-            former = self._former(weights)
-            if former is weights:  # the first step
+            moves = self._moves(net, batch, weights, gradients)
+            if moves is None:
                 return
-            if isinstance(self.radius, Real):
-                radius = self.radius
-            elif metric is not None:
-                radius = self.radius_scale * _distance(former, weights, metric)
-            else:
-                shares = net.row_weights(target) if hasattr(net, "row_weights") else None
-                pair = self._outputs(net.module_, inputs, named_inputs, outputs, weights, former)
-                direction = "symmetric" if self.radius == "input_noise" else self.divergence
-                radius = self.radius_scale * divergence(*pair, outputs_of(net), direction, shares)
-            if not isinstance(radius, Real):
-                radius = radius.clamp(0, self.rho_max)
-            self.total_ = self.total_ + radius
-            steps = ascent(gradients, weights if self.adaptive else None, metric, radius)
             with torch.no_grad():
-                torch._foreach_add_(list(steps), list(steps.values()))
+                torch._foreach_add_(list(moves), list(moves.values()))
             for parameter in parameters:
                 parameter.grad = None
-            del gradients, steps
+            del gradients, moves
             net.train_step_single(batch, **more)
         before = takewhile(lambda callback: callback is not self, (callback for _, callback in net.callbacks_))
         for callback in (net, *before):
-            callback.on_grad_computed(
-                net, named_parameters=named_parameters, batch=batch, training=training, **kwargs
-            )
+            callback.on_grad_computed(net, named_parameters=named_parameters, batch=batch, training=training, **kwargs)
+
+    @torch.no_grad()
+    def _moves(self, net, batch, weights, gradients):
+        """Return by how much each parameter moves; None where there are no former weights yet."""
+        self.n_steps_ += 1
+        metric = self._metric(gradients) if self.radius == "fisher" else None
+        former = self._former(weights) if self.radius in _COMPARED else {}
+        if former is weights:
+            return None
+        if isinstance(self.radius, Real):
+            radius = self.radius
+        else:
+            if metric is not None:
+                found = second_order(former, weights, metric)
+            else:
+                found = self._divergence(net, batch, weights, former)
+            radius = (self.radius_scale * found).clamp(0, self.rho_max)
+        self.total_ = self.total_ + radius
+        return ascent(gradients, weights if self.adaptive else None, metric, radius)
+
+    def _divergence(self, net, batch, weights, former):
+        """Return the divergence of the outputs at the former weights, or of noised inputs, from the present ones."""
+        inputs, named_inputs, outputs = self.pass_
+        with _without_dropout(net.module_) as had_dropout:
+            if had_dropout:
+                outputs = net.module_(*inputs, **named_inputs)
+            if former:
+                torch._foreach_copy_(list(weights), list(former.values()))
+            else:
+                inputs, named_inputs = self._noised(inputs, named_inputs)
+            others = net.module_(*inputs, **named_inputs)
+            if former:
+                torch._foreach_copy_(list(weights), list(weights.values()))
+        others, outputs = (part[0] if isinstance(part, tuple) else part for part in (others, outputs))
+        direction = self.divergence if former else "symmetric"
+        shares = net.row_weights(unpack_data(batch)[1]) if hasattr(net, "row_weights") else None
+        return divergence(others, outputs, outputs_of(net), direction, shares)
 
     def _heard(self, module, inputs, named_inputs, outputs):
         self.pass_ = inputs, named_inputs, outputs
@@ -241,66 +269,48 @@ class SharpnessAware(Rule):
 
     def _former(self, weights):
         """Return the weights to compare with, and prepare those of the next step; the same weights in the first one."""
-        if self.radius not in ("theta_prev", "theta_init", "fisher"):
-            return {}
-        former = {p: self.former_.get(p, value) for p, value in weights.items()} if self.former_ else weights
+        if not self.former_:
+            self.former_ = weights
+            return weights
+        former = {p: self.former_.get(p, value) for p, value in weights.items()}
         decay = 1.0 if self.radius == "theta_init" else self.ema_decay
-        if former is weights or decay == 0:
+        if decay == 0:
             self.former_ = weights
         elif decay == 1:
             self.former_ = former
         else:
-            values = torch._foreach_lerp(list(former.values()), list(weights.values()), 1 - decay)
-            self.former_ = dict(zip(former, values))
+            averages = torch._foreach_lerp(list(former.values()), list(weights.values()), 1 - decay)
+            self.former_ = dict(zip(former, averages))
         return former
 
-    def _metric(self, moving):
-        """Return the mean of squared gradients so far, for "fisher"."""
-        if self.radius != "fisher":
-            return None
+    def _metric(self, gradients):
+        """Return one plus the mean of squared gradients so far, relative to its mean over all weights."""
         self.n_squares_ += 1
-        for p in moving:
-            mean = self.fisher_.setdefault(p, torch.zeros_like(p.grad))
-            mean.lerp_(p.grad.square(), 1 / self.n_squares_)
-        return {p: self.fisher_[p] + 1e-8 for p in moving}
-
-    def _outputs(self, module, inputs, named_inputs, outputs, weights, former):
-        """Return the outputs at the former weights, or of noised inputs, and the present ones."""
-        with torch.no_grad(), _without_dropout(module) as had_dropout:
-            if had_dropout:
-                outputs = module(*inputs, **named_inputs)
-            if former:
-                torch._foreach_copy_(list(weights), list(former.values()))
-            else:
-                inputs, named_inputs = self._noised(inputs, named_inputs)
-            others = module(*inputs, **named_inputs)
-            if former:
-                torch._foreach_copy_(list(weights), list(weights.values()))
-        return tuple(part[0] if isinstance(part, tuple) else part for part in (others, outputs))
+        for p, g in gradients.items():
+            self.fisher_.setdefault(p, torch.zeros_like(g)).lerp_(g.square(), 1 / self.n_squares_)
+        squares = [self.fisher_[p] for p in gradients]
+        mean = sum(part.sum() for part in squares) / sum(part.numel() for part in squares)
+        return dict(zip(gradients, torch._foreach_add(torch._foreach_div(squares, mean + _TINY), 1.0)))
 
     def _noised(self, inputs, named_inputs):
-        """Add one draw of noise to all rows of whatever is a matrix of floating-point numbers, or more than a matrix."""
-        noised = 0
-
-        def of(x):
-            nonlocal noised
-            if not isinstance(x, torch.Tensor) or not x.is_floating_point():
-                return x
-            noised += 1
-            options = {"generator": self.generator_, "device": "cpu", "dtype": torch.float64}
-            if self.noise_type == "normal":
-                z = torch.randn(x.shape[1:], **options)
-            else:
-                z = 2 * torch.rand(x.shape[1:], **options) - 1
-            return x + (self.noise_scale * z).to(x)
-
-        changed = tuple(of(x) for x in inputs), {name: of(x) for name, x in named_inputs.items()}
-        if not noised:
+        """Add one draw of noise for all rows to inputs of floating-point numbers."""
+        tensors = [x for x in (*inputs, *named_inputs.values()) if isinstance(x, torch.Tensor)]
+        if not any(x.is_floating_point() for x in tensors):
             raise ValueError(
                 "radius='input_noise' needs inputs of floating-point numbers, and the network gets none. Use "
                 "radius='theta_prev', 'theta_init' or 'fisher', or a number."
             )
-        return changed
+        return tuple(self._noisy(x) for x in inputs), {name: self._noisy(x) for name, x in named_inputs.items()}
+
+    def _noisy(self, x):
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point():
+            return x
+        options = {"generator": self.noise_, "device": "cpu", "dtype": torch.float64}
+        if self.noise_type == "normal":
+            noise = torch.randn(x.shape[1:], **options)
+        else:
+            noise = 2 * torch.rand(x.shape[1:], **options) - 1
+        return x + (self.noise_scale * noise).to(x)
 
 
 # From outputs to a radius, and from a radius to moved weights.
@@ -357,15 +367,15 @@ def ascent(gradients, weights, metric, radius):
         steps, length = torch._foreach_mul(scaled, sizes), _norm(scaled)
     else:
         steps, length = g, _norm(g)
-    return dict(zip(gradients, torch._foreach_mul(steps, radius / (length + 1e-12))))
+    return dict(zip(gradients, torch._foreach_mul(steps, radius / (length + _TINY))))
 
 
 def _norm(parts):
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))
 
 
-def _distance(former, weights, metric):
-    """Return half the squared length of a difference of weights in a metric: the divergence to second order."""
+def second_order(former, weights, metric):
+    """Return half the squared length of a difference of weights in a metric: a divergence to second order."""
     return sum((m * (weights[p] - former[p]).square()).sum() for p, m in metric.items()) / 2
 
 
