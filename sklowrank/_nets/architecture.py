@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .layers import as_tensor, kind_and_shape, layer_of, mlp
+from .layers import as_tensor, kind_and_shape, layer_of, linear_layers, low_rank_start, mlp
 from .randomness import fixed_randomness
 
 # What an estimator decides itself: its own parameters say it, so that nothing can be said twice.
@@ -152,9 +152,44 @@ def replay(module: nn.Module, edits: Iterable[Edit]) -> None:
             edited(module, path, layer_of(kind, shape))
 
 
+def same_network(a: Architecture, b: Architecture) -> bool:
+    """Return whether two architectures start from the same network, whatever has become of its layers."""
+    same_kind = a.module is b.module or (isinstance(a.module, nn.Module) and type(a.module) is type(b.module))
+    return same_kind and (a.params, a.n_in, a.n_out) == (b.params, b.n_in, b.n_out)
+
+
+def start_at_low_rank(module: nn.Module, rank: int) -> None:
+    """Give the weights between hidden layers the nearest weights of some rank, at the norms that they have.
+
+    Raises
+    ------
+    ValueError
+        If there is no such weight, or one with fewer rows or columns.
+    """
+    inner = [layer for _, layer in linear_layers(module)[1:-1]]
+    if not inner:
+        raise ValueError(f"init_rank={rank} needs a weight between two hidden layers. Pass more layers, or None.")
+    widest = min(min(layer.weight.shape) for layer in inner)
+    if rank > widest:
+        raise ValueError(f"init_rank={rank} is above the width {widest} of a hidden layer. Pass at most {widest}.")
+    with torch.no_grad():
+        for layer in inner:
+            layer.weight.copy_(low_rank_start(layer.weight, rank))
+
+
+def multiply_out(module: nn.Module) -> None:
+    """Replace thin layers that have more numbers than their product by one linear layer each."""
+    for path, layer in linear_layers(module):
+        if type(layer) is not nn.Linear:
+            n_in, n_out, *_, bias = layer.shape
+            if sum(parameter.numel() for parameter in layer.parameters()) >= n_out * (n_in + bias):
+                edited(module, path, layer.multiplied_out())
+
+
 def as_numpy(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Return weights as arrays with memory of their own: what a fitted estimator stores."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in weights.items()}
+    """Return weights as arrays with memory of their own, floats in float32: what a fitted estimator stores."""
+    single = {name: value.detach().float() if value.is_floating_point() else value for name, value in weights.items()}
+    return {name: value.cpu().numpy().copy() for name, value in single.items()}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray | torch.Tensor], device) -> nn.Module:

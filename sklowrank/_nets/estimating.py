@@ -1,4 +1,4 @@
-"""What an estimator with one network calls: train it, go on with it, ask it."""
+"""What an estimator with one network calls: train it, continue its training, compute its outputs."""
 
 from typing import Any, NamedTuple
 
@@ -15,7 +15,18 @@ from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
 from .._core.workspace import Workspace, open_workspace
 from .._math.distinct import distinct_rows
-from .architecture import Architecture, architecture_of, as_numpy, build, load_weights, restore, split_params
+from .architecture import (
+    Architecture,
+    architecture_of,
+    as_numpy,
+    build,
+    multiply_out,
+    restore,
+    same_network,
+    split_params,
+    start_at_low_rank,
+)
+from .layers import linear_layers, rank_of
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
 from .training import Batches, Rule, Snapshot, Training, train
@@ -38,6 +49,12 @@ class Fitted(NamedTuple):
     attributes: dict[str, Any]  # public ones, those of the model among them
 
 
+def former_network(estimator, ws: Workspace) -> NetworkModel | None:
+    """Return the model of the former fit where `warm_start` asks for it, else None."""
+    warm = estimator.warm_start and hasattr(estimator, "weights_")
+    return recall(estimator, NetworkModel, ws.exact()) if warm else None
+
+
 def fit_network(
     estimator,
     X: Any,
@@ -48,38 +65,43 @@ def fit_network(
     rule: Rule | None = None,
     sample_weight: torch.Tensor | None = None,
     start: NetworkModel | None = None,
+    n_epochs: int | None = None,
 ) -> Fitted:
     """Train the network that an estimator's parameters name on validated X and y.
 
-    It reads `hidden_layer_sizes`, `module`, `net_params`, `standardize` and the parameters of :class:`Training` and of
-    :func:`drive`. `head` comes with its fitted attributes, as the functions of :mod:`.targets` return both. Without a
-    `module` the network is a multilayer perceptron. A `rule` is copied. Training goes on from the weights of a `start`.
+    It reads `hidden_layer_sizes`, `module`, `net_params`, `standardize`, `init_rank` and the parameters of
+    :class:`Training` and of :func:`drive`. `head` comes with its fitted attributes, as the functions of :mod:`.targets`
+    return both. Without a `module` the network is a multilayer perceptron. A `rule` is copied. Training goes on from a
+    `start`: its layers, its weights, and its standardisation of the columns. `n_epochs` takes the place of `max_iter`,
+    and nothing ends it before.
 
     Raises
     ------
     ValueError
-        If the weights of the former model do not suit the network.
+        If the former model does not suit the parameters or the data.
     """
-    how = "columns" if estimator.standardize else False
-    share = None if sample_weight is None else (sample_weight / sample_weight.sum()).to(ws.device)
-    mean, scale = standardization(ws.load(X), how, share)
-    n_features = (X.shape[1],)
     default: dict[str, Any] = {"hidden_layer_sizes": [int(size) for size in estimator.hidden_layer_sizes]}
     default |= {"activation": getattr(estimator, "activation", "relu"), "dropout": 0.0}
-    architecture = architecture_of(estimator.module, estimator.net_params, n_features, head[0].n_out, **default)
+    architecture = architecture_of(estimator.module, estimator.net_params, (X.shape[1],), head[0].n_out, **default)
     randomness = fit_randomness(estimator, ws)
-    with randomness.scope():
-        net = build(architecture, randomness.layers)
-    if start is not None:
-        shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-        if shapes != {name: value.shape for name, value in start.weights.items()}:
+    if start is None:
+        share = None if sample_weight is None else (sample_weight / sample_weight.sum()).to(ws.device)
+        mean, scale = standardization(ws.load(X), "columns" if estimator.standardize else False, share)
+        with randomness.scope():
+            net = build(architecture, randomness.layers)
+        if getattr(estimator, "init_rank", None) is not None:
+            start_at_low_rank(net, estimator.init_rank)
+        start = NetworkModel(architecture, {}, mean, scale, {})
+    else:
+        if not same_network(architecture, start.architecture):
             raise ValueError(
-                "The weights of the former fit do not suit the network. With warm_start=True keep the columns of X, "
-                "the targets, hidden_layer_sizes, module and training as they were, or set warm_start=False."
+                "The former network does not suit the parameters or the data. With warm_start=True keep the columns "
+                "of X, the targets, hidden_layer_sizes, module and its arguments as they were, or set "
+                "warm_start=False."
             )
-        load_weights(net, start.weights, ws.device)
-    model = NetworkModel(architecture, {}, mean, scale, {})
-    return _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomness)
+        net = restore(start.architecture, start.weights, ws.device, randomness.layers)
+        start = start._replace(optimizer={})
+    return _trained(estimator, X, y, ws, net, start, head, rule, sample_weight, randomness, n_epochs)
 
 
 def continue_network(
@@ -92,7 +114,12 @@ def continue_network(
     rule: Rule | None = None,
     sample_weight: torch.Tensor | None = None,
 ) -> Fitted:
-    """Train the fitted network for an epoch on validated X and y; the state of the optimizer is kept."""
+    """Train the network for an epoch on validated X and y; the state of the optimizer is kept.
+
+    Where there is none yet, this is a fit of one epoch.
+    """
+    if not hasattr(estimator, "weights_"):
+        return fit_network(estimator, X, y, ws, head=head, rule=rule, sample_weight=sample_weight, n_epochs=1)
     model = recall(estimator, NetworkModel, ws.exact())
     ws.generator.manual_seed(ws.generator.initial_seed() + estimator.n_iter_)  # other batches than before
     randomness = fit_randomness(estimator, ws)
@@ -107,12 +134,16 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     training = options(estimator, Training, net_params=split_params(estimator.net_params)[1])
     if n_epochs is not None:
         training = training._replace(max_iter=n_epochs, tol=0.0, early_stopping=False)
-    rows = standardized(ws.load(X), model.mean, model.scale)
-    target, weight = head[0].encode(y).to(ws.device), unit_weights(sample_weight, len(rows)).to(ws.device)
-    held_out = None
-    if training.early_stopping:
-        count = max(1, round(training.validation_fraction * len(rows)))
-        held_out = torch.randperm(len(rows), generator=ws.generator, device="cpu", dtype=torch.int64)[:count]
+    target = head[0].encode(y)
+    held_out = _held_out(target, training.validation_fraction, ws.generator) if training.early_stopping else None
+    n_rows = len(target) - (0 if held_out is None else len(held_out))
+    # In one batch of all rows in float64 a weight of two is the same as a row that is there twice, to 1e-7.
+    exact = ws.dtype == torch.float64 and n_rows <= training.batch_size and model.architecture.module is None
+    dtype = torch.float64 if exact else torch.float32
+    net.to(dtype)
+    rows = standardized(ws.load(X), model.mean, model.scale, dtype)
+    target = target.to(ws.device, dtype if target.is_floating_point() else None)
+    weight = unit_weights(sample_weight, len(rows)).to(ws.device, dtype)
     batches = Batches(lambda at: (rows[at], (target[at], weight[at])), len(rows), held_out, whole=True)
     rule = None if rule is None else clone(rule)
     edits = list(model.architecture.edits)
@@ -120,15 +151,8 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     def described(snapshot: Snapshot, **more):
         architecture = model.architecture._replace(edits=snapshot.edits)
         now = NetworkModel(architecture, as_numpy(snapshot.weights), model.mean, model.scale, snapshot.optimizer)
-        found = {
-            "weights_": now.weights,
-            "mean_": model.mean,
-            "scale_": model.scale,
-            "n_parameters_": _n_parameters(architecture),
-            "n_dense_parameters_": _n_parameters(architecture._replace(edits=())),
-            "training_": snapshot.report,
-        }
-        return Fitted(now, head[1] | found | more)
+        found = {"weights_": now.weights, "mean_": model.mean, "scale_": model.scale, "training_": snapshot.report}
+        return Fitted(now, head[1] | found | _sizes(architecture) | more)
 
     def attributes(snapshot):
         fitted = described(snapshot)
@@ -153,16 +177,41 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     return described(finished, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
 
 
-def _n_parameters(architecture: Architecture) -> int:
+def _held_out(target, fraction, generator):
+    """Draw the rows that are held out; of each class its share, where the targets are classes."""
+    n_rows = len(target)
+    order = torch.randperm(n_rows, generator=generator, device="cpu", dtype=torch.int64)
+    if not target.is_floating_point():
+        order = order[target[order].argsort(stable=True)]
+    count = min(max(1, round(fraction * n_rows)), n_rows - 1)
+    if count < 1:
+        raise ValueError("early_stopping=True holds rows out, but n_samples=1. Set early_stopping=False.")
+    return order[((torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * n_rows / count).long()]
+
+
+def _sizes(architecture: Architecture) -> dict[str, Any]:
+    """Return what an estimator says of the size of its network."""
     with fixed_randomness().scope():
-        return sum(parameter.numel() for parameter in build(architecture, None).parameters())
+        dense, net = build(architecture._replace(edits=()), None), build(architecture, None)
+    ranks = tuple(rank_of(layer) for _, layer in linear_layers(net)[:-1])
+    multiply_out(net)
+    return {"n_parameters_": _count(net), "n_dense_parameters_": _count(dense), "ranks_": ranks}
+
+
+def _count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def fitted_network(estimator, device: torch.device | str = "cpu") -> nn.Module:
-    """Return a new torch module with the fitted weights, in eval mode: what an estimator's `network()` gives."""
+    """Return a new torch module with the fitted weights, in eval mode: what an estimator's `network()` gives.
+
+    Thin layers with more numbers than their product are multiplied out.
+    """
     check_is_fitted(estimator)
     model = recall(estimator, NetworkModel, open_workspace(np.empty((0, 0)), device="cpu"))
-    return restore(model.architecture, model.weights, device)
+    net = restore(model.architecture, model.weights)
+    multiply_out(net)
+    return net.to(device)
 
 
 def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[torch.Tensor, ...]:

@@ -147,6 +147,11 @@ class ThinLinear(nn.Module):
         """The arguments of the constructor, as integers."""
         return self.down.shape[1], *self.up.shape, int(self.bias is not None)
 
+    @property
+    def rank(self) -> int:
+        """The number of components."""
+        return len(self.down)
+
     @classmethod
     def nearest_to(cls, layer: nn.Module, rank: int) -> "ThinLinear":
         """Return the layer of some rank whose weights are nearest to those of a linear or thin layer."""
@@ -207,7 +212,7 @@ def kind_and_shape(layer: nn.Module) -> tuple[str, tuple[int, ...]]:
     """
     if type(layer) is nn.Linear:
         return "linear", (layer.in_features, layer.out_features, int(layer.bias is not None))
-    if getattr(layer, "kind", None) in _REPLACEMENTS:
+    if _is_linear(layer):
         return str(layer.kind), tuple(layer.shape)  # type: ignore[arg-type]
     raise TypeError(
         f"A {type(layer).__name__} cannot replace a layer: it has to be one of {['linear', *_REPLACEMENTS]}."
@@ -219,3 +224,27 @@ def layer_of(kind: str, shape: Sequence[int]) -> nn.Module:
     if kind == "linear":
         return linear(shape[0], shape[1], None, bias=bool(shape[2]))
     return _REPLACEMENTS[kind](*shape)
+
+
+def linear_layers(module: nn.Module) -> list[tuple[str, Any]]:
+    """Return the linear layers of a module, and what has taken the place of one, with their paths and in its order."""
+    return [(path, layer) for path, layer in module.named_modules() if _is_linear(layer)]
+
+
+def _is_linear(layer):
+    return type(layer) is nn.Linear or getattr(layer, "kind", None) in _REPLACEMENTS
+
+
+def rank_of(layer: nn.Module) -> int:
+    """Return the rank that the weight of a linear layer, or of what has taken its place, has by its shape."""
+    return int(getattr(layer, "rank", min(kind_and_shape(layer)[1][:2])))
+
+
+def low_rank_start(weight: torch.Tensor, rank: int) -> torch.Tensor:
+    """Return the nearest matrix of some rank, scaled to the Frobenius norm of the weight."""
+    if rank >= min(weight.shape):
+        return weight.clone()
+    W = weight.double()
+    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    low = (U[:, :rank] * s[:rank]) @ Vh[:rank]
+    return (low * (W.norm() / low.norm())).to(weight)

@@ -8,7 +8,7 @@ NETWORK_CONSTRAINTS = {
     "hidden_layer_sizes": ["array-like"],
     "module": [callable, None],
     "net_params": [dict, None],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "learning_rate": [Interval(Real, 0, None, closed="left")],
     "weight_decay": [Interval(Real, 0, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],

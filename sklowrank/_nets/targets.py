@@ -42,22 +42,34 @@ def values_head(
 ) -> tuple[Head, dict[str, Any]]:
     """Return the head of a regressor for y (n,) or (n, q), and its fitted attributes `y_mean_` and `y_scale_`.
 
-    Targets are standardised one by one, rows weighted, unless mean and scale are `fitted` already. The loss of a row is
-    the mean of the squared errors of its targets.
+    These are numbers where y is a vector. Targets are standardised one by one, rows weighted, unless mean and scale are
+    `fitted` already. The loss of a row is the mean of the squared errors of its targets.
+
+    Raises
+    ------
+    ValueError
+        If y has another number of targets than the fitted ones.
     """
-    flat = np.ndim(y) == 1
+    columns = _columns(y)
     if fitted is None:
-        share = None if sample_weight is None else sample_weight / sample_weight.sum()
-        columns = torch.from_numpy(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
-        fitted = standardization(columns, "columns" if standardize else False, share)
-    mean, scale = (torch.as_tensor(part, dtype=torch.float64, device="cpu") for part in fitted)
-    head = Head(len(mean), partial(_units, mean, scale), _SquaredError(), partial(_values, mean, scale, flat))
-    return head, {"y_mean_": mean.numpy(), "y_scale_": scale.numpy()}
+        share = None if sample_weight is None else (sample_weight / sample_weight.sum()).cpu()
+        fitted = tuple(part.numpy() for part in standardization(columns, "columns" if standardize else False, share))
+        if np.ndim(y) == 1:
+            fitted = tuple(float(part[0]) for part in fitted)
+    mean, scale = fitted
+    if np.size(mean) != columns.shape[1]:
+        raise ValueError(f"y has {columns.shape[1]} targets, but the network was fitted to {np.size(mean)}.")
+    head = Head(np.size(mean), partial(_units, mean, scale), _SquaredError(), partial(in_units, mean=mean, scale=scale))
+    return head, {"y_mean_": mean, "y_scale_": scale}
+
+
+def _columns(y):
+    return torch.from_numpy(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
 
 
 def _units(mean, scale, y):
-    columns = torch.from_numpy(np.asarray(y, dtype=np.float64).reshape(len(y), -1))
-    return ((columns - mean) / scale).float()
+    mean, scale = (torch.as_tensor(part, dtype=torch.float64, device="cpu") for part in (mean, scale))
+    return (_columns(y) - mean) / scale
 
 
 class _SquaredError(nn.MSELoss):
@@ -65,16 +77,19 @@ class _SquaredError(nn.MSELoss):
         return (outputs - target).square().mean(1)
 
 
-def _values(mean, scale, flat, outputs):
-    values = outputs.double() * scale.to(outputs.device) + mean.to(outputs.device)
-    return values[:, 0] if flat else values
+def in_units(outputs: torch.Tensor, mean, scale) -> torch.Tensor:
+    """Return outputs (n, q) of a regression as values, in float64: (n,) where mean and scale are numbers."""
+    if np.ndim(mean) == 0:
+        return outputs[:, 0].double() * scale + mean
+    mean, scale = (torch.as_tensor(part, dtype=torch.float64, device=outputs.device) for part in (mean, scale))
+    return outputs.double() * scale + mean
 
 
 def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
-    """Return weights of rows (n,) in float32, divided by their mean; ones where there are none."""
+    """Return weights of rows (n,) in float64, divided by their mean; ones where there are none."""
     if weights is None:
-        return torch.ones(n_rows, dtype=torch.float32, device="cpu")
-    return (weights / weights.mean()).float().cpu()
+        return torch.ones(n_rows, dtype=torch.float64, device="cpu")
+    return (weights / weights.mean()).cpu()
 
 
 class Weighted(NamedTuple):

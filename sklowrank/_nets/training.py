@@ -17,7 +17,7 @@ from .architecture import Edit, replay
 from .layers import as_tensor, kind_and_shape
 from .randomness import Randomness
 
-_DIVERGED = "{} in training. Lower the learning rate, or scale the features."
+_DIVERGED = "{} in training. Lower learning_rate, or scale the features."
 
 
 class Training(NamedTuple):
@@ -144,12 +144,13 @@ def train(
     """Train `module` in place, an epoch at a time; each yields a Step with the snapshot that is to be kept.
 
     `loss` takes outputs and target. Adam, unless `net_params` names another optimizer; `optimizer` is the state that it
-    begins with. The gap is the relative gain of the lowest loss within the last `n_iter_no_change` epochs, infinite
-    with `tol` 0 and no rows held out. It ends after `max_iter` epochs, after the epoch at which skorch's EarlyStopping
-    asks for it, or when the generator is closed. However it ends, by an error or an interrupt too, the module then has
-    the weights of the snapshot, the rule has finished it, and `on_train_end` of the callbacks has been called. `edits`
-    lists the layers that rules have replaced; it is kept up to date. A KeyboardInterrupt that does not come from
-    EarlyStopping is raised, as scikit-learn does.
+    begins with. The gap is the largest gain of the last `n_iter_no_change` epochs, where the gain of an epoch is the
+    share by which its loss is below the lowest one before; it is infinite with `tol` 0 and no rows held out. It ends
+    after `max_iter` epochs, after the epoch at which skorch's EarlyStopping asks for it, or when the generator is
+    closed. However it ends, by an error or an interrupt too, the module then has the weights of the snapshot, the rule
+    has finished it, and `on_train_end` of the callbacks has been called. `edits` lists the layers that rules have
+    replaced; it is kept up to date. A KeyboardInterrupt that does not come from EarlyStopping is raised, as
+    scikit-learn does.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def train(
                 fitted, held_out = net.get_split_datasets(np.arange(batches.n_rows))
                 walks = net.get_iterator(fitted, training=True)
                 others = None if held_out is None else net.get_iterator(held_out)
-            lowest: list[float] = []
+            lowest, gains = math.inf, list[float]()
             for epoch in range(1, training.max_iter + 1):
                 with randomness.scope():
                     net.notify("on_epoch_begin", dataset_train=fitted, dataset_valid=held_out)
@@ -186,10 +187,11 @@ def train(
                     raise ValueError(_DIVERGED.format(f"The loss became {value}"))
                 if not all(bool(weight.isfinite().all()) for weight in module.parameters()):  # by the last step
                     raise ValueError(_DIVERGED.format("Weights became NaN or infinite"))
-                if not keep_best or not lowest or value < lowest[-1]:
+                if not keep_best or value < lowest:
                     snapshot = _snapshot(net, edits, rule, keep_optimizer)
-                lowest.append(min([value, *lowest[-1:]]))
-                yield Step(snapshot, _gap(lowest, training, held_out), value)
+                gains.append((lowest - value) / max(abs(lowest), np.finfo(np.float64).tiny) if gains else math.inf)
+                lowest = min(lowest, value)
+                yield Step(snapshot, _gap(gains, training, held_out), value)
                 if stopped:
                     break
         finally:
@@ -249,14 +251,11 @@ def _load_state(net, state):
             }
 
 
-def _gap(lowest, training, held_out):
-    """Return by which share the lowest loss has fallen in the last epochs."""
+def _gap(gains, training, held_out):
+    """Return the largest gain in the last epochs: that of an epoch is by which share its loss is below the lowest."""
     if not training.tol and held_out is None:
-        return 0.0 if len(lowest) == training.max_iter else math.inf
-    if len(lowest) <= training.n_iter_no_change:
-        return math.inf
-    before, now = lowest[-1 - training.n_iter_no_change], lowest[-1]
-    return (before - now) / max(abs(before), np.finfo(np.float64).tiny)
+        return 0.0 if len(gains) == training.max_iter else math.inf
+    return math.inf if len(gains) <= training.n_iter_no_change else max(gains[-training.n_iter_no_change :])
 
 
 @contextmanager
@@ -341,6 +340,9 @@ class _Walk:
         return self.count
 
     def __iter__(self):
+        if self.size == len(self.rows):  # the sums over all rows do not depend on an order
+            yield self.make(self.rows)
+            return
         order = torch.randperm(len(self.rows), generator=self.generator, device="cpu", dtype=torch.int64)
         for batch in order[: self.count * self.size].split(self.size):
             yield self.make(self.rows[batch])

@@ -1,5 +1,11 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
+from ._network_classifier import NetworkClassifier
+from ._network_regressor import NetworkRegressor
 from ._sharpness_aware import SharpnessAware
 
-__all__ = ["SharpnessAware"]
+__all__ = [
+    "NetworkClassifier",
+    "NetworkRegressor",
+    "SharpnessAware",
+]

@@ -1,6 +1,5 @@
 """A small classifier and a small regressor with one network, as estimators of the package are written."""
 
-import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.callback import CallbackSupportMixin
 
@@ -10,7 +9,7 @@ from sklowrank._core.rows import row_weights, rows_of
 from sklowrank._core.validation import check_fit_data
 from sklowrank._core.workspace import open_workspace
 from sklowrank._nets.estimating import NetworkModel, continue_network, fit_network, fitted_network, network_outputs
-from sklowrank._nets.targets import classes_head, values_head
+from sklowrank._nets.targets import classes_head, in_units, values_head
 
 
 class _Small(CallbackSupportMixin, BaseEstimator):
@@ -100,14 +99,11 @@ class SmallRegressor(RegressorMixin, _Small):
     _kind = {"y_numeric": True, "multi_output": True}
 
     def _new_head(self, y, weights):
-        head, found = values_head(y, standardize=self.standardize, sample_weight=weights)
-        return head, found | {"flat_": np.ndim(y) == 1}
+        return values_head(y, standardize=self.standardize, sample_weight=weights)
 
     def _former_head(self, y):
-        head, found = values_head(y, fitted=(self.y_mean_, self.y_scale_))
-        return head, found | {"flat_": self.flat_}
+        return values_head(y, fitted=(self.y_mean_, self.y_scale_))
 
     def predict(self, X):
         ws, outputs = network_outputs(self, X, method="predict")
-        shape = np.empty(0) if self.flat_ else np.empty((0, 1))
-        return ws.answer(values_head(shape, fitted=(self.y_mean_, self.y_scale_))[0].answer(outputs))
+        return ws.answer(in_units(outputs, self.y_mean_, self.y_scale_))

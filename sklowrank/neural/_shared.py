@@ -1,0 +1,152 @@
+"""What the two estimators with one network share: parameters, their descriptions, methods that take no target."""
+
+from collections.abc import Callable, Sequence
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._core.compat import Interval, StrOptions
+from .._core.docs import documented as filled
+from .._nets.estimating import fitted_network
+from .._nets.layers import ACTIVATIONS
+from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
+from .._nets.training import Rule
+
+CONSTRAINTS: dict[str, Any] = {
+    **NETWORK_CONSTRAINTS,
+    "training": [Rule, None],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "init_rank": [Interval(Integral, 1, None, closed="left"), None],
+    "early_stopping": ["boolean"],
+    "standardize": ["boolean"],
+    "warm_start": ["boolean"],
+}
+
+_FIRST = """
+hidden_layer_sizes : sequence of ints, default=(128, 128)
+    Widths of the hidden layers of the default network. () is a linear model.
+training : training rule or None, default=None
+    How the network is trained: :class:`OrderedRank`, :class:`TrainedRankPruning`, :class:`SparseSpectralTraining`,
+    :class:`RandomSubspace` or :class:`SharpnessAware`. It is copied; its parameters are set and searched as
+    ``training__...``. None trains all weights.
+activation : {"relu", "gelu", "tanh", "identity"}, default="relu"
+    Activation of the hidden layers of the default network.
+"""
+_LAST = """
+learning_rate : float, default=1e-3
+    Step size of the optimizer. Adam, unless `net_params` names another one.
+weight_decay : float, default=0.0
+    Share of the weights that is added to their gradients.
+batch_size : int, default=64
+    Number of rows per training step; it changes the result. At most all rows.
+max_iter : int, default=50
+    Maximum number of iterations. An iteration is an epoch.
+tol : float, default=1e-4
+    Tolerance of the stopping criterion. Training stops after `n_iter_no_change` epochs none of which had a loss, of the
+    held-out rows with `early_stopping`, below the lowest one by more than this share. With 0 and without
+    `early_stopping` all epochs are run.
+n_iter_no_change : int, default=10
+    Number of epochs without an improvement by more than `tol` after which training stops.
+early_stopping : bool, default=False
+    Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
+validation_fraction : float, default=0.1
+    Share of the training rows that is held out. For `early_stopping` alone.
+init_rank : int or None, default=None
+    Rank of the weights between hidden layers at the start, at their ordinary Frobenius norms. A low rank makes features
+    change more in training. None and the full rank are the ordinary start.
+standardize : bool, default=True
+    Whether to centre each column and divide it by its standard deviation. {standardize}
+warm_start : bool, default=False
+    Whether `fit` starts from the former fit. It keeps the standardisation of the former fit.
+"""
+_ATTRIBUTES = """
+weights_ : dict of arrays
+    Weights of the network, float32, by their names in torch.
+n_parameters_ : int
+    Number of trained numbers in the fitted network.
+n_dense_parameters_ : int
+    Number of parameters of the network that training started from.
+ranks_ : tuple of ints
+    Ranks of the weights of the hidden layers, by their shapes: of every linear layer but the last.
+training_ : dict
+    What the training rule reports, by name; empty without one.
+mean_, scale_ : arrays of shape (n_features,)
+    What the columns of X are centred with and divided by, float64.
+loss_curve_ : list of floats
+    Mean loss of each epoch; of the held-out rows with `early_stopping`.
+n_iter_ : int
+    Number of epochs.
+n_features_in_ : int
+    Number of features.
+feature_names_in_ : array of shape (n_features_in_,)
+    Names of the columns of X, where all are strings.
+"""
+_NOTES = """
+Loss and gradients are weighted means over the rows of a batch: `sample_weight`, divided by its mean, is the weight of
+a row. Where one batch holds all rows and X is float64, the default network is trained in float64, and a weight of k
+equals k copies of a row. Elsewhere training is in float32, and other batches give another training. The default
+network predicts in float64, so that the output of a row does not depend on the other rows.
+
+A training step takes O(b p) time for b rows and p parameters.
+"""
+
+
+def documented(*, standardize: str) -> Callable[[type], type]:
+    """Return a decorator that fills in the parts of a docstring that both classes share."""
+
+    def fill(cls):
+        network = network_parameters(
+            module_params='``"module__dropout"`` (a share in [0, 1), default 0) and ``"module__batch_norm"`` (bool)'
+        )
+        shared = filled(
+            first_parameters=_FIRST,
+            last_parameters=_LAST.format(standardize=standardize),
+            attributes=_ATTRIBUTES,
+            notes=_NOTES,
+        )
+        return network(shared(cls))
+
+    return fill
+
+
+class NetworkMethods:
+    """Methods and annotations of both classes."""
+
+    _parameter_constraints = CONSTRAINTS
+
+    # Set by fit
+    weights_: dict[str, np.ndarray]
+    n_parameters_: int
+    n_dense_parameters_: int
+    ranks_: tuple[int, ...]
+    training_: dict[str, Any]
+    mean_: np.ndarray
+    scale_: np.ndarray
+    loss_curve_: list[float]
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    # Stored by the constructors
+    hidden_layer_sizes: Sequence[int]
+    training: Rule | None
+
+    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+        """Return the fitted network as a torch module.
+
+        It is a new one at each call, in float32 and eval mode, and takes standardised rows, ``(X - mean_) / scale_``.
+        Thin layers with more numbers than their product are multiplied out.
+
+        Parameters
+        ----------
+        device : str or torch.device, default="cpu"
+            Where its weights are.
+
+        Returns
+        -------
+        network : torch.nn.Module
+        """
+        return fitted_network(self, device)
