@@ -92,19 +92,20 @@ def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
     return (weights / weights.mean()).cpu()
 
 
-class Weighted(NamedTuple):
+class Weighted:
     """The weighted mean of a loss per row, of outputs and of (targets, weights)."""
 
-    criterion: nn.Module
+    def __init__(self, criterion: nn.Module):
+        self.criterion = criterion
 
-    def __call__(self, outputs: torch.Tensor, target: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def __call__(self, outputs: torch.Tensor, target: tuple[torch.Tensor, ...]) -> torch.Tensor:
         return (self.criterion(outputs, target[0]) * target[1]).mean()
 
-    def row_weights(self, target: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    def row_weights(self, target: tuple[torch.Tensor, ...]) -> torch.Tensor:
         """Return the weights (n,) of the rows of a batch."""
         return target[1]
 
 
-def weighted(loss: nn.Module) -> Callable[[torch.Tensor, tuple], torch.Tensor]:
+def weighted(loss: nn.Module) -> Weighted:
     """Return the weighted mean of a loss per row, of outputs and of (targets, weights)."""
     return Weighted(loss)
