@@ -418,10 +418,12 @@ def test_parameters_without_a_gradient_stay():
             assert torch.equal(now[name], before[name]) is not moves
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("radius", [*MEASURED, 0.1])
-def test_weights_of_rows_count_as_copies(radius):
+def test_weights_of_rows_count_as_copies(radius, dtype):
     """Where a batch has all rows: the loss, the radius and its noise are those of the copies."""
     X, y = table(30)
+    X = X.astype(dtype)
     counts = np.random.default_rng(1).integers(0, 4, size=len(X))
     rule = SharpnessAware(radius)
     options = {"batch_size": 200, "max_iter": 8, "standardize": False, "learning_rate": 0.05, "net_params": SGD}
@@ -501,6 +503,20 @@ def test_a_call_begins_from_its_own_start():
     plain = skorch_net(None, max_epochs=1).initialize()
     plain.module_.load_state_dict(before)
     assert same(weights_of(plain.partial_fit(X, y)), weights_of(net))
+
+
+def test_warm_start_and_partial_fit_begin_from_their_own_start():
+    X, y = table(30)
+    options = {"batch_size": 30, "max_iter": 2, "net_params": SGD}
+    for way in ("fit", "partial_fit"):
+        plain, ours = (classifier(warm_start=True, **options).fit(X, y) for _ in range(2))
+        ours.set_params(training=SharpnessAware("theta_init"))
+        for model in (plain, ours):
+            getattr(model.set_params(max_iter=1), way)(X, y)  # one batch, one step
+        assert ours.training_["radius_curve"] == [0.0]
+        assert all(np.array_equal(plain.weights_[name], ours.weights_[name]) for name in plain.weights_)
+    ours.set_params(max_iter=2).fit(X, y)
+    assert ours.training_["radius_curve"][0] == 0 < ours.training_["radius_curve"][1]
 
 
 def test_clone_and_search():
@@ -589,10 +605,10 @@ def test_flatter_minima_on_noisy_digits():
     X = (X / 16 - 0.3).astype(np.float32)
     X, others, y, truth = train_test_split(X, y, train_size=0.5, stratify=y, random_state=0)
     noisy = others + np.random.default_rng(0).normal(scale=0.25, size=others.shape).astype(np.float32)
-    options = {"net_params": SGD, "learning_rate": 0.05, "max_iter": 25, "standardize": False}
+    options = {"net_params": SGD, "learning_rate": 0.05, "max_iter": 40, "standardize": False}
     plain, ours = (classifier((64, 64), training=rule, **options).fit(X, y) for rule in (None, SharpnessAware()))
-    assert ours.score(noisy, truth) > plain.score(noisy, truth) + 0.012
-    assert ours.score(others, truth) > plain.score(others, truth) - 0.002
+    assert ours.score(noisy, truth) >= plain.score(noisy, truth) + 0.012
+    assert ours.score(others, truth) >= plain.score(others, truth) + 0.003
 
 
 @pytest.mark.cuda
