@@ -214,7 +214,7 @@ def _net(module, batches, loss, training, randomness, device, rule):
     }
     if rule is not None:
         own["callbacks"] = [*(training.net_params.get("callbacks") or []), ("training_rule", rule)]
-    net = _Net(module, nn.Identity, **{**settings, **training.net_params, **own})
+    net = _Net(module, getattr(loss, "criterion", nn.Identity), **{**settings, **training.net_params, **own})
     net.objective, net.batches, net.generator = loss, batches, randomness.generator
     return net.initialize()
 
@@ -330,6 +330,10 @@ class _Net(NeuralNet):
     def _set_training(self, training=True):
         if self.module_.training != training:  # else a walk through all modules
             super()._set_training(training)
+
+    def row_weights(self, target):
+        """Return the weights (n,) of the rows of a batch in the loss; None where they are equal."""
+        return self.objective.row_weights(target) if hasattr(self.objective, "row_weights") else None
 
     @property
     def _default_callbacks(self):
