@@ -2,8 +2,10 @@
 
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
+from ._sparse_spectral_training import SparseSpectralTraining
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
+    "SparseSpectralTraining",
 ]
