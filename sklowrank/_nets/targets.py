@@ -85,11 +85,9 @@ def in_units(outputs: torch.Tensor, mean, scale) -> torch.Tensor:
     return outputs.double() * scale + mean
 
 
-def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
-    """Return weights of rows (n,) in float64, divided by their mean; ones where there are none."""
-    if weights is None:
-        return torch.ones(n_rows, dtype=torch.float64, device="cpu")
-    return (weights / weights.mean()).cpu()
+def unit_weights(weights: torch.Tensor | None) -> torch.Tensor | None:
+    """Return weights of rows (n,) divided by their mean, on the CPU; None where there are none."""
+    return None if weights is None else (weights / weights.mean()).cpu()
 
 
 class Weighted:
@@ -99,10 +97,11 @@ class Weighted:
         self.criterion = criterion
 
     def __call__(self, outputs: torch.Tensor, target: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        return (self.criterion(outputs, target[0]) * target[1]).mean()
+        losses = self.criterion(outputs, target[0])
+        return (losses if target[1] is None else losses * target[1]).mean()
 
-    def row_weights(self, target: tuple[torch.Tensor, ...]) -> torch.Tensor:
-        """Return the weights (n,) of the rows of a batch."""
+    def row_weights(self, target: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+        """Return the weights (n,) of the rows of a batch; None where they are equal."""
         return target[1]
 
 
