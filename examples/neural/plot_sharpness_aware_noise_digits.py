@@ -60,7 +60,7 @@ def accuracy(model, strength):
 under_noise = {name: [accuracy(model, s) for s in strengths] for name, model in models.items()}
 
 # %%
-# The loss on training rows at weights moved along random directions. Each direction has, in every layer, the norm of the
+# The loss on training rows at weights moved along random directions. In every layer a direction has the norm of the
 # layer's weights, so that networks of different scale can be compared.
 
 distances = np.linspace(-0.5, 0.5, 21)
