@@ -1,6 +1,7 @@
 """Fitted networks with few weights that are not zero, chosen by second-order information."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -319,10 +320,10 @@ class SecondOrderPruner(BaseEstimator):
 def _sparsities(schedule, last):
     """Return the sparsities that are reached one after another."""
     found = [] if schedule is None else [float(sparsity) for sparsity in schedule]
-    steps = [0.0, *found, last]
-    if any(not 0 <= a < b for a, b in zip(steps[1:], steps[2:])):
+    steps = [*found, last]
+    if any(not 0 <= a < b for a, b in pairwise(steps)):
         raise ValueError(f"schedule={schedule!r} has to increase, from at least 0 to below sparsity={last}.")
-    return [*found, last]
+    return steps
 
 
 def _holder(estimator):
