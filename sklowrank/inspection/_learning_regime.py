@@ -191,6 +191,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         model = clone(self.estimator)
         taken = _fit_watched(model, X, y)
         layers = _chosen_layers(taken[0].module, self.layers)
+        X = X if hasattr(X, "shape") or hasattr(X, "__len__") else np.asarray(X)
         at = _probe(X, y if is_classifier(model) else None, self.probe_size, check_random_state(self.random_state))
         rows = find_network(model).prepare(on_host(_rows_at(X, at)))
         views = [_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken]
