@@ -2,8 +2,10 @@
 
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
+from ._sharpness_aware import SharpnessAware
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
+    "SharpnessAware",
 ]
