@@ -94,7 +94,7 @@ def _most_likely(classes, outputs):
 
 def _of_ours(model):
     module = model.network()
-    mean, scale = (np.asarray(torch.as_tensor(part).cpu()) for part in (model.mean_, model.scale_))
+    mean, scale = (np.asarray(torch.as_tensor(part, device="cpu")) for part in (model.mean_, model.scale_))
     prepare, classes = partial(_standardised, mean, scale, _dtype_of(module)), getattr(model, "classes_", None)
     if classes is not None:
         return Found(module, prepare, partial(_most_likely, classes), classes)

@@ -271,8 +271,8 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             of = get_tags(self.estimator)
-            for name in ("estimator_type", "classifier_tags", "regressor_tags", "target_tags", "input_tags"):
-                setattr(tags, name, getattr(of, name))
+            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
+            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
             tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
         return tags
 

@@ -100,7 +100,9 @@ class InverseFisher:
         vectors = _tensor(x, "x").to(self._grads)
         if vectors.ndim not in (1, 2) or len(vectors) != self.shape[0]:
             d = self.shape[0]
-            raise ValueError(f"x has the shape {tuple(vectors.shape)}, the gradients have d={d}: pass ({d},) or ({d}, q).")
+            raise ValueError(
+                f"x has the shape {tuple(vectors.shape)}, the gradients have d={d}: pass ({d},) or ({d}, q)."
+            )
         columns = vectors.reshape(len(vectors), -1)
         inner = sum(G @ columns[part].double() for part, G in _blocks(self._grads))
         weights = torch.cholesky_solve(inner, self._cholesky)

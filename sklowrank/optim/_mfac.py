@@ -138,7 +138,9 @@ class MFAC(torch.optim.Optimizer):
             for _, parameter in members:
                 self.state[parameter]["grads"][now] = 0
             window["gram"][now], window["gram"][:, now] = 0.0, 0.0
-            raise ValueError("MFAC got gradients with NaN or infinite entries. Lower lr, raise damp, or scale the inputs.")
+            raise ValueError(
+                "MFAC got gradients with NaN or infinite entries. Lower lr, raise damp, or scale the inputs."
+            )
         window["gram"][now], window["gram"][:, now] = row, row
         window["steps"] += 1
         count = n_grads if settings["update"] == "window" else min(window["steps"], n_grads)
