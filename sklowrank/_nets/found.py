@@ -1,4 +1,4 @@
-"""Networks that others have fitted: the module, what rows and outputs mean, the loss; and how a changed one is stored."""
+"""Networks that others have fitted: the module, what rows and outputs mean, the loss; how a changed one is stored."""
 
 import copy
 import math
@@ -262,7 +262,7 @@ def _of_ours(model):
     module = model.network()
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
-    mean, scale = (torch.as_tensor(part).cpu().numpy() for part in (model.mean_, model.scale_))
+    mean, scale = (torch.as_tensor(part, device="cpu").numpy() for part in (model.mean_, model.scale_))
     classes = getattr(model, "classes_", None)
     if classes is not None:
         return Found(module, architecture, Reading("classes", None, mean, scale, np.asarray(on_host(classes))))
