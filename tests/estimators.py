@@ -45,6 +45,7 @@ class Spec(NamedTuple):
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
+    wraps: Callable[[], Any] | None = None  # makes the `estimator` that the constructor asks for
     quick: dict[str, Any] = {}  # parameters of the common tests; the slow ones check the defaults
     too_large: dict[str, Any] = {"device": "warp"}  # parameters that `fit` refuses after it has looked at X
 
@@ -52,6 +53,8 @@ class Spec(NamedTuple):
 _CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=False)
 _FEATURES = Spec({"transform": "same"}, y="numbers")
 _FEW_SWEEPS = {"max_iter": 20}
+_NETWORK = Spec({}, batches=True, iterates=True, network=True)
+_TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
 
 ESTIMATORS = {
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
@@ -82,6 +85,10 @@ ESTIMATORS = {
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
     ),
+    "NetworkClassifier": _NETWORK._replace(
+        laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
+    ),
+    "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

@@ -143,8 +143,13 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     net.to(dtype)
     rows = standardized(ws.load(X), model.mean, model.scale, dtype)
     target = target.to(ws.device, dtype if target.is_floating_point() else None)
-    weight = unit_weights(sample_weight, len(rows)).to(ws.device, dtype)
-    batches = Batches(lambda at: (rows[at], (target[at], weight[at])), len(rows), held_out, whole=True)
+    weight = unit_weights(sample_weight)
+    weight = None if weight is None else weight.to(ws.device, dtype)
+
+    def batch(at):
+        return rows[at], (target[at], None if weight is None else weight[at])
+
+    batches = Batches(batch, len(rows), held_out, whole=True)
     rule = None if rule is None else clone(rule)
     edits = list(model.architecture.edits)
 

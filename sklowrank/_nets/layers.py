@@ -241,10 +241,14 @@ def rank_of(layer: nn.Module) -> int:
 
 
 def low_rank_start(weight: torch.Tensor, rank: int) -> torch.Tensor:
-    """Return the nearest matrix of some rank, scaled to the Frobenius norm of the weight."""
+    """Return the nearest matrix of some rank, scaled to the Frobenius norm of the weight; full rank changes no bit.
+
+    The norm is kept, because features change less with a larger norm, which would hide what the rank does.
+    """
     if rank >= min(weight.shape):
-        return weight.clone()
-    W = weight.double()
+        return weight.detach().clone()
+    W = weight.detach().double()
     U, s, Vh = torch.linalg.svd(W, full_matrices=False)
     low = (U[:, :rank] * s[:rank]) @ Vh[:rank]
-    return (low * (W.norm() / low.norm())).to(weight)
+    norm = low.norm()
+    return (low * torch.where(norm > 0, W.norm() / norm, 0.0)).to(weight)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional
+from torch import nn
 
 from .._core.standardize import standardization
 
@@ -16,14 +16,16 @@ class Head(NamedTuple):
 
     n_out: int
     encode: Callable[[Any], torch.Tensor]  # y to targets of training (n, ...), on the CPU
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # outputs and targets to a loss PER ROW
+    loss: nn.Module  # outputs and targets to a loss PER ROW; its class says what the outputs are
     answer: Callable[[torch.Tensor], torch.Tensor]  # outputs to probabilities, or to values in the units of y
 
 
 def classes_head(y: Any, *, classes: np.ndarray | None = None) -> tuple[Head, dict[str, Any]]:
     """Return the head of a classifier, and its fitted attribute `classes_`: of labels y, unless they are given."""
     classes = np.unique(y) if classes is None else classes
-    head = Head(len(classes), partial(_codes, classes), _cross_entropy, partial(torch.softmax, dim=1))
+    head = Head(
+        len(classes), partial(_codes, classes), nn.CrossEntropyLoss(reduction="none"), partial(torch.softmax, dim=1)
+    )
     return head, {"classes_": classes}
 
 
@@ -33,10 +35,6 @@ def _codes(classes, y):
     if len(unknown):
         raise ValueError(f"y has the label {unknown.tolist()[0]!r}, which is not among the classes {classes.tolist()}.")
     return torch.from_numpy(codes.astype(np.int64))
-
-
-def _cross_entropy(outputs, target):
-    return functional.cross_entropy(outputs, target, reduction="none")
 
 
 def values_head(
@@ -61,7 +59,7 @@ def values_head(
     mean, scale = fitted
     if np.size(mean) != columns.shape[1]:
         raise ValueError(f"y has {columns.shape[1]} targets, but the network was fitted to {np.size(mean)}.")
-    head = Head(np.size(mean), partial(_units, mean, scale), _squared_error, partial(in_units, mean=mean, scale=scale))
+    head = Head(np.size(mean), partial(_units, mean, scale), _SquaredError(), partial(in_units, mean=mean, scale=scale))
     return head, {"y_mean_": mean, "y_scale_": scale}
 
 
@@ -74,8 +72,9 @@ def _units(mean, scale, y):
     return (_columns(y) - mean) / scale
 
 
-def _squared_error(outputs, target):
-    return (outputs - target).square().mean(1)
+class _SquaredError(nn.MSELoss):
+    def forward(self, outputs, target):
+        return (outputs - target).square().mean(1)
 
 
 def in_units(outputs: torch.Tensor, mean, scale) -> torch.Tensor:
@@ -86,13 +85,26 @@ def in_units(outputs: torch.Tensor, mean, scale) -> torch.Tensor:
     return outputs.double() * scale + mean
 
 
-def unit_weights(weights: torch.Tensor | None, n_rows: int) -> torch.Tensor:
-    """Return weights of rows (n,) in float64, divided by their mean; ones where there are none."""
-    if weights is None:
-        return torch.ones(n_rows, dtype=torch.float64, device="cpu")
-    return (weights / weights.mean()).cpu()
+def unit_weights(weights: torch.Tensor | None) -> torch.Tensor | None:
+    """Return weights of rows (n,) divided by their mean, on the CPU; None where there are none."""
+    return None if weights is None else (weights / weights.mean()).cpu()
 
 
-def weighted(loss: Callable) -> Callable[[torch.Tensor, tuple], torch.Tensor]:
+class Weighted:
+    """The weighted mean of a loss per row, of outputs and of (targets, weights)."""
+
+    def __init__(self, criterion: nn.Module):
+        self.criterion = criterion
+
+    def __call__(self, outputs: torch.Tensor, target: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        losses = self.criterion(outputs, target[0])
+        return (losses if target[1] is None else losses * target[1]).mean()
+
+    def row_weights(self, target: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+        """Return the weights (n,) of the rows of a batch; None where they are equal."""
+        return target[1]
+
+
+def weighted(loss: nn.Module) -> Weighted:
     """Return the weighted mean of a loss per row, of outputs and of (targets, weights)."""
-    return lambda outputs, target: (loss(outputs, target[0]) * target[1]).mean()
+    return Weighted(loss)

@@ -1,9 +1,17 @@
-"""Plots of fitted estimators; the classes need Matplotlib, which the extra ``plot`` installs."""
+"""Plots of fitted estimators, which need Matplotlib (the extra ``plot``), and diagnostics of networks."""
 
 from ._affinity_display import AffinityDisplay
 from ._completion_display import CompletionDisplay
 from ._dictionary_display import DictionaryDisplay
+from ._learning_regime import LearningRegime
 from ._privacy_utility_display import PrivacyUtilityDisplay
 from ._spectrum_display import SpectrumDisplay
 
-__all__ = ["AffinityDisplay", "CompletionDisplay", "DictionaryDisplay", "PrivacyUtilityDisplay", "SpectrumDisplay"]
+__all__ = [
+    "AffinityDisplay",
+    "CompletionDisplay",
+    "DictionaryDisplay",
+    "LearningRegime",
+    "PrivacyUtilityDisplay",
+    "SpectrumDisplay",
+]

@@ -1,6 +1,6 @@
 """What the two estimators with one network share: parameters, their descriptions, methods that take no target."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from numbers import Integral
 from typing import Any
 
@@ -129,10 +129,6 @@ class NetworkMethods:
     n_iter_: int
     n_features_in_: int
     feature_names_in_: np.ndarray
-
-    # Stored by the constructors
-    hidden_layer_sizes: Sequence[int]
-    training: Rule | None
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.

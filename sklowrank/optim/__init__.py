@@ -1,3 +1,6 @@
 """Optimizers for torch with second-order information."""
 
-__all__: list[str] = []
+from ._inverse_fisher import InverseFisher
+from ._mfac import MFAC
+
+__all__ = ["MFAC", "InverseFisher"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sklowrank._nets.layers import ThinLinear, dropout_layer, kind_and_shape, layer_of, linear, mlp
+from sklowrank._nets.layers import ThinLinear, dropout_layer, kind_and_shape, layer_of, linear, low_rank_start, mlp
 from sklowrank._nets.randomness import Randomness
 
 
@@ -82,3 +82,22 @@ def test_layers_are_made_again_from_kind_and_shape(layer):
     assert type(again) is type(layer)
     with pytest.raises(TypeError, match="A ReLU cannot replace a layer"):
         kind_and_shape(nn.ReLU())
+
+
+@pytest.mark.parametrize("shape", [(9, 9), (5, 12), (12, 5)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_start_of_low_rank_keeps_the_norm_and_the_leading_directions(shape, dtype):
+    W = torch.randn(*shape, generator=seeded(), device="cpu", dtype=dtype)
+    before = W.clone()
+    eps = torch.finfo(dtype).eps
+    for rank in (1, 3):
+        low = low_rank_start(W, rank)
+        assert (low.dtype, low.shape) == (dtype, W.shape)
+        U, s, Vh = torch.linalg.svd(W.double(), full_matrices=False)
+        expected = U[:, :rank] @ torch.diag(s[:rank]) @ Vh[:rank] * s.norm() / s[:rank].norm()
+        torch.testing.assert_close(low.double(), expected, atol=10 * eps, rtol=10 * eps)
+        assert low.double().norm().item() == pytest.approx(W.double().norm().item(), rel=10 * eps)
+        assert torch.linalg.svdvals(low.double())[rank:].max() < 100 * eps
+    assert torch.equal(W, before)
+    assert torch.equal(low_rank_start(W, min(shape)), W)  # bit for bit
+    assert torch.equal(low_rank_start(torch.zeros(shape, dtype=dtype), 1), torch.zeros(shape, dtype=dtype))
