@@ -153,7 +153,11 @@ class _SpectralProduct(torch.autograd.Function):
 
 
 def singular_vectors(W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return U, s and V' of a weight, computed in float64 where it has at most 512 singular values."""
-    exact = W.double() if min(W.shape) <= _EXACT else W
-    U, s, Vh = torch.linalg.svd(exact, full_matrices=False)
+    """Return U, s and V' of a weight."""
+    U, s, Vh = torch.linalg.svd(precise(W), full_matrices=False)
     return U.to(W), s.to(W), Vh.to(W)
+
+
+def precise(W: torch.Tensor) -> torch.Tensor:
+    """Return a weight that is to be decomposed, in float64 where it has at most 512 singular values."""
+    return W.double() if min(W.shape) <= _EXACT else W

@@ -12,7 +12,7 @@ from .._core.compat import Interval, StrOptions
 from .._nets.architecture import Edit, edited
 from .._nets.layers import ThinLinear, linear_layers
 from .._nets.training import Rule
-from ._sparse_spectral_layer import SpectralLinear
+from ._sparse_spectral_layer import SpectralLinear, precise
 
 _COUPLED = {"SGD", "ASGD", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta"}
 _WAIT = 2  # rounds; an index that has waited for so many is drawn next
@@ -303,8 +303,9 @@ def _forget(optimizer, *parameters):
 
 def _singular_values(W):
     """Return the singular values of a weight, float64, on the CPU; NaN where it is not finite."""
-    W = W.double().cpu()
-    return torch.linalg.svdvals(W) if W.isfinite().all() else W.new_full((min(W.shape),), math.nan)
+    if not W.isfinite().all():
+        return torch.full((min(W.shape),), math.nan, dtype=torch.float64, device="cpu")
+    return torch.linalg.svdvals(precise(W)).double().cpu()
 
 
 def _kept(s, share):
