@@ -14,7 +14,10 @@ RULES = {
     "TrainedRankPruning": ({}, "truncations and projections of gradients at some steps"),
     "SparseSpectralTraining": ({}, "singular vectors of a part of the components, and all singular values"),
     "RandomSubspace": ({}, "a projection of all gradients to few numbers, and back"),
-    "SharpnessAware": ({}, "a second pass forward and back at moved weights, and one forward at noised inputs"),
+    "SharpnessAware": (
+        {},
+        "a second forward and backward pass at perturbed weights, and a forward pass with noise in the inputs",
+    ),
 }
 
 
