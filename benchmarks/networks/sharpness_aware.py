@@ -228,9 +228,9 @@ def noise(bench):
 
 
 def forgetting(bench):
-    """sharpness-aware, warm start: fitted to clean digits, 5 more epochs on 200 rows with noise, accuracy on clean digits.
+    """sharpness-aware, warm start: accuracy on clean digits of a fit to clean ones, after 5 more epochs on 200 rows.
 
-    Noise of standard deviation 0.5; five seeds, defaults of the pair (Adam at 0.001), and SGD as above.
+    These rows have noise of standard deviation 0.5; five seeds, defaults of the pair (Adam at 0.001), and SGD as above.
     """
     plain = bench.measure("plain training", warm_start, None, False)
     ours = bench.measure("SharpnessAware('theta_init')", warm_start, {"radius": "theta_init"}, False)

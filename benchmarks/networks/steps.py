@@ -16,7 +16,7 @@ RULES = {
     "RandomSubspace": ({}, "a projection of all gradients to few numbers, and back"),
     "SharpnessAware": (
         {},
-        "a second forward and backward pass at perturbed weights, and a forward pass with noise in the inputs",
+        "a second forward and backward pass, and a forward pass with noise in the inputs",
     ),
 }
 

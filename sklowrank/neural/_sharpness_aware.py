@@ -79,11 +79,11 @@ class SharpnessAware(Rule):
     where :math:`T = 1`, or :math:`T = |\theta|` if `adaptive`, :math:`s` is `radius_scale`, and :math:`q_i` is given by
     the outputs of the first pass. Rows are weighted as in the loss. The kind of the outputs is read from the criterion:
 
-    - logits of classes with ``CrossEntropyLoss``, which is that of :class:`NetworkClassifier`, and with any criterion of
-      a ``NeuralNetClassifier`` that is not named here;
+    - logits of classes with ``CrossEntropyLoss``, which is that of :class:`NetworkClassifier`, and with any criterion
+      of a ``NeuralNetClassifier`` that is not named here;
     - probabilities of classes with ``NLLLoss`` in a ``NeuralNetClassifier``, log-probabilities in another net;
-    - logits of binary labels with ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``, probabilities of binary labels
-      with ``BCELoss``;
+    - logits of binary labels with ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``, their probabilities with
+      ``BCELoss``;
     - otherwise means of Gaussians of unit variance: the divergence is half the mean squared difference. It depends on
       the unit of the targets; standardise them, as :class:`NetworkRegressor` does.
 

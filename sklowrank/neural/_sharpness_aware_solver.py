@@ -12,7 +12,7 @@ from .._nets.layers import Dropout
 
 
 def outputs_of(net):
-    """Return the kind of a net's outputs: "values", "logits", "probabilities", "binary logits", "binary probabilities"."""
+    """Return the kind of a net's outputs, by its criterion: (binary) logits or probabilities of classes, or values."""
     criterion, classifier = net.criterion_, isinstance(net, NeuralNetClassifier)
     if isinstance(criterion, nn.NLLLoss):
         return "probabilities" if classifier else "logits"  # softmax leaves log-probabilities as they are
