@@ -10,10 +10,13 @@ N_BATCHES, BATCH = 20, 64
 
 # Each rule at its defaults but for what is needed to compare it; one note says what the step has beyond a plain one.
 RULES = {
-    "OrderedRank": ({}, "layers in ordered factors, a prefix of them drawn at each step"),
-    "TrainedRankPruning": ({}, "truncations and projections of gradients at some steps"),
-    "SparseSpectralTraining": ({}, "singular vectors of a part of the components, and all singular values"),
-    "RandomSubspace": ({}, "a projection of all gradients to few numbers, and back"),
+    "OrderedRank": ({}, "a second pass with one layer cut to a random rank, and a penalty on the tails of the factors"),
+    "TrainedRankPruning": ({}, "a singular value decomposition of each layer every few steps"),
+    "SparseSpectralTraining": (
+        {},
+        "gradients of all singular values and of some singular vectors, which change now and then",
+    ),
+    "RandomSubspace": ({}, "the weights computed from a point of the subspace, and their gradient projected on it"),
     "SharpnessAware": (
         {},
         "a second forward and backward pass, and a forward pass with noise in the inputs",

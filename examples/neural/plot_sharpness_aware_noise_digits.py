@@ -100,4 +100,4 @@ plt.show()
 # What to see: at half the norm of the weights along a random direction, the loss of plain training is fifty times that
 # at the weights, and the loss of training with the measured radius five times, and lower. At the weights themselves
 # plain training has the lower loss. Under noise of standard deviation 0.25 its accuracy is 0.87, and 0.89 with the
-# measured radius. That radius starts near zero and grows as outputs become sensitive to small changes of the inputs.
+# measured radius. That radius starts near zero and grows as outputs become sensitive to small changes of inputs.

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import takewhile
 from numbers import Real
+from typing import Literal
 
 import torch
 from skorch.dataset import unpack_data
@@ -144,15 +145,15 @@ class SharpnessAware(Rule):
 
     def __init__(
         self,
-        radius="input_noise",
+        radius: Literal["input_noise", "theta_prev", "theta_init", "fisher"] | float | None = "input_noise",
         *,
-        radius_scale=5.0,
-        rho_max=0.5,
-        ema_decay=0.0,
-        noise_scale=0.1,
-        noise_type="normal",
-        divergence="forward",
-        adaptive=False,
+        radius_scale: float = 5.0,
+        rho_max: float = 0.5,
+        ema_decay: float = 0.0,
+        noise_scale: float = 0.1,
+        noise_type: Literal["normal", "uniform"] = "normal",
+        divergence: Literal["forward", "reverse", "symmetric"] = "forward",
+        adaptive: bool = False,
     ):
         self.radius = radius
         self.radius_scale = radius_scale
