@@ -45,8 +45,8 @@ def step(rule, params, epochs=7):
 def steps(bench):
     """steps at width 1,024: time of a training step of each rule, and memory that a fit adds, 7 epochs of 20 batches.
 
-    The time is a mean over the epochs but the first. The memory is the rise of the highest memory of the process: weights, gradients, the optimizer's state, activations
-    and the snapshot that each epoch leaves.
+    The time is a mean over the epochs but the first. The memory is the rise of the highest memory of the process:
+    weights, gradients, the optimizer's state, activations and the snapshot that each epoch leaves.
     """
     from sklowrank import neural
 
