@@ -1,4 +1,4 @@
-"""Networks that others have fitted: the module, what rows and outputs mean, the loss; and how a changed one is stored."""
+"""Networks that others have fitted: the module, what rows and outputs mean, the loss, and how a changed one is kept."""
 
 import copy
 import math

@@ -70,8 +70,8 @@ class MFAC(torch.optim.Optimizer):
     >>> X = torch.randn(512, 2, generator=rng) * torch.tensor([10.0, 0.1])
     >>> y = X @ torch.tensor([0.3, 5.0]) + 0.1 * torch.randn(512, generator=rng)
     >>> w = torch.zeros(2, requires_grad=True)
-    >>> optimizer = MFAC([w], lr=1e-2, n_grads=32)
-    >>> for step in range(300):
+    >>> optimizer = MFAC([w], lr=0.1, n_grads=32, damp=1e-3, update="available")
+    >>> for step in range(200):
     ...     rows = torch.randint(512, (16,), generator=rng)
     ...     optimizer.zero_grad()
     ...     (X[rows] @ w - y[rows]).square().mean().backward()
