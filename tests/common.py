@@ -153,6 +153,8 @@ def same_value(a, b):
         return len(a) == len(b) and all(map(same_value, a, b))
     if isinstance(a, np.ndarray) and a.dtype.kind != "O":
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, BaseEstimator):  # a part of another one
+        return same_value(vars(a), vars(b))
     if sp.issparse(a):
         return a.shape == b.shape and (a != b).nnz == 0
     if isinstance(a, np.ndarray):
