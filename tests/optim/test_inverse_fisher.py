@@ -100,7 +100,7 @@ def test_a_refused_gradient_leaves_the_window_as_it_was():
     before = inverse.diag()
     with pytest.raises(ValueError, match="finite"):
         inverse.update(np.full(D, np.nan))
-    assert np.array_equal(inverse.update(gradients()[0]).diag(), before)
+    assert relative(inverse.update(gradients()[0]).diag(), before) <= 1e-12
 
 
 @pytest.mark.cuda

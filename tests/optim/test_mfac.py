@@ -23,7 +23,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 
 def parameters(dtype=torch.float64, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_() for shape in [(4, 3), (5,), ()]]
+    return [torch.randn(shape, generator=generator, dtype=dtype).requires_grad_() for shape in [(4, 3), (5,), ()]]
 
 
 def set_gradients(params, generator):
@@ -136,8 +136,8 @@ def test_a_closure_is_called():
         loss.backward()
         return loss
 
-    assert float(optimizer.step(closure)) == 2.0
-    assert float(w.sum()) < 2.0
+    assert float(optimizer.step(closure).detach()) == 2.0
+    assert float(w.detach().sum()) < 2.0
 
 
 def test_gradients_that_are_not_finite_are_refused_and_leave_the_window():
@@ -156,19 +156,12 @@ def test_float32_with_a_small_damping_is_finite():
     """Large equal gradients, whose matrix is singular to rounding."""
     w = torch.ones(50, requires_grad=True)
     optimizer = MFAC([w], lr=1e-3, n_grads=8, damp=1e-10)
-    for step in range(12):
-        w.grad = 1e6 * torch.ones(50) * (1 + 1e-7 * step)
-        with pytest.warns(RuntimeWarning, match="damp=1e-10 is too small") if step > 1 else _nothing():
-            optimizer.step()
+    w.grad = 1e6 * torch.ones(50)
+    optimizer.step()
+    with pytest.warns(RuntimeWarning, match="damp=1e-10 is too small") as caught:
+        optimizer.step()
     assert bool(w.isfinite().all())
-
-
-class _nothing:
-    def __enter__(self):
-        pass
-
-    def __exit__(self, *args):
-        pass
+    assert {warning.filename for warning in caught} == {__file__}  # the line that took the step
 
 
 @pytest.mark.parametrize(
@@ -207,7 +200,7 @@ def test_badly_conditioned_least_squares_in_fewer_steps():
         return float(((w.detach() * scales - 1) ** 2).sum())
 
     plain = min(error(lambda p, lr=lr: torch.optim.SGD(p, lr=lr), 800) for lr in (0.1, 0.3, 0.5, 0.9))
-    assert error(lambda p: MFAC(p, lr=0.02, n_grads=16), 400) < 0.1 * plain
+    assert error(lambda p: MFAC(p, lr=0.02, n_grads=16, damp=1e-5), 400) < 0.1 * plain
 
 
 # In skorch, and in our networks
@@ -217,8 +210,8 @@ def net(**params):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    settings = {"max_epochs": 20, "lr": 1e-3, "batch_size": 64, "train_split": None, "verbose": 0}
-    options = {"optimizer__damp": 1e-2, "optimizer__n_grads": 32, **settings, **params}
+    settings = {"max_epochs": 20, "lr": 1e-2, "batch_size": 64, "train_split": None, "verbose": 0}
+    options = {"optimizer__damp": 1e-3, "optimizer__n_grads": 32, **settings, **params}
     return NeuralNetClassifier(module, criterion=nn.CrossEntropyLoss, optimizer=MFAC, **options)
 
 
@@ -230,20 +223,19 @@ def test_in_skorch():
         twin = pickle.loads(pickle.dumps(model))
         assert np.array_equal(twin.predict(X_test), model.predict(X_test))
         assert twin.partial_fit(X_train[:200], y_train[:200]).score(X_test, y_test) > 0.9
-        search = GridSearchCV(clone(net(max_epochs=2)), {"optimizer__damp": [1e-2, 1e8]}, cv=2, error_score="raise")
-        assert search.fit(X_train[:300], y_train[:300]).best_params_ == {"optimizer__damp": 1e-2}
+        search = GridSearchCV(clone(net(max_epochs=2)), {"optimizer__damp": [1e-3, 1e8]}, cv=2, error_score="raise")
+        assert search.fit(X_train[:300], y_train[:300]).best_params_ == {"optimizer__damp": 1e-3}
 
 
 def test_in_our_networks():
-    params = {"optimizer": MFAC, "optimizer__damp": 1e-2, "optimizer__n_grads": 32}
-    settings = {"max_iter": 8, "tol": 0, "random_state": 0, "standardize": False}
+    params = {"optimizer": MFAC, "optimizer__damp": 1e-3, "optimizer__n_grads": 32}
+    settings = {"max_iter": 8, "learning_rate": 1e-2, "tol": 0, "random_state": 0, "standardize": False}
     model = NetworkClassifier((64,), net_params=params, **settings).fit(X_train, y_train)
     assert model.score(X_test, y_test) >= 0.9
     loss = model.loss_curve_[-1]
     twin = pickle.loads(pickle.dumps(model)).partial_fit(X_train, y_train)
     assert twin.loss_curve_[-1] < 1.1 * loss
-    state = twin._fitted["optimizer"]
-    assert state["0"]["step"] if "0" in state else state[0]["step"] == 9 * -(-len(X_train) // 64)
+    assert twin._fitted["optimizer"][0]["step"] == 9 * -(-len(X_train) // 64)  # the window was there
     rule = NetworkClassifier((16,), training=SharpnessAware(), net_params=params, **settings | {"max_iter": 2})
     assert np.isfinite(rule.fit(X_train, y_train).loss_curve_).all()
 
