@@ -1,4 +1,4 @@
-"""Networks that others have fitted: the module, what rows and outputs mean, the loss, and how a changed one is kept."""
+"""Networks that others have fitted: the module, what rows and outputs mean, the loss; how a changed one is stored."""
 
 import copy
 import math
