@@ -28,6 +28,13 @@ def _penalty_in_units(estimator, scale, n_features):
     return {"C": estimator.C / scale**2}
 
 
+def _a_network():
+    """What estimators that change a fitted network are given."""
+    from sklowrank.neural import NetworkClassifier
+
+    return NetworkClassifier((8,), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
+
+
 class Spec(NamedTuple):
     """A row of the table.
 
@@ -109,6 +116,12 @@ ESTIMATORS = {
         y="classes",
         batches=True,
         in_units=_bandwidth_in_units,
+    ),
+    "SecondOrderPruner": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_a_network,
+        quick={"sparsity": 0.5, "n_grads": 30, "n_recompute": 4},
     ),
     "SparseSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "SparseSubspaceClusteringOMP": _CLUSTERS,

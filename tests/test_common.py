@@ -44,6 +44,7 @@ from tests.common import (
     answers,
     fit,
     fitted,
+    made,
     methods_of,
     needs_two_features,
     new_data,
@@ -108,7 +109,7 @@ def test_scikit_learn_contract(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([type(e)() for e in ESTIMATORS if spec_of(e).quick])
+@parametrize_with_checks([made(type(e)) for e in ESTIMATORS if spec_of(e).quick])
 def test_scikit_learn_contract_by_default(estimator, check):
     """With the defaults, where the test above has quicker parameters."""
     check(estimator)

@@ -262,7 +262,7 @@ def _of_ours(model):
     module = model.network()
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
-    mean, scale = (torch.as_tensor(part, device="cpu").numpy() for part in (model.mean_, model.scale_))
+    mean, scale = (np.asarray(on_host(part)) for part in (model.mean_, model.scale_))
     classes = getattr(model, "classes_", None)
     if classes is not None:
         return Found(module, architecture, Reading("classes", None, mean, scale, np.asarray(on_host(classes))))

@@ -244,7 +244,8 @@ def _load_state(net, state):
     for parameter, values in zip(net.module_.parameters(), (state or {}).values()):
         values = {name: as_tensor(v) for name, v in values.items()}
         moments = {name: v for name, v in values.items() if isinstance(v, torch.Tensor) and v.ndim}
-        if values and all(moment.shape == parameter.shape for moment in moments.values()):
+        ndim = parameter.ndim  # before it there may be an axis of several gradients
+        if values and all(moment.shape[moment.ndim - ndim :] == parameter.shape for moment in moments.values()):
             net.optimizer_.state[parameter] = {
                 name: v.to(parameter.device, parameter.dtype, copy=True) if isinstance(v, torch.Tensor) else v
                 for name, v in values.items()
