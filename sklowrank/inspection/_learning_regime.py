@@ -348,6 +348,8 @@ def _fit_watched(model, X, y) -> list[_Snapshot]:
     last, watch = _last_step(model), _Snapshots()
     if isinstance(last, NeuralNet):
         former = last.callbacks
+        if isinstance(former, str):
+            raise ValueError("callbacks='disable' would disable the one that measures. Pass callbacks=None or a list.")
         last.callbacks = [*(former or []), (_NAME, watch)]
         model.fit(X, y)
         last.callbacks = former
