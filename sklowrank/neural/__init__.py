@@ -3,9 +3,11 @@
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._sharpness_aware import SharpnessAware
+from ._sparse_spectral_training import SparseSpectralTraining
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "SharpnessAware",
+    "SparseSpectralTraining",
 ]

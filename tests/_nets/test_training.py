@@ -216,7 +216,7 @@ def test_callbacks_print_where_the_estimator_does(verbose, capsys):
 
 def test_a_loss_that_is_not_finite_names_the_cure():
     X, y, net = problem()
-    with pytest.raises(ValueError, match=r"loss became nan .*Lower the learning rate"):
+    with pytest.raises(ValueError, match=r"loss became nan .*Lower learning_rate"):
         run(net, X, y, loss=lambda out, target: out.mean() * float("nan"))
 
 
@@ -224,11 +224,11 @@ def test_a_loss_that_is_not_finite_names_the_cure():
 def test_weights_that_are_not_finite_name_the_cure(max_iter):
     """A gradient that is infinite at a finite loss, in the only epoch or before others."""
     X, y, net = problem()
-    with pytest.raises(ValueError, match=r"Weights became NaN .*Lower the learning rate"):
+    with pytest.raises(ValueError, match=r"Weights became NaN .*Lower learning_rate"):
         run(net, X, y, loss=lambda out, target: (out * 0).abs().sqrt().mean(), max_iter=max_iter, n_batches=1)
 
 
 def test_a_decomposition_that_fails_names_the_cure():
     X, y, net = problem()
-    with pytest.raises(ValueError, match=r"could not be computed .*Lower the learning rate"):
+    with pytest.raises(ValueError, match=r"could not be computed .*Lower learning_rate"):
         run(net, X, y, loss=lambda out, target: torch.linalg.cholesky(-out.T @ out).sum())

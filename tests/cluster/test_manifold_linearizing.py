@@ -191,7 +191,7 @@ def test_few_rows_on_a_narrow_network_are_clustered():
 
 
 def test_weights_that_are_nan_name_the_cure(blobs):
-    with pytest.raises(ValueError, match="Lower the learning rate"):
+    with pytest.raises(ValueError, match="Lower learning_rate"):
         model(learning_rate=1e38, n_epochs=(2, 2)).fit(blobs)
 
 
