@@ -136,7 +136,7 @@ def last_layer_alone(groups):
 
 
 def kernel_of(method, n_rows, width):
-    """The tangent kernel of a network with ten outputs: by products, by the recipe of torch.func, or how far both differ."""
+    """The tangent kernel of a network with ten outputs: by products or by torch.func, or how far both differ."""
     import torch
     from torch import nn
     from torch.func import functional_call, jacrev, vmap
