@@ -194,9 +194,11 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         X = X if hasattr(X, "shape") or hasattr(X, "__len__") else np.asarray(X)
         at = _probe(X, y if is_classifier(model) else None, self.probe_size, check_random_state(self.random_state))
         rows = find_network(model).prepare(on_host(_rows_at(X, at)))
-        views = [_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken]
-        course = [_compared(views[0], view, measures) for view in views]
-        found = _attributes(views, course[-1], measures) | {"history_": _history(taken, course, measures)}
+        views = (_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken)
+        start, course = next(views), []
+        for view in views:  # a kernel may be large: one at a time
+            course.append(_compared(start, view, measures))
+        found = _attributes(start, view, course[-1], measures) | {"history_": _history(taken, course, measures)}
         return keep(self, None, estimator_=model, **found)
 
     @available_if(_estimator_has("predict"))
@@ -348,6 +350,8 @@ def _fit_watched(model, X, y) -> list[_Snapshot]:
     last, watch = _last_step(model), _Snapshots()
     if isinstance(last, NeuralNet):
         former = last.callbacks
+        if isinstance(former, str):
+            raise ValueError("callbacks='disable' would disable the one that measures. Pass callbacks=None or a list.")
         last.callbacks = [*(former or []), (_NAME, watch)]
         model.fit(X, y)
         last.callbacks = former
@@ -496,12 +500,12 @@ _FOUND = {
 }
 
 
-def _attributes(views, last, measures) -> dict[str, Any]:
+def _attributes(start: _View, end: _View, last, measures) -> dict[str, Any]:
     found = {f"{name}_": last[name] for measure in measures for name in _FOUND[measure]}
     if "weight" in measures:
-        start, end = views[0].weights, views[-1].weights
+        weights = _both(start.weights, end.weights)
         found["effective_rank_"] = {
-            path: (effective_rank(W), effective_rank(end[path])) for path, W in start.items() if path in end
+            path: (effective_rank(W_0), effective_rank(W)) for path, (W_0, W) in weights.items()
         }
     return found
 
@@ -515,7 +519,7 @@ def _history(taken, course, measures) -> dict[str, list]:
         "epoch": [snapshot.epoch for snapshot in taken[1:]],
         "train_loss": [snapshot.loss for snapshot in taken[1:]],
     }
-    return history | {name: [_mean(found[name]) for found in course[1:]] for name in names}
+    return history | {name: [_mean(found[name]) for found in course] for name in names}
 
 
 def _mean(value):

@@ -114,8 +114,8 @@ def tangent_kernel(
             [ 4., 26.]], dtype=torch.float64)
     """
     if not isinstance(module, nn.Module):
-        module, prepare, *_ = find_network(module)
-        rows = prepare(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
+        found = find_network(module)
+        module, rows = found.module, found.prepare(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
     else:
         rows = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
     weights = _chosen(module, params)
