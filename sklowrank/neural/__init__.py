@@ -3,9 +3,11 @@
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._sharpness_aware import SharpnessAware
+from ._trained_rank_pruning import TrainedRankPruning
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "SharpnessAware",
+    "TrainedRankPruning",
 ]
