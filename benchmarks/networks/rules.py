@@ -1,4 +1,4 @@
-"""All training rules on one task: digits divided by 16, moved by -0.3, hidden layers of 128 and 128 units, 60 epochs."""
+"""All training rules on one task: digits divided by 16, moved by -0.3, two hidden layers of 128 units, 60 epochs."""
 
 import time
 
