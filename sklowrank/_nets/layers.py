@@ -169,7 +169,7 @@ class ThinLinear(nn.Module):
     def multiplied_out(self) -> nn.Linear:
         """Return the same map as one linear layer."""
         n_out, n_in = len(self.up), self.down.shape[1]
-        layer = linear(n_in, n_out, None, bias=self.bias is not None)
+        layer = linear(n_in, n_out, None, bias=self.bias is not None).to(self.up)
         with torch.no_grad():
             layer.weight.copy_(dense_weight(self))
             if self.bias is not None:

@@ -3,11 +3,13 @@
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._sharpness_aware import SharpnessAware
+from ._trained_rank_pruning import TrainedRankPruning
 from ._sparse_spectral_training import SparseSpectralTraining
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "SharpnessAware",
+    "TrainedRankPruning",
     "SparseSpectralTraining",
 ]
