@@ -42,6 +42,11 @@ def seeded(estimator, **params):
     return clone(estimator).set_params(**{**seed, **params})
 
 
+def on_device(estimator, device):
+    """Return the parameter that says where to compute: of an estimator, or of what it wraps."""
+    return {("device" if spec_of(estimator).wraps is None else "estimator__device"): device}
+
+
 def small_data(estimator, dtype=np.float64):
     """Return X, y of 60 rows near a plane in 5 dimensions: what an estimator of the suite is made for.
 
@@ -152,6 +157,8 @@ def same_value(a, b):
         return a.shape == b.shape and (a != b).nnz == 0
     if isinstance(a, np.ndarray):
         return a.shape == b.shape and same_value(a.tolist(), b.tolist())
+    if isinstance(a, BaseEstimator):
+        return same_value(vars(a), vars(b))
     return a is b or a == b or (a != a and b != b)
 
 

@@ -56,6 +56,13 @@ _FEW_SWEEPS = {"max_iter": 20}
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
 
+
+def _tiny_classifier():
+    from sklowrank.neural import NetworkClassifier
+
+    return NetworkClassifier(**_TINY_NETWORK, random_state=0)
+
+
 ESTIMATORS = {
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "FrechetSDR": _FEATURES._replace(
@@ -66,6 +73,12 @@ ESTIMATORS = {
     ),
     "KernelFrechetSDR": _FEATURES,
     "LeastSquaresSubspaceClustering": _CLUSTERS,
+    "LearningRegime": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        too_large={"layers": ["warp"]},
+    ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},

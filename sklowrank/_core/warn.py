@@ -3,7 +3,7 @@
 import sys
 import warnings
 
-_PASSED_BY = ("sklowrank", "sklearn", "joblib")  # packages whose lines are not the user's
+_PASSED_BY = ("sklowrank", "sklearn", "joblib", "skorch", "torch")  # packages whose lines are not the user's
 
 
 def warn(message: str, category: type[Warning]) -> None:

@@ -1,7 +1,8 @@
-"""Networks that others have fitted: the module, what its rows have to look like, and what is made of its outputs."""
+"""Networks that others have fitted: the module, what rows and outputs mean, the loss; how a changed one is stored."""
 
 import copy
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,19 +13,137 @@ from sklearn.pipeline import Pipeline
 from skorch import NeuralNet, NeuralNetBinaryClassifier
 from torch import nn
 
+from .._core.fitted import recall
+from .._core.standardize import standardized
+from .._core.validation import on_host
+from .._core.workspace import open_workspace
+from .architecture import Architecture, Edit, load_weights, replay, restore
+from .estimating import NetworkModel, distinct_outputs
+from .layers import as_tensor
+from .targets import classes_head, in_units, values_head
+from .training import current_edits
+
 _TAKEN = (
     "an estimator of sklowrank with network(), a skorch net that has been fitted, a torch.nn.Module, or one of these "
     "in a FrozenEstimator or as the last step of a Pipeline"
 )
 
 
+class Reading(NamedTuple):
+    """What the rows and the outputs of a network mean, as values that are stored.
+
+    Outputs are by `kind` "classes": logits of the classes; "codes": logits, of which the place of the largest is the
+    prediction; "probabilities": the same, of probabilities; "binary": one logit; "values": numbers in units of their
+    own; "outputs": whatever a module gives.
+    """
+
+    kind: str
+    steps: Any = None  # fitted steps of a pipeline, before the network
+    mean: np.ndarray | None = None  # what rows are standardised with
+    scale: np.ndarray | None = None
+    classes: np.ndarray | None = None
+    threshold: float = 0.5  # of the probability of the second of two classes
+    y_mean: np.ndarray | float = 0.0  # the units of values
+    y_scale: np.ndarray | float = 1.0
+
+
 class Found(NamedTuple):
     """A fitted network: ``answer(module(prepare(X)))`` is what the model that holds it predicts."""
 
     module: nn.Module  # a copy, in eval mode, on the CPU
-    prepare: Callable[[Any], torch.Tensor]  # rows as the model takes them to those that the module takes
-    answer: Callable[[torch.Tensor], Any]  # outputs to predictions; of a bare module the outputs as an array
-    classes: np.ndarray | None  # of a classifier
+    architecture: Architecture  # how it is built: see `restored_network`
+    reading: Reading
+    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None  # of a skorch net, per entry
+
+    @property
+    def classes(self) -> np.ndarray | None:
+        """The classes of a classifier."""
+        return self.reading.classes
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether outputs can be made probabilities."""
+        return self.reading.kind in ("classes", "codes", "probabilities", "binary")
+
+    def prepare(self, X: Any) -> torch.Tensor:
+        """Return rows as the model takes them as those that the module takes, in its precision, on its device.
+
+        Integers stay integers where nothing is standardised: they may be indices.
+        """
+        steps, mean, scale = self.reading.steps, self.reading.mean, self.reading.scale
+        rows = _tensor(steps.transform(X) if steps is not None and len(steps) else X)
+        where = next(self.module.parameters(), torch.empty(0, device="cpu", dtype=torch.float32)).device
+        dtype = _dtype_of(self.module)
+        if mean is None or scale is None:
+            return rows.to(where, dtype if rows.is_floating_point() else None)
+        return standardized(rows.to(where), as_tensor(mean).to(where), as_tensor(scale).to(where), dtype)
+
+    def outputs(self, X: Any) -> torch.Tensor:
+        """Return the outputs for rows as the model takes them, in blocks; equal rows get equal ones."""
+        rows = self.prepare(X)
+        size = 8 * (math.prod(rows.shape[1:]) + sum(len(p) for p in self.module.parameters() if p.ndim))
+        return distinct_outputs(self.module, rows, size=size)[0]
+
+    def answer(self, outputs: torch.Tensor) -> np.ndarray:
+        """Return what the model predicts where its network has these outputs; the outputs of a bare module."""
+        kind, classes = self.reading.kind, self.reading.classes
+        outputs = outputs.detach()
+        if kind == "values":
+            return in_units(outputs, self.reading.y_mean, self.reading.y_scale).cpu().numpy()
+        if kind == "outputs":
+            return outputs.cpu().numpy()
+        if kind == "binary":
+            codes = (torch.sigmoid(outputs.reshape(len(outputs))) > self.reading.threshold).long().cpu().numpy()
+        else:
+            codes = outputs.argmax(1).cpu().numpy()
+        return codes if kind in ("codes", "probabilities") else np.asarray(classes)[codes]
+
+    def probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Return the probabilities of the classes; see `has_probabilities`."""
+        outputs = outputs.detach()
+        if self.reading.kind == "binary":
+            second = torch.sigmoid(outputs.reshape(len(outputs)))
+            return torch.stack([1 - second, second], 1)
+        return outputs if self.reading.kind == "probabilities" else outputs.softmax(1)
+
+    def encode(self, y: Any) -> torch.Tensor:
+        """Return targets as :meth:`loss` takes them, on the CPU.
+
+        Of a bare module integers of shape (n,) are classes, anything else are values.
+        """
+        reading = self.reading
+        if reading.kind == "classes":
+            return classes_head(None, classes=reading.classes)[0].encode(np.asarray(on_host(y)))
+        if reading.kind == "values":
+            return values_head(on_host(y), fitted=(reading.y_mean, reading.y_scale))[0].encode(on_host(y))
+        target = _tensor(on_host(y))
+        if reading.kind == "binary":
+            return target.to(_dtype_of(self.module))
+        integers = not target.is_floating_point() and target.ndim == 1
+        return target.long() if integers else target.to(_dtype_of(self.module))
+
+    def loss(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return the loss of each row (n,), as the model was trained with it, gradients included.
+
+        That of a bare module is the cross-entropy of classes, and the mean squared error of values.
+        """
+        if self.reading.kind == "binary":
+            outputs = outputs.reshape(len(outputs))
+        if self.criterion is not None:
+            found = self.criterion(outputs, target)
+        elif not target.is_floating_point():
+            found = nn.functional.cross_entropy(outputs, target, reduction="none")
+        else:
+            found = (outputs.reshape(len(outputs), -1) - target.reshape(len(target), -1).to(outputs)).square()
+        return found.reshape(len(outputs), -1).mean(1)
+
+
+class StoredNetwork(NamedTuple):
+    """A found network, changed or not, as values: what a fitted estimator keeps, and recalls by its type."""
+
+    architecture: Architecture
+    reading: Reading
+    weights: dict[str, np.ndarray]
 
 
 def find_network(model: Any) -> Found:
@@ -40,19 +159,55 @@ def find_network(model: Any) -> Found:
     if isinstance(model, Pipeline):
         last = None if len(model) == 0 or model[-1] in (None, "passthrough") else model[-1]
         found = find_network(last)
-        return found._replace(prepare=partial(_after_steps, model[:-1], found.prepare))
+        steps = model[:-1]
+        if found.reading.steps is not None:  # a pipeline within
+            steps = Pipeline([("before", steps), ("after", found.reading.steps)]) if len(steps) else found.reading.steps
+        return found._replace(reading=found.reading._replace(steps=steps))
     if isinstance(model, NeuralNet) and getattr(model, "initialized_", False):
         return _of_skorch(model)
     if isinstance(model, nn.Module):
-        module = _copied(model)
-        return Found(module, partial(_as_tensor, _dtype_of(module)), _as_array, None)
+        return Found(_copied(model), _as_it_is(model), Reading("outputs"))
     if not isinstance(model, type) and callable(getattr(model, "network", None)):
         return _of_ours(model)
     raise TypeError(f"A {type(model).__name__} holds no network. Pass {_TAKEN}.")
 
 
-def _after_steps(steps, prepare, X):
-    return prepare(steps.transform(X) if len(steps) else X)
+def stored_network(found: Found, edits: Iterable[Edit] = ()) -> StoredNetwork:
+    """Return as values the network whose module may have been changed in place; `edits` are layers that were replaced.
+
+    The weights are those that the module has now, in its precision.
+    """
+    every = [*found.architecture.edits, *edits]
+    architecture = found.architecture._replace(edits=current_edits(found.module, every))
+    weights = found.module.state_dict()
+    return StoredNetwork(architecture, found.reading, {name: _array(value) for name, value in weights.items()})
+
+
+def restored_network(stored: StoredNetwork, device: torch.device | str = "cpu") -> Found:
+    """Return a stored network with a new module, in eval mode."""
+    architecture, weights = stored.architecture, stored.weights
+    if _is_bare(architecture):
+        module = copy.deepcopy(architecture.module)
+        replay(module, architecture.edits)
+        for name, parameter in module.named_parameters():
+            parameter.data = as_tensor(weights[name]).to(parameter.dtype, copy=True)
+        module = load_weights(module, weights, device)
+    else:
+        module = restore(architecture, weights, device)
+    return Found(module, architecture, stored.reading)
+
+
+def _as_it_is(module):
+    """Return the architecture of a module that others have built: a copy of it without the numbers of its weights."""
+    bare = _copied(module)
+    for parameter in bare.parameters():
+        parameter.data = parameter.new_empty(0)
+        parameter.grad = None
+    return Architecture(bare, {}, ())
+
+
+def _is_bare(architecture):
+    return isinstance(architecture.module, nn.Module) and not architecture.n_in
 
 
 def _copied(module):
@@ -63,48 +218,53 @@ def _dtype_of(module):
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _as_tensor(dtype, X):
-    """Return rows as a tensor, floating values in the precision of the weights; integers may be indices."""
-    X = X if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
-    return X.to("cpu", dtype if X.is_floating_point() else None)
+def _tensor(X):
+    return X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
 
 
-def _as_array(outputs):
-    return outputs.detach().cpu().numpy()
+def _array(value):
+    """Return a tensor as an array with memory of its own; numpy has no bfloat16."""
+    value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
+    return value.cpu().numpy().copy()
 
 
 def _of_skorch(net):
-    module = _copied(net.module_)
-    prepare, classes = partial(_as_tensor, _dtype_of(module)), getattr(net, "classes_", None)
-    if classes is None:
-        return Found(module, prepare, _as_array, None)
-    classes = np.asarray(classes)
+    criterion = copy.deepcopy(net.criterion_)
+    if isinstance(criterion, nn.Module):
+        criterion = criterion.cpu()
+    probabilities = isinstance(criterion, nn.NLLLoss)
+    if hasattr(criterion, "reduction"):
+        criterion.reduction = "none"
+    classes = getattr(net, "classes_", None)
     if isinstance(net, NeuralNetBinaryClassifier):
-        return Found(module, prepare, partial(_above_zero, classes, net.threshold), classes)
-    return Found(module, prepare, partial(_most_likely, classes), classes)
+        reading = Reading("binary", classes=np.asarray(classes), threshold=net.threshold)
+    elif classes is not None:
+        reading = Reading("probabilities" if probabilities else "codes", classes=np.asarray(classes))
+    else:
+        reading = Reading("outputs")
+    in_logarithms = probabilities and classes is not None  # skorch takes logarithms in its classifiers alone
+    loss = partial(_criterion_by_row, criterion, in_logarithms)
+    return Found(_copied(net.module_), _as_it_is(net.module_), reading, loss)
 
 
-def _above_zero(classes, threshold, outputs):
-    return classes[(torch.sigmoid(outputs.reshape(len(outputs))) > threshold).long().cpu().numpy()]
-
-
-def _most_likely(classes, outputs):
-    return classes[outputs.argmax(1).cpu().numpy()]
+def _criterion_by_row(criterion, in_logarithms, outputs, target):
+    """Return what a criterion of torch gives for each entry; logarithms of probabilities as skorch takes them."""
+    if not hasattr(criterion, "reduction"):
+        name = type(criterion).__name__
+        raise TypeError(f"criterion={name} has no reduction, so that there is no loss of a row. Use one of torch's.")
+    return criterion((outputs + torch.finfo(outputs.dtype).eps).log() if in_logarithms else outputs, target)
 
 
 def _of_ours(model):
+    ws = open_workspace(np.empty((0, 0)), device="cpu").exact()
+    if "reading" in vars(model).get("_fitted", {}):
+        return restored_network(recall(model, StoredNetwork, ws))
     module = model.network()
-    mean, scale = (np.asarray(torch.as_tensor(part).cpu()) for part in (model.mean_, model.scale_))
-    prepare, classes = partial(_standardised, mean, scale, _dtype_of(module)), getattr(model, "classes_", None)
+    fitted = recall(model, NetworkModel, ws).architecture
+    architecture = fitted._replace(edits=current_edits(module, fitted.edits))
+    mean, scale = (torch.as_tensor(part, device="cpu").numpy() for part in (model.mean_, model.scale_))
+    classes = getattr(model, "classes_", None)
     if classes is not None:
-        return Found(module, prepare, partial(_most_likely, classes), classes)
-    return Found(module, prepare, partial(_in_units, model.y_mean_, model.y_scale_, np.ndim(model.y_mean_)), None)
-
-
-def _standardised(mean, scale, dtype, X):
-    return torch.as_tensor((np.asarray(X, dtype=np.float64) - mean) / scale, dtype=dtype, device="cpu")
-
-
-def _in_units(mean, scale, ndim, outputs):
-    values = _as_array(outputs).astype(np.float64) * scale + mean
-    return values[:, 0] if values.shape[1] == 1 else values
+        return Found(module, architecture, Reading("classes", None, mean, scale, np.asarray(on_host(classes))))
+    units = {"y_mean": model.y_mean_, "y_scale": model.y_scale_}
+    return Found(module, architecture, Reading("values", None, mean, scale, **units))

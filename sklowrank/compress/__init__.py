@@ -1,3 +1,5 @@
 """Fitted networks made smaller."""
 
-__all__: list[str] = []
+from ._second_order_pruner import SecondOrderPruner
+
+__all__ = ["SecondOrderPruner"]

@@ -191,6 +191,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         model = clone(self.estimator)
         taken = _fit_watched(model, X, y)
         layers = _chosen_layers(taken[0].module, self.layers)
+        X = X if hasattr(X, "shape") or hasattr(X, "__len__") else np.asarray(X)
         at = _probe(X, y if is_classifier(model) else None, self.probe_size, check_random_state(self.random_state))
         rows = find_network(model).prepare(on_host(_rows_at(X, at)))
         views = [_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken]
@@ -270,8 +271,8 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             of = get_tags(self.estimator)
-            for name in ("estimator_type", "classifier_tags", "regressor_tags", "target_tags", "input_tags"):
-                setattr(tags, name, getattr(of, name))
+            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
+            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
             tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
         return tags
 

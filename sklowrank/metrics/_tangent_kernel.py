@@ -210,7 +210,7 @@ def _kernel(module, X, weights, summed, batch_size) -> torch.Tensor:
             continue
         A, D = (torch.cat([getattr(signal, name) for signal in signals]).double() for name in ("inputs", "derivatives"))
         has_weight, has_bias = (rest.pop(f"{path}.{name}", None) is not None for name in ("weight", "bias"))
-        of_rows = (A @ A.T if has_weight else 0.0) + torch.full((len(X), len(X)), float(has_bias)).to(A)
+        of_rows = (A @ A.T if has_weight else A.new_zeros(len(A), len(A))) + float(has_bias)
         D = D.flatten(0, 1)
         K.view(len(X), n_outputs, len(X), n_outputs).addcmul_(
             (D @ D.T).view(len(X), n_outputs, len(X), n_outputs), of_rows[:, None, :, None]

@@ -4,10 +4,12 @@ from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
+from ._sparse_spectral_training import SparseSpectralTraining
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "RandomSubspace",
     "SharpnessAware",
+    "SparseSpectralTraining",
 ]

@@ -1,23 +1,25 @@
 """Sharpness-aware steps: the gradient at weights moved uphill, as far as the outputs have changed."""
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from itertools import takewhile
 from numbers import Real
 
 import torch
-from skorch import NeuralNetClassifier
 from skorch.dataset import unpack_data
-from torch import nn
-from torch.nn import functional
-from torch.nn.modules.dropout import _DropoutNd
 
 from .._core.compat import Interval, StrOptions
-from .._nets.layers import Dropout
 from .._nets.training import Rule
+from ._sharpness_aware_solver import (
+    ascent,
+    divergence,
+    metric_of,
+    outputs_of,
+    restored,
+    second_order,
+    without_dropout,
+)
 
 _COMPARED = ("theta_prev", "theta_init", "fisher")  # radii that need former weights
-_TINY = 1e-12
 
 
 class SharpnessAware(Rule):
@@ -86,7 +88,7 @@ class SharpnessAware(Rule):
     "fisher" takes :math:`e = d M^{-1} g / \sqrt{g^\top M^{-1} g}` with the diagonal metric :math:`M = 1 + F / \bar F`,
     where :math:`F` is the mean of squared gradients so far and :math:`\bar F` its mean over all weights, and
     :math:`d = \min(\rho_{\max}, s\, \Delta^\top M \Delta / 2)` for the difference :math:`\Delta` from former weights.
-    Without the 1, weights of small gradients move so far that training fails.
+    Without the 1, weights of small gradients move so far that training can fail.
 
     The noise of "input_noise" is drawn once for all rows of a batch, so that a row of weight two counts as two copies.
     Where outputs are compared with former weights, there are none in the first step, which is one of the optimizer
@@ -202,8 +204,8 @@ class SharpnessAware(Rule):
         if self.radius is None or not gradients:
             return
         Xi = unpack_data(batch)[0]
-        more = {k: v for k, v in self.pass_[1].items() if not (isinstance(Xi, Mapping) and k in Xi)}
-        with _restored(net.module_, parameters) as weights:
+        more = {k: v for k, v in (self.pass_ or ((), {}, None))[1].items() if not (isinstance(Xi, Mapping) and k in Xi)}
+        with restored(net.module_, parameters) as weights:
             moves = self._moves(net, batch, weights, gradients)
             if moves is None:
                 return
@@ -238,8 +240,13 @@ class SharpnessAware(Rule):
 
     def _divergence(self, net, batch, weights, former):
         """Return the divergence of the outputs at the former weights, or of noised inputs, from the present ones."""
+        if self.pass_ is None:
+            raise ValueError(
+                f"radius={self.radius!r} compares outputs of the module, and the net calls only parts of it. Pass a "
+                "number as radius, or 'fisher'."
+            )
         inputs, named_inputs, outputs = self.pass_
-        with _without_dropout(net.module_) as had_dropout:
+        with without_dropout(net.module_) as had_dropout:
             if had_dropout:
                 outputs = net.module_(*inputs, **named_inputs)
             if former:
@@ -284,13 +291,11 @@ class SharpnessAware(Rule):
         return former
 
     def _metric(self, gradients):
-        """Return one plus the mean of squared gradients so far, relative to its mean over all weights."""
+        """Take the gradients into the mean of squares, and return its metric."""
         self.n_squares_ += 1
         for p, g in gradients.items():
             self.fisher_.setdefault(p, torch.zeros_like(g)).lerp_(g.square(), 1 / self.n_squares_)
-        squares = [self.fisher_[p] for p in gradients]
-        mean = sum(part.sum() for part in squares) / sum(part.numel() for part in squares)
-        return dict(zip(gradients, torch._foreach_add(torch._foreach_div(squares, mean + _TINY), 1.0)))
+        return metric_of({p: self.fisher_[p] for p in gradients})
 
     def _noised(self, inputs, named_inputs):
         """Add one draw of noise for all rows to inputs of floating-point numbers."""
@@ -310,97 +315,4 @@ class SharpnessAware(Rule):
             noise = torch.randn(x.shape[1:], **options)
         else:
             noise = 2 * torch.rand(x.shape[1:], **options) - 1
-        return x + (self.noise_scale * noise).to(x)
-
-
-# From outputs to a radius, and from a radius to moved weights.
-
-
-def outputs_of(net):
-    """Return what the outputs of a skorch net are: "logits", "probabilities", "chances", "chance logits", "values"."""
-    criterion, classifier = net.criterion_, isinstance(net, NeuralNetClassifier)
-    if isinstance(criterion, nn.NLLLoss):
-        return "probabilities" if classifier else "logits"  # softmax leaves log-probabilities as they are
-    if isinstance(criterion, nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss):
-        return "chance logits"
-    if isinstance(criterion, nn.BCELoss):
-        return "chances"
-    return "logits" if classifier or isinstance(criterion, nn.CrossEntropyLoss) else "values"
-
-
-def log_probabilities(outputs, kind):
-    """Return logarithms of probabilities, classes along dimension 1."""
-    if kind == "logits":
-        return functional.log_softmax(outputs, 1)
-    if kind == "probabilities":
-        return functional.log_softmax((outputs + torch.finfo(outputs.dtype).eps).log(), 1)
-    if kind == "chances":
-        outputs = torch.logit(outputs, torch.finfo(outputs.dtype).eps)
-    return torch.stack([functional.logsigmoid(-outputs), functional.logsigmoid(outputs)], 1)
-
-
-def divergence(former, present, kind, direction="forward", weights=None):
-    """Return the mean over rows of a divergence, and over the outputs of a row where it has several."""
-    former, present = (part.to(torch.promote_types(part.dtype, torch.float32)) for part in (former, present))
-    if kind == "values":
-        each = (former - present).square() * (1 if direction == "symmetric" else 0.5)
-    else:
-        p, q = log_probabilities(former, kind), log_probabilities(present, kind)
-        shares = {"forward": p.exp(), "reverse": -q.exp(), "symmetric": p.exp() - q.exp()}[direction]
-        each = (shares * (p - q)).sum(1)
-    rows = each.reshape(len(each), -1).mean(1)
-    if weights is None:
-        return rows.mean()
-    weights = weights.to(rows)
-    return (rows * weights).sum() / weights.sum().clamp(min=torch.finfo(rows.dtype).tiny)
-
-
-def ascent(gradients, weights, metric, radius):
-    """Return by how much each parameter moves: uphill by `radius`, in a metric or in that of the weights' sizes."""
-    g = list(gradients.values())
-    if metric is not None:
-        steps = torch._foreach_div(g, list(metric.values()))
-        length = sum((a * b).sum() for a, b in zip(g, steps)).sqrt()
-    elif weights is not None:
-        sizes = [weights[p] for p in gradients]
-        scaled = torch._foreach_mul(g, sizes)
-        steps, length = torch._foreach_mul(scaled, sizes), _norm(scaled)
-    else:
-        steps, length = g, _norm(g)
-    return dict(zip(gradients, torch._foreach_mul(steps, radius / (length + _TINY))))
-
-
-def _norm(parts):
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(parts)))
-
-
-def second_order(former, weights, metric):
-    """Return half the squared length of a difference of weights in a metric: a divergence to second order."""
-    return sum((m * (weights[p] - former[p]).square()).sum() for p, m in metric.items()) / 2
-
-
-@contextmanager
-def _restored(module, parameters):
-    """Give a copy of the weights to the block, and put them and all buffers back after it, bit for bit."""
-    weights = {p: p.detach().clone() for p in parameters}
-    buffers = {name: value.clone() for name, value in module.named_buffers()}
-    try:
-        yield weights
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(list(weights), list(weights.values()))
-            for name, value in module.named_buffers():
-                value.copy_(buffers[name])
-
-
-@contextmanager
-def _without_dropout(module):
-    """Switch dropout layers off in the block; say whether there are any."""
-    layers = [m for m in module.modules() if isinstance(m, Dropout | _DropoutNd) and m.training]
-    try:
-        for layer in layers:
-            layer.eval()
-        yield bool(layers)
-    finally:
-        for layer in layers:
-            layer.train()
+        return x + (self.noise_scale * noise).to(x.dtype).to(x.device, non_blocking=True)

@@ -104,10 +104,9 @@ class InverseFisher:
                 f"x has the shape {tuple(vectors.shape)}, the gradients have d={d}: pass ({d},) or ({d}, q)."
             )
         columns = vectors.reshape(len(vectors), -1)
-        inner = sum(G @ columns[part].double() for part, G in _blocks(self._grads))
-        weights = torch.cholesky_solve(inner, self._cholesky)
+        weights = torch.cholesky_solve(products(self._grads, columns), self._cholesky)
         product = torch.empty_like(columns)
-        for part, G in _blocks(self._grads):
+        for part, G in blocks_of_columns(self._grads):
             product[part] = (columns[part].double() - G.T @ weights) / self.damp
         product = product.reshape(vectors.shape)
         return product if isinstance(x, torch.Tensor) else product.cpu().numpy()
@@ -120,9 +119,7 @@ class InverseFisher:
         diagonal : array or tensor of shape (d,)
             A tensor where the gradients were one.
         """
-        diagonal = self._grads.new_empty(self.shape[0])
-        for part, G in _blocks(self._grads):
-            diagonal[part] = (1 - _half_solve(self._cholesky, G).square().sum(0)) / self.damp
+        diagonal = inverse_diagonal(self._grads, self._cholesky, self.damp)
         return diagonal.cpu().numpy() if self._numpy else diagonal
 
     def update(self, g: Any) -> "InverseFisher":
@@ -172,17 +169,26 @@ def _tensor(array, name):
 def gram(grads: torch.Tensor) -> torch.Tensor:
     """Return G G' (m, m) of gradients (m, d), summed in float64."""
     total = torch.zeros(len(grads), len(grads), dtype=torch.float64, device=grads.device)
-    for _, G in _blocks(grads):
+    for _, G in blocks_of_columns(grads):
         total.addmm_(G, G.T)
     return total
 
 
-def products(grads: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
-    """Return G g (m,), summed in float64."""
-    total = torch.zeros(len(grads), dtype=torch.float64, device=grads.device)
-    for part, G in _blocks(grads):
-        total.addmv_(G, g[part].double())
+def products(grads: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """Return G x (m, ...) of x (d, ...), summed in float64."""
+    total = torch.zeros(len(grads), *x.shape[1:], dtype=torch.float64, device=grads.device)
+    for part, G in blocks_of_columns(grads):
+        total += G @ x[part].double()
     return total
+
+
+def inverse_diagonal(grads: torch.Tensor, factor: torch.Tensor, damp: float) -> torch.Tensor:
+    """Return the diagonal (d,) of the inverse from gradients (m, d) and the factor of m damp I + G G'."""
+    diagonal = grads.new_empty(grads.shape[1])
+    for part, G in blocks_of_columns(grads):
+        leverage = torch.linalg.solve_triangular(factor, G, upper=False).square().sum(0)
+        diagonal[part] = (1 - leverage) / damp
+    return diagonal
 
 
 def damped_cholesky(inner: torch.Tensor, count: float, damp: float) -> tuple[torch.Tensor, float]:
@@ -207,11 +213,7 @@ def damped_cholesky(inner: torch.Tensor, count: float, damp: float) -> tuple[tor
     raise ValueError(f"No damping up to {needed:g} makes the Fisher matrix regular: the gradients are not finite.")
 
 
-def _half_solve(factor, G):
-    return torch.linalg.solve_triangular(factor, G, upper=False)
-
-
-def _blocks(grads: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+def blocks_of_columns(grads: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield slices of columns and these columns in float64."""
     step = max(1, _COLUMNS // len(grads))
     for start in range(0, grads.shape[1], step):

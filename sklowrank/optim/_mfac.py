@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from ._inverse_fisher import checked_damp, damped_cholesky
+from ._inverse_fisher import checked_damp, damped_cholesky, gram, products
 
 _WINDOW = "window"  # the key of what all parameters share in the optimizer's state
 
@@ -66,14 +66,17 @@ class MFAC(torch.optim.Optimizer):
     --------
     >>> import torch
     >>> from sklowrank.optim import MFAC
-    >>> w = torch.tensor([1.0, 1.0], requires_grad=True)
-    >>> optimizer = MFAC([w], lr=0.2, n_grads=8, damp=1e-3)
-    >>> for _ in range(50):
+    >>> rng = torch.Generator().manual_seed(0)
+    >>> X = torch.randn(512, 2, generator=rng) * torch.tensor([10.0, 0.1])
+    >>> y = X @ torch.tensor([0.3, 5.0]) + 0.1 * torch.randn(512, generator=rng)
+    >>> w = torch.zeros(2, requires_grad=True)
+    >>> optimizer = MFAC([w], lr=1e-2, n_grads=32)
+    >>> for step in range(300):
+    ...     rows = torch.randint(512, (16,), generator=rng)
     ...     optimizer.zero_grad()
-    ...     loss = (100 * w[0] ** 2 + w[1] ** 2) / 2
-    ...     loss.backward()
+    ...     (X[rows] @ w - y[rows]).square().mean().backward()
     ...     _ = optimizer.step()
-    >>> bool(loss < 0.01)
+    >>> bool((w - torch.tensor([0.3, 5.0])).abs().max() < 0.5)
     True
     """
 
@@ -166,12 +169,12 @@ class MFAC(torch.optim.Optimizer):
                 changed = True
         device = parameters[0].device
         if window["gram"] is None or changed or len(window["gram"]) != n_grads:
-            gram = torch.zeros(n_grads, n_grads, dtype=torch.float64, device=device)
+            total = torch.zeros(n_grads, n_grads, dtype=torch.float64, device=device)
             for parameter in parameters:
                 flat = self.state[parameter]["grads"].reshape(n_grads, -1)
-                gram += (flat @ flat.T).to(gram)
-            window["gram"] = gram
-            stored = int((gram.diagonal() > 0).sum())
+                total += gram(flat).to(device)
+            window["gram"] = total
+            stored = int((total.diagonal() > 0).sum())
             if not window["steps"] and stored:  # a state of the parameters alone was loaded
                 window["steps"] = max(int(self.state[parameter]["step"]) for parameter in parameters)
         window["gram"] = window["gram"].to(device)
@@ -191,7 +194,7 @@ class MFAC(torch.optim.Optimizer):
             if "mask" in state:
                 grads[now] *= state["mask"]
         flat = grads.reshape(len(grads), -1)
-        return (flat @ flat[now]).double()
+        return products(flat, flat[now])
 
     def _move(self, parameter, weights, lr, momentum):
         """Change a parameter by its part of the step."""

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from sklowrank._nets.layers import mlp
 from sklowrank.neural import NetworkClassifier, NetworkRegressor, SharpnessAware
-from sklowrank.neural._sharpness_aware import ascent, divergence, outputs_of, second_order
+from sklowrank.neural._sharpness_aware_solver import ascent, divergence, metric_of, outputs_of, second_order
 
 MEASURED = ["input_noise", "theta_prev", "theta_init", "fisher"]
 SGD = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
@@ -589,6 +589,25 @@ def test_inputs_by_name_and_further_arguments_reach_every_pass():
     net = skorch_net(SharpnessAware(), module=Named(), max_epochs=1)
     net.fit({"a": X[:, :2], "b": X[:, 2:]}, y, factor=2.0)
     assert net.module_.sizes == [2.0, 2.0, 2.0]
+
+
+def test_a_net_that_calls_parts_of_its_module_needs_a_radius_that_compares_no_outputs():
+    class Parts(NeuralNetClassifier):
+        def infer(self, x, **fit_params):
+            return self.module_[1:](self.module_[0](x))
+
+    X, y = table()
+    for radius in ("fisher", 0.1):
+        assert np.isfinite(skorch_net(SharpnessAware(radius), kind=Parts).fit(X, y).history[:, "train_loss"]).all()
+    with pytest.raises(ValueError, match="the net calls only parts of it"):
+        skorch_net(SharpnessAware(), kind=Parts).fit(X, y)
+
+
+def test_the_fisher_metric_is_one_where_gradients_are_mean():
+    squares = {0: torch.tensor([0.0, 1.0]), 1: torch.tensor([[2.0], [5.0]])}
+    metric = metric_of(squares)
+    assert torch.allclose(metric[0], torch.tensor([1.0, 1.5]))
+    assert torch.allclose(metric[1], torch.tensor([[2.0], [3.5]]))
 
 
 def test_half_the_squared_length_in_a_metric():
