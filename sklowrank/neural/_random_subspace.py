@@ -49,9 +49,9 @@ class RandomSubspace(Rule):
 
     of length D. :math:`\theta_0` is the ordinary start, frozen; P is random and fixed, with columns of unit length over
     all D entries (with "fastfood" in expectation); :math:`\theta^{(d)}` starts at 0. The optimizer has
-    :math:`\theta^{(d)}` alone, with the gradient :math:`P^\top (g + \lambda \theta^{(D)})`, where g is the gradient of
-    the weights and :math:`\lambda` the `weight_decay` of each weight's group: decay is a penalty on the weights. Moments
-    of Adam take 2 d numbers. Callbacks before the rule see the gradients of the weights.
+    :math:`\theta^{(d)}` alone, with the gradient :math:`P^\top (g + \lambda \theta^{(D)})`, where g is the gradient
+    of the weights and :math:`\lambda` the `weight_decay` of each weight's group: decay is a penalty on the weights.
+    Moments of Adam take 2 d numbers. Callbacks before the rule see the gradients of the weights.
 
     A fitted estimator of ours stores :math:`\theta^{(d)}`, seeds and buffers, and draws :math:`\theta_0` and P again
     for each prediction; `n_parameters_` is d. All weights are stored where the start cannot be drawn again: a `module`
@@ -163,12 +163,10 @@ class RandomSubspace(Rule):
     def finish(self, module):
         """Take the parameter theta from the module; no layer is replaced."""
         self.hook_.remove()
-        theta = getattr(module, _THETA)
-        delattr(module, _THETA)
-        self.found_["theta"] = as_array(theta)
+        del module._parameters[_THETA]
+        self.found_["theta"] = as_array(self.theta_)
         self.mark_ = mark_of(flat(self.parameters_))
-        for name in ("parameters_", "map_", "theta_", "start_", "hook_"):  # drawn again where training goes on
-            delattr(self, name)
+        del self.parameters_, self.map_, self.theta_, self.start_, self.hook_  # drawn again where training goes on
         return []
 
     def on_train_end(self, net, **kwargs):
