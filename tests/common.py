@@ -32,8 +32,13 @@ def public_estimators():
 
 def quick(cls):
     """Return an instance for the common tests: with the quick parameters of its row, around what it asks for."""
-    spec = spec_of(cls)
-    return cls(**({} if spec.wraps is None else {"estimator": spec.wraps()}), **spec.quick)
+    return by_default(cls, **spec_of(cls).quick)
+
+
+def by_default(cls, **params):
+    """Return an instance around what it asks for; other parameters are the defaults."""
+    wraps = spec_of(cls).wraps
+    return cls(**({} if wraps is None else {"estimator": wraps()}), **params)
 
 
 def seeded(estimator, **params):

@@ -42,6 +42,7 @@ from sklowrank.mixture import LowRankGaussianMixture
 from tests.common import (
     METHODS,
     answers,
+    by_default,
     fit,
     fitted,
     methods_of,
@@ -108,7 +109,7 @@ def test_scikit_learn_contract(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([type(e)() for e in ESTIMATORS if spec_of(e).quick])
+@parametrize_with_checks([by_default(type(e)) for e in ESTIMATORS if spec_of(e).quick])
 def test_scikit_learn_contract_by_default(estimator, check):
     """With the defaults, where the test above has quicker parameters."""
     check(estimator)
