@@ -75,6 +75,13 @@ ESTIMATORS = {
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
+    "IntrinsicDimension": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        network=False,
+        wraps=_tiny_classifier,
+        quick={"n_seeds": 1, "search": [2, 5]},
+    ),
     "KSubspaces": Spec(
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),

@@ -17,9 +17,11 @@ from .._core.workspace import Workspace, open_workspace
 from .._math.distinct import distinct_rows
 from .architecture import (
     Architecture,
+    Start,
     architecture_of,
     as_numpy,
     build,
+    draws_again,
     multiply_out,
     restore,
     same_network,
@@ -91,6 +93,9 @@ def fit_network(
             net = build(architecture, randomness.layers)
         if getattr(estimator, "init_rank", None) is not None:
             start_at_low_rank(net, estimator.init_rank)
+        if rule is not None:
+            drawn = architecture._replace(start=Start(randomness.layers_seed, getattr(estimator, "init_rank", None)))
+            architecture = drawn if draws_again(drawn, net) else architecture
         start = NetworkModel(architecture, {}, mean, scale, {})
     else:
         if not same_network(architecture, start.architecture):
@@ -151,11 +156,13 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
 
     batches = Batches(batch, len(rows), held_out, whole=True)
     rule = None if rule is None else clone(rule)
+    if rule is not None and model.weights:
+        rule.former_ = estimator.training_
     edits = list(model.architecture.edits)
 
     def described(snapshot: Snapshot, **more):
-        architecture = model.architecture._replace(edits=snapshot.edits)
-        now = NetworkModel(architecture, as_numpy(snapshot.weights), model.mean, model.scale, snapshot.optimizer)
+        architecture, weights = _stored(model, rule, snapshot)
+        now = NetworkModel(architecture, as_numpy(weights), model.mean, model.scale, snapshot.optimizer)
         found = {"weights_": now.weights, "mean_": model.mean, "scale_": model.scale, "training_": snapshot.report}
         return Fitted(now, head[1] | found | _sizes(architecture) | more)
 
@@ -182,6 +189,19 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     return described(finished, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
 
 
+def _stored(model, rule, snapshot):
+    """Return the architecture and the weights that are stored of a training that began with a model."""
+    architecture = model.architecture._replace(edits=snapshot.edits, expansion=None)
+    if rule is None:
+        return architecture, snapshot.weights
+    expansion = rule.expansion()
+    from_start = not model.weights or expansion == model.architecture.expansion
+    if expansion is not None and from_start and architecture.start.seed is not None:
+        architecture = architecture._replace(expansion=expansion)
+    expands = architecture.expansion is not None
+    return architecture, rule.stored(snapshot.weights, snapshot.report, expands=expands)
+
+
 def _held_out(target, fraction, generator):
     """Draw the rows that are held out; of each class its share, where the targets are classes."""
     n_rows = len(target)
@@ -200,7 +220,8 @@ def _sizes(architecture: Architecture) -> dict[str, Any]:
         dense, net = build(architecture._replace(edits=()), None), build(architecture, None)
     ranks = tuple(rank_of(layer) for _, layer in linear_layers(net)[:-1])
     multiply_out(net)
-    return {"n_parameters_": _count(net), "n_dense_parameters_": _count(dense), "ranks_": ranks}
+    count = _count(net) if architecture.expansion is None else architecture.expansion.shape[0]
+    return {"n_parameters_": count, "n_dense_parameters_": _count(dense), "ranks_": ranks}
 
 
 def _count(module):

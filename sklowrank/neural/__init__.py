@@ -2,6 +2,7 @@
 
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
+from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
 from ._trained_rank_pruning import TrainedRankPruning
 from ._sparse_spectral_training import SparseSpectralTraining
@@ -9,6 +10,7 @@ from ._sparse_spectral_training import SparseSpectralTraining
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
+    "RandomSubspace",
     "SharpnessAware",
     "TrainedRankPruning",
     "SparseSpectralTraining",
