@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -388,7 +389,9 @@ class _Scored:
 
     def fitted(self, dim):
         """Return the estimator fitted to all rows."""
-        return _fit(self.estimator, dim, self._seed(), self.X, self.y)
+        seed = self._seed()
+        with _drawing(self.estimator, seed):
+            return _fit(self.estimator, dim, seed, self.X, self.y)
 
     def _seed(self):
         return int(self.random_state.randint(np.iinfo(np.int32).max))
@@ -426,7 +429,7 @@ def _splits(cv, X, y, classifier, random_state):
 def _score(estimator, dim, seed, X, y, rows, scoring, one_thread):
     """Return the score of a fit on held-out rows, and the number of weights of the network."""
     fitted, held_out = rows
-    with warnings.catch_warnings(), threadpool_limits(1 if one_thread else None):
+    with warnings.catch_warnings(), threadpool_limits(1 if one_thread else None), _drawing(estimator, seed):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = _fit(estimator, dim, seed, _rows_at(X, fitted), _rows_at(y, fitted))
         score = check_scoring(model, scoring)(model, _rows_at(X, held_out), _rows_at(y, held_out))
@@ -443,8 +446,12 @@ def _fit(estimator, dim, seed, X, y):
         return model.fit(X, y)
     if rule is not None:
         last.set_params(callbacks=[*(last.callbacks or []), (_NAME, rule)])
-    with fixed_randomness(seed).scope():
-        return model.fit(X, y)
+    return model.fit(X, y)
+
+
+def _drawing(estimator, seed):
+    """Let a skorch net draw from torch's global generators in the block, and leave them as they were."""
+    return fixed_randomness(seed).scope() if isinstance(_last_step(estimator), NeuralNet) else nullcontext()
 
 
 def _n_full(model):
