@@ -208,6 +208,7 @@ def test_a_skorch_net(pipeline):
         max_epochs=8,
         batch_size=32,
         train_split=None,
+        iterator_train__shuffle=True,
         verbose=0,
     )
     estimator = make_pipeline(StandardScaler(), net) if pipeline else net
