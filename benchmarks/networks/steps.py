@@ -50,8 +50,8 @@ def step(rule, params, epochs=7):
 def steps(bench):
     """steps at width 1,024: time of a training step of each rule, and memory that a fit adds, 7 epochs of 20 batches.
 
-    The time is that of the processor, a mean over the epochs but the first. The memory is the rise of the highest memory
-    of the process: weights, gradients, the optimizer's state, activations and the snapshot that each epoch leaves.
+    The time is that of the processor, a mean over the epochs but the first. The memory is the rise of the process's
+    highest memory: weights, gradients, the optimizer's state, activations and the snapshot that each epoch leaves.
     """
     from sklowrank import neural
 
