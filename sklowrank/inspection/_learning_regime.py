@@ -51,7 +51,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     estimator : estimator
-        What is fitted, a copy of it: :class:`~sklowrank.neural.NetworkClassifier` or
+        The network. A copy of it is fitted: :class:`~sklowrank.neural.NetworkClassifier` or
         :class:`~sklowrank.neural.NetworkRegressor`, with any training rule, a skorch net, or a Pipeline whose last step
         is one of these.
     probe_size : int, default=200
