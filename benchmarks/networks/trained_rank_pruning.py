@@ -176,7 +176,7 @@ def step(period):
     rule = None if period is None else {"period": period}
     network(None, 0, sizes=(8, 8), max_iter=1).fit(X, y)  # what is imported and set up once
     before = peak()
-    model = network(rule, 0, sizes=(WIDTH, WIDTH), max_iter=4, standardize=True)
+    model = network(rule, 0, sizes=(WIDTH, WIDTH), max_iter=6, standardize=True)
     seconds = min(seconds_of_steps(model, X, y)) / (period or 20)
     added = peak() - before
     return {"seconds": seconds, "added": added, "remark": f"{1000 * seconds:.2f} ms a step, {added:.0f} MB added"}
