@@ -197,7 +197,8 @@ def step(kind, rank):
     net.partial_fit(X, X)
     whole = time.perf_counter() - begin
     seconds = float(np.median(np.diff(watch.times)))
-    remark = f"{watch.state:,} numbers in the optimizer's state, {watch.held:,} in all, {peak() - before:.0f} MB more than the network"
+    numbers = f"{watch.state:,} numbers in the optimizer's state, {watch.held:,} in all"
+    remark = f"{numbers}, {peak() - before:.0f} MB more than the network"
     return {
         "seconds": seconds,
         "state": watch.state,

@@ -1,5 +1,6 @@
 """What an estimator with one network calls: train it, continue its training, compute its outputs."""
 
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from .._core.workspace import Workspace, open_workspace
 from .._math.distinct import distinct_rows
 from .architecture import (
     Architecture,
+    Edit,
     Start,
     architecture_of,
     as_numpy,
@@ -31,7 +33,7 @@ from .architecture import (
 from .layers import linear_layers, rank_of
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
-from .training import Batches, Rule, Snapshot, Training, train
+from .training import Batches, Rule, Snapshot, Training, current_edits, train
 
 
 class NetworkModel(NamedTuple):
@@ -226,6 +228,20 @@ def _sizes(architecture: Architecture) -> dict[str, Any]:
 
 def _count(module):
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def changed_network(estimator, change: Callable[[nn.Module], Iterable[Edit]]) -> tuple[Fitted, nn.Module]:
+    """Return a fitted network after a change of its layers, and the module; the estimator stays as it is.
+
+    `change` takes the module, replaces layers in place, and returns the edits. The state of the optimizer is not kept.
+    """
+    check_is_fitted(estimator)
+    model = recall(estimator, NetworkModel, open_workspace(np.empty((0, 0)), device="cpu").exact())
+    net = restore(model.architecture, model.weights)
+    edits = current_edits(net, [*model.architecture.edits, *change(net)])
+    architecture = model.architecture._replace(edits=edits)
+    model = model._replace(architecture=architecture, weights=as_numpy(net.state_dict()), optimizer={})
+    return Fitted(model, {"weights_": model.weights, **_sizes(architecture)}), net
 
 
 def fitted_network(estimator, device: torch.device | str = "cpu") -> nn.Module:

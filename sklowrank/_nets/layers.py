@@ -131,10 +131,12 @@ class SideBySide(nn.Module):
 class ThinLinear(nn.Module):
     """A linear layer of low rank, ``up @ down``: what rules and compressors put in the place of ``nn.Linear``.
 
-    It takes the rank of weights that are loaded into it, because its rank may fall while it is trained.
+    It takes the rank of weights that are loaded into it, because its rank may fall while it is trained. With a `cut` it
+    computes with that many of its components, the first ones.
     """
 
     kind = "thin"
+    cut: int | None = None
 
     def __init__(self, n_in: int, n_out: int, rank: int, bias: bool | int = True):
         super().__init__()
@@ -177,7 +179,8 @@ class ThinLinear(nn.Module):
         return layer
 
     def forward(self, x):
-        return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
+        down, up = (self.down, self.up) if self.cut is None else (self.down[: self.cut], self.up[:, : self.cut])
+        return nn.functional.linear(nn.functional.linear(x, down), up, self.bias)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))

@@ -1,19 +1,24 @@
 """What the two estimators with one network share: parameters, their descriptions, methods that take no target."""
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.utils.metaestimators import available_if
 from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
-from .._nets.estimating import fitted_network
+from .._core.fitted import keep, public_attributes
+from .._core.workspace import open_workspace
+from .._nets.estimating import changed_network, fitted_network
 from .._nets.layers import ACTIVATIONS
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.training import Rule
+from ._ordered_rank import OrderedRank, cut, report_of
 
 CONSTRAINTS: dict[str, Any] = {
     **NETWORK_CONSTRAINTS,
@@ -112,6 +117,16 @@ def documented(*, standardize: str) -> Callable[[type], type]:
     return fill
 
 
+def _orders(estimator):
+    """Return whether the training rule of an estimator orders components; raise an AttributeError where it does not."""
+    if isinstance(estimator.training, OrderedRank):
+        return True
+    raise AttributeError(
+        f"{type(estimator).__name__} has this method only with training=OrderedRank(...), which orders components by "
+        f"importance; here training={estimator.training!r}."
+    )
+
+
 class NetworkMethods:
     """Methods and annotations of both classes."""
 
@@ -146,3 +161,53 @@ class NetworkMethods:
         network : torch.nn.Module
         """
         return fitted_network(self, device)
+
+    @available_if(_orders)
+    def resized(self, size: float | Mapping[str, int]) -> Self:
+        """Return a copy with a smaller network: fewer components, without training and without a decomposition.
+
+        Only with ``training=OrderedRank(...)``. The copy has no state of the optimizer.
+
+        Parameters
+        ----------
+        size : float in (0, 1] or dict
+            Largest share of `n_dense_parameters_`, or ranks by the paths of layers, such as ``{"0": 8, "2": 8}``. Under
+            a share all layers lose the components whose importance is below one share of that of their first
+            component. A size that one component per layer exceeds is a ValueError.
+
+        Returns
+        -------
+        smaller : NetworkClassifier or NetworkRegressor
+        """
+        fitted, module = changed_network(self, lambda module: cut(module, size))
+        smaller = copy.deepcopy(self)
+        ws = open_workspace(np.empty((0, 0)), device="cpu")
+        found = {**public_attributes(smaller), **fitted.attributes, "training_": self.training_ | report_of(module)}
+        return keep(smaller, ws, fitted.model, **found)
+
+    @available_if(_orders)
+    def size_curve(self, X, y, sizes: Sequence[float] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)) -> dict[str, np.ndarray]:
+        """Return scores of networks that are cut to several sizes.
+
+        Only with ``training=OrderedRank(...)``.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            Rows to score on.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Their classes or values.
+        sizes : sequence of floats in (0, 1], default=(0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+            As `resized` takes them.
+
+        Returns
+        -------
+        curve : dict of arrays of shape (n_sizes,)
+            "size", "n_parameters" and "score".
+        """
+        cuts = [self.resized(size) for size in sizes]
+        return {
+            "size": np.asarray(sizes, dtype=np.float64),
+            "n_parameters": np.array([model.n_parameters_ for model in cuts]),
+            "score": np.array([model.score(X, y) for model in cuts]),  # type: ignore[attr-defined]
+        }
