@@ -160,11 +160,11 @@ class OrderedRank(Rule):
         self._stop_recording()
         layers = self._layers(net.module_)
         loss = self.group_lasso * sum(_penalty(layer) for layer in layers.values()) if self.group_lasso else None
-        if self.full_pass and self.cut_:
-            with unchanged_buffers(net.module_):
+        with unchanged_buffers(net.module_):  # until the backward pass is over, which may read them
+            if self.full_pass and self.cut_:
                 loss = self._loss_of_the_cut(net, layers, batch) + (0.0 if loss is None else loss)
-        if loss is not None and loss.requires_grad:
-            loss.backward()
+            if loss is not None and loss.requires_grad:
+                loss.backward()
 
     def _loss_of_the_cut(self, net, layers, batch):
         X, y = unpack_data(batch)
