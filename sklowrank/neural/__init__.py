@@ -2,6 +2,7 @@
 
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
+from ._ordered_rank import OrderedRank
 from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
 from ._sparse_spectral_training import SparseSpectralTraining
@@ -10,6 +11,7 @@ from ._trained_rank_pruning import TrainedRankPruning
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
+    "OrderedRank",
     "RandomSubspace",
     "SharpnessAware",
     "SparseSpectralTraining",
