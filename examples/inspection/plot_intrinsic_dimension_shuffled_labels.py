@@ -44,13 +44,19 @@ for share in (0.0, 0.5, 1.0):
 figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
 for share, colour in zip(searches, ("#0f766e", "#c08a3e", "#9f1239")):
     search = searches[share]
-    axes.semilogx(search.curve_["d"], search.curve_["mean"], "o-", color=colour, label=f"{share:.0%} of labels shuffled")
+    axes.semilogx(
+        search.curve_["d"], search.curve_["mean"], "o-", color=colour, label=f"{share:.0%} of labels shuffled"
+    )
     axes.axvline(search.intrinsic_dim_, color=colour, linestyle=":")
 axes.axhline(searches[0.0].target_, color="grey", linewidth=1)
-axes.annotate("nine tenths of all weights", (10, searches[0.0].target_), (0, 5), textcoords="offset points")
+label = "nine tenths of the accuracy with all weights"
+axes.annotate(label, (10, searches[0.0].target_), (0, 5), textcoords="offset points")
 axes.set(xlabel="dimension of the subspace", ylabel="accuracy on fitted rows", ylim=(0, 1.05))
-axes.legend(frameon=False, loc="lower right")
+axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0, 0.84))
 plt.show()
 
 # %%
-# What to see: x
+# What to see: with the true labels 80 numbers reach nine tenths of the accuracy that 2,410 weights reach on the fitted
+# rows. With half of the labels shuffled it takes 320, and with all of them 640, more than three for each row: the network
+# then has to memorise the rows one by one. The curves also show what a single number hides: with few dimensions shuffled
+# labels are hardly learnt at all.
