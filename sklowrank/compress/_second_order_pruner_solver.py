@@ -127,6 +127,8 @@ def pruned(
     `gradients` gives those of rows (m, d) at some weights.
     """
     before = float(weights.kept.double().mean())
+    if 1 - sparsity >= before:
+        return weights
     for step in range(1, o.n_recompute + 1):
         share = 1 - before * ((1 - sparsity) / before) ** (step / o.n_recompute)
         if o.criterion == "magnitude":
