@@ -65,5 +65,6 @@ plt.show()
 
 # %%
 # What to see: since all singular values are trained, the change has all directions from the first epoch on, and those
-# beyond the 8 that are trained at a time grow as others are drawn. An adapter of rank 8 would end at the grey line. With
-# more pairs at a time accuracy comes near that of plain training, which stays ahead where its moments fit into memory.
+# beyond the 8 that are trained at a time grow as others are drawn. An adapter of rank 8 would end at the grey line.
+# With more pairs at a time accuracy comes near that of plain training, which stays ahead where its moments fit into
+# memory.
