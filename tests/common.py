@@ -32,14 +32,24 @@ def public_estimators():
 
 def quick(cls):
     """Return an instance for the common tests: with the quick parameters of its row, around what it asks for."""
-    spec = spec_of(cls)
-    return cls(**({} if spec.wraps is None else {"estimator": spec.wraps()}), **spec.quick)
+    return made(cls, **spec_of(cls).quick)
+
+
+def made(cls, **params):
+    """Return an instance with some parameters, around what it asks for."""
+    wraps = spec_of(cls).wraps
+    return cls(**({} if wraps is None else {"estimator": wraps()}), **params)
 
 
 def seeded(estimator, **params):
     """Return a clone with a fixed seed, where it has one."""
     seed = {"random_state": 0} if spec_of(estimator).seed else {}
     return clone(estimator).set_params(**{**seed, **params})
+
+
+def on_device(estimator, device):
+    """Return the parameter that says where to compute: of an estimator, or of what it wraps."""
+    return {("device" if hasattr(estimator, "device") else "estimator__device"): device}
 
 
 def small_data(estimator, dtype=np.float64):
@@ -148,10 +158,14 @@ def same_value(a, b):
         return len(a) == len(b) and all(map(same_value, a, b))
     if isinstance(a, np.ndarray) and a.dtype.kind != "O":
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    if isinstance(a, BaseEstimator):  # a part of another one
+        return same_value(vars(a), vars(b))
     if sp.issparse(a):
         return a.shape == b.shape and (a != b).nnz == 0
     if isinstance(a, np.ndarray):
         return a.shape == b.shape and same_value(a.tolist(), b.tolist())
+    if isinstance(a, BaseEstimator):
+        return same_value(vars(a), vars(b))
     return a is b or a == b or (a != a and b != b)
 
 

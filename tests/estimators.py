@@ -28,6 +28,13 @@ def _penalty_in_units(estimator, scale, n_features):
     return {"C": estimator.C / scale**2}
 
 
+def _a_network():
+    """What estimators that change a fitted network are given."""
+    from sklowrank.neural import NetworkClassifier
+
+    return NetworkClassifier((8,), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
+
+
 class Spec(NamedTuple):
     """A row of the table.
 
@@ -46,6 +53,7 @@ class Spec(NamedTuple):
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
     wraps: Callable[[], Any] | None = None  # makes the `estimator` that the constructor asks for
+    holds: tuple[str, ...] = ()  # types of ours in what is fitted, beside that of the wrapped estimator
     quick: dict[str, Any] = {}  # parameters of the common tests; the slow ones check the defaults
     too_large: dict[str, Any] = {"device": "warp"}  # parameters that `fit` refuses after it has looked at X
 
@@ -56,16 +64,37 @@ _FEW_SWEEPS = {"max_iter": 20}
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
 
+
+def _tiny_classifier():
+    from sklowrank.neural import NetworkClassifier
+
+    return NetworkClassifier(**_TINY_NETWORK, random_state=0)
+
+
 ESTIMATORS = {
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
+    ),
+    "IntrinsicDimension": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        holds=("sklowrank.neural._random_subspace.RandomSubspace",),
+        quick={"n_seeds": 1, "search": [20], "baseline": 1.0},
+        too_large={"search": [10**6]},
     ),
     "KSubspaces": Spec(
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),
     "KernelFrechetSDR": _FEATURES,
     "LeastSquaresSubspaceClustering": _CLUSTERS,
+    "LearningRegime": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        too_large={"layers": ["warp"]},
+    ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
@@ -96,6 +125,12 @@ ESTIMATORS = {
         y="classes",
         batches=True,
         in_units=_bandwidth_in_units,
+    ),
+    "SecondOrderPruner": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_a_network,
+        quick={"sparsity": 0.5, "n_grads": 30, "n_recompute": 4},
     ),
     "SparseSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "SparseSubspaceClusteringOMP": _CLUSTERS,

@@ -44,10 +44,12 @@ from tests.common import (
     answers,
     fit,
     fitted,
+    made,
     methods_of,
     needs_two_features,
     new_data,
     off_the_law,
+    on_device,
     parts_of,
     public_estimators,
     same_value,
@@ -107,7 +109,7 @@ def test_scikit_learn_contract(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([type(e)() for e in ESTIMATORS if spec_of(e).quick])
+@parametrize_with_checks([made(type(e)) for e in ESTIMATORS if spec_of(e).quick])
 def test_scikit_learn_contract_by_default(estimator, check):
     """With the defaults, where the test above has quicker parameters."""
     check(estimator)
@@ -176,10 +178,13 @@ def test_pickle_copy_and_clone(estimator):
 
 @each
 def test_skops_round_trip_trusts_one_type(estimator):
+    """And that of the estimator that it wraps, and what its row says."""
     here = fitted(estimator)
     stored = skops.io.dumps(here.model)
     unknown = skops.io.get_untrusted_types(data=stored)
-    assert unknown == [f"{type(estimator).__module__}.{type(estimator).__name__}"]
+    ours = [estimator] if spec_of(estimator).wraps is None else [estimator, estimator.estimator]
+    names = [f"{type(e).__module__}.{type(e).__name__}" for e in ours]
+    assert unknown == sorted([*names, *spec_of(estimator).holds])
     there = skops.io.loads(stored, trusted=unknown)
     assert same(here.answers, answers(there, new_data(estimator, here.X)), rtol=0, atol=0)
 
@@ -553,10 +558,12 @@ def test_data_frames_of_both_kinds(estimator):
 @each
 def test_unknown_device_names_the_cure(estimator, device):
     X, y = small_data(estimator)
-    model = seeded(estimator, device=device)
+    model = seeded(estimator, **on_device(estimator, device))
     with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
         fit(model, X, y)
-    model = fitted(estimator).model.set_params(device=device)
+    model = fitted(estimator).model
+    inner = next((vars(model)[name] for name in ("estimator_", "best_estimator_") if hasattr(model, name)), model)
+    inner.set_params(device=device)
     for name in methods_of(estimator):
         with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
             getattr(model, name)(X)
@@ -567,7 +574,7 @@ def test_missing_device_names_the_cure(estimator):
     X, y = small_data(estimator)
     missing = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ValueError, match=f"device='{missing}'.*device='auto' or 'cpu'"):
-        fit(seeded(estimator, device=missing), X, y)
+        fit(seeded(estimator, **on_device(estimator, missing)), X, y)
 
 
 @pytest.mark.parametrize("dispatch", [False, True])

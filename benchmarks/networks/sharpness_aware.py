@@ -131,7 +131,7 @@ def peer(name, seed):
 
 
 def warm_start(rule, sgd):
-    """Accuracies on clean digits after 5 more epochs on 200 noised rows, of five seeds."""
+    """Accuracies on clean digits after 5 more epochs on 200 rows with noise, of five seeds."""
     X, y, clean, _, truth = digits()
     first, after = [], []
     for seed in range(len(SEEDS_OF_WARM_STARTS)):
@@ -139,9 +139,9 @@ def warm_start(rule, sgd):
         first.append(model.score(clean, truth))
         rng = np.random.default_rng(seed)
         rows = rng.choice(len(X), 200, replace=False)
-        noised = (X[rows] + rng.normal(scale=0.5, size=(200, X.shape[1]))).astype(np.float32)
+        noisy_rows = (X[rows] + rng.normal(scale=0.5, size=(200, X.shape[1]))).astype(np.float32)
         training = network(rule, seed).training
-        model.set_params(training=training, max_iter=5).fit(noised, y[rows])
+        model.set_params(training=training, max_iter=5).fit(noisy_rows, y[rows])
         after.append(model.score(clean, truth))
     remark = f"accuracy {np.mean(first):.3f} before, {np.mean(after):.4f} after"
     return {"after": np.mean(after), "remark": remark, **dict(zip(SEEDS_OF_WARM_STARTS, after))}
@@ -178,8 +178,10 @@ def agreement():
     for rows, labels in zip(torch.from_numpy(X).split(32), torch.from_numpy(y).split(32)):
         gradient = torch.autograd.grad(cross_entropy(reference(rows), labels), parameters)
         norm = sum(g.square().sum() for g in gradient).sqrt()
-        moved = {name: p + 0.05 * g / norm for (name, p), g in zip(reference.named_parameters(), gradient, strict=True)}
-        outputs = torch.func.functional_call(reference, moved, rows)
+        perturbed = {
+            name: p + 0.05 * g / norm for (name, p), g in zip(reference.named_parameters(), gradient, strict=True)
+        }
+        outputs = torch.func.functional_call(reference, perturbed, rows)
         base.zero_grad()
         for p, g in zip(parameters, torch.autograd.grad(cross_entropy(outputs, labels), parameters)):
             p.grad = g
@@ -226,9 +228,9 @@ def noise(bench):
 
 
 def forgetting(bench):
-    """sharpness-aware, warm start: fitted to clean digits, 5 more epochs on 200 noised rows, accuracy on clean digits.
+    """sharpness-aware, warm start: accuracy on clean digits of a fit to clean ones, after 5 more epochs on 200 rows.
 
-    Noise of standard deviation 0.5; five seeds, defaults of the pair (Adam at 0.001), and SGD as above.
+    These rows have noise of standard deviation 0.5; five seeds, defaults of the pair (Adam at 0.001), and SGD as above.
     """
     plain = bench.measure("plain training", warm_start, None, False)
     ours = bench.measure("SharpnessAware('theta_init')", warm_start, {"radius": "theta_init"}, False)

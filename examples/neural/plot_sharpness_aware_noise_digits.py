@@ -2,11 +2,10 @@
 Flat minima and noisy digits
 ============================
 
-Plain training stops in a minimum of the loss, however sharp. With the rule
-:class:`~sklowrank.neural.SharpnessAware` a :class:`~sklowrank.neural.NetworkClassifier` takes its steps by the gradient
-at weights that have been moved uphill, which leads to flatter minima. Two things can be seen of them: the loss on
-training rows rises less when the weights are moved in random directions, and accuracy falls less when noise is added to
-the images.
+Sharpness-aware minimisation takes its steps by the gradient at perturbed weights, which leads to flatter minima of the
+loss than plain training. Here :class:`~sklowrank.neural.SharpnessAware` trains a
+:class:`~sklowrank.neural.NetworkClassifier`, and flatness is measured in two ways: how much the loss on training rows
+rises along random directions from the fitted weights, and how much accuracy falls when noise is added to the images.
 """
 
 # %%
@@ -27,7 +26,7 @@ X, X_test, y, y_test = train_test_split(X, y, train_size=0.5, stratify=y, random
 # %%
 # The same network three times: plain training by stochastic gradient descent with momentum, sharpness-aware steps of a
 # fixed radius, and the default, whose radius is measured at each step: how much the outputs change under noise in the
-# inputs. A fixed radius has to be tuned; the measured one grows from near zero.
+# inputs. A fixed radius has to be tuned.
 
 rules = {"plain": None, "radius 0.05 (SAM)": SharpnessAware(0.05), "radius measured": SharpnessAware()}
 models = {}
@@ -60,8 +59,8 @@ def accuracy(model, strength):
 under_noise = {name: [accuracy(model, s) for s in strengths] for name, model in models.items()}
 
 # %%
-# The loss on training rows at weights moved along random directions. In every layer a direction has the norm of the
-# layer's weights, so that networks of different scale can be compared.
+# The loss on training rows along random directions from the fitted weights. In every layer a direction has the norm of
+# the layer's weights, so that networks of different scale can be compared.
 
 distances = np.linspace(-0.5, 0.5, 21)
 rows, labels = torch.from_numpy(X), torch.from_numpy(y)
@@ -98,7 +97,7 @@ middle.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: moved half a step along a random direction, the loss of plain training rises to fifty times what it was,
-# that of the measured radius to five times, and less high. At the weights themselves plain training has the lower loss.
-# Under noise of standard deviation 0.25 it is right in 87 % of the images, the measured radius in 89 %. That radius
-# starts near zero and grows as the outputs come to depend on small changes of the inputs.
+# What to see: at half the norm of the weights along a random direction, the loss of plain training is fifty times that
+# at the weights, and the loss of training with the measured radius five times, and lower. At the weights themselves
+# plain training has the lower loss. Under noise of standard deviation 0.25 its accuracy is 0.87, and 0.89 with the
+# measured radius. That radius starts near zero and grows as outputs become sensitive to small changes of inputs.

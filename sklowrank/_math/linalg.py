@@ -31,3 +31,24 @@ def signs_of_largest(V: torch.Tensor) -> torch.Tensor:
     """Return for each row of V the sign of its entry of largest magnitude, 1 where the row is zero."""
     largest = V.gather(1, V.abs().argmax(1, keepdim=True))[:, 0]
     return torch.where(largest < 0, -1.0, 1.0).to(V.dtype)
+
+
+def stable_svd(A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the thin SVD U, s, Vh, in float32 at least; where it fails it is repeated in float64 on the CPU.
+
+    Raises
+    ------
+    torch.linalg.LinAlgError
+        If that fails, too, or where A or the decomposition has values that are not finite.
+    """
+    single = A.to(torch.promote_types(A.dtype, torch.float32))
+    try:
+        parts = torch.linalg.svd(single, full_matrices=False)
+        if bool(parts[1].isfinite().all()):
+            return parts
+    except torch.linalg.LinAlgError:
+        pass
+    parts = torch.linalg.svd(A.to("cpu", torch.float64), full_matrices=False)
+    if not bool(parts[1].isfinite().all()):
+        raise torch.linalg.LinAlgError("The singular values are not finite.")
+    return tuple(part.to(single) for part in parts)

@@ -25,6 +25,20 @@ class Edit(NamedTuple):
     shape: tuple[int, ...]
 
 
+class Expansion(NamedTuple):
+    """How trained weights follow from those at the start and from fewer numbers, which are what is stored."""
+
+    kind: str  # as `expands` names it
+    shape: tuple[int, ...]  # the number of numbers, and what else the function of that kind takes
+
+
+class Start(NamedTuple):
+    """How the weights at the start were drawn."""
+
+    seed: int | None = None  # None: they cannot be drawn again
+    init_rank: int | None = None
+
+
 class Architecture(NamedTuple):
     """How a network is built."""
 
@@ -33,6 +47,8 @@ class Architecture(NamedTuple):
     n_in: tuple[int, ...]  # the shape of one row: (8,) for tables, (1, 28, 28) for images
     n_out: int | None = None  # None: a trunk, of whatever width
     edits: tuple[Edit, ...] = ()  # in order
+    start: Start = Start()
+    expansion: Expansion | None = None
 
 
 def split_params(net_params: dict | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -94,7 +110,7 @@ def build(
     ValueError
         If the user's network does not take rows of this shape, or gives outputs of another one.
     """
-    module, params, n_in, n_out, edits = architecture
+    module, params, n_in, n_out, edits = architecture[:5]
     if module is None:
         net: nn.Module = mlp(n_in, n_out, generator, **params)
     elif isinstance(module, nn.Module):
@@ -186,10 +202,67 @@ def multiply_out(module: nn.Module) -> None:
                 edited(module, path, layer.multiplied_out())
 
 
-def as_numpy(weights: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """Return weights as arrays with memory of their own, floats in float32: what a fitted estimator stores."""
-    single = {name: value.detach().float() if value.is_floating_point() else value for name, value in weights.items()}
-    return {name: value.cpu().numpy().copy() for name, value in single.items()}
+def as_numpy(weights: Mapping[str, torch.Tensor | np.ndarray]) -> dict[str, np.ndarray]:
+    """Return weights as arrays with memory of their own, floats in float32: what a fitted estimator stores.
+
+    Arrays are left as they are.
+    """
+    return {name: value if isinstance(value, np.ndarray) else _array(value) for name, value in weights.items()}
+
+
+def _array(value):
+    return (value.detach().float() if value.is_floating_point() else value).cpu().numpy().copy()
+
+
+def started(architecture: Architecture) -> nn.Module:
+    """Return the network as it was when the training started, without edits, with weights that are drawn again."""
+    randomness = fixed_randomness(architecture.start.seed)
+    with randomness.scope():
+        net = build(architecture._replace(edits=()), randomness.layers)
+    if architecture.start.init_rank is not None:
+        start_at_low_rank(net, architecture.start.init_rank)
+    return net
+
+
+def draws_again(architecture: Architecture, net: nn.Module) -> bool:
+    """Return whether the weights of a network at its start are drawn again, bit for bit, by its seed.
+
+    Not those of an instance, which the user may change, nor those of code that has random numbers of its own.
+    """
+    if architecture.module is None:
+        return True
+    if isinstance(architecture.module, nn.Module):
+        return False
+    again = started(architecture).state_dict()
+    return all(torch.equal(value, again[name]) for name, value in net.state_dict().items())
+
+
+# Functions that take the network at its start and what is stored, by the kind of the expansion.
+_EXPANSIONS: dict[str, Callable[..., None]] = {}
+
+
+def expands(kind: str):
+    """Register a function that trains a network again from the stored numbers, and return it.
+
+    It is called with the network at its start, the stored weights and the shape of the :class:`Expansion`, and gives
+    the network its trained weights in place. Stored weights of the network's own names are loaded afterwards.
+    """
+
+    def register(function):
+        _EXPANSIONS[kind] = function
+        return function
+
+    return register
+
+
+def expanded(architecture: Architecture, weights: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return all weights of a network for what is stored of them."""
+    if architecture.expansion is None:
+        return weights
+    net = started(architecture)
+    _EXPANSIONS[architecture.expansion.kind](net, weights, architecture.expansion.shape)
+    names = net.state_dict()
+    return {**names, **{name: value for name, value in weights.items() if name in names}}
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray | torch.Tensor], device) -> nn.Module:
@@ -211,4 +284,4 @@ def restore(
     """
     with fixed_randomness().scope():
         net = build(architecture, generator, head)
-    return load_weights(net, weights, device)
+    return load_weights(net, expanded(architecture, weights), device)

@@ -1,5 +1,7 @@
 """What an estimator with one network calls: train it, continue its training, compute its outputs."""
 
+import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.fitted import fitted_attributes, options, recall
+from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
@@ -17,19 +19,22 @@ from .._core.workspace import Workspace, open_workspace
 from .._math.distinct import distinct_rows
 from .architecture import (
     Architecture,
+    Edit,
+    Start,
     architecture_of,
     as_numpy,
     build,
+    draws_again,
     multiply_out,
     restore,
     same_network,
     split_params,
     start_at_low_rank,
 )
-from .layers import linear_layers, rank_of
+from .layers import linear_layers, rank_of, refresh_statistics
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
-from .training import Batches, Rule, Snapshot, Training, train
+from .training import Batches, Rule, Snapshot, Training, current_edits, train
 
 
 class NetworkModel(NamedTuple):
@@ -91,6 +96,9 @@ def fit_network(
             net = build(architecture, randomness.layers)
         if getattr(estimator, "init_rank", None) is not None:
             start_at_low_rank(net, estimator.init_rank)
+        if rule is not None:
+            drawn = architecture._replace(start=Start(randomness.layers_seed, getattr(estimator, "init_rank", None)))
+            architecture = drawn if draws_again(drawn, net) else architecture
         start = NetworkModel(architecture, {}, mean, scale, {})
     else:
         if not same_network(architecture, start.architecture):
@@ -151,11 +159,13 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
 
     batches = Batches(batch, len(rows), held_out, whole=True)
     rule = None if rule is None else clone(rule)
+    if rule is not None and model.weights:
+        rule.former_ = estimator.training_
     edits = list(model.architecture.edits)
 
     def described(snapshot: Snapshot, **more):
-        architecture = model.architecture._replace(edits=snapshot.edits)
-        now = NetworkModel(architecture, as_numpy(snapshot.weights), model.mean, model.scale, snapshot.optimizer)
+        architecture, weights = _stored(model, rule, snapshot)
+        now = NetworkModel(architecture, as_numpy(weights), model.mean, model.scale, snapshot.optimizer)
         found = {"weights_": now.weights, "mean_": model.mean, "scale_": model.scale, "training_": snapshot.report}
         return Fitted(now, head[1] | found | _sizes(architecture) | more)
 
@@ -182,6 +192,19 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     return described(finished, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
 
 
+def _stored(model, rule, snapshot):
+    """Return the architecture and the weights that are stored of a training that began with a model."""
+    architecture = model.architecture._replace(edits=snapshot.edits, expansion=None)
+    if rule is None:
+        return architecture, snapshot.weights
+    expansion = rule.expansion()
+    from_start = not model.weights or expansion == model.architecture.expansion
+    if expansion is not None and from_start and architecture.start.seed is not None:
+        architecture = architecture._replace(expansion=expansion)
+    expands = architecture.expansion is not None
+    return architecture, rule.stored(snapshot.weights, snapshot.report, expands=expands)
+
+
 def _held_out(target, fraction, generator):
     """Draw the rows that are held out; of each class its share, where the targets are classes."""
     n_rows = len(target)
@@ -200,7 +223,8 @@ def _sizes(architecture: Architecture) -> dict[str, Any]:
         dense, net = build(architecture._replace(edits=()), None), build(architecture, None)
     ranks = tuple(rank_of(layer) for _, layer in linear_layers(net)[:-1])
     multiply_out(net)
-    return {"n_parameters_": _count(net), "n_dense_parameters_": _count(dense), "ranks_": ranks}
+    count = _count(net) if architecture.expansion is None else architecture.expansion.shape[0]
+    return {"n_parameters_": count, "n_dense_parameters_": _count(dense), "ranks_": ranks}
 
 
 def _count(module):
@@ -217,6 +241,28 @@ def fitted_network(estimator, device: torch.device | str = "cpu") -> nn.Module:
     net = restore(model.architecture, model.weights)
     multiply_out(net)
     return net.to(device)
+
+
+def changed_copy(estimator, change: Callable[[nn.Module], list[Edit]], X: Any = None, **attributes):
+    """Return a copy of a fitted estimator whose network has been changed.
+
+    `change` works on a module in place and returns the layers that it has replaced. With validated rows X the running
+    statistics of batch normalisation are computed again. `attributes` are public ones that change, too. The state of
+    the optimizer stays for parameters that keep their shape.
+    """
+    check_is_fitted(estimator)
+    ws = open_workspace(np.empty((0, 0)) if X is None else X, device=estimator.device)
+    model = recall(estimator, NetworkModel, ws.exact())
+    net = restore(model.architecture, model.weights, ws.device)
+    edits = [*model.architecture.edits, *change(net)]
+    if X is not None:
+        rows = standardized(ws.load(X), model.mean, model.scale, torch.float32)
+        refresh_statistics(net, rows, estimator.batch_size)
+    architecture = model.architecture._replace(edits=current_edits(net, edits))
+    model = model._replace(architecture=architecture, weights=as_numpy(net.state_dict()))
+    new = copy.deepcopy(estimator)
+    changed = {**public_attributes(new), "weights_": model.weights, **_sizes(architecture), **attributes}
+    return keep(new, ws, model, **changed)
 
 
 def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[torch.Tensor, ...]:

@@ -1,4 +1,4 @@
-"""Networks that others have fitted: the module, what rows and outputs mean, the loss; and how a changed one is stored."""
+"""Networks that others have fitted: the module, what rows and outputs mean, the loss; how a changed one is stored."""
 
 import copy
 import math
@@ -219,7 +219,10 @@ def _dtype_of(module):
 
 
 def _tensor(X):
-    return X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
+    if isinstance(X, torch.Tensor):
+        return X.detach()
+    array = np.array(X)
+    return torch.from_numpy(array.astype(np.float64) if array.dtype == object else array)
 
 
 def _array(value):
@@ -262,7 +265,7 @@ def _of_ours(model):
     module = model.network()
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
-    mean, scale = (torch.as_tensor(part).cpu().numpy() for part in (model.mean_, model.scale_))
+    mean, scale = (np.asarray(on_host(part)) for part in (model.mean_, model.scale_))
     classes = getattr(model, "classes_", None)
     if classes is not None:
         return Found(module, architecture, Reading("classes", None, mean, scale, np.asarray(on_host(classes))))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 
@@ -169,7 +170,7 @@ class ThinLinear(nn.Module):
     def multiplied_out(self) -> nn.Linear:
         """Return the same map as one linear layer."""
         n_out, n_in = len(self.up), self.down.shape[1]
-        layer = linear(n_in, n_out, None, bias=self.bias is not None)
+        layer = linear(n_in, n_out, None, bias=self.bias is not None).to(self.up)
         with torch.no_grad():
             layer.weight.copy_(dense_weight(self))
             if self.bias is not None:
@@ -182,7 +183,8 @@ class ThinLinear(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))
         if down is not None and up is not None and down.shape != self.down.shape:
-            self.down, self.up = (nn.Parameter(self.up.new_empty(part.shape)) for part in (down, up))
+            for parameter, part in ((self.down, down), (self.up, up)):  # the same parameters: an optimizer knows them
+                parameter.data, parameter.grad = parameter.new_empty(part.shape), None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -252,3 +254,25 @@ def low_rank_start(weight: torch.Tensor, rank: int) -> torch.Tensor:
     low = (U[:, :rank] * s[:rank]) @ Vh[:rank]
     norm = low.norm()
     return (low * torch.where(norm > 0, W.norm() / norm, 0.0)).to(weight)
+
+
+def refresh_statistics(module: nn.Module, rows: torch.Tensor, batch_size: int) -> None:
+    """Compute the running statistics of batch normalisation again from rows; everything else is in eval mode."""
+    layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    module.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over batches
+        layer.train()
+    try:
+        with torch.no_grad():
+            for batch in rows.split(batch_size):
+                if len(batch) > 1 or len(rows) == 1:
+                    module(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+        module.eval()

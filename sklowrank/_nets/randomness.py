@@ -19,10 +19,13 @@ class Randomness:
     device is the CPU, and afterwards they are restored. A lock lets one thread borrow at a time.
     """
 
-    def __init__(self, generator: torch.Generator, device: torch.device, *, lends: bool):
+    def __init__(
+        self, generator: torch.Generator, device: torch.device, *, lends: bool, layers_seed: int | None = None
+    ):
         self.generator = generator
-        self._seed = int(torch.randint(1 << 31, (), generator=generator, device="cpu", dtype=torch.int64))
-        self.layers = torch.Generator("cpu").manual_seed(self._seed)
+        drawn = int(torch.randint(1 << 31, (), generator=generator, device="cpu", dtype=torch.int64))
+        self.layers_seed = drawn if layers_seed is None else layers_seed
+        self.layers = torch.Generator("cpu").manual_seed(self.layers_seed)
         self._lends = lends
         self._gpus = [device] if device.type == "cuda" else []
         self._states: list[torch.Tensor] = []
@@ -39,10 +42,10 @@ class Randomness:
                 for gpu, state in zip(self._gpus, self._states[1:]):
                     torch.cuda.set_rng_state(state, gpu)
             else:
-                torch.default_generator.manual_seed(self._seed)
+                torch.default_generator.manual_seed(self.layers_seed)
                 for gpu in self._gpus:
                     with torch.cuda.device(gpu):
-                        torch.cuda.manual_seed(self._seed)
+                        torch.cuda.manual_seed(self.layers_seed)
             try:
                 yield
             finally:
@@ -54,9 +57,12 @@ def fit_randomness(estimator, ws) -> Randomness:
     return Randomness(ws.generator, ws.device, lends=estimator.module is not None or bool(estimator.net_params))
 
 
-def fixed_randomness() -> Randomness:
-    """Return random numbers for a network whose weights are loaded afterwards: they leave the user's as they are."""
-    return Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=True)
+def fixed_randomness(layers_seed: int | None = None) -> Randomness:
+    """Return random numbers for a network whose weights are loaded afterwards: they leave the user's as they are.
+
+    With the `layers_seed` of a fit its initial weights are drawn again.
+    """
+    return Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=True, layers_seed=layers_seed)
 
 
 def _cpu_by_default():

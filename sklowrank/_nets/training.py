@@ -13,7 +13,7 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from .._core.iterate import Step
-from .architecture import Edit, replay
+from .architecture import Edit, Expansion, replay
 from .layers import as_tensor, kind_and_shape
 from .randomness import Randomness
 
@@ -65,6 +65,7 @@ class Rule(BaseEstimator, Callback):
     """
 
     generator_: torch.Generator
+    former_: dict[str, Any] = {}  # what the former training of the network has reported, where our own goes on with it
 
     def convert(self, module: nn.Module) -> list[Edit]:
         """Replace layers before the training; those that have been finished before are taken up again."""
@@ -77,6 +78,19 @@ class Rule(BaseEstimator, Callback):
     def report(self) -> dict[str, Any]:
         """Return what the training has found, by name."""
         return {}
+
+    def expansion(self) -> Expansion | None:
+        """Return how the trained weights follow from those at the start of the training and fewer numbers; or None."""
+        return None
+
+    def stored(
+        self, weights: dict[str, torch.Tensor], report: dict[str, Any], *, expands: bool
+    ) -> dict[str, torch.Tensor | np.ndarray]:
+        """Return what is to be stored of the weights and the report of a snapshot.
+
+        Where it `expands`, these are the numbers of the expansion, and weights that do not follow from them.
+        """
+        return dict(weights)
 
     def on_train_begin(self, net, **kwargs):
         """Convert the module of a skorch net."""
@@ -112,7 +126,7 @@ def exchanging(net) -> Iterator[None]:
     place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
     homes = {name: place[id(p)] for name, p in gone.items() if id(p) in place}
     for group in groups:
-        group["params"] = [p for p in group["params"] if id(p) in kept]
+        group["params"][:] = [p for p in group["params"] if id(p) in kept]  # LBFGS knows the list itself
     for parameter in gone.values():
         net.optimizer_.state.pop(parameter, None)
     for name, parameter in after.items():
@@ -244,7 +258,8 @@ def _load_state(net, state):
     for parameter, values in zip(net.module_.parameters(), (state or {}).values()):
         values = {name: as_tensor(v) for name, v in values.items()}
         moments = {name: v for name, v in values.items() if isinstance(v, torch.Tensor) and v.ndim}
-        if values and all(moment.shape == parameter.shape for moment in moments.values()):
+        ndim = parameter.ndim  # before it there may be an axis of several gradients
+        if values and all(moment.shape[moment.ndim - ndim :] == parameter.shape for moment in moments.values()):
             net.optimizer_.state[parameter] = {
                 name: v.to(parameter.device, parameter.dtype, copy=True) if isinstance(v, torch.Tensor) else v
                 for name, v in values.items()

@@ -20,6 +20,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep
 from .._core.validation import on_host
+from .._nets.architecture import edited
 from .._nets.found import find_network
 from .._nets.layers import linear_layers
 from ..metrics import effective_rank, kernel_alignment, tangent_kernel
@@ -50,7 +51,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     estimator : estimator
-        What is fitted, a copy of it: :class:`~sklowrank.neural.NetworkClassifier` or
+        The network. A copy of it is fitted: :class:`~sklowrank.neural.NetworkClassifier` or
         :class:`~sklowrank.neural.NetworkRegressor`, with any training rule, a skorch net, or a Pipeline whose last step
         is one of these.
     probe_size : int, default=200
@@ -63,7 +64,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         outputs the first takes much memory: (probe_size * n_outputs)² numbers.
     layers : {"hidden", "all"} or sequence of str, default="hidden"
         Layers that are measured: all linear and convolutional ones but the last, all of them, or those of some paths in
-        the torch module, such as ``["2"]``. The tangent kernel is that of their weights and biases.
+        the torch module, such as ``["2"]``. The tangent kernel is that of their weights and biases, frozen ones too.
     random_state : int, RandomState instance or None, default=None
         Seed or generator of random numbers; pass an int for reproducible results. It draws the probe rows alone.
 
@@ -72,8 +73,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
     estimator_ : estimator
         The fitted estimator.
     weight_change_ : dict of str to float
-        Frobenius norm of the change of each layer's weight. Layers that a rule has replaced are compared multiplied
-        out.
+        Frobenius norm of the change of each layer's weight.
     relative_weight_change_ : dict of str to float
         The same, divided by the norm at the start.
     kernel_alignment_ : float
@@ -105,11 +105,12 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    The start is the network when training begins, after a training rule has replaced layers. Networks are compared in
-    eval mode, on the same rows, and by their logits. The representation behind a layer is the input of the layer that
-    is called next, after the activation; behind the last layer it is the output. For n probe rows, k outputs and m
-    weights a comparison takes O((nk)² d + n m) for widths that sum to d, at 2 + log2 epochs times; copies of the
-    network are kept for these.
+    The start is the network when training begins, after a training rule has replaced layers. Layers of rules are
+    compared multiplied out: their weights and kernels are those of one linear layer with the same map. Networks are
+    compared in eval mode, on the same rows, and by their logits. The representation behind a layer is the input of the
+    layer that is called next, after the activation; behind the last layer it is the output. For n probe rows, k outputs
+    and widths that sum to d a comparison takes O((nk)² d), at 2 + log2 epochs times; copies of the network are kept for
+    these.
 
     Comparisons are fair at equal training loss and at equal norms of the starts: a larger norm makes a network lazier,
     and any network changes more the longer it is trained. `init_rank` of the estimators keeps the norm, and `history_`
@@ -191,11 +192,14 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         model = clone(self.estimator)
         taken = _fit_watched(model, X, y)
         layers = _chosen_layers(taken[0].module, self.layers)
+        X = X if hasattr(X, "shape") or hasattr(X, "__len__") else np.asarray(X)
         at = _probe(X, y if is_classifier(model) else None, self.probe_size, check_random_state(self.random_state))
         rows = find_network(model).prepare(on_host(_rows_at(X, at)))
-        views = [_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken]
-        course = [_compared(views[0], view, measures) for view in views]
-        found = _attributes(views, course[-1], measures) | {"history_": _history(taken, course, measures)}
+        views = (_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken)
+        start, course = next(views), []
+        for view in views:  # a kernel may be large: one at a time
+            course.append(_compared(start, view, measures))
+        found = _attributes(start, view, course[-1], measures) | {"history_": _history(taken, course, measures)}
         return keep(self, None, estimator_=model, **found)
 
     @available_if(_estimator_has("predict"))
@@ -270,8 +274,8 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             of = get_tags(self.estimator)
-            for name in ("estimator_type", "classifier_tags", "regressor_tags", "target_tags", "input_tags"):
-                setattr(tags, name, getattr(of, name))
+            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
+            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
             tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
         return tags
 
@@ -347,6 +351,8 @@ def _fit_watched(model, X, y) -> list[_Snapshot]:
     last, watch = _last_step(model), _Snapshots()
     if isinstance(last, NeuralNet):
         former = last.callbacks
+        if isinstance(former, str):
+            raise ValueError("callbacks='disable' would disable the one that measures. Pass callbacks=None or a list.")
         last.callbacks = [*(former or []), (_NAME, watch)]
         model.fit(X, y)
         last.callbacks = former
@@ -415,23 +421,18 @@ def _chosen_layers(module, layers):
 
 
 def _seen(module, rows, layers, measures, method) -> _View:
+    """Return what is compared of a copy of a network, in which layers of rules are multiplied out."""
+    for path, layer in linear_layers(module):
+        if hasattr(layer, "multiplied_out"):
+            edited(module, path, layer.multiplied_out())
     like = next(module.parameters())
     rows = rows.to(like.device, like.dtype if rows.is_floating_point() else None)
     parts = _layers(module)
-    there = [path for path in layers if path in parts]  # a rule may have replaced one by something else
-    weights = {path: _dense(parts[path]).double().cpu() for path in there} if "weight" in measures else {}
-    kernel = None
-    if "kernel" in measures:
-        names = [f"{path}.{name}" for path in there for name, p in parts[path].named_parameters() if p.requires_grad]
-        kernel = tangent_kernel(module, rows, params=names or there, method=method)
+    there = [path for path in layers if path in parts]  # a rule may have put something else there
+    weights = {path: parts[path].weight.detach().flatten(1).double().cpu() for path in there}
+    kernel = tangent_kernel(module, rows, params=there, method=method) if "kernel" in measures else None
     representations = _representations(module, rows, parts, there) if {"representation", "sign"} & {*measures} else {}
-    return _View(weights, kernel, representations)
-
-
-def _dense(layer):
-    """Return the weight (o, p) of a layer, or of one linear layer with the same map."""
-    layer = layer.multiplied_out() if hasattr(layer, "multiplied_out") else layer
-    return layer.weight.detach().flatten(1)
+    return _View(weights if "weight" in measures else {}, kernel, representations)
 
 
 def _representations(module, rows, parts, layers) -> dict[str, torch.Tensor]:
@@ -495,12 +496,12 @@ _FOUND = {
 }
 
 
-def _attributes(views, last, measures) -> dict[str, Any]:
+def _attributes(start: _View, end: _View, last, measures) -> dict[str, Any]:
     found = {f"{name}_": last[name] for measure in measures for name in _FOUND[measure]}
     if "weight" in measures:
-        start, end = views[0].weights, views[-1].weights
+        weights = _both(start.weights, end.weights)
         found["effective_rank_"] = {
-            path: (effective_rank(W), effective_rank(end[path])) for path, W in start.items() if path in end
+            path: (effective_rank(W_0), effective_rank(W)) for path, (W_0, W) in weights.items()
         }
     return found
 
@@ -514,7 +515,7 @@ def _history(taken, course, measures) -> dict[str, list]:
         "epoch": [snapshot.epoch for snapshot in taken[1:]],
         "train_loss": [snapshot.loss for snapshot in taken[1:]],
     }
-    return history | {name: [_mean(found[name]) for found in course[1:]] for name in names}
+    return history | {name: [_mean(found[name]) for found in course] for name in names}
 
 
 def _mean(value):

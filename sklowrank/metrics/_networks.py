@@ -61,7 +61,7 @@ def effective_rank(W: Any, kind: str = "stable") -> float:
     (1.25, 1.89, 2.0)
     """
     matrix, eps = _matrix(W, "W")
-    s = torch.linalg.svdvals(_in_unit_scale(matrix)).cpu()
+    s = torch.linalg.svdvals(matrix).cpu()
     if not s[0] > 0:
         return 0.0
     if kind == "stable":
@@ -118,11 +118,10 @@ def kernel_alignment(K: Any, K0: Any, centered: bool = False) -> float:
     >>> kernel_alignment(3 * K, K), round(kernel_alignment(K, np.eye(2)), 3)
     (1.0, 0.894)
     """
-    kernels = [_matrix(kernel, name)[0] for kernel, name in ((K, "K"), (K0, "K0"))]
-    shapes = [tuple(kernel.shape) for kernel in kernels]
+    units = [_matrix(kernel, name)[0] for kernel, name in ((K, "K"), (K0, "K0"))]
+    shapes = [tuple(unit.shape) for unit in units]
     if shapes[0] != shapes[1] or shapes[0][0] != shapes[0][1]:
         raise ValueError(f"K has shape {shapes[0]} and K0 {shapes[1]}. Pass two square matrices of the same rows.")
-    units = [_in_unit_scale(kernel) for kernel in kernels]
     if centered:
         units = [_centred(unit) for unit in units]
     norms = [float(unit.norm()) for unit in units]
@@ -131,34 +130,29 @@ def kernel_alignment(K: Any, K0: Any, centered: bool = False) -> float:
         text = f"The alignment is NaN: {zero} is zero{' after centring' if centered else ''}."
         warn(text, RuntimeWarning)
         return float("nan")
-    product = float((units[0] / norms[0] * (units[1].to(units[0].device) / norms[1])).sum())
-    return min(1.0, max(-1.0, product))
+    product = float(units[0].flatten() @ units[1].to(units[0].device).flatten())
+    return min(1.0, max(-1.0, product / norms[0] / norms[1]))
 
 
 def _matrix(A, name):
-    """Return a matrix as a finite tensor in float64, and the precision of its entries."""
+    """Return a finite matrix in float64, scaled so that squares neither overflow nor vanish, and its precision."""
     if isinstance(A, torch.Tensor):
         tensor = A.detach()
         if tensor.ndim != 2 or not tensor.numel():
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}. Pass a matrix with at least one entry.")
-        if not bool(tensor.isfinite().all()):
-            raise ValueError(f"{name} contains NaN or infinity. Pass finite numbers.")
     else:
-        tensor = torch.from_numpy(
-            np.require(check_array(A, dtype=[np.float64, np.float32], input_name=name), requirements="CW")
-        )
+        array = check_array(A, dtype=[np.float64, np.float32], input_name=name)
+        tensor = torch.from_numpy(np.require(array, requirements="CW"))
     eps = torch.finfo(tensor.dtype if tensor.is_floating_point() else torch.float64).eps
-    return tensor.double(), eps
-
-
-def _in_unit_scale(A):
-    """Return a matrix divided by its largest magnitude, so that squares do not overflow."""
-    size = A.abs().amax()
-    return A / torch.where(size > 0, size, 1.0)
+    tensor = tensor.double()
+    size = max(abs(float(end)) for end in tensor.aminmax())
+    if not np.isfinite(size):
+        raise ValueError(f"{name} contains NaN or infinity. Pass finite numbers.")
+    return (tensor if size == 0 or 1e-50 < size < 1e50 else tensor / size), eps
 
 
 def _centred(K):
     """Return H K H; what is left by rounding of a constant kernel is zero."""
-    K = K - K.mean(0, keepdim=True)
-    K = K - K.mean(1, keepdim=True)
-    return torch.where(K.abs().amax() > 8 * torch.finfo(K.dtype).eps, K, 0.0)
+    left = K - K.mean(0, keepdim=True)
+    left = left - left.mean(1, keepdim=True)
+    return torch.where(left.abs().amax() > 8 * torch.finfo(K.dtype).eps * K.abs().amax(), left, 0.0)

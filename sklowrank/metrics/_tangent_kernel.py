@@ -114,8 +114,8 @@ def tangent_kernel(
             [ 4., 26.]], dtype=torch.float64)
     """
     if not isinstance(module, nn.Module):
-        module, prepare, *_ = find_network(module)
-        rows = prepare(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
+        found = find_network(module)
+        module, rows = found.module, found.prepare(X.detach().cpu() if isinstance(X, torch.Tensor) else X)
     else:
         rows = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
     weights = _chosen(module, params)
@@ -210,7 +210,7 @@ def _kernel(module, X, weights, summed, batch_size) -> torch.Tensor:
             continue
         A, D = (torch.cat([getattr(signal, name) for signal in signals]).double() for name in ("inputs", "derivatives"))
         has_weight, has_bias = (rest.pop(f"{path}.{name}", None) is not None for name in ("weight", "bias"))
-        of_rows = (A @ A.T if has_weight else 0.0) + torch.full((len(X), len(X)), float(has_bias)).to(A)
+        of_rows = (A @ A.T if has_weight else A.new_zeros(len(A), len(A))) + float(has_bias)
         D = D.flatten(0, 1)
         K.view(len(X), n_outputs, len(X), n_outputs).addcmul_(
             (D @ D.T).view(len(X), n_outputs, len(X), n_outputs), of_rows[:, None, :, None]

@@ -2,12 +2,18 @@
 
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
+from ._ordered_rank import OrderedRank
+from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
 from ._sparse_spectral_training import SparseSpectralTraining
+from ._trained_rank_pruning import TrainedRankPruning
 
 __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
+    "OrderedRank",
+    "RandomSubspace",
     "SharpnessAware",
     "SparseSpectralTraining",
+    "TrainedRankPruning",
 ]

@@ -1,19 +1,25 @@
 """What the two estimators with one network share: parameters, their descriptions, methods that take no target."""
 
 from collections.abc import Callable
+from functools import update_wrapper
 from numbers import Integral
-from typing import Any
+from types import MethodType
+from typing import Any, Self
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
-from .._nets.estimating import fitted_network
+from .._core.validation import check_new_data
+from .._nets.estimating import changed_copy, fitted_network
 from .._nets.layers import ACTIVATIONS
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.training import Rule
+from ._ordered_rank import OrderedRank
+from ._ordered_rank_solver import account, cut
 
 CONSTRAINTS: dict[str, Any] = {
     **NETWORK_CONSTRAINTS,
@@ -112,6 +118,23 @@ def documented(*, standardize: str) -> Callable[[type], type]:
     return fill
 
 
+class _OfOrderedRank:
+    """A method of networks that :class:`OrderedRank` trains; of others an AttributeError that names the rule."""
+
+    def __init__(self, method):
+        update_wrapper(self, method)
+
+    def __get__(self, estimator, owner=None):
+        if estimator is None:
+            return self.__wrapped__
+        if not isinstance(estimator.training, OrderedRank):
+            raise AttributeError(
+                f"{type(estimator).__name__} has {self.__name__} with training=OrderedRank(...) alone: other rules do "
+                f"not order their components. Got training={estimator.training!r}."
+            )
+        return MethodType(self.__wrapped__, estimator)
+
+
 class NetworkMethods:
     """Methods and annotations of both classes."""
 
@@ -146,3 +169,60 @@ class NetworkMethods:
         network : torch.nn.Module
         """
         return fitted_network(self, device)
+
+    @_OfOrderedRank
+    def resized(self, size, X=None) -> Self:
+        """Return a copy whose network is cut to a size: no training, no decomposition.
+
+        It is there with ``training=OrderedRank(...)``.
+
+        Parameters
+        ----------
+        size : float in (0, 1] or dict of ints
+            Number of parameters at most, as a share of `n_dense_parameters_`; components are kept across layers by
+            their importance relative to the first one of their layer, and at least one of each layer. Or ranks by the
+            path of the layer, as ``training_["ranks"]`` has them.
+        X : array-like or tensor of shape (n_samples, n_features), default=None
+            Rows by which the running statistics of batch normalisation are computed again, where there is any.
+
+        Returns
+        -------
+        model : NetworkClassifier or NetworkRegressor
+            Fitted, of the class of this one.
+        """
+        check_is_fitted(self)
+        X = None if X is None else check_new_data(self, X, like="mean_", method="resized")
+        found, paths = dict(self.training_), list(self.training_.get("ranks", {}))
+
+        def change(net):
+            edits = cut(net, size, paths)
+            found.update(account(net, paths))
+            return edits
+
+        return changed_copy(self, change, X, training_=found)
+
+    @_OfOrderedRank
+    def size_curve(self, X, y, sizes) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many parameters and which score the network has when it is cut to several sizes.
+
+        It is there with ``training=OrderedRank(...)``. Running statistics of batch normalisation are computed again
+        by X for each size.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+        y : array-like
+            Their classes or values, as `score` takes them.
+        sizes : sequence
+            Sizes as :meth:`resized` takes them.
+
+        Returns
+        -------
+        n_parameters : array of shape (n_sizes,)
+        scores : array of shape (n_sizes,)
+        """
+        check_is_fitted(self)
+        models = [self.resized(size, X) for size in sizes]
+        sizes = np.array([model.n_parameters_ for model in models], dtype=np.int64)
+        return sizes, np.array([model.score(X, y) for model in models], dtype=np.float64)

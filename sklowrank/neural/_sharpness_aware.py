@@ -1,64 +1,60 @@
-"""Sharpness-aware steps: the gradient at weights moved uphill, as far as the outputs have changed."""
+"""Sharpness-aware minimisation: steps by the gradient at perturbed weights."""
 
 from collections.abc import Mapping
 from itertools import takewhile
 from numbers import Real
+from typing import Literal
 
 import torch
 from skorch.dataset import unpack_data
 
 from .._core.compat import Interval, StrOptions
+from .._nets.outputs import divergence, outputs_of
 from .._nets.training import Rule
-from ._sharpness_aware_solver import (
-    ascent,
-    divergence,
-    metric_of,
-    outputs_of,
-    restored,
-    second_order,
-    without_dropout,
-)
+from ._sharpness_aware_solver import metric_of, restored, second_order, steepest_perturbation, without_dropout
 
-_COMPARED = ("theta_prev", "theta_init", "fisher")  # radii that need former weights
+_WITH_REFERENCE = ("theta_prev", "theta_init", "fisher")  # radii that need reference weights
 
 
 class SharpnessAware(Rule):
-    r"""Steps by the gradient at adversarially moved weights, with a radius set by the change of the outputs.
+    r"""Sharpness-aware minimisation with a fixed radius (SAM, ASAM) or one set by the change of the outputs (TRAM).
 
-    A training rule that looks for flat minima. At each step the weights move a little way up the loss, and the
-    optimizer steps from where they were with the gradient found there. How far they move is a number (SAM, ASAM) or
-    is measured at each step: how much the output distribution changes under noise in the inputs, or has changed since
-    the previous or the initial weights (TRAM). Use it where inputs will be noisier than those of the training, or to go
-    on with a fitted network on other rows without losing the former ones. Do not use it where training time is what
-    limits, because a step takes more than twice as long, or where plain training does not overfit.
+    A training rule that looks for flat minima. At each step the weights are perturbed along the gradient, and the
+    optimizer steps from the unperturbed weights by the gradient at the perturbed ones. The radius of the perturbation
+    is a number, or is measured at each step: the divergence between the output distributions with and without noise in
+    the inputs, or between those at the present weights and at reference weights. Use it where inputs will be noisier
+    than in training, or to continue the training of a fitted network on other rows and keep its accuracy on the former
+    ones. Do not use it where training time is limited, because a step takes more than twice as long, or where plain
+    training does not overfit.
 
     Parameters
     ----------
     radius : {"input_noise", "theta_prev", "theta_init", "fisher"}, float or None, default="input_noise"
-        How far the weights move. "input_noise": by the divergence of the outputs between inputs and noised inputs.
-        "theta_prev": between the present and the previous weights. "theta_init": between the present weights and those
-        at the start of this call of `fit` or `partial_fit`. "fisher": by half the squared distance from the previous
-        weights in the metric of squared gradients, in which the direction is the steepest, too. A float > 0 is the
-        radius itself: SAM, or ASAM with `adaptive`. None: steps of the optimizer alone.
+        Radius of the perturbation. "input_noise": the divergence of the outputs between inputs and inputs with noise.
+        "theta_prev": the divergence between the present and the previous weights. "theta_init": that between the
+        present weights and those at the start of this call of `fit` or `partial_fit`. "fisher": half the squared
+        distance from the previous weights in the metric of squared gradients, in which the perturbation is the steepest
+        one, too. A float > 0 is the radius itself: SAM, or ASAM with `adaptive`. None: no perturbation.
     radius_scale : float > 0, default=5.0
-        Factor of the measured divergence. A larger one gives flatter minima, and slower progress. "theta_prev" needs
-        10 or more from a random start. A float `radius` is not multiplied.
+        Factor of the measured divergence. A larger one gives flatter minima and slower progress. "theta_prev" needs 10
+        or more from a random start. A float `radius` is not multiplied.
     rho_max : float > 0, default=0.5
         Largest measured radius.
     ema_decay : float in [0, 1], default=0.0
-        Weights that "theta_prev" and "fisher" compare with: 0 is the weights before the last step, 1 is those at the
-        start, and in between is a moving average, farther away the larger it is.
+        Decay of the reference weights of "theta_prev" and "fisher", which are a moving average: 0 is the weights before
+        the last step, 1 is those at the start. A larger one gives a larger radius.
     noise_scale : float > 0, default=0.1
-        Size of the noise of "input_noise", in the units in which the network gets its inputs: standard deviations of
-        features where the estimator standardises.
+        Size of the noise of "input_noise", in the units of the network's inputs: standard deviations of features where
+        the estimator standardises.
     noise_type : {"normal", "uniform"}, default="normal"
-        Noise with standard deviation `noise_scale`, or uniform in plus and minus `noise_scale`.
+        Distribution of the noise: normal with standard deviation `noise_scale`, or uniform between minus and plus
+        `noise_scale`.
     divergence : {"forward", "reverse", "symmetric"}, default="forward"
-        Divergence for "theta_prev" and "theta_init": "forward" is KL(former || present), "reverse" is KL(present ||
-        former), "symmetric" is their sum, which "input_noise" always takes.
+        Kullback-Leibler divergence for "theta_prev" and "theta_init": "forward" is KL(reference || present), "reverse"
+        is KL(present || reference), "symmetric" is their sum, which "input_noise" always uses.
     adaptive : bool, default=False
-        Whether each weight moves in proportion to its square, which does not depend on how layers are scaled. "fisher"
-        has a metric of its own and refuses it.
+        Whether the perturbation of a weight is proportional to its square, which makes it independent of how layers are
+        scaled. "fisher" has a metric of its own and refuses it.
 
     See Also
     --------
@@ -67,42 +63,42 @@ class SharpnessAware(Rule):
 
     Notes
     -----
-    With gradient :math:`g` at the weights :math:`\theta`, the optimizer gets the gradient at :math:`\theta + e`,
+    With gradient :math:`g` at the weights :math:`\theta`, the optimizer gets the gradient at :math:`\theta + e` on the
+    same batch,
 
     .. math::
         e = d\, \frac{T^2 g}{\|T g\|}, \qquad
         d = \min\Bigl(\rho_{\max},\; s\, \frac1n \sum_i \mathrm{KL}\bigl(p_i \,\|\, q_i\bigr)\Bigr),
 
-    on the same batch, where :math:`T = 1`, or :math:`T = |\theta|` if `adaptive`, and :math:`s` is `radius_scale`. The
-    present outputs are those of the first pass. Rows are weighted as in the loss. What the outputs are is read from
-    the criterion:
+    where :math:`T = 1`, or :math:`T = |\theta|` if `adaptive`, :math:`s` is `radius_scale`, and :math:`q_i` is given by
+    the outputs of the first pass. Rows are weighted as in the loss. The kind of the outputs is read from the criterion:
 
-    - logits of classes with ``CrossEntropyLoss``, which is that of :class:`NetworkClassifier`, and any criterion of a
-      ``NeuralNetClassifier`` that is not named here;
+    - logits of classes with ``CrossEntropyLoss``, which is that of :class:`NetworkClassifier`, and with any criterion
+      of a ``NeuralNetClassifier`` that is not named here;
     - probabilities of classes with ``NLLLoss`` in a ``NeuralNetClassifier``, log-probabilities in another net;
-    - a logit for each of several yes-or-no questions with ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``, a
-      probability with ``BCELoss``;
-    - else means of Gaussians of unit variance: the divergence is half the mean squared difference. It has the unit of
-      the targets; standardise them, as :class:`NetworkRegressor` does.
+    - logits of binary labels with ``BCEWithLogitsLoss`` and ``MultiLabelSoftMarginLoss``, their probabilities with
+      ``BCELoss``;
+    - otherwise means of Gaussians of unit variance: the divergence is half the mean squared difference. It depends on
+      the unit of the targets; standardise them, as :class:`NetworkRegressor` does.
 
     "fisher" takes :math:`e = d M^{-1} g / \sqrt{g^\top M^{-1} g}` with the diagonal metric :math:`M = 1 + F / \bar F`,
     where :math:`F` is the mean of squared gradients so far and :math:`\bar F` its mean over all weights, and
-    :math:`d = \min(\rho_{\max}, s\, \Delta^\top M \Delta / 2)` for the difference :math:`\Delta` from former weights.
-    Without the 1, weights of small gradients move so far that training can fail.
+    :math:`d = \min(\rho_{\max}, s\, \Delta^\top M \Delta / 2)` for the difference :math:`\Delta` from the reference
+    weights. Without the 1, weights with small gradients are perturbed so much that training can fail.
 
     The noise of "input_noise" is drawn once for all rows of a batch, so that a row of weight two counts as two copies.
-    Where outputs are compared with former weights, there are none in the first step, which is one of the optimizer
-    alone.
+    With reference weights the first step is one of the optimizer alone.
 
-    A step takes two passes forward and back; "input_noise" and "theta_..." take one more forward. Memory grows by a
-    copy of the weights, and another one for former weights with a decay, for "theta_init" and for "fisher". Weights are
-    restored from the copy, bit for bit. Running statistics of batch normalisation see the first pass only. In a network
-    with dropout layers outputs are compared without dropout, at the cost of one more pass forward.
+    A step takes two forward and backward passes; "input_noise", "theta_prev" and "theta_init" take one more forward
+    pass. Memory grows by a copy of the weights, and by another one for "theta_init", for "fisher" and for a moving
+    average. Weights are restored from the copy, bit for bit. Running statistics of batch normalisation are updated by
+    the first pass only. In a network with dropout layers outputs are compared without dropout, which takes another
+    forward pass.
 
-    Callbacks before the rule, such as gradient clipping, see the gradient of either pass. Gradients that are
-    accumulated over several batches are not supported.
+    Callbacks before the rule, such as gradient clipping, are called for the gradients of both passes. Accumulation of
+    gradients over several batches is not supported.
 
-    What it reports: `radius_curve`, the mean radius of each epoch of the last call.
+    Reported: `radius_curve`, the mean radius of each epoch of the last call.
 
     References
     ----------
@@ -142,15 +138,15 @@ class SharpnessAware(Rule):
 
     def __init__(
         self,
-        radius="input_noise",
+        radius: Literal["input_noise", "theta_prev", "theta_init", "fisher"] | float | None = "input_noise",
         *,
-        radius_scale=5.0,
-        rho_max=0.5,
-        ema_decay=0.0,
-        noise_scale=0.1,
-        noise_type="normal",
-        divergence="forward",
-        adaptive=False,
+        radius_scale: float = 5.0,
+        rho_max: float = 0.5,
+        ema_decay: float = 0.0,
+        noise_scale: float = 0.1,
+        noise_type: Literal["normal", "uniform"] = "normal",
+        divergence: Literal["forward", "reverse", "symmetric"] = "forward",
+        adaptive: bool = False,
     ):
         self.radius = radius
         self.radius_scale = radius_scale
@@ -162,7 +158,7 @@ class SharpnessAware(Rule):
         self.adaptive = adaptive
 
     def convert(self, module):
-        """Begin: no layer is replaced."""
+        """Start a new training; no layer is replaced."""
         self._validate_params()
         if self.adaptive and self.radius == "fisher":
             raise ValueError("adaptive=True does not go with radius='fisher', which has a metric of its own. Set one.")
@@ -174,7 +170,7 @@ class SharpnessAware(Rule):
         return []
 
     def finish(self, module):
-        """Drop the copies of weights."""
+        """Delete the copies of weights."""
         self._forget()
         return []
 
@@ -183,22 +179,22 @@ class SharpnessAware(Rule):
         return {"radius_curve": list(self.radius_curve_)}
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        """Listen to what the network gets and what it answers."""
+        """Record inputs and outputs of the module in this batch."""
         if training and self.radius is not None:
-            self._stop_listening()
-            self.listener_ = net.module_.register_forward_hook(self._heard, with_kwargs=True)
+            self._stop_recording()
+            self.recorder_ = net.module_.register_forward_hook(self._record, with_kwargs=True)
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        """Stop listening."""
-        self._stop_listening()
+        """Stop the recording."""
+        self._stop_recording()
 
     def on_epoch_end(self, net, **kwargs):
-        """Note the mean radius."""
+        """Record the mean radius."""
         self.radius_curve_.append(float(self.total_) / max(self.n_steps_, 1))
         self.total_, self.n_steps_ = 0.0, 0
 
     def on_grad_computed(self, net, named_parameters, batch=None, training=True, **kwargs):
-        """Put the gradient at the moved weights in the place of the one at the weights."""
+        """Replace the gradient by the one at the perturbed weights."""
         parameters = list(dict.fromkeys(p for _, p in named_parameters if p.requires_grad))
         gradients = {p: p.grad for p in parameters if p.grad is not None}
         if self.radius is None or not gradients:
@@ -206,40 +202,40 @@ class SharpnessAware(Rule):
         Xi = unpack_data(batch)[0]
         more = {k: v for k, v in (self.pass_ or ((), {}, None))[1].items() if not (isinstance(Xi, Mapping) and k in Xi)}
         with restored(net.module_, parameters) as weights:
-            moves = self._moves(net, batch, weights, gradients)
-            if moves is None:
+            perturbation = self._perturbation(net, batch, weights, gradients)
+            if perturbation is None:
                 return
             with torch.no_grad():
-                torch._foreach_add_(list(moves), list(moves.values()))
+                torch._foreach_add_(list(perturbation), list(perturbation.values()))
             for parameter in parameters:
                 parameter.grad = None
-            del gradients, moves
+            del gradients, perturbation
             net.train_step_single(batch, **more)
         before = takewhile(lambda callback: callback is not self, (callback for _, callback in net.callbacks_))
         for callback in (net, *before):
             callback.on_grad_computed(net, named_parameters=named_parameters, batch=batch, training=training, **kwargs)
 
     @torch.no_grad()
-    def _moves(self, net, batch, weights, gradients):
-        """Return by how much each parameter moves; None where there are no former weights yet."""
+    def _perturbation(self, net, batch, weights, gradients):
+        """Return the perturbation of each parameter; None where there are no reference weights yet."""
         self.n_steps_ += 1
         metric = self._metric(gradients) if self.radius == "fisher" else None
-        former = self._former(weights) if self.radius in _COMPARED else {}
-        if former is weights:
+        reference = self._reference(weights) if self.radius in _WITH_REFERENCE else {}
+        if reference is weights:
             return None
         if isinstance(self.radius, Real):
             radius = self.radius
         else:
             if metric is not None:
-                found = second_order(former, weights, metric)
+                found = second_order(reference, weights, metric)
             else:
-                found = self._divergence(net, batch, weights, former)
+                found = self._divergence(net, batch, weights, reference)
             radius = (self.radius_scale * found).clamp(0, self.rho_max)
         self.total_ = self.total_ + radius
-        return ascent(gradients, weights if self.adaptive else None, metric, radius)
+        return steepest_perturbation(gradients, weights if self.adaptive else None, metric, radius)
 
-    def _divergence(self, net, batch, weights, former):
-        """Return the divergence of the outputs at the former weights, or of noised inputs, from the present ones."""
+    def _divergence(self, net, batch, weights, reference):
+        """Return the divergence between the present outputs and those at the reference, or of inputs with noise."""
         if self.pass_ is None:
             raise ValueError(
                 f"radius={self.radius!r} compares outputs of the module, and the net calls only parts of it. Pass a "
@@ -249,55 +245,55 @@ class SharpnessAware(Rule):
         with without_dropout(net.module_) as had_dropout:
             if had_dropout:
                 outputs = net.module_(*inputs, **named_inputs)
-            if former:
-                torch._foreach_copy_(list(weights), list(former.values()))
+            if reference:
+                torch._foreach_copy_(list(weights), list(reference.values()))
             else:
-                inputs, named_inputs = self._noised(inputs, named_inputs)
+                inputs, named_inputs = self._with_noise(inputs, named_inputs)
             others = net.module_(*inputs, **named_inputs)
-            if former:
+            if reference:
                 torch._foreach_copy_(list(weights), list(weights.values()))
         others, outputs = (part[0] if isinstance(part, tuple) else part for part in (others, outputs))
-        direction = self.divergence if former else "symmetric"
+        direction = self.divergence if reference else "symmetric"
         shares = net.row_weights(unpack_data(batch)[1]) if hasattr(net, "row_weights") else None
         return divergence(others, outputs, outputs_of(net), direction, shares)
 
-    def _heard(self, module, inputs, named_inputs, outputs):
+    def _record(self, module, inputs, named_inputs, outputs):
         self.pass_ = inputs, named_inputs, outputs
 
-    def _stop_listening(self):
-        if hasattr(self, "listener_"):
-            self.listener_.remove()
-            del self.listener_
+    def _stop_recording(self):
+        if hasattr(self, "recorder_"):
+            self.recorder_.remove()
+            del self.recorder_
         self.pass_ = None
 
     def _forget(self):
-        self._stop_listening()
-        self.former_, self.fisher_, self.n_squares_ = {}, {}, 0
+        self._stop_recording()
+        self.reference_, self.fisher_, self.n_squares_ = {}, {}, 0
 
-    def _former(self, weights):
-        """Return the weights to compare with, and prepare those of the next step; the same weights in the first one."""
-        if not self.former_:
-            self.former_ = weights
+    def _reference(self, weights):
+        """Return the reference weights and update them; in the first step these are the weights themselves."""
+        if not self.reference_:
+            self.reference_ = weights
             return weights
-        former = {p: self.former_.get(p, value) for p, value in weights.items()}
+        reference = {p: self.reference_.get(p, value) for p, value in weights.items()}
         decay = 1.0 if self.radius == "theta_init" else self.ema_decay
         if decay == 0:
-            self.former_ = weights
+            self.reference_ = weights
         elif decay == 1:
-            self.former_ = former
+            self.reference_ = reference
         else:
-            averages = torch._foreach_lerp(list(former.values()), list(weights.values()), 1 - decay)
-            self.former_ = dict(zip(former, averages))
-        return former
+            averages = torch._foreach_lerp(list(reference.values()), list(weights.values()), 1 - decay)
+            self.reference_ = dict(zip(reference, averages))
+        return reference
 
     def _metric(self, gradients):
-        """Take the gradients into the mean of squares, and return its metric."""
+        """Update the mean of squared gradients and return its metric."""
         self.n_squares_ += 1
         for p, g in gradients.items():
             self.fisher_.setdefault(p, torch.zeros_like(g)).lerp_(g.square(), 1 / self.n_squares_)
         return metric_of({p: self.fisher_[p] for p in gradients})
 
-    def _noised(self, inputs, named_inputs):
+    def _with_noise(self, inputs, named_inputs):
         """Add one draw of noise for all rows to inputs of floating-point numbers."""
         tensors = [x for x in (*inputs, *named_inputs.values()) if isinstance(x, torch.Tensor)]
         if not any(x.is_floating_point() for x in tensors):

@@ -14,7 +14,7 @@ class MFAC(torch.optim.Optimizer):
     """Multiply each gradient by the inverse of the damped empirical Fisher matrix of the last gradients.
 
     Use it as any optimizer of torch, or in skorch and in our networks: ``net_params={"optimizer": MFAC,
-    "optimizer__damp": 1e-3}``. It takes larger steps where gradients have been small and agree, which helps on badly
+    "optimizer__damp": 1e-2}``. It takes larger steps where gradients have been small and agree, which helps on badly
     conditioned problems. It keeps `n_grads` gradients of all parameters: for networks whose weights barely fit the
     memory :class:`torch.optim.AdamW` is the choice, and on well conditioned problems it is faster.
 
@@ -22,7 +22,7 @@ class MFAC(torch.optim.Optimizer):
     ----------
     params : iterable of tensors, or of dicts
         What is optimized. Groups may have an `lr`, a `momentum` and a `weight_decay` of their own.
-    lr : float, default=1e-3
+    lr : float, default=1e-2
         Step size, at least 0. The inverse is at most 1 / damp times the identity: a step is at most ``lr / damp`` times
         the gradient.
     momentum : float, default=0.0
@@ -31,9 +31,9 @@ class MFAC(torch.optim.Optimizer):
         Share of the weights that is added to the gradients, at least 0, before they are stored.
     n_grads : int, default=64
         Number of gradients that are kept, at least 1. More describe the matrix better.
-    damp : float, default=1e-5
+    damp : float, default=1e-3
         What is added to the diagonal of the matrix, above 0. A large one makes steps like those of gradient descent
-        with a step size of ``lr / damp``.
+        with a step size of ``lr / damp``; a small one needs many gradients: 1e-5 is usual with a thousand of them.
     update : {"window", "available"}, default="window"
         By which number the sum over gradients is divided: `n_grads` also while fewer are there, or the number of those.
         With "window" the first steps are longer; warm up the step size, or use "available".
@@ -70,8 +70,8 @@ class MFAC(torch.optim.Optimizer):
     >>> X = torch.randn(512, 2, generator=rng) * torch.tensor([10.0, 0.1])
     >>> y = X @ torch.tensor([0.3, 5.0]) + 0.1 * torch.randn(512, generator=rng)
     >>> w = torch.zeros(2, requires_grad=True)
-    >>> optimizer = MFAC([w], lr=1e-2, n_grads=32)
-    >>> for step in range(300):
+    >>> optimizer = MFAC([w], lr=0.1, n_grads=32, update="available")
+    >>> for step in range(200):
     ...     rows = torch.randint(512, (16,), generator=rng)
     ...     optimizer.zero_grad()
     ...     (X[rows] @ w - y[rows]).square().mean().backward()
@@ -83,11 +83,11 @@ class MFAC(torch.optim.Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: float = 1e-3,
+        lr: float = 1e-2,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         n_grads: int = 64,
-        damp: float = 1e-5,
+        damp: float = 1e-3,
         update: Literal["window", "available"] = "window",
         mask_zeros: bool = False,
     ):

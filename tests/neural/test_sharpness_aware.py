@@ -17,7 +17,13 @@ from torch.nn import functional
 
 from sklowrank._nets.layers import mlp
 from sklowrank.neural import NetworkClassifier, NetworkRegressor, SharpnessAware
-from sklowrank.neural._sharpness_aware_solver import ascent, divergence, metric_of, outputs_of, second_order
+from sklowrank.neural._sharpness_aware_solver import (
+    divergence,
+    metric_of,
+    outputs_of,
+    second_order,
+    steepest_perturbation,
+)
 
 MEASURED = ["input_noise", "theta_prev", "theta_init", "fisher"]
 SGD = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
@@ -132,24 +138,24 @@ def two_parts(seed=0):
     )
 
 
-def test_the_move_has_the_length_of_the_radius_in_each_metric():
+def test_the_perturbation_has_the_length_of_the_radius_in_each_metric():
     weights, g, metric = two_parts()
     d = torch.tensor(0.3)
 
     def length(e, sizes):
         return float(sum((s.double() * part.double().square()).sum() for s, part in zip(sizes, e.values())).sqrt())
 
-    plain = ascent(g, None, None, d)
+    plain = steepest_perturbation(g, None, None, d)
     assert length(plain, [torch.ones(()), torch.ones(())]) == pytest.approx(0.3, abs=1e-6)
-    adaptive = ascent(g, weights, None, d)
+    adaptive = steepest_perturbation(g, weights, None, d)
     assert length(adaptive, [1 / w.square() for w in weights.values()]) == pytest.approx(0.3, abs=1e-6)
-    fisher = ascent(g, None, metric, d)
+    fisher = steepest_perturbation(g, None, metric, d)
     assert length(fisher, metric.values()) == pytest.approx(0.3, abs=1e-6)
     for e in (plain, adaptive, fisher):
         assert sum((part * g[p]).sum() for p, part in e.items()) > 0  # uphill
 
 
-def test_the_adaptive_move_does_not_depend_on_how_layers_are_scaled():
+def test_the_adaptive_perturbation_does_not_depend_on_how_layers_are_scaled():
     X, y = (torch.from_numpy(part) for part in table())
 
     def moved(scale, adaptive):
@@ -162,7 +168,9 @@ def test_the_adaptive_move_does_not_depend_on_how_layers_are_scaled():
         weights = {p: p.detach().clone() for p in module.parameters()}
         gradients = {p: p.grad for p in module.parameters()}
         with torch.no_grad():
-            for p, e in ascent(gradients, weights if adaptive else None, None, torch.tensor(0.5)).items():
+            for p, e in steepest_perturbation(
+                gradients, weights if adaptive else None, None, torch.tensor(0.5)
+            ).items():
                 p += e
             return module(X)
 
@@ -193,8 +201,8 @@ def test_divergences_are_those_of_the_distributions():
         chances = [1 / (1 + np.exp(-z)) for z in (a, b)]
         two = [np.stack([1 - c, c], 1) for c in chances]
         bernoulli = {"forward": kl(*two), "reverse": kl(*two[::-1]), "symmetric": kl(*two) + kl(*two[::-1])}[direction]
-        assert float(divergence(*tensors, "chance logits", direction)) == pytest.approx(bernoulli.mean())
-        by_chance = divergence(*(torch.from_numpy(c) for c in chances), "chances", direction)
+        assert float(divergence(*tensors, "binary logits", direction)) == pytest.approx(bernoulli.mean())
+        by_chance = divergence(*(torch.from_numpy(c) for c in chances), "binary probabilities", direction)
         assert float(by_chance) == pytest.approx(bernoulli.mean())
         gaussian = ((a - b) ** 2).mean() * (1 if direction == "symmetric" else 0.5)
         assert float(divergence(*tensors, "values", direction)) == pytest.approx(gaussian)
@@ -215,9 +223,9 @@ def test_divergences_are_those_of_the_distributions():
         (NeuralNetClassifier, nn.MultiMarginLoss, "logits"),
         (NeuralNetClassifier, nn.NLLLoss, "probabilities"),
         (NeuralNet, nn.NLLLoss, "logits"),
-        (NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, "chance logits"),
-        (NeuralNet, nn.MultiLabelSoftMarginLoss, "chance logits"),
-        (NeuralNet, nn.BCELoss, "chances"),
+        (NeuralNetBinaryClassifier, nn.BCEWithLogitsLoss, "binary logits"),
+        (NeuralNet, nn.MultiLabelSoftMarginLoss, "binary logits"),
+        (NeuralNet, nn.BCELoss, "binary probabilities"),
         (NeuralNetRegressor, nn.MSELoss, "values"),
         (NeuralNetRegressor, nn.L1Loss, "values"),
     ],
@@ -282,7 +290,7 @@ def test_radii_are_positive_from_the_second_step_on_and_paths_differ(radius):
     assert not same(weights_of(net), weights_of(constant))
 
 
-def test_the_first_step_from_former_weights_is_a_plain_one():
+def test_the_first_step_with_reference_weights_is_a_plain_one():
     X, y = table(12)
     plain = weights_of(skorch_net(None, max_epochs=1).fit(X, y))
     for radius in ("theta_prev", "theta_init", "fisher"):
@@ -482,7 +490,7 @@ def test_both_doors_train_and_the_rule_keeps_no_copies(radius):
     net = skorch_net(SharpnessAware(radius), optimizer=torch.optim.Adam, lr=0.02, max_epochs=30).fit(X, y)
     assert net.score(X, y) > 0.9
     rule = dict(net.callbacks_)["rule"]
-    assert not rule.former_
+    assert not rule.reference_
     assert not rule.fisher_
     assert not net.module_._forward_hooks
     again = pickle.loads(pickle.dumps(net))

@@ -1,0 +1,484 @@
+"""How many numbers a network needs for a problem: the smallest random subspace of its weights that does."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from numbers import Integral, Real
+from typing import Any, Literal, Self
+
+import numpy as np
+from joblib import effective_n_jobs
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring, get_scorer_names
+from sklearn.model_selection import check_cv
+from sklearn.utils import check_random_state, get_tags, indexable
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
+from threadpoolctl import threadpool_limits
+
+from .._core.annotations import RandomState
+from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.fitted import keep
+from .._core.validation import on_host
+from .._core.warn import warn
+from .._nets.randomness import fixed_randomness
+from ..neural import RandomSubspace
+from ._learning_regime import _is_ours, _last_step, _rows_at
+
+_NAME = "random_subspace"  # of the callback
+_HELD_OUT = 0.2
+
+
+def _best_has(name):
+    """Return a check whether the estimator, or the one that was found, has a method."""
+
+    def check(self):
+        if not self.refit:
+            raise AttributeError(f"{name} needs refit=True.")
+        getattr(getattr(self, "best_estimator_", self.estimator), name)
+        return True
+
+    return check
+
+
+class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
+    r"""Search the intrinsic dimension of a problem: the fewest numbers that reach a share of the network's score.
+
+    A network is trained in random subspaces of its weights, of more and more dimensions, until its score on held-out
+    rows is a given share of that of ordinary training. The dimension depends on the problem far more than on the width
+    of the network: use it to compare the difficulty of data sets, labels or architectures, and to find how small a
+    model may be stored. It takes some twenty to a hundred fits. It does not say which network is the best one: compare
+    scores for that.
+
+    Parameters
+    ----------
+    estimator : estimator
+        What is fitted, copies of it: :class:`~sklowrank.neural.NetworkClassifier` or
+        :class:`~sklowrank.neural.NetworkRegressor`, of which `training` is set, a skorch net, which gets a callback
+        more, or a Pipeline whose last step is one of these. A `learning_rate` of about 1e-2 suits both ordinary
+        training and that in a subspace.
+    share : float in (0, 1], default=0.9
+        Share of the baseline's score that has to be reached. A larger one gives a larger dimension.
+    baseline : "direct" or float, default="direct"
+        Score that is compared with: "direct" is the mean score of ordinary training of all weights, with the same
+        settings and on the same rows. A number compares problems or networks at one score.
+    search : "bisect" or sequence of int, default="bisect"
+        Dimensions that are tried: doubled from `d_min` until the target is reached, then bisected on the log scale; or
+        all of a list.
+    d_min : int >= 1, default=1
+        Smallest dimension that is tried. For "bisect" alone.
+    d_max : int >= 1 or None, default=None
+        Largest dimension that is tried; None is the number of weights. For "bisect" alone.
+    resolution : float > 0, default=0.1
+        Relative distance of the dimension found from one that fails, at which the bisection ends. A smaller one takes
+        more fits. For "bisect" alone.
+    n_seeds : int >= 1, default=3
+        Number of starts and subspaces for each dimension, whose mean score decides, and for the baseline.
+    cv : int, splitter, iterable or None, default=None
+        Rows on which is scored, in the forms of scikit-learn. None holds out a fifth, of each class its share.
+    scoring : str, callable or None, default=None
+        Score, in the forms of scikit-learn; None is that of the estimator, accuracy or R².
+    n_jobs : int or None, default=None
+        Number of fits at a time, in joblib's sense; with several each has one thread.
+    refit : bool, default=True
+        Whether to fit the estimator with the dimension found to all rows, for `predict` and `score`.
+    random_state : int, RandomState instance or None, default=None
+        Seed or generator of random numbers; pass an int for reproducible results. It decides held-out rows, starts and
+        subspaces, whatever `random_state` the estimator has.
+
+    Attributes
+    ----------
+    intrinsic_dim_ : int or None
+        Smallest dimension that reached the target; None, with a ConvergenceWarning, where none did.
+    curve_ : dict of arrays
+        What was tried, by ascending `d`: `mean` and `std` of its scores.
+    baseline_score_ : float
+        Score of ordinary training, or the number given.
+    target_ : float
+        Score that was asked for.
+    n_full_parameters_ : int
+        Number of weights, the dimension of the whole space.
+    best_estimator_ : estimator
+        The estimator fitted to all rows with the dimension found, or with the largest one tried where none did; with
+        `refit` alone.
+    classes_ : array of shape (n_classes,)
+        Class labels, of a classifier.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : array of shape (n_features_in_,)
+        Names of the columns of X, where the estimator has them.
+
+    See Also
+    --------
+    sklowrank.neural.RandomSubspace : The training rule.
+    LearningRegime : Whether a network has learnt features.
+
+    Notes
+    -----
+    The target is :math:`b - (1 - s) |b|` for the baseline b and the share s, which is :math:`s b` where scores are
+    positive. Scores are taken as monotone in d, up to noise: after the bisection the largest dimension that failed is
+    tried once more with new seeds, and the search goes on below where the mean of all its scores then reaches the
+    target.
+
+    Training in a subspace depends on the optimizer and on the number of epochs as all training does: the dimension is
+    that of a problem, a network and its settings. A skorch net that has an instance as its module starts from the same
+    weights for all seeds.
+
+    References
+    ----------
+    Li, C., Farkhoor, H., Liu, R. and Yosinski, J. (2018). Measuring the intrinsic dimension of objective landscapes.
+    International Conference on Learning Representations.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklowrank.inspection import IntrinsicDimension
+    >>> from sklowrank.neural import NetworkClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> network = NetworkClassifier((16,), learning_rate=3e-2, max_iter=15, tol=0)
+    >>> found = IntrinsicDimension(network, n_seeds=2, random_state=0).fit(X, y)
+    >>> found.intrinsic_dim_ < 20, found.n_full_parameters_
+    (True, 131)
+    >>> found.score(X, y) > 0.8
+    True
+    """
+
+    _parameter_constraints: dict = {
+        "estimator": "no_validation",
+        "share": [Interval(Real, 0, 1, closed="right")],
+        "baseline": [StrOptions({"direct"}), Interval(Real, None, None, closed="neither")],
+        "search": [StrOptions({"bisect"}), "array-like"],
+        "d_min": [Interval(Integral, 1, None, closed="left")],
+        "d_max": [Interval(Integral, 1, None, closed="left"), None],
+        "resolution": [Interval(Real, 0, None, closed="neither")],
+        "n_seeds": [Interval(Integral, 1, None, closed="left")],
+        "cv": ["cv_object"],
+        "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+        "n_jobs": [Integral, None],
+        "refit": ["boolean"],
+        "random_state": ["random_state"],
+    }
+
+    intrinsic_dim_: int | None
+    curve_: dict[str, np.ndarray]
+    baseline_score_: float
+    target_: float
+    n_full_parameters_: int
+    best_estimator_: Any
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        share: float = 0.9,
+        baseline: Literal["direct"] | float = "direct",
+        search: Literal["bisect"] | Sequence[int] = "bisect",
+        d_min: int = 1,
+        d_max: int | None = None,
+        resolution: float = 0.1,
+        n_seeds: int = 3,
+        cv: int | Iterable | None = None,
+        scoring: str | Callable | None = None,
+        n_jobs: int | None = None,
+        refit: bool = True,
+        random_state: RandomState = None,
+    ):
+        self.estimator = estimator
+        self.share = share
+        self.baseline = baseline
+        self.search = search
+        self.d_min = d_min
+        self.d_max = d_max
+        self.resolution = resolution
+        self.n_seeds = n_seeds
+        self.cv = cv
+        self.scoring = scoring
+        self.n_jobs = n_jobs
+        self.refit = refit
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y) -> Self:
+        """Search the intrinsic dimension, and fit the estimator with it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows, as the estimator takes them.
+        y : array-like
+            The targets, as the estimator takes them.
+
+        Returns
+        -------
+        self : IntrinsicDimension
+        """
+        _check_trainable(self.estimator)
+        if y is None:
+            raise ValueError("IntrinsicDimension requires y to be passed, but the target y is None.")
+        dims = _listed(self.search, self.d_min, self.d_max)
+        scored = _Scored(self, X, y)
+        baseline = scored.direct() if self.baseline == "direct" else float(self.baseline)
+        if not math.isfinite(baseline):
+            raise ValueError(f"The baseline's score is {baseline}. Use another scoring, or pass a number as baseline.")
+        target = baseline - (1 - self.share) * abs(baseline)
+        if dims is None:
+            dim = _bisect(scored, target, self.d_min, self.d_max, self.resolution)
+        else:
+            dim = next((d for d in dims if scored.again(d) >= target), None)
+            for d in dims:
+                scored.mean(d)  # all of a list are tried
+        if dim is None:
+            warn(
+                f"IntrinsicDimension reached no score of target_={target:.3g} with up to {max(scored.scores)} "
+                "dimensions. Raise d_max or the estimator's max_iter, or lower share.",
+                ConvergenceWarning,
+            )
+        best = {}
+        if self.refit:
+            best = {"best_estimator_": scored.fitted(max(scored.scores) if dim is None else dim)}
+        return keep(
+            self,
+            None,
+            intrinsic_dim_=dim,
+            curve_=scored.curve(),
+            baseline_score_=baseline,
+            target_=target,
+            n_full_parameters_=scored.n_full,
+            **best,
+        )
+
+    @available_if(_best_has("predict"))
+    def predict(self, X):
+        """Return what the estimator found predicts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        y : array
+        """
+        check_is_fitted(self)
+        return self.best_estimator_.predict(X)
+
+    @available_if(_best_has("predict_proba"))
+    def predict_proba(self, X):
+        """Return the probabilities of the classes by the estimator found.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        probabilities : array of shape (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        return self.best_estimator_.predict_proba(X)
+
+    @available_if(_best_has("predict"))
+    def score(self, X, y):
+        """Return the score of the estimator found, by `scoring`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+        y : array-like
+            Their targets.
+
+        Returns
+        -------
+        score : float
+        """
+        check_is_fitted(self)
+        return check_scoring(self.best_estimator_, self.scoring)(self.best_estimator_, X, y)
+
+    @property
+    def classes_(self):
+        """Class labels of the estimator found."""
+        check_is_fitted(self)
+        return self.best_estimator_.classes_
+
+    @property
+    def n_features_in_(self):
+        """Number of features of the estimator found."""
+        check_is_fitted(self)
+        return self.best_estimator_.n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        """Names of the columns that the estimator found was fitted to."""
+        check_is_fitted(self)
+        return self.best_estimator_.feature_names_in_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if hasattr(self.estimator, "__sklearn_tags__"):
+            of = get_tags(self.estimator)
+            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
+            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
+            tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
+        return tags
+
+
+def _check_trainable(model):
+    last = _last_step(model)
+    if isinstance(last, NeuralNet) or (_is_ours(last) and "training" in last.get_params(deep=False)):
+        return
+    raise TypeError(
+        f"A {type(last).__name__} cannot be trained in a subspace. Pass a NetworkClassifier, a NetworkRegressor, a "
+        "skorch net, or a Pipeline whose last step is one of these."
+    )
+
+
+def _listed(search, d_min, d_max):
+    """Return the dimensions of a list in order; None where they are searched."""
+    if isinstance(search, str):
+        if d_max is not None and d_max < d_min:
+            raise ValueError(f"d_max={d_max} is below d_min={d_min}. Raise d_max.")
+        return None
+    dims = sorted(set(search))
+    if not dims or not all(isinstance(d, Integral) and d >= 1 for d in dims):
+        raise ValueError(f"search={search!r} has to be 'bisect' or a list of integers >= 1.")
+    return [int(d) for d in dims]
+
+
+class _Scored:
+    """Scores of the estimator on held-out rows, by the dimension of the subspace."""
+
+    def __init__(self, search, X, y):
+        X, y = indexable(X, y)
+        self.estimator, self.scoring, self.n_jobs = search.estimator, search.scoring, search.n_jobs
+        self.n_seeds, self.X, self.y = search.n_seeds, X, y
+        self.random_state = check_random_state(search.random_state)
+        self.splits = _splits(search.cv, X, y, is_classifier(self.estimator), self.random_state)
+        self.scores: dict[int, list[float]] = {}
+        self.n_full = 0
+
+    def direct(self):
+        """Return the mean score of ordinary training."""
+        return float(np.mean(self._run(None)))
+
+    def mean(self, dim):
+        """Return the mean score so far."""
+        return float(np.mean(self.scores[dim])) if dim in self.scores else self.again(dim)
+
+    def again(self, dim):
+        """Score with new seeds, and return the mean of all scores of the dimension."""
+        if 0 < self.n_full < dim:
+            raise ValueError(f"search or d_min has {dim} dimensions, but the network has {self.n_full} weights.")
+        self.scores.setdefault(dim, []).extend(self._run(dim))
+        return float(np.mean(self.scores[dim]))
+
+    def curve(self):
+        """Return the means and standard deviations of all dimensions, in order."""
+        dims = sorted(self.scores)
+        return {
+            "d": np.array(dims),
+            "mean": np.array([np.mean(self.scores[d]) for d in dims]),
+            "std": np.array([np.std(self.scores[d]) for d in dims]),
+        }
+
+    def fitted(self, dim):
+        """Return the estimator fitted to all rows."""
+        seed = self._seed()
+        with _drawing(self.estimator, seed):
+            return _fit(self.estimator, dim, seed, self.X, self.y)
+
+    def _seed(self):
+        return int(self.random_state.randint(np.iinfo(np.int32).max))
+
+    def _run(self, dim):
+        """Return a score for each seed and fold."""
+        several = effective_n_jobs(self.n_jobs) > 1
+        seeds = [self._seed() for _ in range(self.n_seeds)]
+        found = Parallel(n_jobs=self.n_jobs)(
+            delayed(_score)(self.estimator, dim, seed, self.X, self.y, rows, self.scoring, several)
+            for seed in seeds
+            for rows in self.splits
+        )
+        self.n_full = found[0][1]
+        return [score for score, _ in found]
+
+
+def _splits(cv, X, y, classifier, random_state):
+    """Return pairs of rows that are fitted and scored."""
+    targets = on_host(y)
+    if cv is not None:
+        return list(check_cv(cv, targets, classifier=classifier).split(np.zeros(len(targets)), targets))
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if n_rows < 2:
+        raise ValueError(f"Found array with {n_rows} sample(s), while a minimum of 2 is required to hold rows out.")
+    order = random_state.permutation(n_rows)
+    if classifier:
+        codes = np.unique(np.asarray(targets).ravel(), return_inverse=True)[1]
+        order = order[np.argsort(codes[order], kind="stable")]
+    count = min(max(1, round(_HELD_OUT * n_rows)), n_rows - 1)
+    held_out = order[((np.arange(count) + 0.5) * n_rows / count).astype(int)]
+    return [(np.setdiff1d(order, held_out), held_out)]
+
+
+def _score(estimator, dim, seed, X, y, rows, scoring, one_thread):
+    """Return the score of a fit on held-out rows, and the number of weights of the network."""
+    fitted, held_out = rows
+    with warnings.catch_warnings(), threadpool_limits(1 if one_thread else None), _drawing(estimator, seed):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model = _fit(estimator, dim, seed, _rows_at(X, fitted), _rows_at(y, fitted))
+        score = check_scoring(model, scoring)(model, _rows_at(X, held_out), _rows_at(y, held_out))
+    return float(score), _n_full(model)
+
+
+def _fit(estimator, dim, seed, X, y):
+    """Return a copy that is fitted in a subspace; without a dimension, by ordinary training."""
+    rule = None if dim is None else RandomSubspace(dim)
+    model = clone(estimator)
+    last = _last_step(model)
+    if not isinstance(last, NeuralNet):
+        last.set_params(training=rule, random_state=seed)
+        return model.fit(X, y)
+    if rule is not None:
+        last.set_params(callbacks=[*(last.callbacks or []), (_NAME, rule)])
+    return model.fit(X, y)
+
+
+def _drawing(estimator, seed):
+    """Let a skorch net draw from torch's global generators in the block, and leave them as they were."""
+    return fixed_randomness(seed).scope() if isinstance(_last_step(estimator), NeuralNet) else nullcontext()
+
+
+def _n_full(model):
+    last = _last_step(model)
+    if isinstance(last, NeuralNet):
+        return sum(p.numel() for p in last.module_.parameters() if p.requires_grad)
+    return last.n_dense_parameters_
+
+
+def _bisect(scored, target, d_min, d_max, resolution):
+    """Return the smallest dimension that reaches a target, up to a relative width; None where the largest fails."""
+    passed, failed = d_min, 0
+    while scored.mean(passed) < target:
+        most = scored.n_full if d_max is None else min(d_max, scored.n_full)
+        if passed >= most:
+            return None
+        failed, passed = passed, min(2 * passed, most)
+    repeated = set()
+    while failed:
+        while passed - failed > 1 and passed > (1 + resolution) * failed:
+            middle = min(max(round(math.sqrt(failed * passed)), failed + 1), passed - 1)
+            if scored.mean(middle) < target:
+                failed = middle
+            else:
+                passed = middle
+        if failed in repeated or scored.again(failed) < target:
+            return passed
+        repeated.add(failed)
+        passed, failed = failed, max((d for d in scored.scores if d < failed and scored.mean(d) < target), default=0)
+    return passed
