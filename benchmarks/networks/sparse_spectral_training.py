@@ -113,12 +113,12 @@ class Invariants(Watch):
 # What is measured
 
 
-def rotation(kind, epochs):
+def rotation(kind, epochs, seed=0):
     """Relative error of a learnt 48 x 48 rotation, 313 steps of 64 rows an epoch."""
     rng = np.random.default_rng(0)
     target = np.linalg.qr(rng.standard_normal((SIDE, SIDE)))[0]
     X = rng.standard_normal((ROWS, SIDE)).astype(np.float32)
-    module, callbacks = network(kind, (SIDE, SIDE), 0, SIDE_RANK, last=False)
+    module, callbacks = network(kind, (SIDE, SIDE), seed, SIDE_RANK, last=False)
     start = (rng.standard_normal((SIDE, SIDE)) / SIDE**0.5).astype(np.float32)
     first = module[0].layer if kind == "adapter" else module[0]
     first.weight.data.copy_(torch.from_numpy(start))
@@ -215,14 +215,16 @@ def memory(kind):
 
 def reach(bench):
     """Reach: a 48 x 48 rotation from a random start, one linear layer, rank 4, 20,000 rows in batches of 64"""
-    short = bench.measure("spectral, 10 epochs", rotation, "spectral", 10)
-    ours = bench.measure("spectral, 19 epochs", rotation, "spectral", 19)
-    others = {kind: bench.measure(f"{kind}, 19 epochs", rotation, kind, 19) for kind in ("adapter", "top", "plain")}
-    bench.measure("scaled gradient, 19 epochs", rotation, "scaled gradient", 19)
-    bench.claim("relative error after 5,947 steps", ours.error, at_most=0.02)
-    bench.claim("relative error after 3,130 steps", short.error, at_most=0.02)
-    bench.claim("error of the best change of rank 4 from the same start", ours.nearest, at_least=1.2)
-    bench.claim("error against the adapter's", ours.error, others["adapter"].error, at_most=0.1)
+    for seed in range(3):
+        bench.measure(f"spectral, 10 epochs, seed {seed}", rotation, "spectral", 10, seed)
+    ours = [bench.measure(f"spectral, 19 epochs, seed {seed}", rotation, "spectral", 19, seed) for seed in range(3)]
+    for kind in ("top", "scaled gradient", "plain"):
+        bench.measure(f"{kind}, 19 epochs", rotation, kind, 19)
+    adapter = bench.measure("adapter, 19 epochs", rotation, "adapter", 19)
+    worst = max(run.error for run in ours)
+    bench.claim("relative error after 5,947 steps, largest of three seeds", worst, at_most=0.02)
+    bench.claim("error of the best change of rank 4 from the same start", adapter.nearest, at_least=1.2)
+    bench.claim("error against the adapter's", worst, adapter.error, at_most=0.1)
 
 
 def digits_accuracy(bench):

@@ -80,8 +80,8 @@ class OrderedRank(Rule):
     where :math:`f_c` is the network with one layer cut to its first components, and :math:`\lambda` is `group_lasso`.
     With `distill` the second term is the cross-entropy with the probabilities of the whole network, or the squared
     difference of the outputs, without a gradient in :math:`f(x)`; otherwise :math:`L(f_c(x), y)`. The criterion
-    decides, as in :class:`SharpnessAware`. The last term runs over the layers and, within each, over the tails that begin with
-    component j. It has later components in more terms, which orders them. The importance of component j is
+    decides, as in :class:`SharpnessAware`. The last term runs over the layers and, within each, over the tails that
+    begin with component j. It has later components in more terms, which orders them. The importance of component j is
     :math:`\|U_{:, j:}\|_F \|V_{:, j:}\|_F`. Running statistics of batch normalisation are those of the whole network.
 
     A step takes two passes forward and back, O(b k (o + i)) for b rows and a layer; with ``full_pass=False`` one. The
