@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .._math.sparse import csr_tensor
 
@@ -100,19 +101,23 @@ def fastfood_projection(n_full, dim, generator, device, dtype) -> Projection:
     B, G, order = B.to(device, dtype), G.to(device, dtype), order.to(device)
     inverse = torch.empty_like(order)
     inverse[order] = torch.arange(length, device=device, dtype=order.dtype)
-    return Projection(partial(_fast_forward, B, order, G, n_full), partial(_fast_adjoint, B, inverse, G, dim))
+    width = 1 << max(0, dim - 1).bit_length()
+    B = nn.functional.pad(B[:dim], (0, width - dim))  # the other signs meet zeros
+    return Projection(
+        partial(_fast_forward, B, order % width, G, n_full, dim), partial(_fast_adjoint, B, inverse, G, dim)
+    )
 
 
-def _fast_forward(B, order, G, n_full, theta):
-    signed = torch.zeros_like(B)
-    signed[: len(theta)] = theta * B[: len(theta)]
-    return walsh_hadamard(walsh_hadamard(signed)[order] * G)[:n_full]
+def _fast_forward(B, order, G, n_full, dim, theta):
+    # The transform of few numbers and many zeros repeats that of the few.
+    few = walsh_hadamard(nn.functional.pad(theta, (0, len(B) - dim)) * B)
+    return walsh_hadamard(few[order] * G)[:n_full]
 
 
 def _fast_adjoint(B, inverse, G, dim, g):
-    padded = torch.zeros_like(B)
-    padded[: len(g)] = g
-    return (walsh_hadamard((walsh_hadamard(padded) * G)[inverse]) * B)[:dim]
+    padded = nn.functional.pad(g, (0, len(G) - len(g)))
+    parts = (walsh_hadamard(padded) * G)[inverse].view(-1, len(B))
+    return (walsh_hadamard(parts.sum(0)) * B)[:dim]
 
 
 def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
@@ -124,7 +129,7 @@ def walsh_hadamard(x: torch.Tensor) -> torch.Tensor:
     while stride < length:
         size = min(2**_PASSES_AT_ONCE, length // stride)
         H = _hadamard(size, x)
-        x = (H @ x.reshape(-1, size, stride)).reshape(length)
+        x = (x.reshape(-1, size) @ H if stride == 1 else H @ x.reshape(-1, size, stride)).reshape(length)
         stride *= size
     return x
 
