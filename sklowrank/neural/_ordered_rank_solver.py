@@ -22,7 +22,7 @@ class PrefixLinear(ThinLinear):
     @classmethod
     def of(cls, layer: ThinLinear) -> "PrefixLinear":
         """Return a layer with the very parameters of another one."""
-        n_in, n_out, rank, bias = layer.shape
+        n_in, n_out, _, bias = layer.shape
         new = cls(n_in, n_out, 0, bias)
         new.down, new.up, new.bias = layer.down, layer.up, layer.bias
         return new
@@ -33,7 +33,7 @@ class PrefixLinear(ThinLinear):
 
     def plain(self) -> ThinLinear:
         """Return a thin layer with the very parameters of this one."""
-        n_in, n_out, rank, bias = self.shape
+        n_in, n_out, _, bias = self.shape
         new = ThinLinear(n_in, n_out, 0, bias)
         new.down, new.up, new.bias = self.down, self.up, self.bias
         return new
@@ -163,7 +163,7 @@ def _given_ranks(thin, size):
 
 
 def _ranks_of_share(module, thin, size):
-    """Return the ranks by one threshold on relative importance, the least one with which the network is small enough."""
+    """Return the ranks by the least threshold on relative importance with which the network is small enough."""
     if not isinstance(size, Real) or isinstance(size, bool) or not 0 < size <= 1:
         raise ValueError(f"size={size!r} has to be a float in (0, 1], or a dict of ranks by the paths of layers.")
     dense = {path: layer.up.shape[0] * layer.down.shape[1] for path, layer in thin.items()}

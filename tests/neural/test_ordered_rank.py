@@ -195,7 +195,7 @@ def test_prefixes_beat_components_in_another_order_and_scores_rise_with_rank(dig
 
 
 def test_what_is_reported_is_what_the_network_is(digits):
-    model, X, y = digits
+    model = digits[0]
     report = model.training_
     assert list(report["ranks"]) == ["0", "2"]
     assert tuple(report["ranks"].values()) == model.ranks_
@@ -212,7 +212,7 @@ def test_what_is_reported_is_what_the_network_is(digits):
 
 @pytest.mark.parametrize("size", [0.5, 0.35, 0.2])
 def test_resized_keeps_to_the_size_and_decomposes_nothing(digits, size, monkeypatch):
-    model, X, y = digits
+    model, X, _ = digits
     before = pickle.dumps(model)
 
     def no(*args, **kwargs):
@@ -270,7 +270,7 @@ def test_sizes_that_cannot_be_are_refused_by_name(digits):
     for size in (0, 1.5, -1, "half", None, True, float("nan")):
         with pytest.raises(ValueError, match="size="):
             model.resized(size)
-    with pytest.raises(ValueError, match="size=0.01 is below the smallest network"):
+    with pytest.raises(ValueError, match=r"size=0\.01 is below the smallest network"):
         model.resized(0.01)
     with pytest.raises(ValueError, match="no layer '4'"):
         model.resized({"4": 2})
@@ -557,7 +557,7 @@ def test_same_seed_same_fit_and_global_generators_are_left_alone():
 
 @pytest.mark.cuda
 def test_a_fit_on_a_gpu_is_one_on_the_cpu():
-    X, y = table()
+    X, _ = table()
     here, there = (fitted(OrderedRank(), device=device, max_iter=2) for device in ("cpu", "cuda"))
     assert np.allclose(here.predict_proba(X), there.predict_proba(X), atol=1e-3)
     assert there.resized(0.9).network("cuda")[0].up.device.type == "cuda"
