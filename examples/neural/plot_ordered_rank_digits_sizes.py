@@ -79,6 +79,6 @@ plt.show()
 
 # %%
 # What to see: below rank 8, some 5,000 of 26,122 parameters, the ordered network is ahead: at rank 3 it is right in 70 %
-# of the images, the plain one in 34 %. From there to the right a plain training that is cut by singular values is one or
-# two points better, and half as long: where the size is not small, take that. The importances fall by a factor of ten
-# over the components that are left. Ranks fall fast in the first ten epochs, to an eighth of the width, and then stay.
+# of the images, the plain one in 34 %. From there on plain training that is cut by singular values is one or
+# two points better, and faster: where the size is not small, take that. The importances fall to a twentieth over the
+# components that are left. Ranks fall for some thirty epochs, to an eighth of the width or less, and then stay.
