@@ -12,7 +12,7 @@ from torch import nn
 
 from benchmarks.harness import peak
 from sklowrank._nets.layers import mlp
-from sklowrank.neural import SparseSpectralTraining
+from sklowrank.neural import NetworkRegressor, SparseSpectralTraining
 from sklowrank.neural._sparse_spectral_layer import SpectralLinear
 
 WIDTH, DEPTH, BATCH = 1024, 12, 64
@@ -113,12 +113,12 @@ class Invariants(Watch):
 # What is measured
 
 
-def rotation(kind, epochs):
+def rotation(kind, epochs, seed=0):
     """Relative error of a learnt 48 x 48 rotation, 313 steps of 64 rows an epoch."""
     rng = np.random.default_rng(0)
     target = np.linalg.qr(rng.standard_normal((SIDE, SIDE)))[0]
     X = rng.standard_normal((ROWS, SIDE)).astype(np.float32)
-    module, callbacks = network(kind, (SIDE, SIDE), 0, SIDE_RANK, last=False)
+    module, callbacks = network(kind, (SIDE, SIDE), seed, SIDE_RANK, last=False)
     start = (rng.standard_normal((SIDE, SIDE)) / SIDE**0.5).astype(np.float32)
     first = module[0].layer if kind == "adapter" else module[0]
     first.weight.data.copy_(torch.from_numpy(start))
@@ -178,7 +178,7 @@ def digits(kind, rank, seeds=3, watch=Watch):
 
 
 def step(kind, rank):
-    """Seconds, memory in MB and numbers of the optimizer's state of steps with twelve layers of 1,024 x 1,024."""
+    """Seconds of a step and numbers of the optimizer's state, with twelve layers of 1,024 x 1,024."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((25 * BATCH, WIDTH)).astype(np.float32)
     module, callbacks = network(kind, (WIDTH,) * (DEPTH + 1), 0, rank, last=False)
@@ -192,20 +192,22 @@ def step(kind, rank):
         train_split=None,
         verbose=0,
     ).initialize()
-    before = peak()
     begin = time.perf_counter()
     net.partial_fit(X, X)
     whole = time.perf_counter() - begin
+    remark = f"{watch.state:,} numbers in the optimizer's state, {watch.held:,} with weights and gradients"
     seconds = float(np.median(np.diff(watch.times)))
-    remark = f"{watch.state:,} numbers in the optimizer's state, {watch.held:,} in all, {peak() - before:.0f} MB more than the network"
-    return {
-        "seconds": seconds,
-        "state": watch.state,
-        "held": watch.held,
-        "more": peak() - before,
-        "whole": whole,
-        "remark": remark,
-    }
+    return {"seconds": seconds, "state": watch.state, "held": watch.held, "whole": whole, "remark": remark}
+
+
+def memory(kind):
+    """Memory in MB of a fit of one epoch of the same network by `NetworkRegressor`, weights and snapshots included."""
+    X = np.random.default_rng(0).standard_normal((25 * BATCH, WIDTH)).astype(np.float32)
+    rule = SparseSpectralTraining(8, skip_last=False) if kind == "spectral" else None
+    model = NetworkRegressor((WIDTH,) * (DEPTH - 1), training=rule, max_iter=1, tol=0, random_state=0, device="cpu")
+    before = peak()
+    model.fit(X, X)
+    return {"more": peak() - before, "remark": f"{peak() - before:.0f} MB more than before the fit"}
 
 
 # Cases
@@ -213,14 +215,16 @@ def step(kind, rank):
 
 def reach(bench):
     """Reach: a 48 x 48 rotation from a random start, one linear layer, rank 4, 20,000 rows in batches of 64"""
-    short = bench.measure("spectral, 10 epochs", rotation, "spectral", 10)
-    ours = bench.measure("spectral, 19 epochs", rotation, "spectral", 19)
-    others = {kind: bench.measure(f"{kind}, 19 epochs", rotation, kind, 19) for kind in ("adapter", "top", "plain")}
-    bench.measure("scaled gradient, 19 epochs", rotation, "scaled gradient", 19)
-    bench.claim("relative error after 5,947 steps", ours.error, at_most=0.02)
-    bench.claim("relative error after 3,130 steps", short.error, at_most=0.02)
-    bench.claim("error of the best change of rank 4 from the same start", ours.nearest, at_least=1.2)
-    bench.claim("error against the adapter's", ours.error, others["adapter"].error, at_most=0.1)
+    for seed in range(3):
+        bench.measure(f"spectral, 10 epochs, seed {seed}", rotation, "spectral", 10, seed)
+    ours = [bench.measure(f"spectral, 19 epochs, seed {seed}", rotation, "spectral", 19, seed) for seed in range(3)]
+    for kind in ("top", "scaled gradient", "plain"):
+        bench.measure(f"{kind}, 19 epochs", rotation, kind, 19)
+    adapter = bench.measure("adapter, 19 epochs", rotation, "adapter", 19)
+    worst = max(run.error for run in ours)
+    bench.claim("relative error after 5,947 steps, largest of three seeds", worst, at_most=0.02)
+    bench.claim("error of the best change of rank 4 from the same start", adapter.nearest, at_least=1.2)
+    bench.claim("error against the adapter's", worst, adapter.error, at_most=0.1)
 
 
 def digits_accuracy(bench):
@@ -256,7 +260,8 @@ def wide_layers(bench):
     bench.claim("numbers against plain training, rank 8", ours[8].state, plain.state, at_most=0.02)
     held = "weights, gradients and optimizer's state against plain training, rank 8"
     bench.claim(held, ours[8].held, plain.held, at_most=0.55)
-    bench.claim("peak memory beyond the network against plain training, rank 8", ours[8].more, plain.more, at_most=0.75)
+    peaks = {kind: bench.measure(f"{kind}, memory of a fit", memory, kind).more for kind in ("plain", "spectral")}
+    bench.claim("peak memory of a fit against plain training, rank 8", peaks["spectral"], peaks["plain"], at_most=1)
     bench.claim("seconds of a step against plain training, rank 8", ours[8].seconds, plain.seconds, at_most=1.5)
     bench.note(
         "decompositions",

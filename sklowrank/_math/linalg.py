@@ -51,4 +51,4 @@ def stable_svd(A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     parts = torch.linalg.svd(A.to("cpu", torch.float64), full_matrices=False)
     if not bool(parts[1].isfinite().all()):
         raise torch.linalg.LinAlgError("The singular values are not finite.")
-    return tuple(part.to(single) for part in parts)  # type: ignore[return-value]
+    return tuple(part.to(single) for part in parts)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.fitted import fitted_attributes, is_fitted_name, options, recall
+from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
@@ -243,11 +243,12 @@ def fitted_network(estimator, device: torch.device | str = "cpu") -> nn.Module:
     return net.to(device)
 
 
-def changed_copy(estimator, change: Callable[[nn.Module], list[Edit]], X: Any = None):
+def changed_copy(estimator, change: Callable[[nn.Module], list[Edit]], X: Any = None, **attributes):
     """Return a copy of a fitted estimator whose network has been changed.
 
     `change` works on a module in place and returns the layers that it has replaced. With validated rows X the running
-    statistics of batch normalisation are computed again.
+    statistics of batch normalisation are computed again. `attributes` are public ones that change, too. The state of
+    the optimizer stays for parameters that keep their shape.
     """
     check_is_fitted(estimator)
     ws = open_workspace(np.empty((0, 0)) if X is None else X, device=estimator.device)
@@ -259,13 +260,9 @@ def changed_copy(estimator, change: Callable[[nn.Module], list[Edit]], X: Any = 
         refresh_statistics(net, rows, estimator.batch_size)
     architecture = model.architecture._replace(edits=current_edits(net, edits))
     model = model._replace(architecture=architecture, weights=as_numpy(net.state_dict()))
-    changed = {"weights_": model.weights, **_sizes(architecture)}
-    kept = {name: value for name, value in vars(estimator).items() if is_fitted_name(name) and name not in changed}
-    new = clone(estimator)
-    vars(new).update(copy.deepcopy(kept))
-    stored = fitted_attributes(ws, model, **changed, mean_=None, scale_=None)
-    vars(new).update({name: stored[name] for name in ("_fitted", *changed)})
-    return new
+    new = copy.deepcopy(estimator)
+    changed = {**public_attributes(new), "weights_": model.weights, **_sizes(architecture), **attributes}
+    return keep(new, ws, model, **changed)
 
 
 def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[torch.Tensor, ...]:

@@ -13,6 +13,7 @@ from torch import nn
 from .._core.compat import Interval, StrOptions
 from .._nets.architecture import Edit, edited
 from .._nets.layers import ThinLinear, linear_layers
+from .._nets.outputs import divergence, outputs_of, unchanged_buffers
 from .._nets.training import Rule, exchanging
 from ._ordered_rank_solver import (
     PrefixLinear,
@@ -24,7 +25,6 @@ from ._ordered_rank_solver import (
     shorten,
     shortened_state,
 )
-from ._sharpness_aware_solver import divergence, outputs_of
 
 
 class OrderedRank(Rule):
@@ -93,7 +93,7 @@ class OrderedRank(Rule):
     After the training layers stay in factors, :class:`NetworkClassifier` multiplies them out in `network()` where that
     has fewer numbers. Another call of `partial_fit` goes on with the ranks that are left.
 
-    What it reports: `ranks` and `importances`, the latter as arrays, by the path of the layer, and `rank_curve`, an
+    Reports `ranks` and `importances`, the latter as arrays, by the path of the layer, and `rank_curve`, an
     array (n_epochs, n_layers) of the ranks after each epoch of the last call.
 
     References
@@ -292,23 +292,20 @@ class OrderedRank(Rule):
                 "distill=True compares outputs of the module, and the net calls only parts of it. Pass distill=False."
             )
         more = {k: v for k, v in named_inputs.items() if not (isinstance(Xi, Mapping) and k in Xi)}
-        buffers = [(buffer, buffer.clone()) for buffer in net.module_.buffers()]
         self._cut(net.module_, self.drawn_)
         try:
-            answer = net.infer(Xi, **more)
-            if self.distill:
-                taught = self.pass_[2]
-                taught, whole = (part[0] if isinstance(part, tuple) else part for part in (taught, whole))
-                shares = net.row_weights(yi) if hasattr(net, "row_weights") else None
-                loss = taught_loss(whole.detach(), taught, outputs_of(net), shares)
-            else:
-                loss = net.get_loss(answer, yi, X=Xi, training=True)
-            loss.backward()
+            with unchanged_buffers(net.module_):
+                answer = net.infer(Xi, **more)
+                if self.distill:
+                    taught = self.pass_[2]
+                    taught, whole = (part[0] if isinstance(part, tuple) else part for part in (taught, whole))
+                    shares = net.row_weights(yi) if hasattr(net, "row_weights") else None
+                    loss = taught_loss(whole.detach(), taught, outputs_of(net), shares)
+                else:
+                    loss = net.get_loss(answer, yi, X=Xi, training=True)
+                loss.backward()
         finally:
             self._cut(net.module_, {})
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
 
     def _before(self, net):
         """Return the callbacks that come before the rule."""

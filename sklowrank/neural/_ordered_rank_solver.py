@@ -98,7 +98,7 @@ def shorten(layer: ThinLinear, rank: int) -> dict[nn.Parameter, tuple[nn.Paramet
         former = getattr(layer, name)
         kept = former.detach().narrow(axis, 0, rank).clone(memory_format=torch.contiguous_format)
         new = nn.Parameter(kept, former.requires_grad)
-        setattr(layer, name, new)
+        layer.register_parameter(name, new)
         replaced[former] = new, axis
     return replaced
 

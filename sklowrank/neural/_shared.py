@@ -45,7 +45,7 @@ _LAST = """
 learning_rate : float, default=1e-3
     Step size of the optimizer. Adam, unless `net_params` names another one.
 weight_decay : float, default=0.0
-    Share of the weights that is added to their gradients.
+    Strength of the weight decay of the optimizer. Adam adds this share of the weights to their gradients.
 batch_size : int, default=64
     Number of rows per training step; it changes the result. At most all rows.
 max_iter : int, default=50
@@ -199,9 +199,7 @@ class NetworkMethods:
             found.update(account(net, paths))
             return edits
 
-        new = changed_copy(self, change, X)
-        new.training_ = found
-        return new
+        return changed_copy(self, change, X, training_=found)
 
     @_OfOrderedRank
     def size_curve(self, X, y, sizes) -> tuple[np.ndarray, np.ndarray]:

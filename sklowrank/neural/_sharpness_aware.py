@@ -9,16 +9,9 @@ import torch
 from skorch.dataset import unpack_data
 
 from .._core.compat import Interval, StrOptions
+from .._nets.outputs import divergence, outputs_of
 from .._nets.training import Rule
-from ._sharpness_aware_solver import (
-    divergence,
-    metric_of,
-    outputs_of,
-    restored,
-    second_order,
-    steepest_perturbation,
-    without_dropout,
-)
+from ._sharpness_aware_solver import metric_of, restored, second_order, steepest_perturbation, without_dropout
 
 _WITH_REFERENCE = ("theta_prev", "theta_init", "fisher")  # radii that need reference weights
 

@@ -159,5 +159,5 @@ def singular_vectors(W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch
 
 
 def precise(W: torch.Tensor) -> torch.Tensor:
-    """Return a weight that is to be decomposed, in float64 where it has at most 512 singular values."""
-    return W.double() if min(W.shape) <= _EXACT else W
+    """Return a weight that is to be decomposed: in float64 up to 512 singular values, else in float32 or as it is."""
+    return W.double() if min(W.shape) <= _EXACT else W.to(torch.promote_types(W.dtype, torch.float32))

@@ -21,7 +21,8 @@ class TrainedRankPruning(Rule):
 
     A training rule that ends with thin linear layers, mostly without a loss of accuracy and without fine-tuning. Use it
     for a network of fewer parameters whose ranks are found while it trains. Use :class:`OrderedRank` where one network
-    is to be cut to several sizes, and plain training where size does not matter.
+    is to be cut to several sizes, and plain training of narrow layers where the widths are free: for equal size that is
+    as accurate.
 
     Parameters
     ----------
@@ -76,9 +77,9 @@ class TrainedRankPruning(Rule):
     counts its steps from 1, because they have just been truncated.
 
     A truncation takes a thin singular value decomposition per layer, O(n_out n_in min(n_out, n_in)). With the default
-    period it is a small part of the time up to a width of 256; use a `period` of 100 or more at a width of 1,024. If a
-    decomposition fails it is repeated in float64 on the CPU; if this fails, too, there is a warning, and the layer is
-    not truncated in this step.
+    period a step takes 1.3 times as long as plain training at a width of 128, and over 3 times at 1,024, where a
+    `period` of 100 or more is better. If a decomposition fails it is repeated in float64 on the CPU; if this fails,
+    too, there is a warning, and the layer is not truncated in this step.
 
     What it reports: `ranks`, a dict by the path of a layer; `rank_curve`, array of shape (n_truncations, n_layers);
     `n_truncations`, of the last call of `fit` or `partial_fit`.

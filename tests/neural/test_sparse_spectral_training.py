@@ -136,6 +136,14 @@ def test_a_decomposition_is_orthogonal_and_changes_no_output(m, tolerance):
     assert (layer(X) - before).abs().max() < 1e-5
 
 
+def test_weights_of_half_precision_are_decomposed_too():
+    linear = nn.Linear(514, 513).bfloat16()
+    layer = SpectralLinear.decomposing(linear, 4)
+    assert layer.s.dtype == layer.frozen_left.dtype == torch.bfloat16
+    gap = layer.weight.float() - linear.weight.float()
+    assert gap.norm() < 0.02 * linear.weight.float().norm()  # factors are rounded to 8 bits
+
+
 # The sample
 
 
@@ -413,7 +421,7 @@ def test_any_skorch_net_takes_the_rule_and_continues():
     assert np.isfinite(net.predict(X)).all()
 
 
-def test_layers_of_a_nested_module_are_counted_and_frozen_ones_left():
+def test_layers_of_a_nested_module_are_counted_and_frozen_or_shared_ones_left():
     class Own(nn.Module):
         def __init__(self):
             super().__init__()
@@ -434,6 +442,12 @@ def test_layers_of_a_nested_module_are_counted_and_frozen_ones_left():
     net = skorch_net(SparseSpectralTraining(2, skip_first=1, **SHORT), watch, module=module).fit(X, y)
     assert found[0] == ["body.b"]
     assert torch.equal(net.module_.c.weight, frozen)
+    tied = Own()
+    tied.c.weight = tied.body["b"].weight
+    rule = SparseSpectralTraining(2, **SHORT)
+    net = skorch_net(rule, module=tied).fit(X, y)
+    assert list(rule.report()["singular_values"]) == ["body.a.0"]
+    assert net.module_.c.weight is net.module_.body["b"].weight
     everywhere = SparseSpectralTraining(2, skip_last=False, **SHORT)
     skorch_net(everywhere, module=Own()).fit(X, y)
     assert list(everywhere.report()["singular_values"]) == ["body.a.0", "body.b", "c", "head"]
@@ -542,7 +556,7 @@ def test_wrong_parameters_are_named(params):
 def test_a_network_without_a_layer_for_it_is_refused():
     X, y = table()
     model = NetworkRegressor((), training=SparseSpectralTraining())
-    with pytest.raises(ValueError, match="leave no layer of a network with 1 linear layers"):
+    with pytest.raises(ValueError, match="leave none of the 1 linear"):
         model.fit(X, y)
     with pytest.raises(NotFittedError):
         model.predict(X)
