@@ -53,6 +53,7 @@ class Spec(NamedTuple):
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
     wraps: Callable[[], Any] | None = None  # makes the `estimator` that the constructor asks for
+    holds: tuple[str, ...] = ()  # types of ours in what is fitted, beside that of the wrapped estimator
     quick: dict[str, Any] = {}  # parameters of the common tests; the slow ones check the defaults
     too_large: dict[str, Any] = {"device": "warp"}  # parameters that `fit` refuses after it has looked at X
 
@@ -78,9 +79,10 @@ ESTIMATORS = {
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},
         y="classes",
-        network=False,
         wraps=_tiny_classifier,
-        quick={"n_seeds": 1, "search": [2, 5]},
+        holds=("sklowrank.neural._random_subspace.RandomSubspace",),
+        quick={"n_seeds": 1, "search": [20], "baseline": 1.0},
+        too_large={"search": [10**6]},
     ),
     "KSubspaces": Spec(
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True

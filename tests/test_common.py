@@ -178,12 +178,13 @@ def test_pickle_copy_and_clone(estimator):
 
 @each
 def test_skops_round_trip_trusts_one_type(estimator):
-    """And that of the estimator that it wraps."""
+    """And that of the estimator that it wraps, and what its row says."""
     here = fitted(estimator)
     stored = skops.io.dumps(here.model)
     unknown = skops.io.get_untrusted_types(data=stored)
     ours = [estimator] if spec_of(estimator).wraps is None else [estimator, estimator.estimator]
-    assert unknown == sorted(f"{type(e).__module__}.{type(e).__name__}" for e in ours)
+    names = [f"{type(e).__module__}.{type(e).__name__}" for e in ours]
+    assert unknown == sorted([*names, *spec_of(estimator).holds])
     there = skops.io.loads(stored, trusted=unknown)
     assert same(here.answers, answers(there, new_data(estimator, here.X)), rtol=0, atol=0)
 
@@ -561,7 +562,8 @@ def test_unknown_device_names_the_cure(estimator, device):
     with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
         fit(model, X, y)
     model = fitted(estimator).model
-    getattr(model, "estimator_", model).set_params(device=device)
+    inner = next((vars(model)[name] for name in ("estimator_", "best_estimator_") if hasattr(model, name)), model)
+    inner.set_params(device=device)
     for name in methods_of(estimator):
         with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
             getattr(model, name)(X)

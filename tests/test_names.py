@@ -14,6 +14,7 @@ MOST_PARAMETERS = 20
 
 # Names whose meaning is the field's and differs between methods: their descriptions do not start alike.
 OTHER_WORDS = {
+    "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
     "metric": "distances between responses, and between rows",
@@ -29,6 +30,7 @@ OTHER_RANGES = {
     "assign_labels": "rows that are embedded, and codes that a network has learned",
     "batch_size": "stochastic training needs some rows per cluster",
     "center": "automatic where sparse rows are not centred",
+    "estimator": "networks that are torch modules, where no target is predicted",
     "gamma": "by cross-validation for one",
     "init": "each method has starts of its own",
     "kernel": "each method has kernels of its own",

@@ -223,7 +223,7 @@ def cost(bench):
     full = bench.measure("LearningRegime", fit_seconds, {})
     of_sum = bench.measure("LearningRegime, kernel of the sum", fit_seconds, {"kernel_method": "sum"})
     bench.claim("seconds over those of the fit", full.seconds, plain.seconds, at_most=2)
-    bench.claim("kernel of the sum: seconds over those of the fit", of_sum.seconds, plain.seconds, at_most=1.2)
+    bench.claim("kernel of the sum: seconds over those of the fit", of_sum.seconds, plain.seconds, at_most=1.5)
 
 
 CASES = [ranks, scales, lazy, kernels, cost]

@@ -219,7 +219,10 @@ def _dtype_of(module):
 
 
 def _tensor(X):
-    return X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
+    if isinstance(X, torch.Tensor):
+        return X.detach()
+    array = np.array(X)
+    return torch.from_numpy(array.astype(np.float64) if array.dtype == object else array)
 
 
 def _array(value):

@@ -126,7 +126,7 @@ def exchanging(net) -> Iterator[None]:
     place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
     homes = {name: place[id(p)] for name, p in gone.items() if id(p) in place}
     for group in groups:
-        group["params"] = [p for p in group["params"] if id(p) in kept]
+        group["params"][:] = [p for p in group["params"] if id(p) in kept]  # LBFGS knows the list itself
     for parameter in gone.values():
         net.optimizer_.state.pop(parameter, None)
     for name, parameter in after.items():

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -216,6 +217,8 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         self : IntrinsicDimension
         """
         _check_trainable(self.estimator)
+        if y is None:
+            raise ValueError("IntrinsicDimension requires y to be passed, but the target y is None.")
         dims = _listed(self.search, self.d_min, self.d_max)
         scored = _Scored(self, X, y)
         baseline = scored.direct() if self.baseline == "direct" else float(self.baseline)
@@ -320,8 +323,8 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         if hasattr(self.estimator, "__sklearn_tags__"):
             of = get_tags(self.estimator)
-            for name in ("estimator_type", "classifier_tags", "regressor_tags", "target_tags", "input_tags"):
-                setattr(tags, name, getattr(of, name))
+            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
+            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
             tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
         return tags
 
@@ -370,6 +373,8 @@ class _Scored:
 
     def again(self, dim):
         """Score with new seeds, and return the mean of all scores of the dimension."""
+        if 0 < self.n_full < dim:
+            raise ValueError(f"search or d_min has {dim} dimensions, but the network has {self.n_full} weights.")
         self.scores.setdefault(dim, []).extend(self._run(dim))
         return float(np.mean(self.scores[dim]))
 
@@ -384,7 +389,9 @@ class _Scored:
 
     def fitted(self, dim):
         """Return the estimator fitted to all rows."""
-        return _fit(self.estimator, dim, self._seed(), self.X, self.y)
+        seed = self._seed()
+        with _drawing(self.estimator, seed):
+            return _fit(self.estimator, dim, seed, self.X, self.y)
 
     def _seed(self):
         return int(self.random_state.randint(np.iinfo(np.int32).max))
@@ -404,14 +411,14 @@ class _Scored:
 
 def _splits(cv, X, y, classifier, random_state):
     """Return pairs of rows that are fitted and scored."""
-    targets = None if y is None else on_host(y)
+    targets = on_host(y)
     if cv is not None:
         return list(check_cv(cv, targets, classifier=classifier).split(np.zeros(len(targets)), targets))
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows < 2:
-        raise ValueError(f"n_samples={n_rows}, but rows have to be held out. Pass 2 rows at least.")
+        raise ValueError(f"Found array with {n_rows} sample(s), while a minimum of 2 is required to hold rows out.")
     order = random_state.permutation(n_rows)
-    if classifier and targets is not None:
+    if classifier:
         codes = np.unique(np.asarray(targets).ravel(), return_inverse=True)[1]
         order = order[np.argsort(codes[order], kind="stable")]
     count = min(max(1, round(_HELD_OUT * n_rows)), n_rows - 1)
@@ -422,7 +429,7 @@ def _splits(cv, X, y, classifier, random_state):
 def _score(estimator, dim, seed, X, y, rows, scoring, one_thread):
     """Return the score of a fit on held-out rows, and the number of weights of the network."""
     fitted, held_out = rows
-    with warnings.catch_warnings(), threadpool_limits(1 if one_thread else None):
+    with warnings.catch_warnings(), threadpool_limits(1 if one_thread else None), _drawing(estimator, seed):
         warnings.simplefilter("ignore", ConvergenceWarning)
         model = _fit(estimator, dim, seed, _rows_at(X, fitted), _rows_at(y, fitted))
         score = check_scoring(model, scoring)(model, _rows_at(X, held_out), _rows_at(y, held_out))
@@ -439,8 +446,12 @@ def _fit(estimator, dim, seed, X, y):
         return model.fit(X, y)
     if rule is not None:
         last.set_params(callbacks=[*(last.callbacks or []), (_NAME, rule)])
-    with fixed_randomness(seed).scope():
-        return model.fit(X, y)
+    return model.fit(X, y)
+
+
+def _drawing(estimator, seed):
+    """Let a skorch net draw from torch's global generators in the block, and leave them as they were."""
+    return fixed_randomness(seed).scope() if isinstance(_last_step(estimator), NeuralNet) else nullcontext()
 
 
 def _n_full(model):

@@ -20,6 +20,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep
 from .._core.validation import on_host
+from .._nets.architecture import edited
 from .._nets.found import find_network
 from .._nets.layers import linear_layers
 from ..metrics import effective_rank, kernel_alignment, tangent_kernel
@@ -50,7 +51,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
     Parameters
     ----------
     estimator : estimator
-        What is fitted, a copy of it: :class:`~sklowrank.neural.NetworkClassifier` or
+        The network. A copy of it is fitted: :class:`~sklowrank.neural.NetworkClassifier` or
         :class:`~sklowrank.neural.NetworkRegressor`, with any training rule, a skorch net, or a Pipeline whose last step
         is one of these.
     probe_size : int, default=200
@@ -63,7 +64,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         outputs the first takes much memory: (probe_size * n_outputs)² numbers.
     layers : {"hidden", "all"} or sequence of str, default="hidden"
         Layers that are measured: all linear and convolutional ones but the last, all of them, or those of some paths in
-        the torch module, such as ``["2"]``. The tangent kernel is that of their weights and biases.
+        the torch module, such as ``["2"]``. The tangent kernel is that of their weights and biases, frozen ones too.
     random_state : int, RandomState instance or None, default=None
         Seed or generator of random numbers; pass an int for reproducible results. It draws the probe rows alone.
 
@@ -72,8 +73,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
     estimator_ : estimator
         The fitted estimator.
     weight_change_ : dict of str to float
-        Frobenius norm of the change of each layer's weight. Layers that a rule has replaced are compared multiplied
-        out.
+        Frobenius norm of the change of each layer's weight.
     relative_weight_change_ : dict of str to float
         The same, divided by the norm at the start.
     kernel_alignment_ : float
@@ -105,11 +105,12 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    The start is the network when training begins, after a training rule has replaced layers. Networks are compared in
-    eval mode, on the same rows, and by their logits. The representation behind a layer is the input of the layer that
-    is called next, after the activation; behind the last layer it is the output. For n probe rows, k outputs and m
-    weights a comparison takes O((nk)² d + n m) for widths that sum to d, at 2 + log2 epochs times; copies of the
-    network are kept for these.
+    The start is the network when training begins, after a training rule has replaced layers. Layers of rules are
+    compared multiplied out: their weights and kernels are those of one linear layer with the same map. Networks are
+    compared in eval mode, on the same rows, and by their logits. The representation behind a layer is the input of the
+    layer that is called next, after the activation; behind the last layer it is the output. For n probe rows, k outputs
+    and widths that sum to d a comparison takes O((nk)² d), at 2 + log2 epochs times; copies of the network are kept for
+    these.
 
     Comparisons are fair at equal training loss and at equal norms of the starts: a larger norm makes a network lazier,
     and any network changes more the longer it is trained. `init_rank` of the estimators keeps the norm, and `history_`
@@ -420,23 +421,18 @@ def _chosen_layers(module, layers):
 
 
 def _seen(module, rows, layers, measures, method) -> _View:
+    """Return what is compared of a copy of a network, in which layers of rules are multiplied out."""
+    for path, layer in linear_layers(module):
+        if hasattr(layer, "multiplied_out"):
+            edited(module, path, layer.multiplied_out())
     like = next(module.parameters())
     rows = rows.to(like.device, like.dtype if rows.is_floating_point() else None)
     parts = _layers(module)
-    there = [path for path in layers if path in parts]  # a rule may have replaced one by something else
-    weights = {path: _dense(parts[path]).double().cpu() for path in there} if "weight" in measures else {}
-    kernel = None
-    if "kernel" in measures:
-        names = [f"{path}.{name}" for path in there for name, p in parts[path].named_parameters() if p.requires_grad]
-        kernel = tangent_kernel(module, rows, params=names or there, method=method)
+    there = [path for path in layers if path in parts]  # a rule may have put something else there
+    weights = {path: parts[path].weight.detach().flatten(1).double().cpu() for path in there}
+    kernel = tangent_kernel(module, rows, params=there, method=method) if "kernel" in measures else None
     representations = _representations(module, rows, parts, there) if {"representation", "sign"} & {*measures} else {}
-    return _View(weights, kernel, representations)
-
-
-def _dense(layer):
-    """Return the weight (o, p) of a layer, or of one linear layer with the same map."""
-    layer = layer.multiplied_out() if hasattr(layer, "multiplied_out") else layer
-    return layer.weight.detach().flatten(1)
+    return _View(weights if "weight" in measures else {}, kernel, representations)
 
 
 def _representations(module, rows, parts, layers) -> dict[str, torch.Tensor]:

@@ -109,7 +109,9 @@ class RandomSubspace(Rule):
             )
         kind = chosen(self.projection, n_full, dim)
         former = self._former(weights)
-        if former and (len(former["theta"]), former["projection"], former["n_full_parameters"]) == (dim, kind, n_full):
+        if (former.get("n_full_parameters"), former.get("projection")) == (n_full, kind) and len(
+            former["theta"]
+        ) == dim:
             theta, seed = as_tensor(former["theta"]).to(weights), former["seed"]
             self.state_ = getattr(self, "state_", {})
         else:
@@ -132,7 +134,7 @@ class RandomSubspace(Rule):
         self.groups_ = [list(group["params"]) for group in groups]
         self.home_ = max(range(len(groups)), key=lambda i: sum(p.numel() for p in groups[i]["params"] if id(p) in ours))
         for group in groups:
-            group["params"] = [p for p in group["params"] if id(p) not in ours and p is not self.theta_]
+            group["params"][:] = [p for p in group["params"] if id(p) not in ours and p is not self.theta_]
         home = groups[self.home_]
         home["params"].append(self.theta_)
         decays = {id(p): group.get("weight_decay", 0) for group, of in zip(groups, self.groups_) for p in of}
@@ -179,7 +181,7 @@ class RandomSubspace(Rule):
         if theta is not None:
             groups = net.optimizer_.param_groups
             for group, params in zip(groups, self.groups_):
-                group["params"] = params
+                group["params"][:] = params
             if self.decay_:
                 groups[self.home_]["weight_decay"] = self.decay_
             del self.groups_

@@ -78,6 +78,7 @@ def test_a_bare_module_gives_its_outputs():
     outputs = found.module(found.prepare(ROWS))
     assert outputs.dtype == torch.float64
     assert np.array_equal(found.answer(outputs), net.eval()(torch.from_numpy(ROWS).double()).detach())
+    assert torch.equal(found.prepare(ROWS.astype(object)), found.prepare(ROWS))  # what lists of mixed types become
     words = nn.EmbeddingBag(10, 3)
     assert find_network(words).prepare([[1, 2], [3, 4]]).dtype == torch.int64
 

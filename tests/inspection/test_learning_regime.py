@@ -336,6 +336,10 @@ def test_layers_that_a_rule_replaces_are_compared_multiplied_out(estimator):
         assert 1 < after <= 3
     assert 0 < regime.relative_weight_change_["0"] < 2
     assert 0 < regime.kernel_alignment_ < 1
+    still = clone(estimator).set_params(
+        **{"lr" if isinstance(estimator, NeuralNetClassifier) else "learning_rate": 0.0}
+    )
+    assert measured(still, ROWS).kernel_alignment_ == pytest.approx(1, abs=1e-6)  # however the layers are stored
     parameter = "estimator__training__rank" if hasattr(estimator, "training") else "estimator__callbacks__rule__rank"
     ranks = [measured(estimator.set_params(**{parameter.removeprefix("estimator__"): r}), ROWS) for r in (1, 2)]
     assert [r.effective_rank_["0"][0] for r in ranks] == pytest.approx([1, ranks[1].effective_rank_["0"][0]], abs=1e-4)
