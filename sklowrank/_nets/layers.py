@@ -179,8 +179,17 @@ class ThinLinear(nn.Module):
         return layer
 
     def forward(self, x):
-        down, up = (self.down, self.up) if self.cut is None else (self.down[: self.cut], self.up[:, : self.cut])
+        down, up = self._factors()
         return nn.functional.linear(nn.functional.linear(x, down), up, self.bias)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The product (n_out, n_in): modules such as torch's transformers read it without calling the layer."""
+        down, up = self._factors()
+        return up @ down
+
+    def _factors(self):
+        return (self.down, self.up) if self.cut is None else (self.down[: self.cut], self.up[:, : self.cut])
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))

@@ -341,6 +341,29 @@ def test_any_module(name, rule):
     assert trained_parameters(net)
 
 
+class Transformer(nn.Module):
+    """A module whose layers are not called in eval mode: it reads their weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.begin, self.end = nn.Linear(1, 8), nn.Linear(8, 2)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 24, dropout=0.0, batch_first=True)
+
+    def forward(self, x):
+        return self.end(self.layer(self.begin(x[:, :, None])).mean(1))
+
+
+def test_a_transformer(name, rule):
+    X, y = table()
+    model = ours(rule, module=Transformer, early_stopping=True, standardize=False, batch_size=20).fit(X, y)
+    assert np.isfinite(model.predict_proba(X)).all()
+    with torch.inference_mode():
+        fused = model.network()(torch.from_numpy(X))
+    called = model.network()(torch.from_numpy(X))  # with gradients each layer is called
+    assert torch.allclose(fused, called, rtol=0, atol=1e-5)
+    model.partial_fit(X, y)
+
+
 def test_fits_in_threads_equal_those_one_by_one(rule):
     X, y = table()
 
