@@ -192,7 +192,7 @@ def step(width, period):
 
 
 def cost_of_a_step(bench):
-    """trained rank pruning, cost: processor time of a step and memory of a fit by width and period, batches of 64 rows"""
+    """trained rank pruning, cost: processor time of a step, memory of a fit, by width and period, 64 rows"""
     for width, periods in WIDTHS.items():
         plain = bench.measure(f"width {width:,}, plain training", step, width, None)
         for period in periods:

@@ -1,6 +1,7 @@
 """What an estimator with one network calls: train it, continue its training, compute its outputs."""
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._core.blocks import in_blocks, rows_per_block
-from .._core.fitted import fitted_attributes, options, recall
+from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data
@@ -30,7 +31,7 @@ from .architecture import (
     split_params,
     start_at_low_rank,
 )
-from .layers import linear_layers, rank_of
+from .layers import linear_layers, rank_of, refresh_statistics
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
 from .training import Batches, Rule, Snapshot, Training, current_edits, train
@@ -230,20 +231,6 @@ def _count(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def changed_network(estimator, change: Callable[[nn.Module], Iterable[Edit]]) -> tuple[Fitted, nn.Module]:
-    """Return a fitted network after a change of its layers, and the module; the estimator stays as it is.
-
-    `change` takes the module, replaces layers in place, and returns the edits. The state of the optimizer is not kept.
-    """
-    check_is_fitted(estimator)
-    model = recall(estimator, NetworkModel, open_workspace(np.empty((0, 0)), device="cpu").exact())
-    net = restore(model.architecture, model.weights)
-    edits = current_edits(net, [*model.architecture.edits, *change(net)])
-    architecture = model.architecture._replace(edits=edits)
-    model = model._replace(architecture=architecture, weights=as_numpy(net.state_dict()), optimizer={})
-    return Fitted(model, {"weights_": model.weights, **_sizes(architecture)}), net
-
-
 def fitted_network(estimator, device: torch.device | str = "cpu") -> nn.Module:
     """Return a new torch module with the fitted weights, in eval mode: what an estimator's `network()` gives.
 
@@ -254,6 +241,28 @@ def fitted_network(estimator, device: torch.device | str = "cpu") -> nn.Module:
     net = restore(model.architecture, model.weights)
     multiply_out(net)
     return net.to(device)
+
+
+def changed_copy(estimator, change: Callable[[nn.Module], list[Edit]], X: Any = None, **attributes):
+    """Return a copy of a fitted estimator whose network has been changed.
+
+    `change` works on a module in place and returns the layers that it has replaced. With validated rows X the running
+    statistics of batch normalisation are computed again. `attributes` are public ones that change, too. The state of
+    the optimizer stays for parameters that keep their shape.
+    """
+    check_is_fitted(estimator)
+    ws = open_workspace(np.empty((0, 0)) if X is None else X, device=estimator.device)
+    model = recall(estimator, NetworkModel, ws.exact())
+    net = restore(model.architecture, model.weights, ws.device)
+    edits = [*model.architecture.edits, *change(net)]
+    if X is not None:
+        rows = standardized(ws.load(X), model.mean, model.scale, torch.float32)
+        refresh_statistics(net, rows, estimator.batch_size)
+    architecture = model.architecture._replace(edits=current_edits(net, edits))
+    model = model._replace(architecture=architecture, weights=as_numpy(net.state_dict()))
+    new = copy.deepcopy(estimator)
+    changed = {**public_attributes(new), "weights_": model.weights, **_sizes(architecture), **attributes}
+    return keep(new, ws, model, **changed)
 
 
 def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[torch.Tensor, ...]:

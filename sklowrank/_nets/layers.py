@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 
@@ -131,12 +132,10 @@ class SideBySide(nn.Module):
 class ThinLinear(nn.Module):
     """A linear layer of low rank, ``up @ down``: what rules and compressors put in the place of ``nn.Linear``.
 
-    It takes the rank of weights that are loaded into it, because its rank may fall while it is trained. With a `cut` it
-    computes with that many of its components, the first ones.
+    It takes the rank of weights that are loaded into it, because its rank may fall while it is trained.
     """
 
     kind = "thin"
-    cut: int | None = None
 
     def __init__(self, n_in: int, n_out: int, rank: int, bias: bool | int = True):
         super().__init__()
@@ -179,22 +178,18 @@ class ThinLinear(nn.Module):
         return layer
 
     def forward(self, x):
-        down, up = self._factors()
-        return nn.functional.linear(nn.functional.linear(x, down), up, self.bias)
+        return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
 
     @property
     def weight(self) -> torch.Tensor:
         """The product (n_out, n_in): modules such as torch's transformers read it without calling the layer."""
-        down, up = self._factors()
-        return up @ down
-
-    def _factors(self):
-        return (self.down, self.up) if self.cut is None else (self.down[: self.cut], self.up[:, : self.cut])
+        return self.up @ self.down
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))
         if down is not None and up is not None and down.shape != self.down.shape:
-            self.down, self.up = (nn.Parameter(self.up.new_empty(part.shape)) for part in (down, up))
+            for parameter, part in ((self.down, down), (self.up, up)):  # the same parameters: an optimizer knows them
+                parameter.data, parameter.grad = parameter.new_empty(part.shape), None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -264,3 +259,25 @@ def low_rank_start(weight: torch.Tensor, rank: int) -> torch.Tensor:
     low = (U[:, :rank] * s[:rank]) @ Vh[:rank]
     norm = low.norm()
     return (low * torch.where(norm > 0, W.norm() / norm, 0.0)).to(weight)
+
+
+def refresh_statistics(module: nn.Module, rows: torch.Tensor, batch_size: int) -> None:
+    """Compute the running statistics of batch normalisation again from rows; everything else is in eval mode."""
+    layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    if not layers:
+        return
+    momenta = [layer.momentum for layer in layers]
+    module.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # the mean over batches
+        layer.train()
+    try:
+        with torch.no_grad():
+            for batch in rows.split(batch_size):
+                if len(batch) > 1 or len(rows) == 1:
+                    module(batch)
+    finally:
+        for layer, momentum in zip(layers, momenta):
+            layer.momentum = momentum
+        module.eval()

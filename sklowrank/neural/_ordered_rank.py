@@ -1,5 +1,6 @@
-"""Ordered low-rank layers: factors sorted by importance, so that one fit gives networks of any size."""
+"""Networks with ordered low-rank layers, of which one fit gives networks of any size."""
 
+from collections import Counter
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -14,35 +15,48 @@ from .._nets.architecture import Edit, edited
 from .._nets.layers import ThinLinear, linear_layers
 from .._nets.outputs import divergence, outputs_of, unchanged_buffers
 from .._nets.training import Rule, exchanging
+from ._ordered_rank_solver import (
+    PrefixLinear,
+    account,
+    add_penalty_gradient,
+    factors_of,
+    importances,
+    rank_by_importance,
+    shorten,
+    shortened_state,
+)
 
 
 class OrderedRank(Rule):
-    r"""Factors of each layer ordered by importance, by training with random cuts: one fit, networks of any size.
+    r"""Train layers in factors whose components are ordered by importance: one fit gives networks of any size.
 
-    Every treated weight is trained as a product of two factors. In each step one layer is cut to a random number of
-    its first components, and the cut network has to predict, too: so the first components become the most important
-    ones. Ranks fall while it trains, and :meth:`NetworkClassifier.resized` cuts the fitted network to any size without
-    training. Use it to deploy one model to several devices, or to find ranks. For a single small network
-    :class:`TrainedRankPruning` takes half the time.
+    Each linear layer becomes two factors. At each step one of them is also cut to its first components, as many as is
+    drawn, and trained to answer like the whole: so the first ones learn what matters most. Components whose importance
+    becomes small are dropped while the network trains. Afterwards :meth:`NetworkClassifier.resized` cuts the network to
+    a size, without training or decomposition. For one fit that serves devices of several sizes, or to find the ranks
+    that the task needs. Where the size is known, and for accuracy at moderate sizes, :class:`TrainedRankPruning` or a
+    truncated singular value decomposition after plain training costs half the time per step.
 
     Parameters
     ----------
-    group_lasso : float >= 0, default=1e-5
-        Weight of the penalty on the norms of trailing components. A larger one gives lower ranks.
-    threshold : float in [0, 1), default=0.05
-        Components are removed whose importance is below this share of the importance of the first one of the layer.
+    group_lasso : float, default=1e-5
+        Strength of the penalty on the norms of all components from each one to the last. More of it gives lower ranks.
+    threshold : float, default=0.05
+        Importance, as a share of that of the layer's first component, below which components are dropped; in [0, 1]. 0
+        keeps all. An importance sums over all later components, too, so a threshold of 0.05 drops at most about a
+        twentieth of the layer's norm in an epoch.
     sampler : {"single_layer", "independent"} or None, default="single_layer"
-        How the cut of a step is drawn: one layer is cut, and all pairs of layer and rank are gone through in random
-        order; or each layer is cut to a random rank; or nothing is cut, and the penalty alone orders the components.
+        How the cut of a step is drawn. "single_layer" walks through all layers and ranks in random order and cuts one
+        layer, "independent" draws a rank for each layer, and None cuts none, so that only the penalty orders.
     full_pass : bool, default=True
-        Whether a step has the loss of the uncut network, too. Without it a step takes about half the time.
+        Whether the loss of the whole network is trained, too, at the cost of a second pass per step.
     distill : bool, default=True
-        Whether the cut network is trained to the outputs of the uncut one instead of to y; needs `full_pass`.
+        Whether the outputs of the whole network are the target of the cut one, instead of y; for `full_pass` alone.
     progressive : bool, default=True
-        Whether components are removed after each epoch, which makes training faster; else at the end.
+        Whether components are dropped after each epoch; otherwise once, after the training.
     init : {"spectral", "default"}, default="spectral"
-        Start of the factors: singular vectors of the weight that a plain layer would start with, times roots of its
-        singular values; or two layers as torch draws them.
+        Initialisation of the fit. "spectral" decomposes the initial weights, so that the network starts as the plain
+        one would; "default" draws the factors like weights of new layers.
     skip_first : int, default=0
         Number of linear layers, from the first one, that are trained as they are.
     skip_last : bool, default=True
@@ -50,31 +64,40 @@ class OrderedRank(Rule):
 
     See Also
     --------
+    NetworkClassifier : Takes the rule as `training`; its `resized` and `size_curve` cut the network.
     TrainedRankPruning : Truncates weights while they are trained.
-    NetworkClassifier : Its methods `resized` and `size_curve` cut what this rule has trained.
+    SparseSpectralTraining : Little memory for the optimizer, dense weights afterwards.
 
     Notes
     -----
-    With :math:`W = U V^\top`, :math:`U` of shape (o, k), :math:`V` of shape (i, k), k = min(o, i), a step minimises
+    A weight of shape (o, i) is held as :math:`U V^\top` with k components, :math:`k = \min(o, i)` at first. A step
+    takes the gradient of
 
-    .. math:: L(f) + D(f, f_{l, j}) + \lambda \sum_l \sum_{j=0}^{k_l - 1} \bigl(\|U_l[:, j:]\| + \|V_l[:, j:]\|\bigr),
+    .. math::
 
-    where :math:`f_{l, j}` is the network with layer l cut to its first j components, and D the Kullback-Leibler
-    divergence of the outputs, half their squared distance in regressions, or the loss itself without `distill`. The
-    importance of component j is :math:`\|U[:, j:]\| \|V[:, j:]\|`: it never rises with j, so that removing components
-    below a threshold cuts the factors. For one linear layer and squared loss the minimum is the truncated singular
-    value decomposition of the map, at all ranks at once. A step takes two forward and backward passes through factors,
-    O(b k (o + i)) each for b rows. Optimizer moments of removed components are removed, too.
+        L(f(x), y) + L(f_c(x), f(x)) + \lambda \sum_{l, j} \bigl(\|U^l_{:, j:}\|_F + \|V^l_{:, j:}\|_F\bigr),
 
-    The layers stay factors. `network()` of the estimators multiplies out those that have no fewer numbers than their
-    product. In a skorch net the fitted ones are in `net.module_`; :func:`cut` makes it smaller. Statistics of batch
-    normalisation are those of the uncut network.
+    where :math:`f_c` is the network with one layer cut to its first components, and :math:`\lambda` is `group_lasso`.
+    With `distill` the second term is the cross-entropy with the probabilities of the whole network, or the squared
+    difference of the outputs, without a gradient in :math:`f(x)`; otherwise :math:`L(f_c(x), y)`. The criterion
+    decides, as in :class:`SharpnessAware`. The last term runs over the layers and, within each, over the tails that begin with
+    component j. It has later components in more terms, which orders them. The importance of component j is
+    :math:`\|U_{:, j:}\|_F \|V_{:, j:}\|_F`. Running statistics of batch normalisation are those of the whole network.
 
-    Reports `ranks` and `importances`, by the path of the layer.
+    A step takes two passes forward and back, O(b k (o + i)) for b rows and a layer; with ``full_pass=False`` one. The
+    factors have up to twice the numbers of a square dense weight at first. Components that are dropped are dropped from
+    the optimizer's state, too. Callbacks before the rule, such as gradient clipping, see the gradient of the whole
+    network and then the sum. Gradients that are accumulated over several batches are not supported.
+
+    After the training layers stay in factors, :class:`NetworkClassifier` multiplies them out in `network()` where that
+    has fewer numbers. Another call of `partial_fit` goes on with the ranks that are left.
+
+    Reports `ranks` and `importances`, the latter as arrays, by the path of the layer, and `rank_curve`, an array
+    (n_epochs, n_layers) of the ranks after each epoch of the last call.
 
     References
     ----------
-    Horvath, S., Laskaridis, S., Rajput, S., Wang, H. (2024). Maestro: uncovering low-rank structures via trainable
+    Horvath, S., Laskaridis, S., Rajput, S. and Wang, H. (2024). Maestro: uncovering low-rank structures via trainable
     decomposition. International Conference on Machine Learning.
 
     Examples
@@ -84,15 +107,17 @@ class OrderedRank(Rule):
     >>> from sklowrank.neural import NetworkClassifier, OrderedRank
     >>> X, y = load_digits(return_X_y=True)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-    >>> model = NetworkClassifier((64,), training=OrderedRank(), max_iter=10, tol=0, random_state=0)
-    >>> small = model.fit(X_train, y_train).resized({"0": 12})
-    >>> small.ranks_, small.score(X_test, y_test) > 0.9
-    ((12,), True)
+    >>> model = NetworkClassifier((64, 64), training=OrderedRank(), max_iter=10, tol=0, random_state=0)
+    >>> model.fit(X_train, y_train).score(X_test, y_test) > 0.95
+    True
+    >>> small = model.resized(0.5)
+    >>> small.n_parameters_ <= 0.5 * model.n_dense_parameters_, small.score(X_test, y_test) > 0.9
+    (True, True)
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: dict = {
         "group_lasso": [Interval(Real, 0, None, closed="left")],
-        "threshold": [Interval(Real, 0, 1, closed="left")],
+        "threshold": [Interval(Real, 0, 1, closed="both")],
         "sampler": [StrOptions({"single_layer", "independent"}), None],
         "full_pass": ["boolean"],
         "distill": ["boolean"],
@@ -125,272 +150,198 @@ class OrderedRank(Rule):
         self.skip_first = skip_first
         self.skip_last = skip_last
 
-    def convert(self, module) -> list[Edit]:
-        """Replace linear layers by factors; those that are factors already stay."""
+    def convert(self, module: nn.Module) -> list[Edit]:
+        """Put factors in the places of linear layers; those that are there already are trained on."""
         self._validate_params()
-        if self.distill and not self.full_pass and self.sampler is not None:
-            raise ValueError(
-                "distill=True needs the outputs of the uncut network. Set full_pass=True, or distill=False."
-            )
-        self.cuts_, self.recorder_, self.outputs_ = [], None, None
-        layers = linear_layers(module)
-        self.paths_ = [path for path, _ in layers[self.skip_first : len(layers) - self.skip_last]]
+        self.paths_ = self._treated(module)
+        now = self.generator_.clone_state()  # batches are those of the plain training
+        seed = torch.randint(1 << 31, (), generator=now, device="cpu", dtype=torch.int64)
+        self.cuts_ = torch.Generator("cpu").manual_seed(int(seed))
+        self.queue_: list[tuple[str, int]] = []
+        self.drawn_: dict[str, int] = {}
+        self.rank_curve_: list[list[int]] = []
+        edits = []
         for path in self.paths_:
             layer = module.get_submodule(path)
-            if type(layer) is nn.Linear:
-                edited(module, path, _factors(layer, self.init, self.generator_))
-        return _edits(module, self.paths_)
+            thin = layer if isinstance(layer, ThinLinear) else factors_of(layer, self.init, self.cuts_)
+            edits.append(edited(module, path, PrefixLinear.of(thin)))
+        self._note(module)
+        return edits
+
+    def on_train_begin(self, net, **kwargs):
+        """Convert the module of a skorch net; the optimizer forgets what it knows of parameters of other shapes."""
+        super().on_train_begin(net, **kwargs)
+        for parameter, state in list(net.optimizer_.state.items()):
+            shapes = {value.shape for value in state.values() if isinstance(value, torch.Tensor) and value.ndim}
+            if shapes - {parameter.shape} and parameter in self._factors(net.module_):
+                del net.optimizer_.state[parameter]
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        """Draw the cut of the step; without a pass of the uncut network it is in force at once."""
+        """Draw the cut of this step, and listen to what the network gets and answers."""
         if not training:
             return
-        layers = self._layers(net.module_)
-        self.cut_ = self._drawn(layers)
-        if not self.full_pass:
-            _set_cuts(layers, self.cut_)
-        elif self.distill and self.cut_:
-            self.recorder_ = net.module_.register_forward_hook(self._record)
+        self.drawn_ = self._draw(net.module_)
+        if self.drawn_ and self.full_pass:
+            self._stop_listening()
+            self.listener_ = net.module_.register_forward_hook(self._heard, with_kwargs=True)
+        else:
+            self._cut(net.module_, self.drawn_)
 
-    def _record(self, module, inputs, outputs):
-        self.outputs_ = outputs.detach()
-
-    def on_grad_computed(self, net, named_parameters=None, batch=None, training=True, **kwargs):
-        """Add the gradients of the cut network and of the penalty."""
-        self._stop_recording()
-        layers = self._layers(net.module_)
-        loss = self.group_lasso * sum(_penalty(layer) for layer in layers.values()) if self.group_lasso else None
-        with unchanged_buffers(net.module_):  # until the backward pass is over, which may read them
-            if self.full_pass and self.cut_:
-                loss = self._loss_of_the_cut(net, layers, batch) + (0.0 if loss is None else loss)
-            if loss is not None and loss.requires_grad:
-                loss.backward()
-
-    def _loss_of_the_cut(self, net, layers, batch):
-        X, y = unpack_data(batch)
-        _set_cuts(layers, self.cut_)
-        try:
-            outputs = net.infer(X)
-        finally:
-            _set_cuts(layers, {})
-        if not self.distill:
-            return net.get_loss(outputs, y, X=X, training=True)
-        weights = net.row_weights(y) if hasattr(net, "row_weights") else None
-        return divergence(self.outputs_, outputs, outputs_of(net), weights=weights)
+    def on_grad_computed(self, net, named_parameters, batch=None, training=True, **kwargs):
+        """Add the gradient of the cut network and that of the penalty."""
+        if self.drawn_ and self.full_pass:
+            self._add_cut_pass(net, batch)
+        if self.group_lasso:
+            for layer in self._layers(net.module_):
+                add_penalty_gradient(layer, self.group_lasso)
+        if (self.drawn_ and self.full_pass) or self.group_lasso:
+            for callback in (net, *self._before(net)):
+                callback.on_grad_computed(
+                    net, named_parameters=named_parameters, batch=batch, training=training, **kwargs
+                )
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
-        """End the cut."""
+        """Make the network whole again."""
         if training:
-            self._stop_recording()
-            self.outputs_ = None
-            _set_cuts(self._layers(net.module_), {})
+            self._stop_listening()
+            self._cut(net.module_, {})
 
     def on_epoch_end(self, net, **kwargs):
-        """Remove components, and their moments in the optimizer."""
+        """Drop components of little importance, from the optimizer's state, too."""
         if self.progressive:
-            ranks = _significant(self._layers(net.module_), self.threshold)
-            _remove(net, {path: rank for path, rank in ranks.items() if rank < net.module_.get_submodule(path).rank})
-        self.importances_ = _importances(self._layers(net.module_))
+            self._drop(net)
+        self._note(net.module_)
+        self.rank_curve_.append(list(self.ranks_.values()))
 
-    def finish(self, module) -> list[Edit]:
-        """Remove the last components below the threshold; the layers stay factors."""
-        self._stop_recording()
-        layers = self._layers(module)
-        _set_cuts(layers, {})
-        self.outputs_, self.cuts_ = None, []
-        _shorten(module, _significant(layers, self.threshold))
-        self.importances_ = _importances(self._layers(module))
-        return _edits(module, self.paths_)
+    def finish(self, module: nn.Module) -> list[Edit]:
+        """Leave plain thin layers."""
+        self._stop_listening()
+        edits = []
+        for path in self.paths_:
+            layer = module.get_submodule(path)
+            if not self.progressive:
+                shorten(layer, rank_by_importance(importances(layer), self.threshold))
+            edits.append(edited(module, path, PrefixLinear.of(layer).plain()))
+        self._note(module)
+        return edits
 
     def report(self) -> dict[str, Any]:
-        """Return ranks and importances by path."""
-        return _report(getattr(self, "importances_", {}))
+        """Return ranks and importances by path, and the ranks after each epoch."""
+        shape = (len(self.rank_curve_), len(self.paths_))
+        return {
+            "ranks": dict(self.ranks_),
+            "importances": dict(self.importances_),
+            "rank_curve": np.array(self.rank_curve_, dtype=np.int64).reshape(shape),
+        }
+
+    def _treated(self, module):
+        """Return the paths of the layers that are factorised: not those that are frozen or share their weight."""
+        layers = linear_layers(module)
+        chosen = layers[self.skip_first : len(layers) - bool(self.skip_last)]
+        uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+        paths = [
+            path
+            for path, layer in chosen
+            if all(p.requires_grad and uses[id(p)] == 1 for name, p in layer.named_parameters() if name != "bias")
+        ]
+        if not paths:
+            raise ValueError(
+                f"skip_first={self.skip_first} and skip_last={self.skip_last} leave none of the {len(layers)} linear "
+                f"layers to factorise. Lower skip_first, set skip_last=False, or pass a network with hidden layers."
+            )
+        return paths
 
     def _layers(self, module):
-        return {path: module.get_submodule(path) for path in self.paths_}
+        return [module.get_submodule(path) for path in self.paths_]
 
-    def _stop_recording(self):
-        if self.recorder_ is not None:
-            self.recorder_.remove()
-            self.recorder_ = None
+    def _factors(self, module):
+        return {factor for layer in self._layers(module) for factor in (layer.up, layer.down)}
 
-    def _drawn(self, layers):
-        """Draw the ranks to which layers are cut in a step, by path."""
-        if self.sampler is None or not any(layer.rank for layer in layers.values()):
+    def _note(self, module):
+        self.ranks_, self.importances_ = account(module, self.paths_).values()
+
+    # A step
+
+    def _draw(self, module):
+        """Return how many components are kept of the layers that are cut in this step, by path."""
+        ranks = {path: layer.rank for path, layer in zip(self.paths_, self._layers(module)) if layer.rank}
+        if not ranks or self.sampler is None:
             return {}
         if self.sampler == "independent":
-            return {path: 1 + self._below(layer.rank) for path, layer in layers.items() if layer.rank}
-        while self.cuts_:
-            path, rank = self.cuts_.pop()
-            if rank <= layers[path].rank:
-                return {path: rank}
-        pairs = [(path, j) for path, layer in layers.items() for j in range(1, layer.rank + 1)]
-        order = torch.randperm(len(pairs), generator=self.generator_, device="cpu", dtype=torch.int64)
-        self.cuts_ = [pairs[i] for i in order.tolist()]
-        return dict([self.cuts_.pop()])
+            draws = torch.rand(len(ranks), generator=self.cuts_, device="cpu", dtype=torch.float64).tolist()
+            return {path: 1 + int(u * rank) for u, (path, rank) in zip(draws, ranks.items())}
+        if not self.queue_:
+            every = [(path, j) for path, rank in ranks.items() for j in range(1, rank + 1)]
+            order = torch.randperm(len(every), generator=self.cuts_, device="cpu", dtype=torch.int64)
+            self.queue_ = [every[at] for at in order.tolist()]
+        path, j = self.queue_.pop()
+        return {path: j}
 
-    def _below(self, n):
-        return int(torch.randint(n, (), generator=self.generator_, device="cpu", dtype=torch.int64))
+    def _cut(self, module, ranks: Mapping[str, int]):
+        for path, layer in zip(self.paths_, self._layers(module)):
+            if isinstance(layer, PrefixLinear):
+                layer.prefix = ranks.get(path)
 
+    def _add_cut_pass(self, net, batch):
+        """Add the gradient of the loss of the cut network; buffers stay those of the whole one."""
+        Xi, yi = unpack_data(batch)
+        _, named_inputs, whole = self.pass_ or ((), {}, None)
+        if self.distill and whole is None:
+            raise ValueError(
+                "distill=True compares outputs of the module, and the net calls only parts of it. Pass distill=False."
+            )
+        more = {k: v for k, v in named_inputs.items() if not (isinstance(Xi, Mapping) and k in Xi)}
+        self._cut(net.module_, self.drawn_)
+        try:
+            with unchanged_buffers(net.module_):
+                answer = net.infer(Xi, **more)
+                if self.distill:
+                    taught = self.pass_[2]
+                    taught, whole = (part[0] if isinstance(part, tuple) else part for part in (taught, whole))
+                    shares = net.row_weights(yi) if hasattr(net, "row_weights") else None
+                    loss = taught_loss(whole.detach(), taught, outputs_of(net), shares)
+                else:
+                    loss = net.get_loss(answer, yi, X=Xi, training=True)
+                loss.backward()
+        finally:
+            self._cut(net.module_, {})
 
-# Factors
+    def _before(self, net):
+        """Return the callbacks that come before the rule."""
+        callbacks = [callback for _, callback in net.callbacks_]
+        return callbacks[: next(i for i, callback in enumerate(callbacks) if callback is self)]
 
+    def _heard(self, module, inputs, named_inputs, outputs):
+        self.pass_ = inputs, named_inputs, outputs
 
-def _factors(layer, init, generator):
-    """Return the factors that a linear layer starts as, of full rank."""
-    rank = min(layer.weight.shape)
-    thin = ThinLinear.nearest_to(layer, rank)
-    if init == "default":
-        with torch.no_grad():
-            for part in (thin.down, thin.up):
-                part.uniform_(-(part.shape[1] ** -0.5), part.shape[1] ** -0.5, generator=generator)
-    return thin
+    def _stop_listening(self):
+        if hasattr(self, "listener_"):
+            self.listener_.remove()
+            del self.listener_
+        self.pass_: Any = None
 
+    # Dropping components
 
-def _tail_norms(layer):
-    """Return the norms of the components from each one to the last, of both factors (rank,)."""
-    squares = layer.up.square().sum(0), layer.down.square().sum(1)
-    return [(part.flip(0).cumsum(0).flip(0) + 1e-12).sqrt() for part in squares]  # the root of 0 has no gradient
-
-
-def _penalty(layer):
-    up, down = _tail_norms(layer)
-    return up.sum() + down.sum()
-
-
-@torch.no_grad()
-def importances(layer: ThinLinear) -> np.ndarray:
-    """Return the importance of each component of a layer, never rising (rank,)."""
-    up, down = _tail_norms(layer)
-    return (up * down).double().cpu().numpy()
-
-
-def _importances(layers):
-    return {path: importances(layer) for path, layer in layers.items()}
-
-
-def _report(found):
-    return {"ranks": {path: len(values) for path, values in found.items()}, "importances": dict(found)}
-
-
-def _significant(layers, threshold):
-    """Return by path how many components have at least a share of the importance of the first one."""
-    ranks = {}
-    for path, layer in layers.items():
-        values = importances(layer)
-        ranks[path] = int((values >= max(threshold * values[0], 2e-12)).sum()) if len(values) else 0
-    return ranks
-
-
-def _set_cuts(layers, ranks):
-    for path, layer in layers.items():
-        layer.cut = ranks.get(path)
-
-
-def _shorten(module, ranks):
-    """Cut factors to their first components, in place; return the new layers' edits."""
-    edits = []
-    for path, rank in ranks.items():
-        layer = module.get_submodule(path)
-        if rank < layer.rank:
-            short = ThinLinear(layer.shape[0], layer.shape[1], rank, layer.bias is not None)
-            edits.append(edited(module, path, short))
-            with torch.no_grad():
-                short.down.copy_(layer.down[:rank])
-                short.up.copy_(layer.up[:, :rank])
-            short.bias = layer.bias
-    return edits
+    def _drop(self, net):
+        keep = {
+            path: rank_by_importance(importances(net.module_.get_submodule(path)), self.threshold)
+            for path in self.paths_
+        }
+        keep = {path: rank for path, rank in keep.items() if rank < self.ranks_[path]}
+        if not keep:
+            return
+        states = {}
+        with exchanging(net):
+            for path, rank in keep.items():
+                for former, (new, axis) in shorten(net.module_.get_submodule(path), rank).items():
+                    states[new] = shortened_state(net.optimizer_.state.get(former, {}), former, rank, axis)
+        for new, state in states.items():
+            if state:
+                net.optimizer_.state[new] = state
+        self.queue_ = [(path, j) for path, j in self.queue_ if j <= keep.get(path, j)]
 
 
-def _remove(net, ranks):
-    """Cut factors in a net that is trained, with the moments of the optimizer."""
-    optimizer = net.optimizer_
-    former = {path: net.module_.get_submodule(path) for path in ranks}
-    states = {path: [optimizer.state.get(p, {}) for p in (layer.down, layer.up)] for path, layer in former.items()}
-    with exchanging(net):
-        _shorten(net.module_, ranks)
-    for path, (down, up) in states.items():
-        layer, rank = net.module_.get_submodule(path), ranks[path]
-        optimizer.state[layer.down] = _cut_state(down, former[path].down.shape, (slice(rank),))
-        optimizer.state[layer.up] = _cut_state(up, former[path].up.shape, (slice(None), slice(rank)))
-
-
-def _cut_state(state, shape, kept):
-    """Return the state of a parameter with what is kept of its moments."""
-    return {k: v[kept].clone() if torch.is_tensor(v) and v.shape == shape else v for k, v in state.items()}
-
-
-def _edits(module, paths):
-    return [Edit(path, "thin", module.get_submodule(path).shape) for path in paths]
-
-
-# Cutting to a size
-
-
-def cut(module: nn.Module, size: float | Mapping[str, int]) -> list[Edit]:
-    """Cut ordered factors of a module in place, and return what has changed.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        A network that :class:`OrderedRank` has trained.
-    size : float in (0, 1] or dict
-        Largest share of the parameters that the network with dense layers has, or ranks by the paths of layers. Under
-        a share all layers lose the components whose importance is below one share of that of their first component.
-
-    Raises
-    ------
-    ValueError
-        If `size` is out of range, names a layer without factors, or cannot be reached with one component per layer.
-    """
-    layers = {path: layer for path, layer in linear_layers(module) if isinstance(layer, ThinLinear)}
-    if isinstance(size, Mapping):
-        for path, rank in size.items():
-            if path not in layers:
-                raise ValueError(f"size names the layer {path!r}, which has no factors; those that have: {[*layers]}.")
-            if not isinstance(rank, Integral) or not 0 <= rank <= layers[path].rank:
-                raise ValueError(f"size={{{path!r}: {rank!r}}} has to be an integer from 0 to {layers[path].rank}.")
-        return _shorten(module, dict(size))
-    if not isinstance(size, Real) or not 0 < size <= 1:
-        raise ValueError(f"size={size!r} has to be in (0, 1], or a dict from paths of layers to ranks.")
-    return _shorten(module, _ranks_within(layers, size, module))
-
-
-def report_of(module: nn.Module) -> dict[str, Any]:
-    """Return what the rule reports of a module."""
-    return _report(_importances({path: m for path, m in linear_layers(module) if isinstance(m, ThinLinear)}))
-
-
-def _ranks_within(layers, size, module):
-    """Return the ranks of largest importance with at most a share of the dense number of parameters."""
-    others = sum(p.numel() for p in module.parameters()) - sum(
-        _numbers(layer.shape, layer.rank) for layer in layers.values()
-    )
-    dense = others + sum(layer.shape[0] * layer.shape[1] for layer in layers.values())
-    relative = {path: importances(layer) / importances(layer)[0] for path, layer in layers.items() if layer.rank}
-
-    def ranks_at(share):
-        ranks = {path: max(1, int((values >= share).sum())) for path, values in relative.items()}
-        # A layer that is multiplied out has room for all of its components.
-        return {p: layers[p].rank if _numbers(layers[p].shape, r) >= _dense(layers[p]) else r for p, r in ranks.items()}
-
-    def count(ranks):
-        return others + sum(min(_numbers(layers[p].shape, r), _dense(layers[p])) for p, r in ranks.items())
-
-    shares = np.unique(np.concatenate([[0.0, np.inf], *relative.values()]))
-    low, high = 0, len(shares) - 1
-    if count(ranks_at(shares[high])) > size * dense:
-        least = count(ranks_at(shares[high])) / dense
-        raise ValueError(f"size={size} cannot be reached: with one component per layer it is {least:.3f}.")
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if count(ranks_at(shares[middle])) <= size * dense else (middle + 1, high)
-    return ranks_at(shares[low])
-
-
-def _numbers(shape, rank):
-    return rank * (shape[0] + shape[1])
-
-
-def _dense(layer):
-    return layer.shape[0] * layer.shape[1]
+def taught_loss(whole, cut, kind, weights=None):
+    """Return the loss of outputs whose target are other outputs: with the gradient of a cross-entropy, or squares."""
+    found = divergence(whole, cut, kind, "forward", weights) * (2 if kind == "values" else 1)
+    return found if weights is None else found * weights.mean()

@@ -1,24 +1,25 @@
 """What the two estimators with one network share: parameters, their descriptions, methods that take no target."""
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from functools import update_wrapper
 from numbers import Integral
+from types import MethodType
 from typing import Any, Self
 
 import numpy as np
 import torch
-from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
-from .._core.fitted import keep, public_attributes
-from .._core.workspace import open_workspace
-from .._nets.estimating import changed_network, fitted_network
+from .._core.validation import check_new_data
+from .._nets.estimating import changed_copy, fitted_network
 from .._nets.layers import ACTIVATIONS
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.training import Rule
-from ._ordered_rank import OrderedRank, cut, report_of
+from ._ordered_rank import OrderedRank
+from ._ordered_rank_solver import account, cut
 
 CONSTRAINTS: dict[str, Any] = {
     **NETWORK_CONSTRAINTS,
@@ -117,14 +118,21 @@ def documented(*, standardize: str) -> Callable[[type], type]:
     return fill
 
 
-def _orders(estimator):
-    """Return whether the training rule of an estimator orders components; raise an AttributeError where it does not."""
-    if isinstance(estimator.training, OrderedRank):
-        return True
-    raise AttributeError(
-        f"{type(estimator).__name__} has this method only with training=OrderedRank(...), which orders components by "
-        f"importance; here training={estimator.training!r}."
-    )
+class _OfOrderedRank:
+    """A method of networks that :class:`OrderedRank` trains; of others an AttributeError that names the rule."""
+
+    def __init__(self, method):
+        update_wrapper(self, method)
+
+    def __get__(self, estimator, owner=None):
+        if estimator is None:
+            return self.__wrapped__
+        if not isinstance(estimator.training, OrderedRank):
+            raise AttributeError(
+                f"{type(estimator).__name__} has {self.__name__} with training=OrderedRank(...) alone: other rules do "
+                f"not order their components. Got training={estimator.training!r}."
+            )
+        return MethodType(self.__wrapped__, estimator)
 
 
 class NetworkMethods:
@@ -162,52 +170,59 @@ class NetworkMethods:
         """
         return fitted_network(self, device)
 
-    @available_if(_orders)
-    def resized(self, size: float | Mapping[str, int]) -> Self:
-        """Return a copy with a smaller network: fewer components, without training and without a decomposition.
+    @_OfOrderedRank
+    def resized(self, size, X=None) -> Self:
+        """Return a copy whose network is cut to a size: no training, no decomposition.
 
-        Only with ``training=OrderedRank(...)``. The copy has no state of the optimizer.
+        It is there with ``training=OrderedRank(...)``.
 
         Parameters
         ----------
-        size : float in (0, 1] or dict
-            Largest share of `n_dense_parameters_`, or ranks by the paths of layers, such as ``{"0": 8, "2": 8}``. Under
-            a share all layers lose the components whose importance is below one share of that of their first
-            component. A size that one component per layer exceeds is a ValueError.
+        size : float in (0, 1] or dict of ints
+            Number of parameters at most, as a share of `n_dense_parameters_`; components are kept across layers by
+            their importance relative to the first one of their layer, and at least one of each layer. Or ranks by the
+            path of the layer, as ``training_["ranks"]`` has them.
+        X : array-like or tensor of shape (n_samples, n_features), default=None
+            Rows by which the running statistics of batch normalisation are computed again, where there is any.
 
         Returns
         -------
-        smaller : NetworkClassifier or NetworkRegressor
+        model : NetworkClassifier or NetworkRegressor
+            Fitted, of the class of this one.
         """
-        fitted, module = changed_network(self, lambda module: cut(module, size))
-        smaller = copy.deepcopy(self)
-        ws = open_workspace(np.empty((0, 0)), device="cpu")
-        found = {**public_attributes(smaller), **fitted.attributes, "training_": self.training_ | report_of(module)}
-        return keep(smaller, ws, fitted.model, **found)
+        check_is_fitted(self)
+        X = None if X is None else check_new_data(self, X, like="mean_", method="resized")
+        found, paths = dict(self.training_), list(self.training_.get("ranks", {}))
 
-    @available_if(_orders)
-    def size_curve(self, X, y, sizes: Sequence[float] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)) -> dict[str, np.ndarray]:
-        """Return scores of networks that are cut to several sizes.
+        def change(net):
+            edits = cut(net, size, paths)
+            found.update(account(net, paths))
+            return edits
 
-        Only with ``training=OrderedRank(...)``.
+        return changed_copy(self, change, X, training_=found)
+
+    @_OfOrderedRank
+    def size_curve(self, X, y, sizes) -> tuple[np.ndarray, np.ndarray]:
+        """Return how many parameters and which score the network has when it is cut to several sizes.
+
+        It is there with ``training=OrderedRank(...)``. Running statistics of batch normalisation are computed again
+        by X for each size.
 
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            Rows to score on.
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Their classes or values.
-        sizes : sequence of floats in (0, 1], default=(0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-            As `resized` takes them.
+            The rows.
+        y : array-like
+            Their classes or values, as `score` takes them.
+        sizes : sequence
+            Sizes as :meth:`resized` takes them.
 
         Returns
         -------
-        curve : dict of arrays of shape (n_sizes,)
-            "size", "n_parameters" and "score".
+        n_parameters : array of shape (n_sizes,)
+        scores : array of shape (n_sizes,)
         """
-        cuts = [self.resized(size) for size in sizes]
-        return {
-            "size": np.asarray(sizes, dtype=np.float64),
-            "n_parameters": np.array([model.n_parameters_ for model in cuts]),
-            "score": np.array([model.score(X, y) for model in cuts]),  # type: ignore[attr-defined]
-        }
+        check_is_fitted(self)
+        models = [self.resized(size, X) for size in sizes]
+        sizes = np.array([model.n_parameters_ for model in models], dtype=np.int64)
+        return sizes, np.array([model.score(X, y) for model in models], dtype=np.float64)
