@@ -2,10 +2,10 @@
 Intrinsic dimension of digits with shuffled labels
 ==================================================
 
-How many numbers does a network need for a problem? :class:`~sklowrank.inspection.IntrinsicDimension` trains it in random
-subspaces of its weights and searches the smallest dimension that reaches a share of the accuracy of ordinary training.
-Here the rows stay the same, and more and more of the labels are shuffled: there is less to generalise from, and more to
-memorise.
+How many numbers does a network need for a problem? :class:`~sklowrank.inspection.IntrinsicDimension` trains it in
+random subspaces of its weights and searches the smallest dimension that reaches a share of the accuracy of ordinary
+training. Here the rows stay the same, and more and more of the labels are shuffled: there is less to generalise from,
+and more to memorise.
 """
 
 # %%
@@ -57,6 +57,6 @@ plt.show()
 
 # %%
 # What to see: with the true labels 80 numbers reach nine tenths of the accuracy that 2,410 weights reach on the fitted
-# rows. With half of the labels shuffled it takes 320, and with all of them 640, more than three for each row: the network
-# then has to memorise the rows one by one. The curves also show what a single number hides: with few dimensions shuffled
-# labels are hardly learnt at all.
+# rows. With half of the labels shuffled it takes 320, and with all of them 640, more than three for each row: the
+# network then has to memorise the rows one by one. The curves also show what a single number hides: with few dimensions
+# shuffled labels are hardly learnt at all.
