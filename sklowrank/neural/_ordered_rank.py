@@ -116,7 +116,7 @@ class OrderedRank(Rule):
     (True, True)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints = {
         "group_lasso": [Interval(Real, 0, None, closed="left")],
         "threshold": [Interval(Real, 0, 1, closed="both")],
         "sampler": [StrOptions({"single_layer", "independent"}), None],

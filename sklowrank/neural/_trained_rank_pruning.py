@@ -100,7 +100,7 @@ class TrainedRankPruning(Rule):
     True
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints = {
         "energy": [Interval(Real, 0, 1, closed="right")],
         "period": [Interval(Integral, 1, None, closed="left")],
         "nuclear_weight": [Interval(Real, 0, None, closed="left")],
