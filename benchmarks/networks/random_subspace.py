@@ -89,7 +89,7 @@ def searched():
 
     X, y = load_digits(return_X_y=True)
     cv = StratifiedShuffleSplit(1, test_size=0.3, random_state=0)
-    search = IntrinsicDimension(network(None), d_min=32, n_seeds=2, resolution=0.2, cv=cv, random_state=0)
+    search = IntrinsicDimension(network(None), d_min=32, cv=cv, random_state=0)
     start = time.perf_counter()
     search.fit(X / 16 - 0.3, y)
     curve = ", ".join(f"{d}: {mean:.2f}" for d, mean in zip(search.curve_["d"], search.curve_["mean"]))

@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from .._nets.found import Found
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Rule, Training, train
-from ..optim._inverse_fisher import blocks_of_columns, damped_cholesky, gram, inverse_diagonal, products
+from ..optim._inverse_fisher import damped_cholesky
 
 _ROWS = 128  # whose gradients are computed at once
 _NUMBERS = 1 << 22  # of blocks of the matrix that are computed with at once
@@ -127,6 +127,8 @@ def pruned(
     `gradients` gives those of rows (m, d) at some weights.
     """
     before = float(weights.kept.double().mean())
+    if 1 - sparsity >= before:
+        return weights
     for step in range(1, o.n_recompute + 1):
         share = 1 - before * ((1 - sparsity) / before) ** (step / o.n_recompute)
         if o.criterion == "magnitude":
@@ -143,8 +145,9 @@ def pruned(
 def saliencies(w: torch.Tensor, G: torch.Tensor, damp: float, block_size: int | None) -> torch.Tensor:
     """Return by how much the loss grows where one weight is removed and all others follow: w^2 / (2 [F^-1]_qq)."""
     if block_size is None or block_size >= len(w):
-        factor, damp = damped_cholesky(gram(G), len(G), damp)
-        return w.double().square() / (2 * inverse_diagonal(G, factor, damp).double())
+        factor, damp = damped_cholesky((G @ G.T).double(), len(G), damp)
+        leverage = torch.linalg.solve_triangular(factor.to(G), G, upper=False).square_().sum(0)
+        return w.double().square() * damp / (2 * (1 - leverage.double()).clamp_min(torch.finfo(G.dtype).eps))
     diagonal = torch.empty(len(w), dtype=torch.float64, device=w.device)
     for part, blocks in _in_blocks(G, block_size):
         dense = blocks.shape[2] <= blocks.shape[1]
@@ -168,13 +171,11 @@ def compensation(
     """
     removed = torch.where(kept, 0, w)
     K = G * kept
-    change = torch.zeros_like(w)
     if block_size is None or block_size >= len(w):
-        factor, _ = damped_cholesky(gram(K), len(G), damp)
-        pull = torch.cholesky_solve(products(G, removed)[:, None], factor)
-        for part, columns in blocks_of_columns(K):
-            change[part] = (columns.T @ pull)[:, 0]
-        return change
+        factor, _ = damped_cholesky((K @ K.T).double(), len(G), damp)
+        pull = torch.cholesky_solve((G @ removed).double()[:, None], factor)[:, 0]
+        return K.T @ pull.to(K)
+    change = torch.zeros_like(w)
     pairs = zip(_in_blocks(K, block_size), _in_blocks(G, block_size))
     for (part, columns), (_, blocks) in pairs:
         lost = nn.functional.pad(removed[part], (0, blocks.shape[0] * blocks.shape[2] - len(removed[part])))

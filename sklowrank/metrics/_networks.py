@@ -115,7 +115,7 @@ def kernel_alignment(K: Any, K0: Any, centered: bool = False) -> float:
     >>> import numpy as np
     >>> from sklowrank.metrics import kernel_alignment
     >>> K = np.array([[2.0, 1.0], [1.0, 2.0]])
-    >>> kernel_alignment(3 * K, K), round(kernel_alignment(K, np.eye(2)), 3)
+    >>> round(kernel_alignment(3 * K, K), 3), round(kernel_alignment(K, np.eye(2)), 3)
     (1.0, 0.894)
     """
     units = [_matrix(kernel, name)[0] for kernel, name in ((K, "K"), (K0, "K0"))]

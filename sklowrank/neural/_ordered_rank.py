@@ -77,12 +77,13 @@ class OrderedRank(Rule):
 
         L(f(x), y) + L(f_c(x), f(x)) + \lambda \sum_{l, j} \bigl(\|U^l_{:, j:}\|_F + \|V^l_{:, j:}\|_F\bigr),
 
-    where :math:`f_c` is the network with one layer cut to its first components, and :math:`\lambda` is `group_lasso`.
-    With `distill` the second term is the cross-entropy with the probabilities of the whole network, or the squared
-    difference of the outputs, without a gradient in :math:`f(x)`; otherwise :math:`L(f_c(x), y)`. The criterion
-    decides, as in :class:`SharpnessAware`. The last term runs over the layers and, within each, over the tails that begin with
-    component j. It has later components in more terms, which orders them. The importance of component j is
-    :math:`\|U_{:, j:}\|_F \|V_{:, j:}\|_F`. Running statistics of batch normalisation are those of the whole network.
+    where :math:`f_c` is the network with one layer, or each, cut to its first components, and :math:`\lambda` is
+    `group_lasso`. With `distill` the second term is the cross-entropy with the probabilities of the whole network, or
+    the squared difference of the outputs, without a gradient in :math:`f(x)`; otherwise :math:`L(f_c(x), y)`. The
+    criterion decides, as in :class:`SharpnessAware`. The last term runs over the layers and, within each, over the
+    tails that begin with component j. It has later components in more terms, which orders them. The importance of
+    component j is :math:`\|U_{:, j:}\|_F \|V_{:, j:}\|_F`. Running statistics of batch normalisation are those of the
+    whole network.
 
     A step takes two passes forward and back, O(b k (o + i)) for b rows and a layer; with ``full_pass=False`` one. The
     factors have up to twice the numbers of a square dense weight at first. Components that are dropped are dropped from
@@ -92,8 +93,8 @@ class OrderedRank(Rule):
     After the training layers stay in factors, :class:`NetworkClassifier` multiplies them out in `network()` where that
     has fewer numbers. Another call of `partial_fit` goes on with the ranks that are left.
 
-    Reports `ranks` and `importances`, the latter as arrays, by the path of the layer, and `rank_curve`, an array
-    (n_epochs, n_layers) of the ranks after each epoch of the last call.
+    Reports `ranks` and `importances`, the latter as arrays, by the path of the layer, and `rank_curve`, an
+    array (n_epochs, n_layers) of the ranks after each epoch of the last call.
 
     References
     ----------
@@ -115,7 +116,7 @@ class OrderedRank(Rule):
     (True, True)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints = {
         "group_lasso": [Interval(Real, 0, None, closed="left")],
         "threshold": [Interval(Real, 0, 1, closed="both")],
         "sampler": [StrOptions({"single_layer", "independent"}), None],

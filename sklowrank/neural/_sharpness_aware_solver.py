@@ -1,4 +1,4 @@
-"""Divergence of outputs, perturbation of weights, and how both leave a module as it was."""
+"""Perturbations of weights, and contexts that leave a module as it was."""
 
 from contextlib import contextmanager
 

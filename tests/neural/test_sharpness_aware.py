@@ -16,14 +16,9 @@ from torch import nn
 from torch.nn import functional
 
 from sklowrank._nets.layers import mlp
+from sklowrank._nets.outputs import divergence, outputs_of
 from sklowrank.neural import NetworkClassifier, NetworkRegressor, SharpnessAware
-from sklowrank.neural._sharpness_aware_solver import (
-    divergence,
-    metric_of,
-    outputs_of,
-    second_order,
-    steepest_perturbation,
-)
+from sklowrank.neural._sharpness_aware_solver import metric_of, second_order, steepest_perturbation
 
 MEASURED = ["input_noise", "theta_prev", "theta_init", "fisher"]
 SGD = {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}
