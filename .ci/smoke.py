@@ -42,8 +42,23 @@ def display():
     return sklowrank.inspection.AffinityDisplay.from_estimator(model)
 
 
+def pruned():
+    """Set half of the weights of a network to zero."""
+    network = call("neural", "NetworkClassifier", (4,), max_iter=2, tol=0)
+    return call("compress", "SecondOrderPruner", network, sparsity=0.5, n_grads=20).fit(X, y > 0).predict(X)
+
+
+def trained():
+    """Train a network with a rule."""
+    rule = call("neural", "OrderedRank")
+    return (
+        call("neural", "NetworkRegressor", (4, 4), training=rule, max_iter=2, tol=0).fit(X, y).resized(0.9).predict(X)
+    )
+
+
 FITS = {
     "cluster": lambda: call("cluster", "KSubspaces", 2).fit(X).predict(X),
+    "compress": pruned,
     "datasets": lambda: call("datasets", "make_union_of_subspaces", 20, 6, 2, 2),
     "decomposition": lambda: call("decomposition", "SupervisedDictionaryLearning", 2).fit(X, y > 0).predict(X),
     "dimension_reduction": lambda: call("dimension_reduction", "LinearFrechetSDR", 1).fit(X, y).transform(X),
@@ -52,6 +67,8 @@ FITS = {
     "inspection": display,
     "metrics": lambda: call("metrics", "clustering_accuracy", [0, 0, 1], [1, 1, 0]),
     "mixture": lambda: call("mixture", "LowRankGaussianMixture", 2, n_dims=2).fit(X).score_samples(X),
+    "neural": trained,
+    "optim": lambda: call("optim", "InverseFisher", X, damp=1e-2).mul(X[0]),
     "privacy": lambda: call("privacy", "PrivateKernelDensity", bounds=(-9, 9)).fit(X).score_samples(X),
     "recommend": lambda: call("recommend", "MatrixFactorizationRegressor", 2).fit(pairs, y).predict(pairs),
 }

@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 
 import sklowrank
+from sklowrank._nets.training import Rule
 
 validate = pytest.importorskip("numpydoc.validate", reason="numpydoc is not installed: the extra doc has it").validate
 ClassDoc = pytest.importorskip("numpydoc.docscrape").ClassDoc
@@ -58,7 +59,8 @@ def test_numpydoc_finds_nothing(name):
     thing = getattr(importlib.import_module(package), short)
     if inspect.isclass(thing):
         for method, value in vars(thing).items():
-            if not method.startswith("_") and inspect.isfunction(value):
+            hook = issubclass(thing, Rule) and hasattr(Rule, method)  # called by the training, not by users
+            if not method.startswith("_") and inspect.isfunction(value) and not hook:
                 found = validate(f"{name}.{method}")["errors"]
                 errors += [f"{method}: {code} {text}" for code, text in found if code not in IGNORED]
     assert not errors

@@ -54,7 +54,7 @@ def network(kind, sizes, seed, rank, *, last=True):
 
 
 class Watch(Callback):
-    """Numbers in the state of the optimizer, at most, what the factors are before each step, and seconds of steps."""
+    """Numbers in the state of the optimizer, at most, what the factors are before each step, and processor seconds."""
 
     def __init__(self):
         self.state, self.held, self.lowest, self.norms, self.times, self.orthogonal, self.change = (
@@ -70,7 +70,7 @@ class Watch(Callback):
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
         if not training:
             return
-        self.times.append(time.perf_counter())
+        self.times.append(time.process_time())
         kept = [v for state in net.optimizer_.state.values() for v in state.values() if torch.is_tensor(v) and v.ndim]
         self.state = max(self.state, sum(v.numel() for v in kept))
         parts = list(net.module_.state_dict().values())
@@ -178,7 +178,7 @@ def digits(kind, rank, seeds=3, watch=Watch):
 
 
 def step(kind, rank):
-    """Seconds of a step and numbers of the optimizer's state, with twelve layers of 1,024 x 1,024."""
+    """Processor seconds of a step and numbers of the optimizer's state, with twelve layers of 1,024 x 1,024."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((25 * BATCH, WIDTH)).astype(np.float32)
     module, callbacks = network(kind, (WIDTH,) * (DEPTH + 1), 0, rank, last=False)

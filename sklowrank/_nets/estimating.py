@@ -14,7 +14,7 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.standardize import standardization, standardized
-from .._core.validation import check_new_data
+from .._core.validation import check_new_data, on_host
 from .._core.workspace import Workspace, open_workspace
 from .._math.distinct import distinct_rows
 from .architecture import (
@@ -142,7 +142,7 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     training = options(estimator, Training, net_params=split_params(estimator.net_params)[1])
     if n_epochs is not None:
         training = training._replace(max_iter=n_epochs, tol=0.0, early_stopping=False)
-    target = head[0].encode(y)
+    target = head[0].encode(on_host(y))
     held_out = _held_out(target, training.validation_fraction, ws.generator) if training.early_stopping else None
     n_rows = len(target) - (0 if held_out is None else len(held_out))
     # In one batch of all rows in float64 a weight of two is the same as a row that is there twice, to 1e-7.

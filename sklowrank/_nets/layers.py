@@ -180,6 +180,11 @@ class ThinLinear(nn.Module):
     def forward(self, x):
         return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
 
+    @property
+    def weight(self) -> torch.Tensor:
+        """The product (n_out, n_in): modules such as torch's transformers read it without calling the layer."""
+        return self.up @ self.down
+
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))
         if down is not None and up is not None and down.shape != self.down.shape:

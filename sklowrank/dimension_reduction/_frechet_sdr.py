@@ -63,8 +63,8 @@ class FrechetSDR(CallbackSupportMixin, FrechetMethods, BaseEstimator):
     learning_rate : float, default=3e-3
         Step size of the optimizer.
     weight_decay : float, default=1e-4
-        Share of the weights, times the step size, that is subtracted in each step. AdamW, unless `net_params` names
-        another optimizer.
+        Strength of the weight decay of the optimizer. AdamW, unless `net_params` names another one, subtracts this
+        share of the weights, times the step size, in each step.
     batch_size : int or "auto", default="auto"
         Number of rows per training step; it changes the result. At least 32 and four per component. "auto" is n / 16
         between 32 and 64 for up to 4096 training rows, then n / 64, at most 4096.

@@ -147,7 +147,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
     True
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints = {
         "estimator": "no_validation",
         "share": [Interval(Real, 0, 1, closed="right")],
         "baseline": [StrOptions({"direct"}), Interval(Real, None, None, closed="neither")],

@@ -223,6 +223,11 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         ws, outputs = network_outputs(self, X, method="predict_log_proba")
         return ws.answer(outputs.log_softmax(1))
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
 
 def _head(y, classes):
     """Return the head for labels y; `classes_` is a tensor where y is one."""

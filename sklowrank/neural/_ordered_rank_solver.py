@@ -98,7 +98,7 @@ def shorten(layer: ThinLinear, rank: int) -> dict[nn.Parameter, tuple[nn.Paramet
         former = getattr(layer, name)
         kept = former.detach().narrow(axis, 0, rank).clone(memory_format=torch.contiguous_format)
         new = nn.Parameter(kept, former.requires_grad)
-        setattr(layer, name, new)
+        layer.register_parameter(name, new)
         replaced[former] = new, axis
     return replaced
 
@@ -163,7 +163,7 @@ def _given_ranks(thin, size):
 
 
 def _ranks_of_share(module, thin, size):
-    """Return the ranks by one threshold on relative importance, the least one that makes the network small enough."""
+    """Return the ranks by the least threshold on relative importance with which the network is small enough."""
     if not isinstance(size, Real) or isinstance(size, bool) or not 0 < size <= 1:
         raise ValueError(f"size={size!r} has to be a float in (0, 1], or a dict of ranks by the paths of layers.")
     dense = {path: layer.up.shape[0] * layer.down.shape[1] for path, layer in thin.items()}

@@ -84,7 +84,7 @@ class RandomSubspace(Rule):
     (20, 1315)
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints = {
         "subspace_dim": [Interval(Integral, 1, None, closed="left"), None],
         "projection": [StrOptions({"auto", *KINDS})],
     }

@@ -45,7 +45,7 @@ _LAST = """
 learning_rate : float, default=1e-3
     Step size of the optimizer. Adam, unless `net_params` names another one.
 weight_decay : float, default=0.0
-    Share of the weights that is added to their gradients.
+    Strength of the weight decay of the optimizer. Adam adds this share of the weights to their gradients.
 batch_size : int, default=64
     Number of rows per training step; it changes the result. At most all rows.
 max_iter : int, default=50

@@ -121,7 +121,7 @@ class SharpnessAware(Rule):
     20
     """
 
-    _parameter_constraints: dict = {
+    _parameter_constraints = {
         "radius": [
             StrOptions({"input_noise", "theta_prev", "theta_init", "fisher"}),
             Interval(Real, 0, None, closed="neither"),

@@ -9,6 +9,7 @@ import torch
 from .._core.warn import warn
 
 _COLUMNS = 1 << 22  # numbers of a block that is computed with in float64 at once: 32 MiB
+_FEW, _SHORT = 1 << 20, 1 << 12  # numbers that are summed in float64, columns that are not
 _MOST_RETRIES = 30  # each with ten times the damping
 
 
@@ -179,6 +180,17 @@ def products(grads: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     total = torch.zeros(len(grads), *x.shape[1:], dtype=torch.float64, device=grads.device)
     for part, G in blocks_of_columns(grads):
         total += G @ x[part].double()
+    return total
+
+
+def quick_products(grads: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """Return G g (m,): many columns in the precision of the gradients, of which short sums are added in float64."""
+    if grads.numel() <= _FEW:
+        return products(grads, g)
+    total = torch.zeros(len(grads), dtype=torch.float64, device=grads.device)
+    for start in range(0, grads.shape[1], _SHORT):
+        part = slice(start, start + _SHORT)
+        total += (grads[:, part] @ g[part]).double()
     return total
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from ._inverse_fisher import checked_damp, damped_cholesky, gram, products
+from ._inverse_fisher import checked_damp, damped_cholesky, gram, quick_products
 
 _WINDOW = "window"  # the key of what all parameters share in the optimizer's state
 
@@ -194,7 +194,7 @@ class MFAC(torch.optim.Optimizer):
             if "mask" in state:
                 grads[now] *= state["mask"]
         flat = grads.reshape(len(grads), -1)
-        return products(flat, flat[now])
+        return quick_products(flat, flat[now])
 
     def _move(self, parameter, weights, lr, momentum):
         """Change a parameter by its part of the step."""

@@ -66,6 +66,15 @@ def test_a_thin_layer_is_the_nearest_of_its_rank():
     torch.testing.assert_close(torch.linalg.svdvals(again.up @ again.down)[0], s[0])
 
 
+def test_the_weight_of_a_thin_layer_is_its_product_with_a_gradient():
+    layer = ThinLinear.nearest_to(linear(7, 5, seeded()), 3)
+    x = torch.randn(4, 7, generator=seeded(1))
+    assert torch.allclose(nn.functional.linear(x, layer.weight, layer.bias), layer(x), rtol=0, atol=1e-6)
+    layer.weight.sum().backward()
+    assert (layer.up.grad != 0).all()
+    assert "weight" not in layer.state_dict()
+
+
 def test_a_thin_layer_takes_the_rank_of_weights_that_are_loaded():
     net, other = (nn.Sequential(ThinLinear.nearest_to(linear(7, 5, seeded()), rank)) for rank in (4, 2))
     net.load_state_dict(other.state_dict())

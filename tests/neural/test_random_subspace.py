@@ -305,7 +305,7 @@ def of_foreign_numbers(n_features, n_outputs):
         ({"module": of_foreign_numbers}, {"0.weight", "0.bias", "3.weight"}),
         ({"module": network()}, {"0.weight", "0.bias", "2.weight"}),
     ],
-    ids=str,
+    ids=["default", "init_rank", "early stopping", "dropout", "class", "wider class", "foreign numbers", "instance"],
 )
 def test_the_network_is_rebuilt_as_it_was_trained(params, stored):
     X, y = table()
