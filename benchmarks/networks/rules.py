@@ -16,7 +16,7 @@ def rules():
 
     return {
         "none": (None, 1e-3),
-        "OrderedRank": (neural.OrderedRank(group_lasso=1e-3), 1e-3),
+        "OrderedRank": (neural.OrderedRank(), 3e-3),
         "TrainedRankPruning": (neural.TrainedRankPruning(energy=0.98, period=5, nuclear_weight=1e-2), 1e-3),
         "SparseSpectralTraining": (neural.SparseSpectralTraining(), 1e-3),
         "RandomSubspace": (neural.RandomSubspace(subspace_dim=400), 1e-2),
@@ -44,7 +44,7 @@ def trained(name):
         noisy.append(model.score(X_new + noise, y_new))
         sizes.append(model.n_parameters_)
     size = f"parameters {np.median(sizes):,.0f} of {model.n_dense_parameters_:,}, ranks {model.ranks_}"
-    remark = f"{size}, accuracy {over_seeds(right)}, with noise {np.median(noisy):.3f}"
+    remark = f"{size}, {over_seeds(right)}, with noise {np.median(noisy):.3f}"
     return {"error": 1 - np.median(right), "seconds": min(times), "remark": remark}
 
 
