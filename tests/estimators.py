@@ -81,7 +81,7 @@ ESTIMATORS = {
         y="classes",
         wraps=_tiny_classifier,
         holds=("sklowrank.neural._random_subspace.RandomSubspace",),
-        quick={"n_seeds": 1, "search": [20], "baseline": 1.0},
+        quick={"n_seeds": 1, "search": [20], "share": 1.0},
         too_large={"search": [10**6]},
     ),
     "KSubspaces": Spec(
