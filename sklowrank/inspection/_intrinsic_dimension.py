@@ -21,7 +21,7 @@ from skorch import NeuralNet
 from threadpoolctl import threadpool_limits
 
 from .._core.annotations import RandomState
-from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.compat import Interval, StrOptions, _fit_context, check_same_namespace
 from .._core.fitted import keep
 from .._core.validation import on_host
 from .._core.warn import warn
@@ -264,7 +264,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         -------
         y : array
         """
-        check_is_fitted(self)
+        self._check_namespace(X, "predict")
         return self.best_estimator_.predict(X)
 
     @available_if(_best_has("predict_proba"))
@@ -280,7 +280,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         -------
         probabilities : array of shape (n_samples, n_classes)
         """
-        check_is_fitted(self)
+        self._check_namespace(X, "predict_proba")
         return self.best_estimator_.predict_proba(X)
 
     @available_if(_best_has("predict"))
@@ -300,6 +300,16 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return check_scoring(self.best_estimator_, self.scoring)(self.best_estimator_, X, y)
+
+    def _check_namespace(self, X, method):
+        check_is_fitted(self)
+        if hasattr(self, "_mean"):
+            check_same_namespace(X, self, attribute="_mean", method=method)
+
+    @property
+    def _mean(self):
+        """An array in the library of the rows that were fitted, where the estimator found has one."""
+        return self.best_estimator_.mean_
 
     @property
     def classes_(self):
