@@ -25,6 +25,7 @@ from .._core.compat import Interval, StrOptions, _fit_context, check_same_namesp
 from .._core.fitted import keep
 from .._core.validation import on_host
 from .._core.warn import warn
+from .._core.workspace import check_place
 from .._nets.randomness import fixed_randomness
 from ..neural import RandomSubspace
 from ._learning_regime import _is_ours, _last_step, _rows_at
@@ -303,6 +304,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
 
     def _check_namespace(self, X, method):
         check_is_fitted(self)
+        check_place(X, "X")
         if hasattr(self, "_mean"):
             check_same_namespace(X, self, attribute="_mean", method=method)
 
