@@ -21,10 +21,11 @@ from skorch import NeuralNet
 from threadpoolctl import threadpool_limits
 
 from .._core.annotations import RandomState
-from .._core.compat import Interval, StrOptions, _fit_context
+from .._core.compat import Interval, StrOptions, _fit_context, check_same_namespace
 from .._core.fitted import keep
 from .._core.validation import on_host
 from .._core.warn import warn
+from .._core.workspace import check_place
 from .._nets.randomness import fixed_randomness
 from ..neural import RandomSubspace
 from ._learning_regime import _is_ours, _last_step, _rows_at
@@ -139,9 +140,9 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
     >>> from sklowrank.inspection import IntrinsicDimension
     >>> from sklowrank.neural import NetworkClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> network = NetworkClassifier((16,), learning_rate=3e-2, max_iter=15, tol=0)
+    >>> network = NetworkClassifier((16,), learning_rate=0.1, max_iter=15, tol=0)
     >>> found = IntrinsicDimension(network, n_seeds=2, random_state=0).fit(X, y)
-    >>> found.intrinsic_dim_ < 20, found.n_full_parameters_
+    >>> found.intrinsic_dim_ < 40, found.n_full_parameters_
     (True, 131)
     >>> found.score(X, y) > 0.8
     True
@@ -264,7 +265,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         -------
         y : array
         """
-        check_is_fitted(self)
+        self._check_namespace(X, "predict")
         return self.best_estimator_.predict(X)
 
     @available_if(_best_has("predict_proba"))
@@ -280,7 +281,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         -------
         probabilities : array of shape (n_samples, n_classes)
         """
-        check_is_fitted(self)
+        self._check_namespace(X, "predict_proba")
         return self.best_estimator_.predict_proba(X)
 
     @available_if(_best_has("predict"))
@@ -300,6 +301,17 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return check_scoring(self.best_estimator_, self.scoring)(self.best_estimator_, X, y)
+
+    def _check_namespace(self, X, method):
+        check_is_fitted(self)
+        check_place(X, "X")
+        if hasattr(self, "_mean"):
+            check_same_namespace(X, self, attribute="_mean", method=method)
+
+    @property
+    def _mean(self):
+        """An array in the library of the rows that were fitted, where the estimator found has one."""
+        return self.best_estimator_.mean_
 
     @property
     def classes_(self):

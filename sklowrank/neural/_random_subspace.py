@@ -23,7 +23,8 @@ class RandomSubspace(Rule):
     to ask how many numbers a problem needs, for which :class:`~sklowrank.inspection.IntrinsicDimension` searches the
     smallest d. Do not use it for the best score, which training all weights has once rows are plenty, nor for speed:
     a prediction takes as long as with all weights, and a training step longer. Set `learning_rate` of the estimator to
-    about 1e-2, ten times the default: a step of each of d numbers moves the weights less than a step of each weight.
+    about 1e-2, ten times the default, or more for small d: a step of d numbers moves the weights less than one of each
+    weight.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ class RandomSubspace(Rule):
     >>> from sklowrank.neural import NetworkClassifier, RandomSubspace
     >>> X, y = load_iris(return_X_y=True)
     >>> rule = RandomSubspace(subspace_dim=20)
-    >>> model = NetworkClassifier((32, 32), training=rule, learning_rate=1e-2, tol=0, random_state=0).fit(X, y)
+    >>> model = NetworkClassifier((32, 32), training=rule, learning_rate=5e-2, tol=0, random_state=0).fit(X, y)
     >>> model.score(X, y) > 0.9
     True
     >>> model.n_parameters_, model.n_dense_parameters_
