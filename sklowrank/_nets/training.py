@@ -342,10 +342,6 @@ class _Net(NeuralNet):
             for parameter in group["params"]:
                 parameter.grad = None
 
-    def _set_training(self, training=True):
-        if self.module_.training != training:  # else a walk through all modules
-            super()._set_training(training)
-
     def row_weights(self, target):
         """Return the weights (n,) of the rows of a batch in the loss; None where they are equal."""
         return self.objective.row_weights(target) if hasattr(self.objective, "row_weights") else None

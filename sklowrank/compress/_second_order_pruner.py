@@ -310,7 +310,7 @@ class SecondOrderPruner(BaseEstimator):
             inner = get_tags(self.estimator)
             tags.estimator_type, tags.target_tags = inner.estimator_type, inner.target_tags
             tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
-            tags.input_tags, tags.array_api_support = inner.input_tags, inner.array_api_support
+            tags.input_tags = inner.input_tags
         return tags
 
 

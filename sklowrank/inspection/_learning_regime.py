@@ -276,7 +276,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
             of = get_tags(self.estimator)
             tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
             tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
-            tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
+            tags.non_deterministic = of.non_deterministic
         return tags
 
 

@@ -62,7 +62,7 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
     >>> X, y = load_digits(return_X_y=True)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
     >>> model = NetworkClassifier((64,), max_iter=10, tol=0, random_state=0).fit(X_train, y_train)
-    >>> model.score(X_test, y_test) > 0.95
+    >>> model.score(X_test, y_test) > 0.9
     True
     >>> model.network()
     Sequential(

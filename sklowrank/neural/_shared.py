@@ -104,9 +104,7 @@ def documented(*, standardize: str) -> Callable[[type], type]:
     """Return a decorator that fills in the parts of a docstring that both classes share."""
 
     def fill(cls):
-        network = network_parameters(
-            module_params='``"module__dropout"`` (a share in [0, 1), default 0) and ``"module__batch_norm"`` (bool)'
-        )
+        network = network_parameters(module_params='``"module__dropout"``, a share in [0, 1), default 0')
         shared = filled(
             first_parameters=_FIRST,
             last_parameters=_LAST.format(standardize=standardize),
