@@ -195,3 +195,9 @@ def test_attributes_say_the_size():
     linear = NetworkRegressor((), **QUICK).fit(X, y)
     assert linear.ranks_ == ()
     assert linear.n_parameters_ == 14
+
+
+def test_targets_may_have_negative_strides():
+    X, y = DIABETES
+    model = NetworkRegressor((4,), **QUICK).fit(X[::-1], y[::-1])
+    np.testing.assert_array_equal(model.predict(X), clone(model).fit(X[::-1].copy(), y[::-1].copy()).predict(X))
