@@ -1,5 +1,6 @@
 """Layers of our own networks, and those that take the place of a linear layer."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -236,6 +237,30 @@ def layer_of(kind: str, shape: Sequence[int]) -> nn.Module:
 def linear_layers(module: nn.Module) -> list[tuple[str, Any]]:
     """Return the linear layers of a module, and what has taken the place of one, with their paths and in its order."""
     return [(path, layer) for path, layer in module.named_modules() if _is_linear(layer)]
+
+
+def layers_of_a_rule(module: nn.Module, skip_first: int, skip_last: bool) -> list[str]:
+    """Return the paths of the linear layers that a rule treats: neither frozen nor with a weight that others share.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    layers = linear_layers(module)
+    uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+    paths = [
+        path
+        for path, layer in layers[skip_first : len(layers) - bool(skip_last)]
+        if all(p.requires_grad and uses[id(p)] == 1 for name, p in layer.named_parameters() if name != "bias")
+    ]
+    if not paths:
+        raise ValueError(
+            f"skip_first={skip_first} and skip_last={skip_last} leave none of the {len(layers)} linear layers to the "
+            "training rule, which leaves out frozen and shared weights, too. Lower skip_first, set skip_last=False, or "
+            "pass a network with hidden layers."
+        )
+    return paths
 
 
 def _is_linear(layer):

@@ -1,6 +1,5 @@
 """Networks with ordered low-rank layers, of which one fit gives networks of any size."""
 
-from collections import Counter
 from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._nets.architecture import Edit, edited
-from .._nets.layers import ThinLinear, linear_layers
+from .._nets.layers import ThinLinear, layers_of_a_rule
 from .._nets.outputs import divergence, outputs_of, unchanged_buffers
 from .._nets.training import Rule, exchanging
 from ._ordered_rank_solver import (
@@ -156,7 +155,7 @@ class OrderedRank(Rule):
     def convert(self, module: nn.Module) -> list[Edit]:
         """Put factors in the places of linear layers; those that are there already are trained on."""
         self._validate_params()
-        self.paths_ = self._treated(module)
+        self.paths_ = layers_of_a_rule(module, self.skip_first, self.skip_last)
         now = self.generator_.clone_state()  # batches are those of the plain training
         seed = torch.randint(1 << 31, (), generator=now, device="cpu", dtype=torch.int64)
         self.cuts_ = torch.Generator("cpu").manual_seed(int(seed))
@@ -236,23 +235,6 @@ class OrderedRank(Rule):
             "importances": dict(self.importances_),
             "rank_curve": np.array(self.rank_curve_, dtype=np.int64).reshape(shape),
         }
-
-    def _treated(self, module):
-        """Return the paths of the layers that are factorised: not those that are frozen or share their weight."""
-        layers = linear_layers(module)
-        chosen = layers[self.skip_first : len(layers) - bool(self.skip_last)]
-        uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
-        paths = [
-            path
-            for path, layer in chosen
-            if all(p.requires_grad and uses[id(p)] == 1 for name, p in layer.named_parameters() if name != "bias")
-        ]
-        if not paths:
-            raise ValueError(
-                f"skip_first={self.skip_first} and skip_last={self.skip_last} leave none of the {len(layers)} linear "
-                f"layers to factorise. Lower skip_first, set skip_last=False, or pass a network with hidden layers."
-            )
-        return paths
 
     def _layers(self, module):
         return [module.get_submodule(path) for path in self.paths_]

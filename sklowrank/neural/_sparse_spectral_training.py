@@ -1,7 +1,6 @@
 """Sparse spectral training: all singular values and some singular vectors at a time."""
 
 import math
-from collections import Counter
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._nets.architecture import Edit, edited
-from .._nets.layers import ThinLinear, linear_layers
+from .._nets.layers import ThinLinear, layers_of_a_rule
 from .._nets.training import Rule
 from ._sparse_spectral_layer import SpectralLinear, precise
 
@@ -147,20 +146,13 @@ class SparseSpectralTraining(Rule):
         edits : list of Edit
         """
         self._validate_params()
-        layers = linear_layers(module)
-        chosen = layers[self.skip_first : len(layers) - self.skip_last]
-        uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
-        chosen = [(path, layer) for path, layer in chosen if _can_be_replaced(layer, uses)]
-        if not chosen:
-            raise ValueError(
-                f"skip_first={self.skip_first} and skip_last={self.skip_last} leave none of the {len(layers)} linear "
-                "layers to SparseSpectralTraining. Skip fewer, or add layers."
-            )
+        paths = layers_of_a_rule(module, self.skip_first, self.skip_last)
         self.n_steps_, self.n_resvd_, self.before_ = 0, 0, {}
         self.singular_values_, self.selection_counts_, self.waits_ = {}, {}, {}
         self.n_trainable_, self.n_dense_ = 0, 0
         edits = []
-        for path, layer in chosen:
+        for path in paths:
+            layer = module.get_submodule(path)
             spectral = SpectralLinear.decomposing(layer, self.rank, enhanced=self.enhanced_gradient)
             edits.append(edited(module, path, spectral))
             self.selection_counts_[path] = torch.zeros(spectral.rank, dtype=torch.int64, device="cpu")
@@ -290,11 +282,6 @@ class SparseSpectralTraining(Rule):
 
 
 # Which layers and vectors are trained, and what is left of the weights
-
-
-def _can_be_replaced(layer, uses):
-    """Return whether the weight of a layer is trained and no other layer's, too."""
-    return all(p.requires_grad and uses[id(p)] == 1 for name, p in layer.named_parameters() if name != "bias")
 
 
 def draw(s: torch.Tensor, count: int, sampling: str, waits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

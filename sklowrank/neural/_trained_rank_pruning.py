@@ -1,7 +1,6 @@
 """Trained rank pruning: weights that are truncated to low rank while they are trained."""
 
 import math
-from collections import Counter
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,7 +11,7 @@ from .._core.compat import Interval
 from .._core.warn import warn
 from .._math.linalg import stable_svd
 from .._nets.architecture import edited
-from .._nets.layers import ThinLinear, linear_layers
+from .._nets.layers import ThinLinear, layers_of_a_rule
 from .._nets.training import Rule
 
 
@@ -198,19 +197,7 @@ class TrainedRankPruning(Rule):
 
     def _treated(self, module):
         """Return the paths of the layers that are truncated."""
-        layers = linear_layers(module)
-        chosen = layers[self.skip_first : len(layers) - bool(self.skip_last)]
-        if not chosen:
-            raise ValueError(
-                f"skip_first={self.skip_first} and skip_last={self.skip_last} leave none of the {len(layers)} linear "
-                f"layers to truncate. Lower skip_first, set skip_last=False, or pass a network with hidden layers."
-            )
-        uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
-        paths = [
-            path
-            for path, layer in chosen
-            if all(p.requires_grad and uses[id(p)] == 1 for name, p in layer.named_parameters() if name != "bias")
-        ]
+        paths = layers_of_a_rule(module, self.skip_first, self.skip_last)
         limits = self.max_rank if isinstance(self.max_rank, dict) else {}
         for path, rank in limits.items():
             if path not in paths:
