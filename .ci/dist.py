@@ -34,7 +34,8 @@ def main():
         (sdist,), (wheel,) = DIST.glob("*.tar.gz"), DIST.glob("*.whl")
 
         with tarfile.open(sdist) as archive:
-            archive.extractall(place / "unpacked", filter="data")
+            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # since Python 3.11.4
+            archive.extractall(place / "unpacked", **safe)
         rebuilt_in = place / "rebuilt"
         rebuilt_in.mkdir()
         run(sys.executable, "-c", BUILD, "build_wheel", rebuilt_in, cwd=next((place / "unpacked").iterdir()))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from sklearn.base import _fit_context as _fit_context_of_sklearn
 from sklearn.cluster._spectral import cluster_qr
+from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._optional_dependencies import check_matplotlib_support
@@ -40,6 +41,7 @@ __all__ = [
     "get_namespace_and_device",
     "get_output_config",
     "move_to",
+    "safe_indexing",
     "validate_params",
 ]
 

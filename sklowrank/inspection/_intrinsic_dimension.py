@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring, get_scorer_names
 from sklearn.model_selection import check_cv
-from sklearn.utils import check_random_state, get_tags, indexable
+from sklearn.utils import check_random_state, indexable
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
@@ -21,14 +21,13 @@ from skorch import NeuralNet
 from threadpoolctl import threadpool_limits
 
 from .._core.annotations import RandomState
-from .._core.compat import Interval, StrOptions, _fit_context, check_same_namespace
+from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep
 from .._core.validation import on_host
 from .._core.warn import warn
-from .._core.workspace import check_place
 from .._nets.randomness import fixed_randomness
 from ..neural import RandomSubspace
-from ._learning_regime import _is_ours, _last_step, _rows_at
+from ._wrapped_network import NetworkWrapper, check_trainable, last_step, rows_at
 
 _NAME = "random_subspace"  # of the callback
 _HELD_OUT = 0.2
@@ -46,7 +45,7 @@ def _best_has(name):
     return check
 
 
-class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
+class IntrinsicDimension(NetworkWrapper, MetaEstimatorMixin, BaseEstimator):
     r"""Search the intrinsic dimension of a problem: the fewest numbers that reach a share of the network's score.
 
     A network is trained in random subspaces of its weights, of more and more dimensions, until its score on held-out
@@ -148,6 +147,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
     True
     """
 
+    _holder = "best_estimator_"
     _parameter_constraints = {
         "estimator": "no_validation",
         "share": [Interval(Real, 0, 1, closed="right")],
@@ -217,7 +217,7 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         -------
         self : IntrinsicDimension
         """
-        _check_trainable(self.estimator)
+        check_trainable(self.estimator, how="cannot be trained in a subspace", takes_rule=True)
         if y is None:
             raise ValueError("IntrinsicDimension requires y to be passed, but the target y is None.")
         dims = _listed(self.search, self.d_min, self.d_max)
@@ -301,54 +301,6 @@ class IntrinsicDimension(MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return check_scoring(self.best_estimator_, self.scoring)(self.best_estimator_, X, y)
-
-    def _check_namespace(self, X, method):
-        check_is_fitted(self)
-        check_place(X, "X")
-        if hasattr(self, "_mean"):
-            check_same_namespace(X, self, attribute="_mean", method=method)
-
-    @property
-    def _mean(self):
-        """An array in the library of the rows that were fitted, where the estimator found has one."""
-        return self.best_estimator_.mean_
-
-    @property
-    def classes_(self):
-        """Class labels of the estimator found."""
-        check_is_fitted(self)
-        return self.best_estimator_.classes_
-
-    @property
-    def n_features_in_(self):
-        """Number of features of the estimator found."""
-        check_is_fitted(self)
-        return self.best_estimator_.n_features_in_
-
-    @property
-    def feature_names_in_(self):
-        """Names of the columns that the estimator found was fitted to."""
-        check_is_fitted(self)
-        return self.best_estimator_.feature_names_in_
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        if hasattr(self.estimator, "__sklearn_tags__"):
-            of = get_tags(self.estimator)
-            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
-            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
-            tags.non_deterministic = of.non_deterministic
-        return tags
-
-
-def _check_trainable(model):
-    last = _last_step(model)
-    if isinstance(last, NeuralNet) or (_is_ours(last) and "training" in last.get_params(deep=False)):
-        return
-    raise TypeError(
-        f"A {type(last).__name__} cannot be trained in a subspace. Pass a NetworkClassifier, a NetworkRegressor, a "
-        "skorch net, or a Pipeline whose last step is one of these."
-    )
 
 
 def _listed(search, d_min, d_max):
@@ -443,8 +395,8 @@ def _score(estimator, dim, seed, X, y, rows, scoring, one_thread):
     fitted, held_out = rows
     with warnings.catch_warnings(), threadpool_limits(1 if one_thread else None), _drawing(estimator, seed):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model = _fit(estimator, dim, seed, _rows_at(X, fitted), _rows_at(y, fitted))
-        score = check_scoring(model, scoring)(model, _rows_at(X, held_out), _rows_at(y, held_out))
+        model = _fit(estimator, dim, seed, rows_at(X, fitted), rows_at(y, fitted))
+        score = check_scoring(model, scoring)(model, rows_at(X, held_out), rows_at(y, held_out))
     return float(score), _n_full(model)
 
 
@@ -452,7 +404,7 @@ def _fit(estimator, dim, seed, X, y):
     """Return a copy that is fitted in a subspace; without a dimension, by ordinary training."""
     rule = None if dim is None else RandomSubspace(dim)
     model = clone(estimator)
-    last = _last_step(model)
+    last = last_step(model)
     if not isinstance(last, NeuralNet):
         last.set_params(training=rule, random_state=seed)
         return model.fit(X, y)
@@ -463,11 +415,11 @@ def _fit(estimator, dim, seed, X, y):
 
 def _drawing(estimator, seed):
     """Let a skorch net draw from torch's global generators in the block, and leave them as they were."""
-    return fixed_randomness(seed).scope() if isinstance(_last_step(estimator), NeuralNet) else nullcontext()
+    return fixed_randomness(seed).scope() if isinstance(last_step(estimator), NeuralNet) else nullcontext()
 
 
 def _n_full(model):
-    last = _last_step(model)
+    last = last_step(model)
     if isinstance(last, NeuralNet):
         return sum(p.numel() for p in last.module_.parameters() if p.requires_grad)
     return last.n_dense_parameters_

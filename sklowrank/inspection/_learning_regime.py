@@ -8,8 +8,7 @@ from typing import Any, Literal, NamedTuple, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone, is_classifier
-from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
@@ -24,6 +23,7 @@ from .._nets.architecture import edited
 from .._nets.found import find_network
 from .._nets.layers import linear_layers
 from ..metrics import effective_rank, kernel_alignment, tangent_kernel
+from ._wrapped_network import NetworkWrapper, check_trainable, last_step, rows_at
 
 _MEASURES = ("weight", "kernel", "representation", "sign")
 _NAME = "learning_regime"  # of the callback
@@ -39,7 +39,7 @@ def _estimator_has(name):
     return check
 
 
-class LearningRegime(MetaEstimatorMixin, BaseEstimator):
+class LearningRegime(NetworkWrapper, MetaEstimatorMixin, BaseEstimator):
     """Fit a network, and measure how far it has learnt features: the rich or the lazy regime of learning.
 
     In the lazy regime a network keeps the features of its random start and weights them, as a kernel method would; in
@@ -188,13 +188,13 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         self : LearningRegime
         """
         measures = _checked_measures(self.measures)
-        _check_trainable(self.estimator)
+        check_trainable(self.estimator, how="is no network that can be trained")
         model = clone(self.estimator)
         taken = _fit_watched(model, X, y)
         layers = _chosen_layers(taken[0].module, self.layers)
         X = X if hasattr(X, "shape") or hasattr(X, "__len__") else np.asarray(X)
         at = _probe(X, y if is_classifier(model) else None, self.probe_size, check_random_state(self.random_state))
-        rows = find_network(model).prepare(on_host(_rows_at(X, at)))
+        rows = find_network(model).prepare(on_host(rows_at(X, at)))
         views = (_seen(snapshot.module, rows, layers, measures, self.kernel_method) for snapshot in taken)
         start, course = next(views), []
         for view in views:  # a kernel may be large: one at a time
@@ -215,7 +215,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         -------
         y : array
         """
-        check_is_fitted(self)
+        self._check_namespace(X, "predict")
         return self.estimator_.predict(X)
 
     @available_if(_estimator_has("predict_proba"))
@@ -231,7 +231,7 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         -------
         probabilities : array of shape (n_samples, n_classes)
         """
-        check_is_fitted(self)
+        self._check_namespace(X, "predict_proba")
         return self.estimator_.predict_proba(X)
 
     @available_if(_estimator_has("score"))
@@ -251,33 +251,6 @@ class LearningRegime(MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self.estimator_.score(X, y)
-
-    @property
-    def classes_(self):
-        """Class labels of the fitted estimator."""
-        check_is_fitted(self)
-        return self.estimator_.classes_
-
-    @property
-    def n_features_in_(self):
-        """Number of features of the fitted estimator."""
-        check_is_fitted(self)
-        return self.estimator_.n_features_in_
-
-    @property
-    def feature_names_in_(self):
-        """Names of the columns that the estimator was fitted to."""
-        check_is_fitted(self)
-        return self.estimator_.feature_names_in_
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        if hasattr(self.estimator, "__sklearn_tags__"):
-            of = get_tags(self.estimator)
-            tags.estimator_type, tags.classifier_tags = of.estimator_type, of.classifier_tags
-            tags.regressor_tags, tags.target_tags, tags.input_tags = of.regressor_tags, of.target_tags, of.input_tags
-            tags.non_deterministic = of.non_deterministic
-        return tags
 
 
 def _checked_measures(measures):
@@ -326,29 +299,9 @@ class _Snapshots(Callback):
         self.taken.append(_Snapshot(self.epoch, float(loss), copy.deepcopy(net.module_).eval()))
 
 
-def _last_step(model):
-    return model[-1] if isinstance(model, Pipeline) and len(model) else model
-
-
-def _is_ours(last):
-    if isinstance(last, type) or not callable(getattr(last, "network", None)):
-        return False
-    return "net_params" in last.get_params(deep=False)
-
-
-def _check_trainable(model):
-    last = _last_step(model)
-    if isinstance(last, NeuralNet) or _is_ours(last):
-        return
-    raise TypeError(
-        f"A {type(last).__name__} is no network that can be trained. Pass a NetworkClassifier, a NetworkRegressor, a "
-        "skorch net, or a Pipeline whose last step is one of these."
-    )
-
-
 def _fit_watched(model, X, y) -> list[_Snapshot]:
     """Fit the model, and return the copies that were taken; no callback is left in the model."""
-    last, watch = _last_step(model), _Snapshots()
+    last, watch = last_step(model), _Snapshots()
     if isinstance(last, NeuralNet):
         former = last.callbacks
         if isinstance(former, str):
@@ -376,12 +329,6 @@ def _probe(X, y, size, random_state):
         classes = np.unique(np.asarray(on_host(y)).ravel(), return_inverse=True)[1]
         order = order[np.argsort(classes[order], kind="stable")]
     return order[((np.arange(size) + 0.5) * n_rows / size).astype(int)]
-
-
-def _rows_at(X, at):
-    if isinstance(X, torch.Tensor):
-        return X[torch.from_numpy(at).to(X.device)]
-    return _safe_indexing(X, at)
 
 
 # What is seen of a network

@@ -210,8 +210,8 @@ def test_probe_rows_are_drawn_once_and_by_class():
     from sklowrank.inspection import _learning_regime as module
 
     with pytest.MonkeyPatch.context() as patch:
-        plain = module._rows_at
-        patch.setattr(module, "_rows_at", lambda X, at: seen.append(at) or plain(X, at))
+        plain = module.rows_at
+        patch.setattr(module, "rows_at", lambda X, at: seen.append(at) or plain(X, at))
         for seed in (0, 0, 1):
             Watched(ours(max_iter=1), probe_size=40, random_state=seed).fit(X_rare, rare)
         measured(ours(NetworkRegressor, max_iter=1), X, X[:, 0], probe_size=40)
