@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,12 +93,17 @@ class Rule(BaseEstimator, Callback):
         """
         return dict(weights)
 
+    def hand_gradient_on(self, net, **kwargs) -> None:
+        """Call `on_grad_computed` of the net and of callbacks before the rule for a gradient that it has changed."""
+        before = takewhile(lambda callback: callback is not self, (callback for _, callback in net.callbacks_))
+        for callback in (net, *before):
+            callback.on_grad_computed(net, **kwargs)
+
     def on_train_begin(self, net, **kwargs):
         """Convert the module of a skorch net."""
         if not isinstance(net, _Net):
-            seed = torch.randint(
-                1 << 31, (), device="cpu", dtype=torch.int64
-            )  # of skorch, which has torch's global one
+            # Skorch draws from torch's global generator, and so does what is part of its net.
+            seed = torch.randint(1 << 31, (), device="cpu", dtype=torch.int64)
             self.generator_ = torch.Generator("cpu").manual_seed(int(seed))
             with exchanging(net):
                 self.convert(net.module_)

@@ -197,10 +197,7 @@ class OrderedRank(Rule):
             for layer in self._layers(net.module_):
                 add_penalty_gradient(layer, self.group_lasso)
         if (self.drawn_ and self.full_pass) or self.group_lasso:
-            for callback in (net, *self._before(net)):
-                callback.on_grad_computed(
-                    net, named_parameters=named_parameters, batch=batch, training=training, **kwargs
-                )
+            self.hand_gradient_on(net, named_parameters=named_parameters, batch=batch, training=training, **kwargs)
 
     def on_batch_end(self, net, batch=None, training=False, **kwargs):
         """Make the network whole again."""
@@ -290,11 +287,6 @@ class OrderedRank(Rule):
                 loss.backward()
         finally:
             self._cut(net.module_, {})
-
-    def _before(self, net):
-        """Return the callbacks that come before the rule."""
-        callbacks = [callback for _, callback in net.callbacks_]
-        return callbacks[: next(i for i, callback in enumerate(callbacks) if callback is self)]
 
     def _heard(self, module, inputs, named_inputs, outputs):
         self.pass_ = inputs, named_inputs, outputs

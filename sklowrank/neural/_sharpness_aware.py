@@ -1,7 +1,6 @@
 """Sharpness-aware minimisation: steps by the gradient at perturbed weights."""
 
 from collections.abc import Mapping
-from itertools import takewhile
 from numbers import Real
 from typing import Literal
 
@@ -211,9 +210,7 @@ class SharpnessAware(Rule):
                 parameter.grad = None
             del gradients, perturbation
             net.train_step_single(batch, **more)
-        before = takewhile(lambda callback: callback is not self, (callback for _, callback in net.callbacks_))
-        for callback in (net, *before):
-            callback.on_grad_computed(net, named_parameters=named_parameters, batch=batch, training=training, **kwargs)
+        self.hand_gradient_on(net, named_parameters=named_parameters, batch=batch, training=training, **kwargs)
 
     @torch.no_grad()
     def _perturbation(self, net, batch, weights, gradients):
