@@ -109,7 +109,7 @@ def test_scikit_learn_contract(estimator, check):
 
 
 @pytest.mark.slow
-@parametrize_with_checks([made(type(e)) for e in ESTIMATORS if spec_of(e).quick and spec_of(e).wraps is None])
+@parametrize_with_checks([made(type(e)) for e in ESTIMATORS if spec_of(e).quick])
 def test_scikit_learn_contract_by_default(estimator, check):
     """With the defaults, where the test above has quicker parameters."""
     check(estimator)

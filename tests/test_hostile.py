@@ -4,14 +4,10 @@ import pytest
 
 from benchmarks.quality.hostile import ATTACKS, NAMED, RIGHT, judge
 from tests.common import public_estimators
-from tests.estimators import spec_of
-
-# What wraps an estimator hands X on to it, and fits it many times.
-ESTIMATORS = [e for e in public_estimators() if spec_of(e).wraps is None]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("estimator", public_estimators(), ids=lambda e: type(e).__name__)
 def test_no_hostile_input_is_answered_wrongly(estimator):
     verdicts = {name: judge(estimator, name) for name in ATTACKS}
     assert len(verdicts) >= 40
