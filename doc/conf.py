@@ -9,8 +9,12 @@ sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 import matplotlib
 from site_tools import project_links
+from sklearn.base import BaseEstimator
+from torch.optim import Optimizer
 
 import sklowrank
+from sklowrank._nets.training import Rule
+from sklowrank.optim import MFAC
 
 matplotlib.use("agg")
 
@@ -42,8 +46,15 @@ autodoc_typehints = "none"
 autodoc_member_order = "bysource"
 requests = ["fit", "partial_fit", "score", "transform", "decision_function"]
 requests += ["predict", "predict_log_proba", "predict_proba"]
+# What the training calls of a rule, and what an optimizer has from torch's.
+of_others = {name for name in dir(Rule) if not hasattr(BaseEstimator, name)} | (set(dir(Optimizer)) - set(vars(MFAC)))
 autosummary_context = {
-    "unlisted_methods": ["get_metadata_routing", "set_output", *(f"set_{method}_request" for method in requests)]
+    "unlisted_methods": [
+        "get_metadata_routing",
+        "set_output",
+        *(f"set_{method}_request" for method in requests),
+        *sorted(name for name in of_others if not name.startswith("_")),
+    ]
 }
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
@@ -88,7 +99,8 @@ left_out = "quickstart|principal_axes|__init__" + (
     "" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics"
 )
 
-packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction", "privacy")
+packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction")
+packages += ("neural", "compress", "inspection", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

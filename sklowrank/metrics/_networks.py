@@ -25,7 +25,7 @@ def effective_rank(W: Any, kind: str = "stable") -> float:
     W : array-like or tensor of shape (n_rows, n_columns)
         The matrix, finite. A tensor may be on any device.
     kind : {"stable", "entropy", "numerical"}, default="stable"
-        Which effective rank, with singular values :math:`\sigma_1 \ge \sigma_2 \ge \dots`
+        Which effective rank, with singular values :math:`\sigma_1 \ge \sigma_2 \ge \ldots`
 
         - "stable": :math:`\sum_i \sigma_i^2 / \sigma_1^2`, which small singular values hardly change [1]_;
         - "entropy": :math:`\exp(-\sum_i p_i \log p_i)` with :math:`p_i = \sigma_i / \sum_j \sigma_j` [2]_, the number
