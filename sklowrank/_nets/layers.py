@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .._math.linalg import stable_svd
+
 ACTIVATIONS = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh, "identity": nn.Identity}
 
 
@@ -158,7 +160,7 @@ class ThinLinear(nn.Module):
     def nearest_to(cls, layer: nn.Module, rank: int) -> "ThinLinear":
         """Return the layer of some rank whose weights are nearest to those of a linear or thin layer."""
         W = dense_weight(layer).double()
-        U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+        U, s, Vh = stable_svd(W)
         root = s[:rank].sqrt()
         thin = cls(W.shape[1], W.shape[0], min(rank, len(s)), layer.bias is not None)
         with torch.no_grad():
@@ -280,7 +282,7 @@ def low_rank_start(weight: torch.Tensor, rank: int) -> torch.Tensor:
     if rank >= min(weight.shape):
         return weight.detach().clone()
     W = weight.detach().double()
-    U, s, Vh = torch.linalg.svd(W, full_matrices=False)
+    U, s, Vh = stable_svd(W)
     low = (U[:, :rank] * s[:rank]) @ Vh[:rank]
     norm = low.norm()
     return (low * torch.where(norm > 0, W.norm() / norm, 0.0)).to(weight)

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.autograd.function import once_differentiable
 
+from .._math.linalg import stable_svd
 from .._nets.layers import dense_weight, linear, replaces_linear
 
 _EXACT = 512  # singular values: a decomposition of so many is cheap in float64
@@ -154,7 +155,7 @@ class _SpectralProduct(torch.autograd.Function):
 
 def singular_vectors(W: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return U, s and V' of a weight."""
-    U, s, Vh = torch.linalg.svd(precise(W), full_matrices=False)
+    U, s, Vh = stable_svd(precise(W))
     return U.to(W), s.to(W), Vh.to(W)
 
 
