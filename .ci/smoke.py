@@ -65,12 +65,15 @@ FITS = {
     "distributed": on_partitions,
     "impute": lambda: call("impute", "MatrixCompletionImputer", 2).fit_transform(gaps),
     "inspection": display,
+    "manifold": lambda: call("manifold", "HeatGeodesicEmbedding", 2).fit_transform(X),
     "metrics": lambda: call("metrics", "clustering_accuracy", [0, 0, 1], [1, 1, 0]),
     "mixture": lambda: call("mixture", "LowRankGaussianMixture", 2, n_dims=2).fit(X).score_samples(X),
     "neural": trained,
     "optim": lambda: call("optim", "InverseFisher", X, damp=1e-2).mul(X[0]),
     "privacy": lambda: call("privacy", "PrivateKernelDensity", bounds=(-9, 9)).fit(X).score_samples(X),
     "recommend": lambda: call("recommend", "MatrixFactorizationRegressor", 2).fit(pairs, y).predict(pairs),
+    "topology": lambda: call("topology", "persistence_separability_score", X),
+    "transport": lambda: call("transport", "SinkhornTransport").fit(X, X_target=X + 1).transform(X),
 }
 
 assert set(sklowrank.__all__) - {"__version__"} <= set(FITS), "a sub-package has no line in this file"

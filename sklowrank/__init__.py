@@ -10,12 +10,15 @@ dimension_reduction  sufficient dimension reduction for numbers, classes and ran
 distributed          fits on Dask collections
 impute               missing values in tables, with standard errors
 inspection           plots of fitted estimators
+manifold             embeddings that keep geodesic distances, vector fields and alignment of point clouds
 metrics              clustering accuracy, subspace errors, coding rates, distance correlation
 mixture              mixtures of low-rank Gaussians: density, outlier detection, denoising
 neural               networks and rules that train them with few parameters or in flat minima
 optim                optimizers for torch with second-order information
 privacy              density estimation, distances and classification under differential privacy
 recommend            values of (row, column) pairs: ratings, recommendations
+topology             persistent homology: separability of unlabelled rows, features of shapes and series
+transport            entropic optimal transport between tables, domain adaptation
 """
 
 import importlib
@@ -31,12 +34,15 @@ _SUBPACKAGES = (
     "distributed",
     "impute",
     "inspection",
+    "manifold",
     "metrics",
     "mixture",
     "neural",
     "optim",
     "privacy",
     "recommend",
+    "topology",
+    "transport",
 )
 
 __all__ = [*_SUBPACKAGES, "__version__"]

@@ -1,0 +1,3 @@
+"""Embeddings, vector fields and alignment of points on curved surfaces."""
+
+__all__ = []

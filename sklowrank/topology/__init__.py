@@ -1,0 +1,3 @@
+"""Separability of unlabelled rows and features of shapes, from persistent homology."""
+
+__all__ = []

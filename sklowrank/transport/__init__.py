@@ -1,0 +1,3 @@
+"""Entropic optimal transport between tables, and domain adaptation by it."""
+
+__all__ = []
