@@ -130,9 +130,15 @@ def swept(state: TuckerState, problem: TuckerProblem, search: bool) -> TuckerSta
     options, cells = problem.options, problem.cells
     modes, gain = list(state.modes), state.precision
     for k, grid in enumerate(problem.grids):
+        if modes[k].linear is not None and not options.cp:
+            state = rotated(k, modes[k], state, options.rank)
         first, second = sums_by_value(k, modes, problem)
         linear, quadratic = seen_through_core(k, first, second, state, options)
-        modes[k] = fitted_mode(grid, modes[k], gain * linear, gain * quadratic, options.damping, search)
+        if search and torch.isfinite(grid.gaps).any():
+            length, scale = best_length(grid, modes[k].length, gain * linear, gain * quadratic, state, options)
+            state = state._replace(core=scale * state.core, core_covariance=scale**2 * state.core_covariance)
+            modes[k], linear, quadratic = modes[k]._replace(length=length), scale * linear, scale**2 * quadratic
+        modes[k] = fitted_mode(grid, modes[k], gain * linear, gain * quadratic, options.damping)
     if options.cp:
         core, core_covariance, core_loss = state.core, state.core_covariance, 0.0
         residual = cells.squares - 2 * (linear * modes[-1].mean).sum() + (quadratic * modes[-1].moment).sum()
@@ -186,29 +192,65 @@ def seen_through_core(k, first, second, state, options):
     return first @ core.T, (second @ folded.reshape(rank[k] ** 2, -1).T).reshape(-1, rank[k], rank[k])
 
 
-def fitted_mode(grid: Grid, mode: ModeState, linear, quadratic, damping, search) -> ModeState:
+def rotated(k, mode: ModeState, state: TuckerState, rank) -> TuckerState:
+    """Return the state with a core of a better basis in mode k, whose functions are fitted to it next.
+
+    Functions M u and a core M^-T G fit the data as well as u and G; W = M'M minimises their divergences from the priors,
+    tr(W S) + tr(W^-1 E) - (T - Q) log|W|, with S the functions' squares in the norm of the prior and E = E[G G'].
+    Without this, core and functions trade scales over hundreds of sweeps.
+    """
+    R, P = rank[k], len(state.core)
+    T, Q = len(mode.mean), P // R
+    first = [k, *(j for j in range(len(rank)) if j != k)]
+    turn = torch.arange(P, device=state.core.device).reshape(rank).permute(first).flatten()
+    back = turn.argsort()
+    core, covariance = state.core[turn].reshape(R, Q), state.core_covariance[turn][:, turn].reshape(R, Q, R, Q)
+    E = core @ core.T + torch.einsum("aibi->ab", covariance)
+    S = T * torch.eye(R, dtype=core.dtype, device=core.device) + mode.linear.T @ mode.mean
+    S = S - torch.einsum("tab,tbc->ac", mode.quadratic, mode.moment)
+    M = _better_basis((S + S.T) / 2, E, T - Q)
+    core = torch.linalg.solve(M.T, core)
+    covariance = torch.einsum("ab,biqj,pq->aipj", torch.linalg.inv(M.T), covariance, torch.linalg.inv(M.T)).reshape(P, P)
+    return state._replace(core=core.flatten()[back], core_covariance=covariance[back][:, back])
+
+
+def _better_basis(S, E, surplus):
+    """Return M of which W = M'M solves W S W = surplus W + E."""
+    values, vectors = torch.linalg.eigh(S)
+    root = vectors * values.clamp(min=1e-12 * values.max()).sqrt() @ vectors.T
+    values, vectors = torch.linalg.eigh(root @ E @ root)
+    half = (surplus / 2 + (surplus**2 / 4 + values.clamp(min=0)).sqrt()).sqrt()
+    return torch.linalg.solve(root, vectors * half).T
+
+
+def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, options):
+    """Return a length scale and a factor of the core with which the bound is no lower, by trials of several at once.
+
+    The message stays as it is, but for the factor. Lengths are tried alone, and with functions that grow by the power
+    of the kernel's smoothness: for lengths beyond the range of the coordinates the data tell these two apart from others,
+    but not from one another.
+    """
+    lowest = grid.gaps[torch.isfinite(grid.gaps)].min().clamp(max=_LONGEST)
+    energy = state.core @ state.core + state.core_covariance.trace()
+    steps = torch.arange(-2, 3, dtype=length.dtype, device=length.device)
+    growth = torch.zeros_like(steps) if options.cp else torch.cat([0 * steps, (grid.process.order - 0.5) * steps])
+    steps, log_scale = steps.repeat(len(growth) // 5), torch.zeros_like(length)
+    for spacing in _SEARCHES:
+        lengths = (length * torch.exp(spacing * steps)).clamp(lowest, _LONGEST)
+        lengths, logs = torch.cat([length[None], lengths]), log_scale + torch.cat([0 * length[None], spacing * growth])
+        h, L = torch.exp(logs)[:, None] * linear[:, None], torch.exp(2 * logs)[:, None, None] * quadratic[:, None]
+        evidence = total(observed_chain(grid.process, grid.gaps, lengths, h, L)).constant[0]
+        best = (evidence - energy * torch.exp(2 * logs) / 2 + len(state.core) * logs).argmax()
+        length, log_scale = lengths[best], logs[best]
+    return length, torch.exp(log_scale)
+
+
+def fitted_mode(grid: Grid, mode: ModeState, linear, quadratic, damping) -> ModeState:
     """Return the posterior of the functions of a mode given the message of all else."""
     if damping and mode.linear is not None:
         linear, quadratic = torch.lerp(linear, mode.linear, damping), torch.lerp(quadratic, mode.quadratic, damping)
-    length = mode.length
-    if search and torch.isfinite(grid.gaps).any():
-        length = best_length(grid, length, linear, quadratic)
-    return ModeState(length, linear, quadratic, *smoothed(grid.process, grid.gaps, length, linear, quadratic))
-
-
-def best_length(grid: Grid, length, linear, quadratic):
-    """Return a length scale of no lower evidence, by trials of several at once; the message stays as it is."""
-    lowest = grid.gaps[torch.isfinite(grid.gaps)].min().clamp(max=_LONGEST)
-
-    def tried(lengths):
-        lengths = torch.cat([length[None], lengths.clamp(lowest, _LONGEST)])
-        evidence = total(observed_chain(grid.process, grid.gaps, lengths, linear, quadratic)).constant[0]
-        return lengths[evidence.argmax()], evidence
-
-    steps = torch.arange(-2, 3, dtype=length.dtype, device=length.device)
-    for spacing in _SEARCHES:
-        length, evidence = tried(length * torch.exp(spacing * steps))
-    return length
+    chain, mean, covariance, evidence = smoothed(grid.process, grid.gaps, mode.length, linear, quadratic)
+    return ModeState(mode.length, linear, quadratic, chain, mean, covariance, evidence)
 
 
 def mode_loss(mode: ModeState):

@@ -113,8 +113,8 @@ def total(segments: Segment) -> Segment:
 def observed_chain(process: Process, gaps, length, linear, quadratic) -> Segment:
     """Return the segments that end at the points, given factors exp(linear'u - u'quadratic u / 2) of the functions u.
 
-    `gaps` (T,) are the distances to the point before, infinite where nothing is known of it; `length` is a tensor, of
-    any shape, of lengths to be tried.
+    `gaps` (T,) are the distances to the point before, infinite where nothing is known of it. Where `length` (B,) are
+    several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the factors that belong to each.
     """
     step, spread = transitions(process, gaps, length)
     zeros = torch.zeros_like(step)
@@ -122,9 +122,7 @@ def observed_chain(process: Process, gaps, length, linear, quadratic) -> Segment
     moves = Segment(step, nothing[0], spread, nothing[0], zeros, nothing[1])
     h, L = zeros[..., 0].clone(), zeros.clone()
     places = slice(None, None, process.order)
-    broadcast = (len(gaps), *(1,) * length.dim())
-    h[..., places] = linear.reshape(*broadcast, process.rank)
-    L[..., places, places] = quadratic.reshape(*broadcast, process.rank, process.rank)
+    h[..., places], L[..., places, places] = linear, quadratic
     identity = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand_as(L)
     return joined(moves, Segment(identity, nothing[0], zeros, h, L, nothing[1]))
 
