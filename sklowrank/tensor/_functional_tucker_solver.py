@@ -232,14 +232,14 @@ def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, optio
     """
     lowest = grid.gaps[torch.isfinite(grid.gaps)].min().clamp(max=_LONGEST)
     energy = state.core @ state.core + state.core_covariance.trace()
-    steps = torch.arange(-2, 3, dtype=length.dtype, device=length.device)
+    steps = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=length.dtype, device=length.device)
     growth = torch.zeros_like(steps) if options.cp else torch.cat([0 * steps, (grid.process.order - 0.5) * steps])
-    steps, log_scale = steps.repeat(len(growth) // 5), torch.zeros_like(length)
+    steps, log_scale = steps.repeat(len(growth) // len(steps)), torch.zeros_like(length)
     for spacing in _SEARCHES:
         lengths = (length * torch.exp(spacing * steps)).clamp(lowest, _LONGEST)
         lengths, logs = torch.cat([length[None], lengths]), log_scale + torch.cat([0 * length[None], spacing * growth])
         h, L = torch.exp(logs)[:, None] * linear[:, None], torch.exp(2 * logs)[:, None, None] * quadratic[:, None]
-        evidence = total(observed_chain(grid.process, grid.gaps, lengths, h, L)).constant[0]
+        evidence = total(observed_chain(grid.process, grid.gaps, lengths, h, L)).factor[:, -1, -1] / -2
         best = (evidence - energy * torch.exp(2 * logs) / 2 + len(state.core) * logs).argmax()
         length, log_scale = lengths[best], logs[best]
     return length, torch.exp(log_scale)

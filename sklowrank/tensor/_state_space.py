@@ -8,7 +8,7 @@ small matrices for T points, on any device.
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -41,16 +41,13 @@ class Process(NamedTuple):
 class Segment(NamedTuple):
     """What happens from a state x to a later state x', and what is observed on the way.
 
-    The density of x' and of the observations is exp(constant + linear'x - x'quadratic x / 2) N(x'; step x + offset,
-    spread). Of batches of segments.
+    States have a last entry 1, so that steps have offsets, and factors linear and constant terms: the density of x' and
+    of the observations is exp(-x' factor x / 2) N(x'; step x, spread). Of batches of segments.
     """
 
     step: torch.Tensor  # (..., d, d)
-    offset: torch.Tensor  # (..., d)
-    spread: torch.Tensor  # (..., d, d)
-    linear: torch.Tensor  # (..., d)
-    quadratic: torch.Tensor  # (..., d, d)
-    constant: torch.Tensor  # (...)
+    spread: torch.Tensor
+    factor: torch.Tensor
 
 
 class Chain(NamedTuple):
@@ -67,47 +64,19 @@ class Chain(NamedTuple):
 
 def joined(first: Segment, second: Segment) -> Segment:
     """Return the segment that two make which follow one another."""
-    d = first.offset.shape[-1]
-    M = first.spread @ second.quadratic
-    M.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    factors, pivots, _ = torch.linalg.lu_factor_ex(M)
-    moved = first.offset + _times(first.spread, second.linear)
-    sides = torch.cat([first.step, first.spread, moved[..., None]], -1)
-    step, spread, offset = torch.linalg.lu_solve(factors, pivots, sides).split([d, d, 1], -1)
-    surprise = second.linear - _times(second.quadratic, first.offset)
-    evidence = _dot(second.linear + surprise, first.offset) + _dot(surprise, _times(spread, surprise))
-    evidence = evidence - factors.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-    transposed = step.transpose(-1, -2)
-    return Segment(
-        step=second.step @ step,
-        offset=_times(second.step, offset[..., 0]) + second.offset,
-        spread=_symmetric(second.step @ spread @ second.step.transpose(-1, -2)) + second.spread,
-        linear=_times(transposed, surprise) + first.linear,
-        quadratic=_symmetric(transposed @ second.quadratic @ first.step) + first.quadratic,
-        constant=first.constant + second.constant + evidence / 2,
-    )
+    first = observed(first, second.factor)
+    spread = second.step @ first.spread @ second.step.transpose(-1, -2) + second.spread
+    return Segment(second.step @ first.step, spread, first.factor)
 
 
-def scan(combine: Callable[[Any, Any], Any], parts: Any) -> Any:
-    """Return the combination of the first 1, 2, ... parts; `parts` is a NamedTuple of tensors with equal lengths."""
-    n = len(parts[0])
-    if n < 2:
-        return parts
-    pairs = scan(combine, combine(_every_other(parts, 0, n - 1), _every_other(parts, 1, n)))
-    odd = combine(_every_other(pairs, 0, (n - 1) // 2, 1), _every_other(parts, 2, n))
-    found = [torch.empty_like(part) for part in parts]
-    for out, part, pair, single in zip(found, parts, pairs, odd):
-        out[0], out[1::2], out[2::2] = part[0], pair, single
-    return type(parts)(*found)
-
-
-def total(segments: Segment) -> Segment:
-    """Return what all segments together make."""
-    while (n := len(segments.offset)) > 1:
-        pairs = joined(_every_other(segments, 0, n - 1), _every_other(segments, 1, n))
-        last = _every_other(segments, n - n % 2, n)
-        segments = Segment(*(torch.cat(both) for both in zip(pairs, last)))
-    return segments
+def observed(segment: Segment, factor) -> Segment:
+    """Return the segment after a factor exp(-x' factor x' / 2) of its last state."""
+    M = _plus_identity(segment.spread @ factor)
+    triangles, pivots, _ = torch.linalg.lu_factor_ex(M)
+    step, spread = torch.linalg.lu_solve(triangles, pivots, torch.cat([segment.step, segment.spread], -1)).chunk(2, -1)
+    factor = segment.factor + step.transpose(-1, -2) @ (factor @ segment.step)
+    factor[..., -1, -1] += triangles.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+    return Segment(step, spread, factor)
 
 
 def observed_chain(process: Process, gaps, length, linear, quadratic) -> Segment:
@@ -117,14 +86,39 @@ def observed_chain(process: Process, gaps, length, linear, quadratic) -> Segment
     several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the factors that belong to each.
     """
     step, spread = transitions(process, gaps, length)
-    zeros = torch.zeros_like(step)
-    nothing = zeros[..., 0], zeros[..., 0, 0]
-    moves = Segment(step, nothing[0], spread, nothing[0], zeros, nothing[1])
-    h, L = zeros[..., 0].clone(), zeros.clone()
-    places = slice(None, None, process.order)
-    h[..., places], L[..., places, places] = linear, quadratic
-    identity = torch.eye(h.shape[-1], dtype=h.dtype, device=h.device).expand_as(L)
-    return joined(moves, Segment(identity, nothing[0], zeros, h, L, nothing[1]))
+    step, spread = (torch.nn.functional.pad(part, (0, 1, 0, 1)) for part in (step, spread))
+    step[..., -1, -1] = 1.0
+    nothing = torch.zeros_like(step)
+    factor, places = nothing.clone(), slice(None, -1, process.order)
+    factor[..., places, places] = quadratic
+    factor[..., places, -1] = factor[..., -1, places] = -linear
+    return observed(Segment(step, spread, nothing), factor)
+
+
+def total(segments: Segment) -> Segment:
+    """Return what all segments together make."""
+    while (n := len(segments.step)) > 1:
+        pairs = joined(_part(segments, 0, n - 1, 2), _part(segments, 1, n, 2))
+        segments = _rowed(pairs, _part(segments, n - n % 2, n))
+    return _part(segments, 0)
+
+
+def scans(segments: Segment) -> tuple[Segment, Segment]:
+    """Return what the segments up to each make, and what those from each on make."""
+    n = len(segments.step)
+    if n < 2:
+        return segments, segments
+    if n % 2:
+        nothing = torch.zeros_like(segments.step[:1])
+        ahead, back = scans(_rowed(segments, Segment(_plus_identity(nothing.clone()), nothing, nothing)))
+        return _part(ahead, 0, n), _part(back, 0, n)
+    ahead, back = scans(joined(_part(segments, 0, n, 2), _part(segments, 1, n, 2)))
+    left = _rowed(_part(ahead, 0, n // 2 - 1), _part(segments, 1, n - 2, 2))
+    between = joined(left, _rowed(_part(segments, 2, n, 2), _part(back, 1, n // 2)))
+    middle = n // 2 - 1
+    firsts = _rowed(_part(segments, 0, 1), _part(between, 0, middle))
+    lasts = _rowed(_part(between, middle, n), _part(segments, n - 1, n))
+    return _interleaved(firsts, ahead), _interleaved(back, lasts)
 
 
 def smoothed(process: Process, gaps, length, linear, quadratic):
@@ -132,21 +126,19 @@ def smoothed(process: Process, gaps, length, linear, quadratic):
     segments = observed_chain(process, gaps, length, linear, quadratic)
     places = slice(None, None, process.order)
     if torch.isinf(gaps).all():  # points that know nothing of one another
-        chain = Chain(segments.offset, segments.spread, segments.linear, segments.quadratic)
-        evidence = segments.constant.sum()
-        mean, covariance = chain.mean, chain.covariance
+        ahead, later = segments, torch.zeros_like(segments.factor)
+        evidence = segments.factor[:, -1, -1].sum() / -2
     else:
-        ahead = scan(joined, segments)
-        back = _reversed(scan(lambda a, b: joined(b, a), _reversed(segments)))
-        later = back.linear.roll(-1, 0), back.quadratic.roll(-1, 0)  # what is observed beyond each point
-        for part in later:
-            part[-1] = 0.0
-        mean, covariance = informed(ahead.offset, ahead.spread, *later)
-        own = later[0].clone(), later[1].clone()
-        own[0][:, places] += linear
-        own[1][:, places, places] += quadratic
-        chain, evidence = Chain(ahead.offset, ahead.spread, *own), ahead.constant[-1]
-    return chain, mean[:, places], covariance[:, places, places], evidence
+        ahead, back = scans(segments)
+        later = torch.cat([back.factor[1:], torch.zeros_like(back.factor[:1])])
+        evidence = back.factor[0, -1, -1] / -2
+    state = ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1])
+    later = -later[:, :-1, -1], _symmetric(later[:, :-1, :-1])
+    mean, covariance = informed(*state, *later)
+    own = later[0].clone(), later[1].clone()
+    own[0][:, places] += linear
+    own[1][:, places, places] += quadratic
+    return Chain(*state, *own), mean[:, places], covariance[:, places, places], evidence
 
 
 # Between the points of a chain
@@ -189,19 +181,22 @@ def draws(process: Process, points, length, chain: Chain, x, randn: Callable[...
     variances, vectors = torch.linalg.eigh(spread)
     noise = randn(len(places), spread.shape[-1], n_draws)
     moved = (vectors * variances.clamp(min=0).sqrt()[:, None]) @ noise + mean[..., None]
-    drawn = scan(_affine, Affine(step, moved)).moved
+    drawn = _followed(step, moved)
     return drawn[where[len(points) :], :: process.order]
 
 
-class Affine(NamedTuple):
-    """Maps x to step x + moved."""
-
-    step: torch.Tensor
-    moved: torch.Tensor
-
-
-def _affine(first, second):
-    return Affine(second.step @ first.step, second.step @ first.moved + second.moved)
+def _followed(step, moved):
+    """Return x_i = step_i x_(i-1) + moved_i (T, d, m) for all i, from x_0 = 0."""
+    n = len(step)
+    if n < 2:
+        return moved
+    m = n - n % 2
+    odds = _followed(step[1:m:2] @ step[0:m:2], step[1:m:2] @ moved[0:m:2] + moved[1:m:2])
+    evens = moved[::2].clone()
+    evens[1:] += step[2::2] @ odds[: len(evens) - 1]
+    found = torch.empty_like(moved)
+    found[::2], found[1::2] = evens, odds
+    return found
 
 
 def transitions(process: Process, gaps, length):
@@ -219,8 +214,7 @@ def transitions(process: Process, gaps, length):
 
 def informed(mean, covariance, linear, quadratic):
     """Return mean and covariance of a normal state after a factor exp(linear'x - x'quadratic x / 2)."""
-    M = covariance @ quadratic
-    M.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    M = _plus_identity(covariance @ quadratic)
     sides = torch.cat([covariance, (mean + _times(covariance, linear))[..., None]], -1)
     found = torch.linalg.solve(M, sides)
     return found[..., -1], _symmetric(found[..., :-1])
@@ -228,9 +222,7 @@ def informed(mean, covariance, linear, quadratic):
 
 def _drawn_back(step, spread, linear, quadratic):
     """Return what a factor of the state at the end of a step says of the state at its start."""
-    M = spread @ quadratic
-    M.diagonal(dim1=-2, dim2=-1).add_(1.0)
-    transposed = torch.linalg.solve(M, step).transpose(-1, -2)
+    transposed = torch.linalg.solve(_plus_identity(spread @ quadratic), step).transpose(-1, -2)
     return _times(transposed, linear), _symmetric(transposed @ quadratic @ step)
 
 
@@ -240,12 +232,21 @@ def _repeated(A, rank):
     return torch.einsum("rq,...ij->...riqj", identity, A).flatten(-4, -3).flatten(-2, -1)
 
 
-def _every_other(parts, start, stop, step=2):
-    return type(parts)(*(part[start:stop:step] for part in parts))
+def _plus_identity(A):
+    A.diagonal(dim1=-2, dim2=-1).add_(1.0)
+    return A
 
 
-def _reversed(parts):
-    return type(parts)(*(part.flip(0) for part in parts))
+def _part(parts, *at):
+    return type(parts)(*(part[at[0] if len(at) == 1 else slice(*at)] for part in parts))
+
+
+def _rowed(first, second):
+    return type(first)(*(torch.cat(both) for both in zip(first, second)))
+
+
+def _interleaved(evens, odds):
+    return type(evens)(*(torch.stack(both, 1).flatten(0, 1) for both in zip(evens, odds)))
 
 
 def _padded_front(a):
@@ -258,10 +259,6 @@ def _padded_end(a):
 
 def _times(A, x):
     return (A @ x[..., None])[..., 0]
-
-
-def _dot(a, b):
-    return (a * b).sum(-1)
 
 
 def _symmetric(A):
