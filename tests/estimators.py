@@ -80,6 +80,9 @@ ESTIMATORS = {
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
+    "FunctionalTuckerRegressor": Spec(
+        {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
+    ),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},
         y="classes",
