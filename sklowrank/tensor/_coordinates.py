@@ -67,10 +67,7 @@ def tucker_problem(X, y, sample_weight, chosen: TuckerOptions, ws) -> TuckerProb
     """Return grids and distinct cells of validated rows; `ws` is in float64."""
     weight = row_weights(sample_weight, rows_of(X, ws), ws)
     X, y = ws.load(X), ws.load(y).to(ws.dtype)
-    if weight is None:
-        weight = torch.ones_like(y)
-    elif not bool((weight > 0).any()):
-        raise ValueError("sample_weight has no positive entry, so that no row is left. Pass one at least.")
+    weight = torch.ones_like(y) if weight is None else weight
     present = weight > 0
     X, y, weight = X[present], y[present], weight[present]
     grids, values, codes, low, span = [], [], [], [], []

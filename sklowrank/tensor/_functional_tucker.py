@@ -68,7 +68,8 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
     noise_prior : (float, float), default=(1e-3, 1e-3)
         Shape and rate of the Gamma prior of the noise precision, both above 0, for y of unit variance.
     damping : float, default=0.0
-        Weight of the former message in each update, at least 0 and below 1. The bound does not fall with any value.
+        Weight of the former message where functions are updated, at least 0 and below 1, but for the sweeps in which
+        length scales are learned. The bound does not fall with any value; 0 is the fastest as a rule.
     max_iter : int, default=100
         Maximum number of iterations. An iteration is a sweep over all coordinates, core and noise.
     tol : float, default=1e-5

@@ -130,7 +130,8 @@ def swept(state: TuckerState, problem: TuckerProblem, search: bool) -> TuckerSta
     options, cells = problem.options, problem.cells
     modes, gain = list(state.modes), state.precision
     for k, grid in enumerate(problem.grids):
-        if modes[k].linear is not None and not options.cp:
+        damping = 0.0 if search or modes[k].linear is None else options.damping
+        if not (options.cp or options.damping or modes[k].linear is None):
             state = rotated(k, modes[k], state, options.rank)
         first, second = sums_by_value(k, modes, problem)
         linear, quadratic = seen_through_core(k, first, second, state, options)
@@ -138,7 +139,7 @@ def swept(state: TuckerState, problem: TuckerProblem, search: bool) -> TuckerSta
             length, scale = best_length(grid, modes[k].length, gain * linear, gain * quadratic, state, options)
             state = state._replace(core=scale * state.core, core_covariance=scale**2 * state.core_covariance)
             modes[k], linear, quadratic = modes[k]._replace(length=length), scale * linear, scale**2 * quadratic
-        modes[k] = fitted_mode(grid, modes[k], gain * linear, gain * quadratic, options.damping)
+        modes[k] = fitted_mode(grid, modes[k], gain * linear, gain * quadratic, damping)
     if options.cp:
         core, core_covariance, core_loss = state.core, state.core_covariance, 0.0
         residual = cells.squares - 2 * (linear * modes[-1].mean).sum() + (quadratic * modes[-1].moment).sum()
@@ -247,7 +248,7 @@ def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, optio
 
 def fitted_mode(grid: Grid, mode: ModeState, linear, quadratic, damping) -> ModeState:
     """Return the posterior of the functions of a mode given the message of all else."""
-    if damping and mode.linear is not None:
+    if damping:
         linear, quadratic = torch.lerp(linear, mode.linear, damping), torch.lerp(quadratic, mode.quadratic, damping)
     chain, mean, covariance, evidence = smoothed(grid.process, grid.gaps, mode.length, linear, quadratic)
     return ModeState(mode.length, linear, quadratic, chain, mean, covariance, evidence)
