@@ -100,7 +100,7 @@ left_out = "quickstart|principal_axes|__init__" + (
 )
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction")
-packages += ("manifold", "topology", "transport", "neural", "compress", "inspection", "privacy")
+packages += ("manifold", "tensor", "topology", "transport", "neural", "compress", "inspection", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
