@@ -54,7 +54,9 @@ for name, model in models.items():
 model = models["functional Tucker"]
 new = truth + 0.5 * rng.normal(size=2000)
 mean, std = model.predict((X_test - low) / span, return_std=True)
-print(f"intervals of 90 % cover {np.mean(np.abs(mean - new) < 1.645 * std):.3f}; noise {model.noise_variance_**0.5:.2f}")
+print(
+    f"intervals of 90 % cover {np.mean(np.abs(mean - new) < 1.645 * std):.3f}; noise {model.noise_variance_**0.5:.2f}"
+)
 
 days, depths = np.meshgrid(np.linspace(0, 365, 74), np.linspace(0, 30, 61))
 query = np.column_stack([depths.ravel(), days.ravel(), np.full(days.size, 2005.0)])

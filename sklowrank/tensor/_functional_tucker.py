@@ -19,15 +19,8 @@ from .._core.iterate import drive
 from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
 from ._coordinates import check_coordinates, checked_options, tucker_problem
-from ._functional_tucker_solver import (
-    TuckerModel,
-    TuckerOptions,
-    described,
-    drawn,
-    functions_at,
-    predicted,
-    sweeps,
-)
+from ._functional_tucker_model import TuckerModel, described, drawn, functions_at, predicted
+from ._functional_tucker_solver import TuckerOptions, sweeps
 from ._state_space import ORDERS
 
 NOT_CONVERGED = "Raise max_iter or tol, or lower rank."

@@ -11,7 +11,7 @@ from sklearn.gaussian_process.kernels import Matern
 from sklearn.linear_model import LinearRegression
 
 from sklowrank.tensor import FunctionalTuckerRegressor
-from sklowrank.tensor._functional_tucker_solver import folded_moment, packed, unpacked
+from sklowrank.tensor._packed import folded_moment, packed, unpacked
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 FIXED = {"optimize_hyperparameters": False, "random_state": 0}
@@ -218,7 +218,10 @@ def test_labels():
 def test_products_that_are_not_centred():
     X, _, _ = surface(300)
     y = np.exp(np.sin(4 * X[:, 0]) + X[:, 1])
-    fits = {on: FunctionalTuckerRegressor(1, fit_intercept=on, random_state=0).fit(X[:200], y[:200]) for on in (0 == 1, True)}
+    fits = {
+        on: FunctionalTuckerRegressor(1, fit_intercept=on, random_state=0).fit(X[:200], y[:200])
+        for on in (0 == 1, True)
+    }
     assert fits[False].intercept_ == 0.0
     assert rmse(fits[False].predict(X[200:]), y[200:]) < 0.5 * rmse(fits[True].predict(X[200:]), y[200:])
 
@@ -230,7 +233,7 @@ def test_starts():
 
 
 @pytest.mark.parametrize(
-    "X, y",
+    ("X", "y"),
     [
         (np.zeros((1, 2)), [3.0]),
         (np.zeros((5, 1)), np.arange(5.0)),
