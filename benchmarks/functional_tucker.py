@@ -312,7 +312,9 @@ def where_others_win(bench):
     for data in ("steps", "diagonal_waves", "friedman", "diabetes"):
         found = {"ours": bench.measure(f"{data}: ours by default", fitted, data, (), {}).error}
         for name in ("HistGradientBoosting, 100 trees", "ExtraTrees", "GaussianProcess", "ridge"):
-            found[name] = bench.measure(f"{data}: {name}", peer, name, data, (), 300 if name == "GaussianProcess" else None).error
+            found[name] = bench.measure(
+                f"{data}: {name}", peer, name, data, (), 300 if name == "GaussianProcess" else None
+            ).error
         best = min(found, key=found.get)
         bench.note(f"{data}: best", f"{best}; ours has {found['ours'] / found[best]:.2f} of its error")
 

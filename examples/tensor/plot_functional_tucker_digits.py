@@ -2,9 +2,9 @@
 Digits as functions of place
 ============================
 
-A table of three columns, row and column of a pixel and the number of its image, has a grey value for each of 64 pixels of
-200 images. :class:`~sklowrank.tensor.FunctionalTuckerRegressor` takes the first two as coordinates and the third as a
-label, is fitted to half of the pixels, and predicts the others, as well as places between the pixels.
+A table of three columns, row and column of a pixel and the number of its image, has a grey value for each of 64 pixels
+of 200 images. :class:`~sklowrank.tensor.FunctionalTuckerRegressor` takes the first two as coordinates and the third as
+a label, is fitted to half of the pixels, and predicts the others, as well as places between the pixels.
 """
 
 # %%

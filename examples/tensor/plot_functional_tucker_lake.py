@@ -3,8 +3,8 @@ A lake's temperature over depth, day and year
 =============================================
 
 Made-up measurements of a lake at random depths and days: warm near the surface in summer, cold and constant at the
-bottom, a slow trend over years. :class:`~sklowrank.tensor.FunctionalTuckerRegressor` is compared with boosting and with a
-Gaussian process on some of the rows, and shows the functions of which it is made.
+bottom, a slow trend over years. :class:`~sklowrank.tensor.FunctionalTuckerRegressor` is compared with boosting and with
+a Gaussian process on some of the rows, and shows the functions of which it is made.
 """
 
 # %%
@@ -37,11 +37,11 @@ kernel = ConstantKernel() * Matern([0.3, 0.3, 1.0], nu=1.5) + WhiteKernel(0.1)
 models = {
     "functional Tucker": FunctionalTuckerRegressor(3, max_iter=30, random_state=0),
     "boosting": HistGradientBoostingRegressor(random_state=0),
-    "process, 300 rows": GaussianProcessRegressor(kernel, normalize_y=True, random_state=0),
+    "process, 600 rows": GaussianProcessRegressor(kernel, normalize_y=True, random_state=0),
 }
 low, span = X.min(0), np.ptp(X, axis=0)
 for name, model in models.items():
-    rows = slice(300) if "process" in name else slice(None)
+    rows = slice(600) if "process" in name else slice(None)
     start = time.process_time()
     model.fit((X[rows] - low) / span, y[rows])
     error = np.sqrt(np.mean((model.predict((X_test - low) / span) - truth) ** 2))
@@ -75,5 +75,5 @@ axes[2].set(title="functions of the depth", xlabel="depth in m")
 plt.show()
 
 # %%
-# What to see: three functions of each coordinate suffice for a layer that moves. The functions' bands open where there are
-# no measurements, above the surface and below 30 m.
+# What to see: three functions of each coordinate suffice for a layer that moves. The functions' bands open where there
+# are no measurements, above the surface and below 30 m.

@@ -138,35 +138,50 @@ def swept(state: TuckerState, problem: TuckerProblem, search: bool) -> TuckerSta
         state, (linear, quadratic) = with_mode(k, state, problem, search)
     last = state.modes[-1]
     if options.cp:
-        core, core_covariance, core_loss = state.core, state.core_covariance, 0.0
+        core, core_covariance, divergence = state.core, state.core_covariance, 0.0
         explained = 2 * (linear * last.mean).sum() - (unpacked(quadratic, options.rank[-1]) * last.moment).sum()
     else:
         linear, quadratic = core_sums(linear, quadratic, last, options.rank)
-        core, core_covariance, core_loss = fitted_core(state.precision * linear, state.precision * quadratic)
+        core, core_covariance = fitted_core(state.precision * linear, state.precision * quadratic)
+        divergence = core_loss(core, core_covariance)
         explained = 2 * core @ linear - (second_moment(core, core_covariance) * quadratic).sum()
     noise, noise_loss = fitted_noise(cells.squares - explained, cells.total_weight, options.noise_prior)
-    loss = sum(map(mode_loss, state.modes)) + core_loss + noise_loss
+    loss = sum(map(mode_loss, state.modes)) + divergence + noise_loss
     return TuckerState(state.modes, core, core_covariance, noise, loss)
 
 
 def with_mode(k, state: TuckerState, problem: TuckerProblem, search: bool):
-    """Return the state with new functions of mode k, and the sums over rows that they were fitted to."""
-    grid, mode, options = problem.grids[k], state.modes[k], problem.options
-    first = mode.linear is None
-    if not (first or options.cp or options.damping):
-        state = rotated(k, state, options.rank)
+    """Return the state with new functions of mode k, and the sums over rows that they were fitted to.
+
+    A better basis of the core comes first; where it has lowered the bound, which can happen far from the optimum, the
+    functions are fitted in the former one.
+    """
+    mode, options = state.modes[k], problem.options
     sums = sums_by_value(k, state.modes, problem)
-    linear, quadratic = (state.precision * part for part in seen_through_core(k, *sums, state, options))
+    if not (options.cp or options.damping or mode.linear is None):
+        linear, quadratic = message(k, sums, state, options)
+        former = (linear * mode.mean).sum() - (quadratic * mode.moment).sum() / 2 - mode_loss(mode)
+        former = former - core_loss(state.core, state.core_covariance)
+        found = fitted_mode(k, rotated(k, state, options.rank), sums, problem, search)
+        if found.modes[k].evidence - core_loss(found.core, found.core_covariance) >= former:
+            return found, sums
+    return fitted_mode(k, state, sums, problem, search), sums
+
+
+def fitted_mode(k, state: TuckerState, sums, problem: TuckerProblem, search: bool) -> TuckerState:
+    """Return the state with new functions of mode k, and their length scale where it is to be searched."""
+    grid, mode, options = problem.grids[k], state.modes[k], problem.options
+    linear, quadratic = message(k, sums, state, options)
     length = mode.length
     if search and grid.smooth:
         length, scale = best_length(grid, length, linear, quadratic, state, options)
         state = state._replace(core=scale * state.core, core_covariance=scale**2 * state.core_covariance)
         linear, quadratic = scale * linear, scale**2 * quadratic
-    elif options.damping and not first:
+    elif options.damping and mode.linear is not None:
         linear = torch.lerp(linear, mode.linear, options.damping)
         quadratic = torch.lerp(quadratic, mode.quadratic, options.damping)
     mode = ModeState(length, linear, quadratic, *smoothed(grid.process, grid.gaps, length, linear, quadratic))
-    return state._replace(modes=[*state.modes[:k], mode, *state.modes[k + 1 :]]), sums
+    return state._replace(modes=[*state.modes[:k], mode, *state.modes[k + 1 :]])
 
 
 def sums_by_value(k, modes, problem):
@@ -198,8 +213,9 @@ def sums_by_value(k, modes, problem):
     return found
 
 
-def seen_through_core(k, first, second, state, options):
+def message(k, sums, state: TuckerState, options):
     """Return what the sums by value say of the functions of mode k: linear (T, R) and quadratic (T, R, R) parts."""
+    first, second = (state.precision * part for part in sums)
     if options.cp:
         return first, unpacked(second, options.rank[k])
     rank, order = options.rank, [k, *(j for j in range(len(options.rank)) if j != k)]
@@ -213,17 +229,19 @@ def rotated(k, state: TuckerState, rank) -> TuckerState:
     """Return the state with its core in a better basis of mode k, whose functions are to be fitted next.
 
     Functions M u and a core M^-T G fit the data as well as u and G. W = M'M minimises what both diverge from their
-    priors, tr(W S) + tr(W^-1 E) - (T - Q) log|W|, with S the squares of the T values of u in the norm of the prior and
-    E = E[G G']. Without this, core and functions trade scales over hundreds of sweeps.
+    priors, tr(W S) + tr(W^-1 E) - (D - Q) log|W|, with S the squares of u in the norm of the prior and E = E[G G'].
+    Of the T values of u only the D that the data determine are moved, the degrees of freedom of the smoother: all
+    others are as under the prior. Without this, core and functions trade scales over hundreds of sweeps.
     """
     mode, R, P = state.modes[k], rank[k], len(state.core)
-    T, Q = len(mode.mean), P // R
+    Q = P // R
     order = torch.arange(P, device=state.core.device).reshape(rank).movedim(k, 0).flatten()
     core, covariance = state.core[order].reshape(R, Q), state.core_covariance[order][:, order].reshape(R, Q, R, Q)
     E = core @ core.T + torch.einsum("aibi->ab", covariance)
-    S = T * torch.eye(R, dtype=core.dtype, device=core.device) + mode.linear.T @ mode.mean
+    D = (mode.quadratic * mode.covariance).sum() / R
+    S = D * torch.eye(R, dtype=core.dtype, device=core.device) + mode.linear.T @ mode.mean
     S = S - torch.einsum("tab,tbc->ac", mode.quadratic, mode.moment)
-    B = torch.linalg.inv(_better_basis((S + S.T) / 2, E, T - Q)).T
+    B = torch.linalg.inv(_better_basis((S + S.T) / 2, E, D - Q)).T
     core, covariance = B @ core, torch.einsum("ab,biqj,pq->aipj", B, covariance, B).reshape(P, P)
     back = order.argsort()
     return state._replace(core=core.flatten()[back], core_covariance=covariance[back][:, back])
@@ -234,8 +252,9 @@ def _better_basis(S, E, surplus):
     values, vectors = torch.linalg.eigh(S)
     root = vectors * values.clamp(min=1e-12 * values.max()).sqrt() @ vectors.T
     values, vectors = torch.linalg.eigh(root @ E @ root)
-    size = abs(surplus) / 2 + (surplus**2 / 4 + values.clamp(min=0)).sqrt()
-    squares = size if surplus >= 0 else values.clamp(min=0) / size  # the positive root, where nothing cancels
+    values = values.clamp(min=0)
+    size = surplus.abs() / 2 + (surplus**2 / 4 + values).sqrt()
+    squares = torch.where(surplus >= 0, size, values / size)  # the positive root, where nothing cancels
     return torch.linalg.solve(root, vectors * squares.sqrt()).T
 
 
@@ -286,13 +305,15 @@ def core_sums(first, second, mode: ModeState, rank):
 
 
 def fitted_core(linear, quadratic):
-    """Return mean (P,) and covariance (P, P) of the core, and its divergence from the prior."""
+    """Return mean (P,) and covariance (P, P) of the core."""
     precision = quadratic + torch.eye(len(linear), dtype=linear.dtype, device=linear.device)
-    factor = torch.linalg.cholesky(precision)
-    covariance = torch.cholesky_inverse(factor)
-    mean = covariance @ linear
-    log_determinant = 2 * factor.diagonal().log().sum()
-    return mean, covariance, (covariance.trace() + mean @ mean - len(mean) + log_determinant) / 2
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+    return covariance @ linear, covariance
+
+
+def core_loss(core, covariance):
+    """Return the divergence of the core from its prior."""
+    return (covariance.trace() + core @ core - len(core) - torch.linalg.slogdet(covariance).logabsdet) / 2
 
 
 def fitted_noise(residual, n, prior):
