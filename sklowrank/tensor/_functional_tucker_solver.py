@@ -19,6 +19,7 @@ _START_PRECISION = 10.0  # of the noise, in units of y: at 1 many columns or few
 _START_VARIANCE = 0.1
 _WAVES = 8  # cosines of a random curve
 _EVERY = 3  # sweeps between searches of the length scales
+_CAUTIOUS = 10  # sweeps in which bases change slowly
 _LONGEST = 10.0  # length scale, in ranges of the coordinate
 _SEARCHES = (0.8, 0.2)  # spacings of the lengths tried, on a logarithmic scale
 _MANY_MODES = 6  # more modes than these start from functions near one
@@ -122,8 +123,7 @@ def sweeps(problem: TuckerProblem, ws):
     states = [start(problem, ws) for _ in range(problem.options.n_init)]
     losses, sweep = [math.inf] * len(states), 0
     while True:
-        search = problem.options.optimize_hyperparameters and sweep % _EVERY == _EVERY - 1
-        states = [swept(state, problem, search) for state in states]
+        states = [swept(state, problem, sweep) for state in states]
         now = torch.stack([state.loss for state in states]).tolist()
         gap = max(abs(old - new) / max(abs(new), 1.0) for old, new in zip(losses, now))
         losses, sweep = now, sweep + 1
@@ -131,11 +131,11 @@ def sweeps(problem: TuckerProblem, ws):
         yield Step(states[best], gap, now[best])
 
 
-def swept(state: TuckerState, problem: TuckerProblem, search: bool) -> TuckerState:
+def swept(state: TuckerState, problem: TuckerProblem, sweep: int) -> TuckerState:
     """Return the state after one sweep over modes, core and noise; its bound is no lower."""
     options, cells = problem.options, problem.cells
     for k in range(len(state.modes)):
-        state, (linear, quadratic) = with_mode(k, state, problem, search)
+        state, (linear, quadratic) = with_mode(k, state, problem, sweep)
     last = state.modes[-1]
     if options.cp:
         core, core_covariance, divergence = state.core, state.core_covariance, 0.0
@@ -150,19 +150,20 @@ def swept(state: TuckerState, problem: TuckerProblem, search: bool) -> TuckerSta
     return TuckerState(state.modes, core, core_covariance, noise, loss)
 
 
-def with_mode(k, state: TuckerState, problem: TuckerProblem, search: bool):
+def with_mode(k, state: TuckerState, problem: TuckerProblem, sweep: int):
     """Return the state with new functions of mode k, and the sums over rows that they were fitted to.
 
     A better basis of the core comes first; where it has lowered the bound, which can happen far from the optimum, the
     functions are fitted in the former one.
     """
     mode, options = state.modes[k], problem.options
+    search = options.optimize_hyperparameters and sweep % _EVERY == _EVERY - 1
     sums = sums_by_value(k, state.modes, problem)
     if not (options.cp or options.damping or mode.linear is None):
         linear, quadratic = message(k, sums, state, options)
         former = (linear * mode.mean).sum() - (quadratic * mode.moment).sum() / 2 - mode_loss(mode)
         former = former - core_loss(state.core, state.core_covariance)
-        found = fitted_mode(k, rotated(k, state, options.rank), sums, problem, search)
+        found = fitted_mode(k, rotated(k, state, options.rank, cautious=sweep < _CAUTIOUS), sums, problem, search)
         if found.modes[k].evidence - core_loss(found.core, found.core_covariance) >= former:
             return found, sums
     return fitted_mode(k, state, sums, problem, search), sums
@@ -225,20 +226,21 @@ def message(k, sums, state: TuckerState, options):
     return first @ core.T, (second @ folded.reshape(rank[k] ** 2, -1).T).reshape(-1, rank[k], rank[k])
 
 
-def rotated(k, state: TuckerState, rank) -> TuckerState:
+def rotated(k, state: TuckerState, rank, *, cautious) -> TuckerState:
     """Return the state with its core in a better basis of mode k, whose functions are to be fitted next.
 
     Functions M u and a core M^-T G fit the data as well as u and G. W = M'M minimises what both diverge from their
     priors, tr(W S) + tr(W^-1 E) - (D - Q) log|W|, with S the squares of u in the norm of the prior and E = E[G G'].
     Of the T values of u only the D that the data determine are moved, the degrees of freedom of the smoother: all
-    others are as under the prior. Without this, core and functions trade scales over hundreds of sweeps.
+    others are as under the prior. Where `cautious`, D is T, and the basis changes less: in the first sweeps functions
+    that are not fitted yet would vanish. Without this, core and functions trade scales over hundreds of sweeps.
     """
     mode, R, P = state.modes[k], rank[k], len(state.core)
     Q = P // R
     order = torch.arange(P, device=state.core.device).reshape(rank).movedim(k, 0).flatten()
     core, covariance = state.core[order].reshape(R, Q), state.core_covariance[order][:, order].reshape(R, Q, R, Q)
     E = core @ core.T + torch.einsum("aibi->ab", covariance)
-    D = (mode.quadratic * mode.covariance).sum() / R
+    D = core.new_tensor(float(len(mode.mean))) if cautious else (mode.quadratic * mode.covariance).sum() / R
     S = D * torch.eye(R, dtype=core.dtype, device=core.device) + mode.linear.T @ mode.mean
     S = S - torch.einsum("tab,tbc->ac", mode.quadratic, mode.moment)
     B = torch.linalg.inv(_better_basis((S + S.T) / 2, E, D - Q)).T
