@@ -1,58 +1,40 @@
 """Heat geodesic embedding: points in the plane whose distances follow the geodesics of the data."""
 
 from collections.abc import Sequence
-from functools import partial
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
-from .._core.fitted import fitted_matrix, keep, options, recall
-from .._core.iterate import Step, drive
+from .._core.fitted import fitted_attributes, fitted_matrix, keep, options, recall
+from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._heat_kernel import (
+from ._heat_geodesic_solver import (
+    HeatModel,
     HeatOptions,
-    RowGraph,
-    choose_landmarks,
-    given_graph,
-    heat_distances,
-    knee_time,
-    laplacian_of,
-    new_distances,
-    new_row_weights,
-    row_graph,
-    scaled,
+    ScalingOptions,
+    all_equal,
+    described,
+    embedding_steps,
+    heat_problem,
+    model_of,
+    new_places,
+    on_device,
 )
-from ._metric_scaling import classical_scaling, place, place_classical, principal_axes, smacof_steps, stress
 
 _MANY = 5000  # rows above which "auto" takes landmarks
 _AUTO_LANDMARKS = 2000
-_MOST_EXACT = 3000
+_MOST_EXACT = 3000  # rows for which a dense eigendecomposition is reasonable
 
 
-class HeatModel(NamedTuple):
-    """What transform needs."""
-
-    rows: Any  # of the fit: a tensor, CSR, or None where the affinity was given
-    affinity_matrix: Any
-    heat: HeatOptions
-    times: list[float]
-    diagonals: torch.Tensor
-    mds: str
-    mds_weights: str | None
-    embedding: torch.Tensor
-    dist_matrix: torch.Tensor
-    landmark_indices: torch.Tensor
-
-
-class HeatGeodesicEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Embed rows so that distances follow the geodesics of the data, by the spread of heat on a graph of neighbours.
 
     Parameters
@@ -154,25 +136,22 @@ class HeatGeodesicEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self : HeatGeodesicEmbedding
         """
         X = check_fit_data(self, X, accept_sparse="csr", ensure_min_samples=2)
-        chosen, n_landmarks, times = _checked(self, X.shape[0])
+        n = X.shape[0]
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        rows, points, graph = _graph(X, chosen, ws)
-        landmarks = choose_landmarks(points, graph, n_landmarks)
-        laplacian = laplacian_of(graph.affinity, chosen.laplacian)
-        times = times or [knee_time(laplacian, landmarks, chosen, ws.device)]
-        heat = heat_distances(laplacian, landmarks, times, chosen, ws.device)
-        if points is not None and _all_equal(points):
-            heat.distances.zero_()
-        between = heat.distances[:, landmarks.to(ws.device)]
-        model = HeatModel(rows, graph.affinity, chosen, times, heat.diagonals, self.mds, self.mds_weights,
-                          heat.kernel, between, landmarks)
-        start = classical_scaling(between, self.n_components, ws.exact().randn(len(between)))
-        steps = [Step(start, 0.0, stress(start, between))]
-        if self.mds == "smacof":
-            steps = smacof_steps(between, start, heat.kernel if self.mds_weights == "heat" else None)
-        described = partial(_described, ws=ws, model=model, heat=heat, graph=graph)
-        run = drive(self, steps, attributes=described, X=X, advice="Raise max_iter or tol.")
-        return keep(self, ws, model, **_described(run.state, ws, model, heat, graph), n_iter_=run.n_iter)
+        heat = options(self, HeatOptions, n_neighbors=_degree(self.n_neighbors, n, self.graph))
+        scaling = options(self, ScalingOptions, n_landmarks=_count_landmarks(self.n_landmarks, n))
+        _check_sizes(heat, scaling, n)
+        problem = heat_problem(X, _diffusion_times(self.times, self.t), heat, scaling, ws)
+
+        def attributes(places):
+            model = model_of(places, problem)
+            return fitted_attributes(ws, model, **described(model, problem, ws.dtype))
+
+        steps = embedding_steps(problem, ws.exact().randn(scaling.n_landmarks))
+        run = drive(self, steps, attributes=attributes, X=X, y=y, advice="Raise max_iter or tol.")
+        model = model_of(run.state, problem)
+        _warn_of_graph(problem, heat)
+        return keep(self, ws, model, **described(model, problem, ws.dtype), n_iter_=run.n_iter)
 
     def fit_transform(self, X, y=None):
         """Embed the rows and return them.
@@ -190,7 +169,6 @@ class HeatGeodesicEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         return self.fit(X).embedding_
 
-    @available_if(lambda self: self.graph != "precomputed")
     def transform(self, X):
         """Place new rows among those of the fit.
 
@@ -206,7 +184,7 @@ class HeatGeodesicEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         X = check_new_data(self, X, like="embedding_", method="transform", accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
         model = recall(self, HeatModel, ws.exact())
-        return ws.answer(_placed(_loaded(X, ws), model, ws))
+        return ws.answer(new_places(on_device(X, ws), model))
 
     @property
     def _n_features_out(self):
@@ -220,5 +198,55 @@ class HeatGeodesicEmbedding(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return tags
 
 
-def _checked(estimator, n):
-    raise NotImplementedError
+# Inside of the class it would be undone by what makes transform follow set_output
+HeatGeodesicEmbedding.transform = available_if(lambda self: self.graph != "precomputed")(HeatGeodesicEmbedding.transform)
+
+
+def _degree(n_neighbors, n, graph):
+    """Return the number of neighbours, at most n - 1, with a warning where that is less than was asked for."""
+    if n_neighbors < n or graph == "precomputed":
+        return n_neighbors
+    warn(f"n_neighbors={n_neighbors} is not below n_samples={n}: {n - 1} neighbours are used.", UserWarning)
+    return n - 1
+
+
+def _count_landmarks(n_landmarks, n):
+    if n_landmarks == "auto":
+        n_landmarks = _AUTO_LANDMARKS if n > _MANY else None
+    return n if n_landmarks is None else min(n_landmarks, n)
+
+
+def _check_sizes(heat, scaling, n):
+    """Refuse what does not fit the number of rows."""
+    if scaling.n_components > scaling.n_landmarks:
+        many = f"n_samples={n}" if scaling.n_landmarks == n else f"n_landmarks={scaling.n_landmarks}"
+        raise ValueError(
+            f"n_components={scaling.n_components} is too large for {many}. Pass at most {scaling.n_landmarks}."
+        )
+    if heat.heat_solver == "exact" and n > _MOST_EXACT:
+        raise ValueError(
+            f"heat_solver='exact' takes at most {_MOST_EXACT} rows, but n_samples={n}. Use heat_solver='euler'."
+        )
+
+
+def _diffusion_times(times, t):
+    """Return the diffusion times as a list, None where the data choose one."""
+    if times is None:
+        return None if t == "auto" else [float(t)]
+    values = np.asarray(times)
+    if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values) & (values > 0)):
+        raise ValueError(f"times={times!r} should be None or a list of one or more finite numbers above 0.")
+    return [float(value) for value in values]
+
+
+def _warn_of_graph(problem, heat):
+    """Say what makes an embedding other than what was asked for."""
+    if all_equal(problem.rows):
+        warn("All rows of X are equal: the embedding is zero.", UserWarning)
+    elif problem.graph.n_connected > 1:
+        warn(
+            f"The graph of n_neighbors={heat.n_neighbors} has {problem.graph.n_connected} connected components. They "
+            "are joined by the shortest edges between them, across which distances are large and uncertain. Raise "
+            "n_neighbors for a graph that is connected.",
+            UserWarning,
+        )

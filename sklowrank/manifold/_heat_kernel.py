@@ -167,7 +167,7 @@ def choose_landmarks(points: Any, graph: RowGraph, n_landmarks: int) -> torch.Te
     """
     n = graph.affinity.shape[0]
     if n_landmarks >= n:
-        return torch.arange(n)
+        return torch.arange(n, device="cpu")
     if isinstance(points, torch.Tensor):
         first = int(points.square().sum(1).argmax())
         return farthest_points(points, n_landmarks, first).cpu().sort().values
@@ -177,7 +177,7 @@ def choose_landmarks(points: Any, graph: RowGraph, n_landmarks: int) -> torch.Te
         chosen.append(int(nearest.argmax()))
         distances = distances_to(chosen[-1])
         nearest = np.minimum(nearest, distances) if len(chosen) > 1 else distances
-    return torch.tensor(chosen).sort().values
+    return torch.tensor(chosen, device="cpu").sort().values
 
 
 def _distances_to(points):
@@ -357,21 +357,22 @@ class HeatDistances(NamedTuple):
 
     distances: torch.Tensor  # (n_landmarks, n)
     diagonals: torch.Tensor  # (n_times, n): H_ii; of rows that are no landmarks a mean of those of landmarks
-    kernel: torch.Tensor  # (n_landmarks, n_landmarks): the mean kernel
+    kernel: torch.Tensor | None  # (n_landmarks, n): the mean kernel, where it was asked for
     n_clipped: int
 
 
-def heat_distances(laplacian, landmarks, times, options: HeatOptions, device) -> HeatDistances:
+def heat_distances(laplacian, landmarks, times, options: HeatOptions, device, *, with_kernel=False) -> HeatDistances:
     """Return distances of all rows to the landmarks, averaged over diffusion times."""
     n, rows = laplacian.shape[0], landmarks.to(device)
     chosen, diagonals, n_clipped = identity_rows(landmarks, n), [], 0
-    distances, kernel = 0.0, 0.0
+    distances, kernel = 0.0, None
     for t, share in zip(times, time_shares(times)):
         heat = heat_rows(laplacian, chosen, t, options, device).clamp_(min=_FLOORS[options.heat_solver])
         between = heat[:, rows]
         between = (between + between.mT) / 2
         heat[:, rows] = between
-        kernel = kernel + share * between
+        if with_kernel:
+            kernel = share * heat if kernel is None else kernel + share * heat
         own = between.diagonal().clone()
         diagonal = own @ heat / heat.sum(0)
         diagonal[rows] = own

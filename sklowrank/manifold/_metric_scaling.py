@@ -138,7 +138,7 @@ def _placed(distances, landmarks, weights):
     share = 1 / near.values.clamp(min=1e-9 * float(distances.max()) or 1.0)
     share = share / share.sum(1, keepdim=True)
     places = (share[:, :, None] * landmarks[near.indices]).sum(1)
-    weights = torch.ones_like(distances) if weights is None else weights
+    weights = torch.ones_like(distances) if weights is None else weights / weights.amax(1, keepdim=True)
     best = _errors(places, landmarks, distances, weights)
     for _ in range(_PLACE_ITER):
         tried = places + _gauss_newton(places, landmarks, distances, weights)
@@ -161,8 +161,8 @@ def _gauss_newton(places, landmarks, distances, weights):
     weighted = weights[:, :, None] * unit
     normal = weighted.mT @ unit
     p = normal.shape[1]
-    ridge = normal.diagonal(dim1=1, dim2=2).sum(1).clamp(min=1e-300)[:, None, None] * 1e-10
-    normal = normal + ridge * torch.eye(p, dtype=normal.dtype, device=normal.device)
+    trace = normal.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
+    normal = normal + torch.where(trace > 0, 1e-10 * trace, 1.0) * torch.eye(p, dtype=normal.dtype, device=normal.device)
     return torch.linalg.solve(normal, (weighted * (distances - embedded)[:, :, None]).sum(1))
 
 

@@ -1,0 +1,162 @@
+"""From rows to their places: the graph, the distances by heat, the scaling of landmarks, and all other rows."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+
+from .._core.iterate import Step
+from .._core.workspace import Workspace
+from ._heat_kernel import (
+    HeatDistances,
+    HeatOptions,
+    RowGraph,
+    choose_landmarks,
+    given_graph,
+    heat_distances,
+    knee_time,
+    laplacian_of,
+    new_distances,
+    new_row_weights,
+    row_graph,
+    scaled,
+    time_shares,
+)
+from ._metric_scaling import classical_scaling, place, place_classical, principal_axes, smacof_steps, stress
+
+
+class ScalingOptions(NamedTuple):
+    """What says how places are found."""
+
+    n_components: int
+    mds: str
+    mds_weights: str | None
+    n_landmarks: int
+
+
+class HeatProblem(NamedTuple):
+    """Distances between landmarks, and from them to all rows."""
+
+    rows: Any  # a tensor or CSR; None where their affinity was given
+    graph: RowGraph
+    landmarks: torch.Tensor
+    times: list[float]
+    heat: HeatDistances
+    options: HeatOptions
+    scaling: ScalingOptions
+
+
+class HeatModel(NamedTuple):
+    """What new rows are placed by."""
+
+    rows: Any
+    affinity_matrix: Any
+    options: HeatOptions
+    scaling: ScalingOptions
+    times: list[float]
+    diagonals: torch.Tensor
+    landmark_indices: torch.Tensor
+    dist_matrix: torch.Tensor
+    embedding: torch.Tensor
+
+
+def heat_problem(X: Any, times: list[float] | None, heat: HeatOptions, scaling: ScalingOptions, ws: Workspace):
+    """Return the distances by heat of validated rows; without times the knee of the entropy is taken."""
+    given = heat.graph == "precomputed"
+    rows = None if given else on_device(X, ws)
+    points = None if given else scaled(rows)
+    graph = given_graph(X) if given else row_graph(points, heat, ws.device)
+    landmarks = choose_landmarks(points, graph, scaling.n_landmarks)
+    laplacian = laplacian_of(graph.affinity, heat.laplacian)
+    times = times or [knee_time(laplacian, landmarks, heat, ws.device)]
+    weighted = scaling.mds_weights == "heat"
+    found = heat_distances(laplacian, landmarks, times, heat, ws.device, with_kernel=weighted)
+    if all_equal(points):
+        found.distances.zero_()
+    return HeatProblem(rows, graph, landmarks, times, found, heat, scaling)
+
+
+def on_device(X: Any, ws: Workspace) -> Any:
+    """Return rows in float64: a tensor on the device, or a CSR matrix."""
+    return sp.csr_array(X).astype(np.float64) if sp.issparse(X) else ws.exact().load(X)
+
+
+def all_equal(points: Any) -> bool:
+    """Return whether points, a tensor or a CSR matrix, are one and the same."""
+    if points is None:
+        return False
+    if sp.issparse(points):
+        return abs(points - points[[0] * points.shape[0]]).max() == 0
+    return bool((points == points[0]).all())
+
+
+def embedding_steps(problem: HeatProblem, noise: torch.Tensor) -> Iterator[Step]:
+    """Yield places of the landmarks: of classical scaling once, or after each Guttman transform that follows on it."""
+    between, scaling = _between(problem.heat.distances, problem), problem.scaling
+    start = classical_scaling(between, scaling.n_components, noise)
+    if scaling.mds == "classic":
+        yield Step(start, 0.0, stress(start, between))
+        return
+    weights = None if problem.heat.kernel is None else _between(problem.heat.kernel, problem)
+    yield from smacof_steps(between, start, weights)
+
+
+def _between(values, problem):
+    return values[:, problem.landmarks.to(values.device)]
+
+
+def model_of(places: torch.Tensor, problem: HeatProblem) -> HeatModel:
+    """Return the model of a problem, with all rows placed, from the places of its landmarks."""
+    distances, kernel, marks = problem.heat.distances, problem.heat.kernel, problem.landmarks.to(places.device)
+    between = _between(distances, problem)
+    places = places if problem.scaling.mds == "classic" else principal_axes(places)
+    embedding = places.new_empty(distances.shape[1], places.shape[1])
+    embedding[marks] = places
+    others = torch.ones(len(embedding), dtype=torch.bool, device=places.device)
+    others[marks] = False
+    if others.any():
+        weights = None if kernel is None else kernel[:, others].mT
+        embedding[others] = _placed(distances[:, others].mT, places, between, weights, problem.scaling)
+    return HeatModel(
+        problem.rows,
+        problem.graph.affinity,
+        problem.options,
+        problem.scaling,
+        problem.times,
+        problem.heat.diagonals,
+        marks,
+        between,
+        embedding,
+    )
+
+
+def _placed(distances, places, between, weights, scaling):
+    if scaling.mds == "classic":
+        return place_classical(distances, places, between)
+    return place(distances, places, weights)
+
+
+def described(model: HeatModel, problem: HeatProblem, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the public attributes."""
+    shares = time_shares(problem.times)
+    return {
+        "embedding_": model.embedding.to(dtype),
+        "dist_matrix_": model.dist_matrix.to(dtype),
+        "landmark_indices_": model.landmark_indices,
+        "t_": float(np.dot(shares, problem.times)),
+        "stress_": stress(model.embedding[model.landmark_indices], model.dist_matrix),
+        "n_clipped_": problem.heat.n_clipped,
+        "n_connected_components_": problem.graph.n_connected,
+    }
+
+
+def new_places(X: Any, model: HeatModel) -> torch.Tensor:
+    """Return the places of new rows, a tensor or CSR."""
+    options, marks, device = model.options, model.landmark_indices, model.embedding.device
+    weights = new_row_weights(scaled(model.rows), scaled(X, like=model.rows), options, device)
+    laplacian = laplacian_of(model.affinity_matrix, options.laplacian)
+    distances, kernel = new_distances(laplacian, weights, marks, model.times, model.diagonals, options)
+    kernel = kernel if model.scaling.mds_weights == "heat" else None
+    return _placed(distances, model.embedding[marks], model.dist_matrix, kernel, model.scaling)
