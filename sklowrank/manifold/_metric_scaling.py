@@ -13,6 +13,7 @@ from .._math.linalg import signs_of_largest
 _SMALL = 200  # points up to which the eigendecomposition is dense
 _NEAREST = 10  # landmarks at whose mean a further point starts
 _PLACE_ITER = 10
+_BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}  # distances at once: on a CPU those that its caches hold
 
 
 def classical_scaling(distances: torch.Tensor, n_components: int, start: torch.Tensor) -> torch.Tensor:
@@ -51,19 +52,20 @@ def _leading(squares, count, start):
 
 def stress(points: torch.Tensor, distances: torch.Tensor) -> float:
     """Return the root of the squared errors of distances over the sum of their squares."""
-    error, total = 0.0, distances.square().sum()
-    for rows, embedded in _blocks(points, len(points)):
-        error += (embedded - distances[rows]).square().sum()
+    total = distances.square().sum()
+    error = sum(embedded.sub_(distances[rows]).square_().sum() for rows, embedded in _embedded_distances(points))
     return float((error / total.clamp(min=torch.finfo(total.dtype).tiny)).sqrt())
 
 
-def _blocks(points, n):
-    size = 24 * n
+def _embedded_distances(points):
+    """Yield distances between points in blocks of rows."""
+    m = len(points)
 
     def of(rows):
         return rows, torch.cdist(points[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
 
-    return in_blocks(of, n, rows_per_block("auto", n, size), bytes_per_row=size)
+    block = max(1, _BLOCK[points.device.type] // m)
+    return in_blocks(of, m, min(m, block), bytes_per_row=24 * m)
 
 
 def smacof_steps(distances: torch.Tensor, start: torch.Tensor, weights: torch.Tensor | None = None) -> Iterator[Step]:
@@ -89,18 +91,17 @@ def _weighted_squares(distances, weights):
 
 def _guttman(points, distances, weights):
     """Return B(points) points, over m without weights, and the squared errors of the points."""
-    m, error, parts = len(points), 0.0, []
-    for rows, embedded in _blocks(points, m):
+    error, parts = 0.0, []
+    for rows, embedded in _embedded_distances(points):
         target = distances[rows]
-        errors = (embedded - target).square()
-        ratio = target / embedded.clamp(min=torch.finfo(embedded.dtype).tiny)
-        ratio = torch.where(embedded > 0, ratio, 0.0)
+        ratio = (target / embedded).masked_fill_(embedded == 0, 0.0)
+        errors = embedded.sub_(target).square_()
         if weights is not None:
-            ratio, errors = ratio * weights[rows], errors * weights[rows]
+            ratio, errors = ratio.mul_(weights[rows]), errors.mul_(weights[rows])
         error += errors.sum()
         parts.append(ratio.sum(1, keepdim=True) * points[rows] - ratio @ points)
     moved = torch.cat(parts)
-    return (moved / m if weights is None else moved), error
+    return (moved / len(points) if weights is None else moved), error
 
 
 def _weighted_solver(weights):
@@ -143,7 +144,9 @@ def _placed(distances, landmarks, weights):
     for _ in range(_PLACE_ITER):
         tried = places + _gauss_newton(places, landmarks, distances, weights)
         now = _errors(tried, landmarks, distances, weights)
-        better = now < best
+        better = now < (1 - 1e-6) * best
+        if not better.any():
+            break
         places = torch.where(better[:, None], tried, places)
         best = torch.where(better, now, best)
     return places
