@@ -35,13 +35,133 @@ _MOST_EXACT = 3000  # rows for which a dense eigendecomposition is reasonable
 
 
 class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Embed rows so that distances follow the geodesics of the data, by the spread of heat on a graph of neighbours.
+    """Embed rows so that distances follow geodesics of the data, which the heat kernel of a graph of neighbours gives.
+
+    For plots and clusterings of rows on a curved surface of low dimension: cells along a development, positions of a
+    process, poses. Like Isomap, it measures along the data rather than through empty space. Where noise connects parts
+    of the surface that are far apart, shortest paths take these connections, while heat averages over all paths and is
+    less misled. Without noise :class:`~sklearn.manifold.Isomap` is as accurate, and faster.
 
     Parameters
     ----------
     n_components : int, default=2
         Number of components.
+    n_neighbors : int, default=10
+        Number of nearest neighbours. At most ``n_samples - 1`` are used, with a warning. More neighbours average over
+        more noise and add edges between parts that are far apart along the surface.
+    graph : {"alpha_decay", "knn", "precomputed"}, default="alpha_decay"
+        Weights of the edges: a kernel that falls from 1 to ``exp(-1)`` at the last neighbour, 1 for each edge, or
+        X is an affinity matrix, non-negative and symmetric, whose diagonal is ignored. New rows cannot be placed then.
+    decay : float, default=40.0
+        Exponent of the kernel of `graph="alpha_decay"`, above 0. Large values give all but the last neighbours the same
+        weight.
+    t : float or "auto", default=10.0
+        Diffusion time, above 0, in units of the inverse degree. Small times resolve detail, large ones average over
+        noise. With `laplacian="normalized"` about ten times as much has the same effect. "auto" takes the knee of the
+        entropy of the heat kernel over 20 times between 0.05 and 50, which costs as many kernels.
+    laplacian : {"combinatorial", "normalized"}, default="combinatorial"
+        Laplacian of the graph: ``D - W`` or ``I - D^-1/2 W D^-1/2``, with degrees D.
+    heat_solver : {"euler", "chebyshev", "exact"}, default="euler"
+        How the heat kernel is computed. "euler" takes `n_steps` backward Euler steps: all entries are positive and
+        accurate relative to their size, so that far rows have distances of their own. "chebyshev" is a polynomial of
+        order `n_steps`, "exact" an eigendecomposition of at most 3000 rows: both return round-off for far pairs, which
+        are clipped to one constant distance. They serve for comparison.
+    n_steps : int, default=30
+        Number of Euler steps, or the order of the polynomial, which has to be about 200 for ``t=10``.
+    volume_weight : float, default=1.0
+        Weight of the volume correction, at least 0. With 0 distances are those of Varadhan's formula, which are larger
+        where rows are sparse; with 1 the distance of a row to itself is 0 without further ado.
+    times : list of floats or None, default=None
+        Several diffusion times, over which distances are averaged; `t` is ignored then.
+    mds : {"classic", "smacof"}, default="smacof"
+        How places are found from distances: classical scaling, or SMACOF, which starts from it and minimises the
+        squared errors of the distances themselves.
+    mds_weights : {"heat"} or None, default=None
+        Weights of the squared errors for `mds="smacof"`. With "heat" they are the heat kernel: near pairs count, far
+        ones hardly do, as in neighbour embeddings.
+    max_iter : int, default=300
+        Maximum number of iterations. For `mds="smacof"` alone.
+    tol : float, default=1e-5
+        Tolerance of the stopping criterion. SMACOF ends where an iteration lowers the stress by less than this, in
+        relation to the stress.
+    n_landmarks : int, "auto" or None, default="auto"
+        Number of landmarks: rows that are far from one another. Distances are between them, and all other rows are
+        placed by their distances to them. None takes all rows, "auto" 2000 above 5000 rows.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1".
+    random_state : int, RandomState instance or None, default=None
+        Seed or generator of random numbers; pass an int for reproducible results. It draws the start of an eigenvalue
+        solver, which changes the result by rounding.
+    verbose : int, default=0
+        0 prints nothing, 1 prints a line per iteration.
 
+    Attributes
+    ----------
+    embedding_ : array of shape (n_samples, n_components)
+        The embedded rows.
+    dist_matrix_ : array of shape (n_landmarks_, n_landmarks_)
+        Heat geodesic distances between the landmarks: between all rows, where there are no landmarks.
+    landmark_indices_ : array of shape (n_landmarks_,)
+        Indices of the landmarks, ascending.
+    affinity_matrix_ : sparse array of shape (n_samples, n_samples)
+        Weights of the edges, symmetric, with an empty diagonal; components are joined. CSR.
+    t_ : float
+        Diffusion time; the weighted mean of several ones.
+    stress_ : float
+        Root of the squared errors of the embedded distances between landmarks over the sum of their squares.
+    n_clipped_ : int
+        Number of squared distances between landmarks that were negative, and are 0. Many mean that `volume_weight` is
+        too large.
+    n_connected_components_ : int
+        Number of connected components of the graph before they were joined.
+    n_iter_ : int
+        Number of iterations of SMACOF, 1 for `mds="classic"`.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : array of shape (n_features_in_,)
+        Names of the columns of X, where all are strings.
+
+    See Also
+    --------
+    sklearn.manifold.Isomap : Shortest paths; for data with little noise.
+    sklowrank.inspection.EmbeddingDisplay : A plot of the embedding with the errors of its distances.
+
+    Notes
+    -----
+    With the heat kernel :math:`H = (I + \\tfrac{t}{S} L)^{-S}` of the Laplacian L of the graph,
+
+    .. math:: d_{ij}^2 = \\max\\bigl(0, -4 t \\log H_{ij} + 4 t \\sigma \\log\\tfrac{H_{ii} + H_{jj}}{2}\\bigr)
+
+    with :math:`\\sigma` = `volume_weight`; S is `n_steps`. Everything is computed in float64, as entries of H reach 1e-60.
+    Connected components are joined by the edges of their minimum spanning tree, with a warning.
+
+    With all n rows as landmarks the time is O(n³), the memory O(n²). With m landmarks columns of H are summed as a
+    series of products with the sparse graph, in O(n m k c) time with k neighbours and c terms, a few hundred for
+    ``t=10``, and O(n m) memory; scaling takes O(m²) per iteration. The neighbours of n rows are found by
+    :class:`~sklearn.neighbors.NearestNeighbors` on a CPU.
+
+    A row that is no landmark starts at the weighted mean of its ten nearest landmarks and minimises its squared errors
+    of distances to all landmarks by Gauss-Newton steps. A new row first gets the mean heat of its neighbours in the
+    training set.
+
+    References
+    ----------
+    .. [1] G. Huguet, A. Tong, E. De Brouwer, Y. Zhang, G. Wolf, I. Adelstein, S. Krishnaswamy, "A heat diffusion
+       perspective on geodesic preserving dimensionality reduction", NeurIPS, 2023.
+    .. [2] I. Borg, P. Groenen, "Modern Multidimensional Scaling", Springer, 2005.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import make_swiss_roll
+    >>> from sklowrank.manifold import HeatGeodesicEmbedding
+    >>> X, along = make_swiss_roll(300, random_state=0)
+    >>> model = HeatGeodesicEmbedding(random_state=0).fit(X)
+    >>> model.embedding_.shape
+    (300, 2)
+    >>> bool(abs(np.corrcoef(model.embedding_[:, 0], along)[0, 1]) > 0.9)
+    True
     """
 
     _parameter_constraints = {
@@ -193,6 +313,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         tags.input_tags.pairwise = self.graph == "precomputed"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags

@@ -67,7 +67,7 @@ def heat_problem(X: Any, times: list[float] | None, heat: HeatOptions, scaling: 
     given = heat.graph == "precomputed"
     rows = None if given else on_device(X, ws)
     points = None if given else scaled(rows)
-    graph = given_graph(X) if given else row_graph(points, heat, ws.device)
+    graph = given_graph(_on_host(X, ws)) if given else row_graph(points, heat, ws.device)
     landmarks = choose_landmarks(points, graph, scaling.n_landmarks)
     laplacian = laplacian_of(graph.affinity, heat.laplacian)
     times = times or [knee_time(laplacian, landmarks, heat, ws.device)]
@@ -76,6 +76,10 @@ def heat_problem(X: Any, times: list[float] | None, heat: HeatOptions, scaling: 
     if all_equal(points):
         found.distances.zero_()
     return HeatProblem(rows, graph, landmarks, times, found, heat, scaling)
+
+
+def _on_host(X, ws):
+    return X if sp.issparse(X) else ws.exact().load(X).cpu().numpy()
 
 
 def on_device(X: Any, ws: Workspace) -> Any:
