@@ -85,8 +85,8 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         Tolerance of the stopping criterion. SMACOF ends where an iteration lowers the stress by less than this, in
         relation to the stress.
     n_landmarks : int, "auto" or None, default="auto"
-        Number of landmarks: rows that are far from one another. Distances are between them, and all other rows are
-        placed by their distances to them. None takes all rows, "auto" 2000 above 5000 rows.
+        Number of landmarks. They are rows that are far from one another; all other rows are placed by their distances
+        to them. None takes all rows, "auto" 2000 above 5000 rows.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
