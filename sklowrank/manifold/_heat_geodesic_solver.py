@@ -7,24 +7,31 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
+from .._core.blocks import in_blocks
 from .._core.iterate import Step
 from .._core.workspace import Workspace
 from ._heat_kernel import (
     HeatDistances,
     HeatOptions,
     RowGraph,
+    averages,
     choose_landmarks,
     given_graph,
     heat_distances,
     knee_time,
+    landmark_heat,
     laplacian_of,
     new_distances,
+    new_heat,
     new_row_weights,
     row_graph,
     scaled,
     time_shares,
 )
 from ._metric_scaling import classical_scaling, place, place_classical, principal_axes, smacof_steps, stress
+
+
+_NEW_ROWS = 4096  # placed at once
 
 
 class ScalingOptions(NamedTuple):
@@ -157,10 +164,24 @@ def described(model: HeatModel, problem: HeatProblem, dtype: torch.dtype) -> dic
 
 
 def new_places(X: Any, model: HeatModel) -> torch.Tensor:
-    """Return the places of new rows, a tensor or CSR."""
+    """Return the places of new rows, a tensor or CSR.
+
+    Heat is symmetric: it begins at the new rows, or at the landmarks where these are fewer.
+    """
     options, marks, device = model.options, model.landmark_indices, model.embedding.device
-    weights = new_row_weights(scaled(model.rows), scaled(X, like=model.rows), options, device)
     laplacian = laplacian_of(model.affinity_matrix, options.laplacian)
-    distances, kernel = new_distances(laplacian, weights, marks, model.times, model.diagonals, options)
-    kernel = kernel if model.scaling.mds_weights == "heat" else None
-    return _placed(distances, model.embedding[marks], model.dist_matrix, kernel, model.scaling)
+    points, many = scaled(model.rows), X.shape[0] > len(marks)
+    everywhere = landmark_heat(laplacian, marks, model.times, options, device) if many else []
+
+    def of(rows):
+        weights = new_row_weights(points, scaled(X[rows], like=model.rows), options, device)
+        heat = [averages(weights, h) for h in everywhere]
+        heat = heat or new_heat(laplacian, weights, marks, model.times, options, device)
+        own = averages(weights, model.diagonals.mT.contiguous()).mT
+        distances, kernel = new_distances(heat, own, model.diagonals[:, marks], model.times, options)
+        kernel = kernel if model.scaling.mds_weights == "heat" else None
+        return _placed(distances, model.embedding[marks], model.dist_matrix, kernel, model.scaling)
+
+    size = 48 * len(marks)
+    block = min(X.shape[0], _NEW_ROWS)
+    return torch.cat(list(in_blocks(of, X.shape[0], block, bytes_per_row=size)))

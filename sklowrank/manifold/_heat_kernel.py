@@ -253,9 +253,14 @@ def heat_rows(laplacian, weights, t: float, options: HeatOptions, device, column
     return out
 
 
+def averages(weights, rows) -> torch.Tensor:
+    """Return weights (CSR) times rows (n, k)."""
+    return _csr(weights, rows.device) @ rows
+
+
 def _times(weights, kernel, columns):
     kernel = kernel if columns is None else kernel[:, columns.to(kernel.device)]
-    return _csr(weights, kernel.device) @ kernel
+    return averages(weights, kernel)
 
 
 def _csr(matrix, device):
@@ -367,21 +372,21 @@ def heat_distances(laplacian, landmarks, times, options: HeatOptions, device, *,
     """Return distances of all rows to the landmarks, averaged over diffusion times."""
     n, rows = laplacian.shape[0], landmarks.to(device)
     chosen, diagonals, n_clipped = identity_rows(landmarks, n), [], 0
-    distances, kernel = 0.0, None
+    distances = kernel = None
     for t, share in zip(times, time_shares(times)):
         heat = heat_rows(laplacian, chosen, t, options, device).clamp_(min=_FLOORS[options.heat_solver])
         between = heat[:, rows]
         between = (between + between.mT) / 2
         heat[:, rows] = between
         if with_kernel:
-            kernel = share * heat if kernel is None else kernel + share * heat
+            kernel = _added(kernel, share * heat)
         own = between.diagonal().clone()
         diagonal = own @ heat / heat.sum(0)
         diagonal[rows] = own
         squares = log_distances(heat, own[:, None], diagonal, t, options.volume_weight)
         squares[torch.arange(len(rows), device=device), rows] = 0
         n_clipped += int((squares[:, rows] < 0).sum())
-        distances = distances + share * squares.clamp_(min=0).sqrt_()
+        distances = _added(distances, squares.clamp_(min=0).sqrt_().mul_(share))
         diagonals.append(diagonal)
     return HeatDistances(distances, torch.stack(diagonals), kernel, n_clipped)
 
@@ -402,17 +407,32 @@ def time_shares(times):
     return list(shares / shares.sum())
 
 
-def new_distances(laplacian, weights, landmarks, times, diagonals, options: HeatOptions):
-    """Return distances (n_queries, n_landmarks) of new rows, which are averages of rows by `weights`, and their heat."""
-    device = diagonals.device
-    averages, columns = _csr(weights, device), landmarks.to(device)
-    distances, kernel = 0.0, 0.0
-    for t, share, diagonal in zip(times, time_shares(times), diagonals):
-        heat = heat_rows(laplacian, weights, t, options, device, columns).clamp_(min=_FLOORS[options.heat_solver])
-        kernel = kernel + share * heat
-        own = averages @ diagonal[:, None]
-        squares = log_distances(heat, own, diagonal[columns], t, options.volume_weight)
-        distances = distances + share * squares.clamp_(min=0).sqrt_()
+def _added(total, part):
+    return part if total is None else total.add_(part)
+
+
+def landmark_heat(laplacian, landmarks, times, options: HeatOptions, device) -> list[torch.Tensor]:
+    """Return for each time the heat (n, n_landmarks) of all rows at the landmarks."""
+    chosen = identity_rows(landmarks, laplacian.shape[0])
+    return [heat_rows(laplacian, chosen, t, options, device).mT.contiguous() for t in times]
+
+
+def new_heat(laplacian, weights, landmarks, times, options: HeatOptions, device) -> list[torch.Tensor]:
+    """Return for each time the heat (n_queries, n_landmarks) of averages of rows by `weights` at the landmarks."""
+    return [heat_rows(laplacian, weights, t, options, device, landmarks) for t in times]
+
+
+def new_distances(heat, own, others, times, options: HeatOptions):
+    """Return distances (n_queries, n_landmarks) by heat, a list by times, and the mean heat.
+
+    `own` (n_times, n_queries) and `others` (n_times, n_landmarks) are diagonals of the kernel.
+    """
+    distances = kernel = None
+    for t, share, h, mine, theirs in zip(times, time_shares(times), heat, own, others):
+        h = h.clamp(min=_FLOORS[options.heat_solver])
+        kernel = _added(kernel, share * h)
+        squares = log_distances(h, mine[:, None], theirs, t, options.volume_weight)
+        distances = _added(distances, squares.clamp_(min=0).sqrt_().mul_(share))
     return distances, kernel
 
 
