@@ -159,7 +159,13 @@ def with_landmarks(n, n_landmarks):
     rows = np.random.RandomState(0).permutation(n)[:300]
     G = G[rows] if len(G[0]) == n else cdist(G[rows], G)
     right = row_spearman(cdist(model.embedding_[rows], model.embedding_), G)
-    return {"error": 1 - right, "right": right, "seconds": seconds, "peak": peak(), "remark": f"correlation {right:.3f}"}
+    return {
+        "error": 1 - right,
+        "right": right,
+        "seconds": seconds,
+        "peak": peak(),
+        "remark": f"correlation {right:.3f}",
+    }
 
 
 def placed(n, n_new):
@@ -183,7 +189,9 @@ def clean_roll(bench):
     bench.claim("distances", found["ours"].distances, at_least=0.99)
     bench.claim("embedding in the plane", found["ours"].plane, at_least=0.985)
     bench.claim("error in the plane against PHATE", 1 - found["ours"].plane, 1 - phate.plane, at_most=0.2)
-    bench.claim("Isomap is better: what we lose in the plane", found["Isomap"].plane - found["ours"].plane, at_most=0.01)
+    bench.claim(
+        "Isomap is better: what we lose in the plane", found["Isomap"].plane - found["ours"].plane, at_most=0.01
+    )
     slower = found["ours"].seconds / found["Isomap"].seconds
     bench.note("seconds against Isomap", f"{slower:.1f} times as many")
 

@@ -2,8 +2,8 @@
 Heat geodesic embedding of handwritten digits, and errors of its distances
 ==========================================================================
 
-No plane holds all distances of high-dimensional rows. A display colours each row by how far its distances in the plot are
-from those that the embedding was made of, so that a reader knows where not to trust it.
+No plane holds all distances of high-dimensional rows. A display colours each row by how far its distances in the plot
+are from those that the embedding was made of, so that a reader knows where not to trust it.
 """
 
 # %%
@@ -47,6 +47,6 @@ for column, (name, model) in zip(panels.T, {"Isomap": isomap, "heat geodesic emb
 plt.show()
 
 # %%
-# What to see: Isomap has its largest errors in the middle, where 1, 2, 5 and 8 overlap: shortest paths lead through a few
-# images that are near to many others. In the heat embedding these digits are apart, and errors are about 0.2 everywhere:
-# groups can be trusted, distances between them are rough. Colours are the same on both scales.
+# What to see: Isomap has its largest errors in the middle, where 1, 2, 5 and 8 overlap: shortest paths lead through a
+# few images that are near to many others. In the heat embedding these digits are apart, and errors are about 0.2
+# everywhere: groups can be trusted, distances between them are rough. Both colour scales are the same.

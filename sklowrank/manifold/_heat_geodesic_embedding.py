@@ -17,6 +17,7 @@ from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._heat_geodesic_solver import (
+    GraphOptions,
     HeatModel,
     HeatOptions,
     ScalingOptions,
@@ -133,13 +134,14 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
 
     .. math:: d_{ij}^2 = \\max\\bigl(0, -4 t \\log H_{ij} + 4 t \\sigma \\log\\tfrac{H_{ii} + H_{jj}}{2}\\bigr)
 
-    with :math:`\\sigma` = `volume_weight`; S is `n_steps`. Everything is computed in float64, as entries of H reach 1e-60.
-    Connected components are joined by the edges of their minimum spanning tree, with a warning.
+    with :math:`\\sigma` = `volume_weight`; S is `n_steps`. Everything is computed in float64, as entries of H
+    reach 1e-60. Connected components are joined by the edges of their minimum spanning tree, with a warning.
 
     With all n rows as landmarks the time is O(n³), the memory O(n²). With m landmarks columns of H are summed as a
     series of products with the sparse graph, in O(n m k c) time with k neighbours and c terms, a few hundred for
     ``t=10``, and O(n m) memory; scaling takes O(m²) per iteration. The neighbours of n rows are found by
-    :class:`~sklearn.neighbors.NearestNeighbors` on a CPU.
+    :class:`~sklearn.neighbors.NearestNeighbors` on a CPU. Neighbours as far away as the last one count as well, up to
+    ten of them, so that the order of rows does not matter.
 
     A row that is no landmark starts at the weighted mean of its ten nearest landmarks and minimises its squared errors
     of distances to all landmarks by Gauss-Newton steps. A new row first gets the mean heat of its neighbours in the
@@ -258,10 +260,11 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         X = check_fit_data(self, X, accept_sparse="csr", ensure_min_samples=2)
         n = X.shape[0]
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        heat = options(self, HeatOptions, n_neighbors=_degree(self.n_neighbors, n, self.graph))
+        graph = options(self, GraphOptions, n_neighbors=_degree(self.n_neighbors, n, self.graph))
+        heat = options(self, HeatOptions)
         scaling = options(self, ScalingOptions, n_landmarks=_count_landmarks(self.n_landmarks, n))
         _check_sizes(heat, scaling, n)
-        problem = heat_problem(X, _diffusion_times(self.times, self.t), heat, scaling, ws)
+        problem = heat_problem(X, _diffusion_times(self.times, self.t), graph, heat, scaling, ws)
 
         def attributes(places):
             model = model_of(places, problem)
@@ -270,7 +273,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         steps = embedding_steps(problem, ws.exact().randn(scaling.n_landmarks))
         run = drive(self, steps, attributes=attributes, X=X, y=y, advice="Raise max_iter or tol.")
         model = model_of(run.state, problem)
-        _warn_of_graph(problem, heat)
+        _warn_of_graph(problem)
         return keep(self, ws, model, **described(model, problem, ws.dtype), n_iter_=run.n_iter)
 
     def fit_transform(self, X, y=None):
@@ -320,7 +323,9 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
 
 
 # Inside of the class it would be undone by what makes transform follow set_output
-HeatGeodesicEmbedding.transform = available_if(lambda self: self.graph != "precomputed")(HeatGeodesicEmbedding.transform)
+HeatGeodesicEmbedding.transform = available_if(lambda self: self.graph != "precomputed")(
+    HeatGeodesicEmbedding.transform
+)
 
 
 def _degree(n_neighbors, n, graph):
@@ -355,19 +360,25 @@ def _diffusion_times(times, t):
     if times is None:
         return None if t == "auto" else [float(t)]
     values = np.asarray(times)
-    if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu" or not np.all(np.isfinite(values) & (values > 0)):
+    if (
+        values.ndim != 1
+        or not len(values)
+        or values.dtype.kind not in "fiu"
+        or not np.all(np.isfinite(values) & (values > 0))
+    ):
         raise ValueError(f"times={times!r} should be None or a list of one or more finite numbers above 0.")
     return [float(value) for value in values]
 
 
-def _warn_of_graph(problem, heat):
+def _warn_of_graph(problem):
     """Say what makes an embedding other than what was asked for."""
     if all_equal(problem.rows):
         warn("All rows of X are equal: the embedding is zero.", UserWarning)
     elif problem.graph.n_connected > 1:
+        k, count = problem.graph_options.n_neighbors, problem.graph.n_connected
         warn(
-            f"The graph of n_neighbors={heat.n_neighbors} has {problem.graph.n_connected} connected components. They "
-            "are joined by the shortest edges between them, across which distances are large and uncertain. Raise "
-            "n_neighbors for a graph that is connected.",
+            f"The graph of n_neighbors={k} has {count} connected components. They are joined by the shortest "
+            "edges between them, across which distances are large and uncertain. Raise n_neighbors for a graph that is "
+            "connected.",
             UserWarning,
         )

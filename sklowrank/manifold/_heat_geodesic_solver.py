@@ -10,28 +10,31 @@ import torch
 from .._core.blocks import in_blocks
 from .._core.iterate import Step
 from .._core.workspace import Workspace
+from ._heat_graph import (
+    GraphOptions,
+    RowGraph,
+    choose_landmarks,
+    given_graph,
+    new_row_weights,
+    row_graph,
+    scaled,
+)
 from ._heat_kernel import (
     HeatDistances,
     HeatOptions,
-    RowGraph,
     averages,
-    choose_landmarks,
-    given_graph,
     heat_distances,
     knee_time,
     landmark_heat,
     laplacian_of,
     new_distances,
     new_heat,
-    new_row_weights,
-    row_graph,
-    scaled,
     time_shares,
 )
 from ._metric_scaling import classical_scaling, place, place_classical, principal_axes, smacof_steps, stress
 
-
 _NEW_ROWS = 4096  # placed at once
+_MOST_CURVES = 200  # rows whose heat is followed to choose the diffusion time
 
 
 class ScalingOptions(NamedTuple):
@@ -51,6 +54,7 @@ class HeatProblem(NamedTuple):
     landmarks: torch.Tensor
     times: list[float]
     heat: HeatDistances
+    graph_options: GraphOptions
     options: HeatOptions
     scaling: ScalingOptions
 
@@ -60,6 +64,7 @@ class HeatModel(NamedTuple):
 
     rows: Any
     affinity_matrix: Any
+    graph_options: GraphOptions
     options: HeatOptions
     scaling: ScalingOptions
     times: list[float]
@@ -69,20 +74,29 @@ class HeatModel(NamedTuple):
     embedding: torch.Tensor
 
 
-def heat_problem(X: Any, times: list[float] | None, heat: HeatOptions, scaling: ScalingOptions, ws: Workspace):
+def heat_problem(
+    X: Any,
+    times: list[float] | None,
+    of_graph: GraphOptions,
+    options: HeatOptions,
+    scaling: ScalingOptions,
+    ws: Workspace,
+) -> HeatProblem:
     """Return the distances by heat of validated rows; without times the knee of the entropy is taken."""
-    given = heat.graph == "precomputed"
+    given = of_graph.graph == "precomputed"
     rows = None if given else on_device(X, ws)
     points = None if given else scaled(rows)
-    graph = given_graph(_on_host(X, ws)) if given else row_graph(points, heat, ws.device)
+    graph = given_graph(_on_host(X, ws)) if given else row_graph(points, of_graph, ws.device)
     landmarks = choose_landmarks(points, graph, scaling.n_landmarks)
-    laplacian = laplacian_of(graph.affinity, heat.laplacian)
-    times = times or [knee_time(laplacian, landmarks, heat, ws.device)]
+    laplacian = laplacian_of(graph.affinity, options.laplacian)
+    if times is None:
+        few = choose_landmarks(points, graph, min(len(landmarks), _MOST_CURVES))
+        times = [knee_time(laplacian, few, options, ws.device)]
     weighted = scaling.mds_weights == "heat"
-    found = heat_distances(laplacian, landmarks, times, heat, ws.device, with_kernel=weighted)
+    found = heat_distances(laplacian, landmarks, times, options, ws.device, with_kernel=weighted)
     if all_equal(points):
         found.distances.zero_()
-    return HeatProblem(rows, graph, landmarks, times, found, heat, scaling)
+    return HeatProblem(rows, graph, landmarks, times, found, of_graph, options, scaling)
 
 
 def _on_host(X, ws):
@@ -133,6 +147,7 @@ def model_of(places: torch.Tensor, problem: HeatProblem) -> HeatModel:
     return HeatModel(
         problem.rows,
         problem.graph.affinity,
+        problem.graph_options,
         problem.options,
         problem.scaling,
         problem.times,
@@ -174,7 +189,7 @@ def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     everywhere = landmark_heat(laplacian, marks, model.times, options, device) if many else []
 
     def of(rows):
-        weights = new_row_weights(points, scaled(X[rows], like=model.rows), options, device)
+        weights = new_row_weights(points, scaled(X[rows], like=model.rows), model.graph_options, device)
         heat = [averages(weights, h) for h in everywhere]
         heat = heat or new_heat(laplacian, weights, marks, model.times, options, device)
         own = averages(weights, model.diagonals.mT.contiguous()).mT

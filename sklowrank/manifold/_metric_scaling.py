@@ -131,7 +131,9 @@ def place(distances: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tenso
     def of(rows):
         return _placed(distances[rows], landmarks, None if weights is None else weights[rows])
 
-    return torch.cat(list(in_blocks(of, len(distances), rows_per_block("auto", len(distances), size), bytes_per_row=size)))
+    return torch.cat(
+        list(in_blocks(of, len(distances), rows_per_block("auto", len(distances), size), bytes_per_row=size))
+    )
 
 
 def _placed(distances, landmarks, weights):
@@ -165,7 +167,9 @@ def _gauss_newton(places, landmarks, distances, weights):
     normal = weighted.mT @ unit
     p = normal.shape[1]
     trace = normal.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    normal = normal + torch.where(trace > 0, 1e-10 * trace, 1.0) * torch.eye(p, dtype=normal.dtype, device=normal.device)
+    normal = normal + torch.where(trace > 0, 1e-10 * trace, 1.0) * torch.eye(
+        p, dtype=normal.dtype, device=normal.device
+    )
     return torch.linalg.solve(normal, (weighted * (distances - embedded)[:, :, None]).sum(1))
 
 
