@@ -322,6 +322,31 @@ def test_classes_of_digits_stay_together():
     assert np.mean(y[:500][near] == y[:500]) > 0.85
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"n_landmarks": 20, "mds": "smacof", "mds_weights": "heat"},
+        {"n_landmarks": 20, "heat_solver": "chebyshev", "t": "auto"},
+        {"heat_solver": "exact", "times": [2.0, 5.0]},
+    ],
+)
+def test_every_tensor_has_its_device_and_precision(params, monkeypatch):
+    monkeypatch.setattr(_heat_kernel, "_MOST_DENSE", 0)
+    X, _ = roll(0.5, 90)
+    X = np.vstack([X, X[:30] + 100])  # two components
+    expected = fit(X, **params)
+    with torch.device("meta"):  # where what is not told its device has no values
+        found = fit(X, **params)
+        there = found.transform(X[:25])
+    np.testing.assert_allclose(found.embedding_, expected.embedding_, atol=1e-5)
+    np.testing.assert_allclose(there, expected.transform(X[:25]), atol=1e-5)
+    for given in (sp.csr_array(X), expected.affinity_matrix_):
+        graph = "alpha_decay" if given.shape == X.shape else "precomputed"
+        with torch.device("meta"):
+            found = fit(given, graph=graph, **params)
+        np.testing.assert_allclose(found.dist_matrix_, fit(given, graph=graph, **params).dist_matrix_, atol=1e-5)
+
+
 @pytest.mark.cuda
 def test_cuda_gives_the_answers_of_the_cpu():
     X, _ = roll(0.5, 900)
