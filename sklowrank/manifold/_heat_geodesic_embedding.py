@@ -79,7 +79,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         squared errors of the distances themselves.
     mds_weights : {"heat"} or None, default=None
         Weights of the squared errors for `mds="smacof"`. With "heat" they are the heat kernel: near pairs count, far
-        ones hardly do, as in neighbour embeddings.
+        ones hardly do, as in neighbour embeddings. This takes more iterations.
     max_iter : int, default=300
         Maximum number of iterations. For `mds="smacof"` alone.
     tol : float, default=1e-5

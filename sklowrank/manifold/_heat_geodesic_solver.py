@@ -9,6 +9,7 @@ import torch
 
 from .._core.blocks import in_blocks
 from .._core.iterate import Step
+from .._core.validation import on_host
 from .._core.workspace import Workspace
 from ._heat_graph import (
     GraphOptions,
@@ -86,7 +87,7 @@ def heat_problem(
     given = of_graph.graph == "precomputed"
     rows = None if given else on_device(X, ws)
     points = None if given else scaled(rows)
-    graph = given_graph(_on_host(X, ws)) if given else row_graph(points, of_graph, ws.device)
+    graph = given_graph(on_host(X)) if given else row_graph(points, of_graph, ws.device)
     landmarks = choose_landmarks(points, graph, scaling.n_landmarks)
     laplacian = laplacian_of(graph.affinity, options.laplacian)
     if times is None:
@@ -99,13 +100,9 @@ def heat_problem(
     return HeatProblem(rows, graph, landmarks, times, found, of_graph, options, scaling)
 
 
-def _on_host(X, ws):
-    return X if sp.issparse(X) else ws.exact().load(X).cpu().numpy()
-
-
 def on_device(X: Any, ws: Workspace) -> Any:
-    """Return rows in float64: a tensor on the device, or a CSR matrix."""
-    return sp.csr_array(X).astype(np.float64) if sp.issparse(X) else ws.exact().load(X)
+    """Return rows as a tensor on the device, or as the CSR matrix that they are."""
+    return sp.csr_array(X) if sp.issparse(X) else ws.load(X)
 
 
 def all_equal(points: Any) -> bool:

@@ -32,15 +32,15 @@ class RowGraph(NamedTuple):
 
 
 def scaled(rows: Any, like: Any = None) -> Any:
-    """Return rows (tensor or CSR) in units in which no square overflows; dense ones are centred.
+    """Return rows (tensor or CSR) in float64, in units in which no square overflows; dense ones are centred.
 
     Units and centre are those of `like`, the rows of the fit.
     """
     like = rows if like is None else like
     if sp.issparse(rows):
-        return rows * (1 / _unit(float(abs(like).max()) if like.nnz else 0.0))
+        return rows.astype(np.float64) * (1 / _unit(float(abs(like).max()) if like.nnz else 0.0))
     unit = _unit(float(like.abs().max()))
-    return rows / unit - (like / unit).mean(0)
+    return rows.double() / unit - (like.double() / unit).mean(0)
 
 
 def _unit(largest):
