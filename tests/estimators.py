@@ -38,8 +38,8 @@ def _a_network():
 class Spec(NamedTuple):
     """A row of the table.
 
-    `laws` says for each method, and for `labels_`, with which of LAWS its answers follow the scale of X; what is not
-    named there, the estimator does not have.
+    `laws` says for each method, for `labels_`, and for `score` where there is nothing else, with which of LAWS its
+    answers follow the scale of X; what is not named there, the estimator does not have.
     """
 
     laws: dict[str, str]
@@ -122,6 +122,7 @@ ESTIMATORS = {
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
     ),
     "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
+    "PersistenceSeparability": Spec({"score": "same"}),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +16,9 @@ from .distinct import distinct_rows
 from .neighbors import nearest_neighbors
 
 _N_NEIGHBORS = 8  # that are listed of each point before the first round
-_CLOSE = 1e-4  # distances below this share of the largest norm are not computed from inner products
+_FEW = 16  # parts, of which all pairs are compared
+_MANY = 1000  # points that are not compared with all others where few parts are left
+_CLOSE = 1e-5  # distances below this share of the largest norm are not computed from inner products
 Closest = Callable[[torch.Tensor, int, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -30,13 +33,14 @@ def euclidean_tree(points: torch.Tensor) -> Tree:
     """Return the minimum spanning tree of points (n, d) by their Euclidean distances, in float64.
 
     Copies of a point are joined by edges of length zero. Distances come from inner products of centred points and,
-    where they are below 1e-4 of the largest norm, from differences; the lengths of the tree are all from differences.
+    where they are below 1e-5 of the largest norm, from differences; the lengths of the tree are all from differences.
     """
     first, copy_of = distinct_rows(points)
     unit = 2.0 ** math.frexp(float(points.abs().max()))[1]  # a power of two changes no digit
     Z = points[first] / unit
     Z = Z - Z.mean(0)
-    tree = _boruvka(partial(_closest_points, Z), len(Z), points.device, partial(_listed_points, Z))
+    euclidean = partial(_listed_points, Z), partial(_nearest_pairs, Z)
+    tree = _boruvka(partial(_closest_points, Z), len(Z), points.device, *euclidean)
     copies = (first[copy_of] != torch.arange(len(points), device=points.device)).nonzero()[:, 0]
     zero = torch.column_stack([first[copy_of[copies]], copies]).cpu()
     edges = torch.cat([zero, first.cpu()[tree.edges]])
@@ -46,7 +50,8 @@ def euclidean_tree(points: torch.Tensor) -> Tree:
 def tree_of_distances(distances: Callable[[torch.Tensor], torch.Tensor], n: int, device: torch.device) -> Tree:
     """Return the minimum spanning tree of n points by any symmetric distances.
 
-    `distances` gives those of some points, listed by index, to all: (n_listed, n), in float64. It is called for blocks.
+    `distances` gives those of some points, listed by index, to all: (n_listed, n), in float64 and in memory of their
+    own. It is called for blocks.
     """
     return _boruvka(partial(_closest_by, distances, n), n, device)
 
@@ -54,13 +59,14 @@ def tree_of_distances(distances: Callable[[torch.Tensor], torch.Tensor], n: int,
 # Boruvka's algorithm
 
 
-def _boruvka(closest: Closest, n: int, device: torch.device, listed: Any = None) -> Tree:
+def _boruvka(closest: Closest, n: int, device: torch.device, listed: Any = None, nearest_pairs: Any = None) -> Tree:
     """Join each part with the part that is closest to it, until one is left.
 
     `closest` gives for some points the k closest that have another label, nearest first. They are listed of each point
     once. An edge out of a part is the shortest one if no point of the part, of whose list all are in the part, has its
     last listed neighbour closer than that edge. Where this holds for few parts, the points in question are compared
-    with all others, but for those of the largest part: it need not find an edge of its own.
+    with all others, but for those of the largest part: it need not find an edge of its own. Few large parts are joined
+    by the nearest pairs of points of two parts instead, where a function for these is given.
     """
     rows = torch.arange(n, device=device)
     labels, n_parts, k = rows, n, min(_N_NEIGHBORS, n - 1)
@@ -80,6 +86,12 @@ def _boruvka(closest: Closest, n: int, device: torch.device, listed: Any = None)
         if 2 * int(known.sum()) < n_parts:
             largest = torch.bincount(labels, minlength=n_parts).argmax()
             asked = (doubtful & (labels != largest)).nonzero()[:, 0]
+            if nearest_pairs and n_parts <= _FEW and len(asked) > _MANY:
+                pairs = nearest_pairs(labels, n_parts)
+                order = pairs.lengths.argsort(stable=True)
+                joined, _, _ = _joined(pairs.edges[order], labels, n_parts)
+                found.append(Tree(pairs.edges[order][joined], pairs.lengths[order][joined]))
+                break
             nearest, index = closest(asked, 1, labels)
             lengths[asked], indices[asked, 0], bound[asked] = torch.inf, index[:, 0], nearest[:, 0]
             lengths[asked, 0] = nearest[:, 0]
@@ -121,8 +133,7 @@ def _closest_by(distances, n, asked, k, labels):
     """Return them by a function that gives blocks of distances."""
 
     def of_block(part):
-        D = distances(asked[part])
-        D = torch.where(labels[None] == labels[asked[part], None], torch.inf, D)
+        D = distances(asked[part]).masked_fill_(labels[None] == labels[asked[part], None], torch.inf)
         return D.topk(k, dim=1, largest=False) if k > 1 else D.min(1, keepdim=True)
 
     return _blocks(of_block, len(asked), 24 * n)
@@ -143,7 +154,7 @@ def _listed_points(Z, k):
 
 def _from_differences(Z, asked, labels, lengths, indices):
     """Return the lengths of what was found from differences; where points are close, also search by differences."""
-    close = (lengths[:, 0] < _CLOSE * float(Z.square().sum(1).max()) ** 0.5).nonzero()[:, 0]
+    close = (lengths[:, 0] < _CLOSE * _largest_norm(Z)).nonzero()[:, 0]
     k, mode = lengths.shape[1], "donot_use_mm_for_euclid_dist"
     if len(close):
         exact = _closest_by(lambda rows: torch.cdist(Z[rows], Z, compute_mode=mode), len(Z), asked[close], k, labels)
@@ -154,6 +165,48 @@ def _from_differences(Z, asked, labels, lengths, indices):
 
     lengths, order = _blocks(of_block, len(asked), 24 * k * Z.shape[1])
     return lengths, indices.gather(1, order)
+
+
+def _nearest_pairs(Z, labels, n_parts):
+    """Return for each two parts the points that are nearest to one another, and their distances, on the CPU."""
+    parts = [(labels == part).nonzero()[:, 0] for part in range(n_parts)]
+    edges = torch.stack([_nearest_pair(Z, a, b) for a, b in combinations(parts, 2)])
+    lengths = torch.linalg.vector_norm(Z[edges[:, 0]] - Z[edges[:, 1]], dim=1)
+    return Tree(edges.cpu(), lengths.cpu())
+
+
+def _nearest_pair(Z, a, b):
+    """Return the indices of the points, one of `a` and one of `b`, that are nearest to one another.
+
+    Points that are too far from all of the other part along the direction between the means are left out: the smallest
+    distance is at most that of a pair found by going from nearest point to nearest point.
+    """
+    along = torch.nn.functional.normalize(Z[b].mean(0) - Z[a].mean(0), dim=0)
+    of_a, of_b = Z[a] @ along, Z[b] @ along
+    i = a[of_a.argmax()]
+    for _ in range(3):
+        j = b[(Z[b] - Z[i]).square().sum(1).argmin()]
+        i = a[(Z[a] - Z[j]).square().sum(1).argmin()]
+    most = (1 + _CLOSE) * torch.linalg.vector_norm(Z[i] - Z[j])
+    a, b = a[of_a >= of_b.min() - most], b[of_b <= of_a.max() + most]
+    norms, others, bytes_per_row = Z[b].square().sum(1), -2 * Z[b].T, 16 * len(b)
+
+    def of_block(rows):
+        return torch.addmm(norms, Z[a[rows]], others).min(1)
+
+    def of_block_by_differences(rows):
+        return torch.cdist(Z[a[rows]], Z[b], compute_mode="donot_use_mm_for_euclid_dist").min(1)
+
+    value, index = _blocks(of_block, len(a), bytes_per_row)
+    i = (value + Z[a].square().sum(1)).argmin()
+    if torch.linalg.vector_norm(Z[a[i]] - Z[b[index[i]]]) < _CLOSE * _largest_norm(Z):
+        value, index = _blocks(of_block_by_differences, len(a), bytes_per_row)
+        i = value.argmin()
+    return torch.stack([a[i], b[index[i]]])
+
+
+def _largest_norm(Z):
+    return float(Z.square().sum(1).max()) ** 0.5
 
 
 def _blocks(of_block, n_rows, bytes_per_row):

@@ -5,14 +5,13 @@ from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.neighbors import VALID_METRICS
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options
-from .._core.modes import in_plain_modes
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
@@ -33,13 +32,13 @@ class PersistenceSeparability(BaseEstimator):
     Parameters
     ----------
     statistic : {"mean", "gap", "components"}, default="mean"
-        What is computed of the bars :math:`p_1 \ge p_2 \ge \dots`, the lengths of the spanning tree. "mean" is one minus
-        the mean over the longest. "gap" is the largest of the first 20 drops from one bar to the next, over the
-        longest. "components" is the same for the bars that join two parts of at least 1 % of the rows each, and is the
-        one to use where there are outliers.
+        What is computed of the bars :math:`p_1 \ge p_2 \ge \cdots`, the edge lengths of the minimum spanning tree.
+        "mean" is one minus their mean over the longest. "gap" is the largest of the first 20 drops from one bar to the
+        next, over the longest. "components" is the same for the bars that join two parts of at least 1 % of the rows
+        each: for tables with outliers.
     normalize : bool, default=True
-        Whether to centre the columns and then scale each row to unit norm, so that angles count. Not for
-        `metric="precomputed"`.
+        Whether to scale rows to unit norm, so that only the angles between them count. The columns are centred before.
+        Not used for `metric="precomputed"`.
     metric : str or callable, default="euclidean"
         Distance between rows: a name that :func:`~sklearn.metrics.pairwise_distances` knows and that needs no
         parameters, a function of two rows, or "precomputed", where X is the matrix of the distances.
@@ -170,7 +169,12 @@ class PersistenceSeparability(BaseEstimator):
         self : PersistenceSeparability
         """
         X = check_fit_data(self, X, **self._accepted())
-        ws, found = self._separability(X)
+        given = self.metric == "precomputed"
+        calibrate = not given if self.calibrate == "auto" else self.calibrate
+        if given:
+            check_distances(X, calibrate)
+        ws = open_workspace(X, device=self.device, random_state=self.random_state)
+        found = separability(X, options(self, SeparabilityOptions, calibrate=calibrate), ws.exact())
         if not found.persistence[0]:
             warn("All rows are equal: there is nothing to separate, and the score is 0.", UserWarning)
         return keep(
@@ -201,18 +205,9 @@ class PersistenceSeparability(BaseEstimator):
         check_is_fitted(self)
         if X is None:
             return self.score_
-        X = check_new_data(self, X, like="persistence_", method="score", **self._accepted())
-        return self._separability(X)[1].score
-
-    @in_plain_modes
-    def _separability(self, X):
-        """Return the workspace, and what is found of rows."""
-        given = self.metric == "precomputed"
-        calibrate = not given if self.calibrate == "auto" else self.calibrate
-        if given:
-            check_distances(X, calibrate)
-        ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        return ws, separability(X, options(self, SeparabilityOptions, calibrate=calibrate), ws.exact())
+        if self.metric != "precomputed":
+            X = check_new_data(self, X, like="persistence_", method="score", **self._accepted())
+        return clone(self).fit(X).score_
 
     def _accepted(self):
         return {"accept_sparse": False if self.metric == "precomputed" else "csr", "ensure_min_samples": 2}

@@ -131,8 +131,8 @@ def _bars_of_large_parts(tree: Tree) -> torch.Tensor:
     sizes = np.concatenate([np.ones(n), links[:, 3]])
     smaller = sizes[links[:, :2].astype(int)].min(1)
     kept = tree.lengths[torch.from_numpy(smaller >= max(2, math.ceil(0.01 * n)))].flip(0)
-    floor = tree.lengths.quantile(0.9) if n < 10**6 else tree.lengths[int(0.9 * (n - 2))]
-    return torch.cat([kept.clamp(min=floor), floor.expand(N_DROPS)])
+    floor = float(np.quantile(tree.lengths.numpy(), 0.9))
+    return torch.cat([kept.clamp(min=floor), torch.full_like(tree.lengths[:1], floor).expand(N_DROPS)])
 
 
 # Trees
@@ -146,8 +146,8 @@ def _tree(rows, options):
     if issparse(rows):
         if options.normalize and not euclidean:
             raise ValueError(
-                f"metric={options.metric!r} of centred rows needs dense X. Pass normalize=False, metric='euclidean', or "
-                "X.toarray() if it fits into memory."
+                f"metric={options.metric!r} of centred rows needs dense X. Pass normalize=False, metric='euclidean', "
+                "or X.toarray() if it fits into memory."
             )
         if options.normalize:
             return _tree_of_sparse_directions(rows)
@@ -166,7 +166,7 @@ def _directions(X):
 
 
 def _tree_of_sparse_directions(X):
-    """Return the tree of centred rows of unit norm, by products of sparse rows."""
+    """Return the tree of centred rows of unit norm, by products of sparse rows; its lengths are from differences."""
     X = X / (abs(X.data).max(initial=0.0) or 1.0)
     mean = np.asarray(X.mean(0)).ravel()
     along = X @ mean
@@ -181,7 +181,14 @@ def _tree_of_sparse_directions(X):
         square = own[asked, None] + own - 2 * inner / (norms[asked, None] * norms)
         return torch.from_numpy(np.sqrt(square.clip(min=0)))
 
-    return tree_of_distances(distances, X.shape[0], torch.device("cpu"))
+    edges = tree_of_distances(distances, X.shape[0], torch.device("cpu")).edges
+    a, b = edges.T.numpy()
+    scaled = csr_array(X.multiply(1 / norms[:, None]))
+    difference, shift = scaled[a] - scaled[b], 1 / norms[a] - 1 / norms[b]
+    square = np.asarray(difference.multiply(difference).sum(1)).ravel() - 2 * shift * (difference @ mean)
+    lengths = np.sqrt((square + shift**2 * (mean @ mean)).clip(min=0))
+    order = np.argsort(lengths, kind="stable")
+    return Tree(edges[torch.from_numpy(order)], torch.from_numpy(lengths[order]))
 
 
 def _tree_by_sklearn(rows, metric):

@@ -79,8 +79,8 @@ class SeparabilityMonitor:
             self._begin(n_samples)
         if n_samples != self._n_samples:
             raise ValueError(
-                f"X has n_samples={n_samples}, but the first update had n_samples={self._n_samples}. Pass the same rows "
-                "at each update, or begin a new monitor."
+                f"X has n_samples={n_samples}, but the first update had n_samples={self._n_samples}. Pass the same "
+                "rows at each update, or begin a new monitor."
             )
         self.history_.append(clone(self._scorer).fit(X).score_)
         self.best_index_ = int(np.argmax(self.history_))
