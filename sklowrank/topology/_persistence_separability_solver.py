@@ -195,7 +195,13 @@ def _tree_by_sklearn(rows, metric):
     """Return the tree by any metric of scikit-learn."""
 
     def distances(asked):
-        return torch.from_numpy(pairwise_distances(rows[asked.numpy()], rows, metric=metric))
+        D = pairwise_distances(rows[asked.numpy()], rows, metric=metric)
+        if not np.isfinite(D).all():
+            raise ValueError(
+                f"metric={metric!r} gives distances that are not finite for some rows, such as rows of zeros or of "
+                "equal values. Leave these out, or pass metric='euclidean'."
+            )
+        return torch.from_numpy(D)
 
     return tree_of_distances(distances, rows.shape[0], torch.device("cpu"))
 
@@ -226,4 +232,4 @@ def _permuted_sparse(X, ws):
         where[order] = np.arange(n)
         columns.append(where[rank])
         X.data[X.indptr[j] : X.indptr[j + 1]] = values
-    return csr_array(csc_array((X.data, np.concatenate(columns), X.indptr), shape=X.shape))
+    return csr_array(csc_array((X.data, np.concatenate(columns).astype(X.indices.dtype), X.indptr), shape=X.shape))
