@@ -79,7 +79,7 @@ plt.show()
 
 # %%
 # What to see: on the left the discriminants come first, and pixels, principal components and the projection to 20
-# dimensions, which nearest neighbours all classify well, come before the rest. Silhouettes on the right take the
-# projection to two dimensions, in which k-means finds compact groups that are no digits, for the second best version. The
-# score ranks versions of the same rows; it is no measure of the accuracy: pixels with noise 3 score no better than that
+# dimensions, which nearest neighbours all classify well, come before the rest. On the right the projection to two
+# dimensions, in which k-means finds compact groups that are no digits, has the second largest silhouette. The score
+# ranks versions of the same rows; it is no measure of the accuracy: pixels with noise 3 score no better than that
 # projection, though their accuracy is three times as high.

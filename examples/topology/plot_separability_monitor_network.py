@@ -3,8 +3,8 @@ When to stop a network, without labels to validate it
 =====================================================
 
 A network is trained on few labelled digits, and many more have none. Does it still improve on these?
-:class:`~sklowrank.topology.SeparabilityMonitor` scores how well its hidden states of the unlabelled rows fall into groups
-after each epoch, and says when that stops. First in a loop over ``partial_fit`` of
+:class:`~sklowrank.topology.SeparabilityMonitor` scores after each epoch how well its hidden states of the unlabelled
+rows fall into groups, and says when the score stops rising. First in a loop over ``partial_fit`` of
 :class:`~sklowrank.neural.NetworkClassifier`, then in a callback of skorch.
 """
 
@@ -96,7 +96,7 @@ upper.annotate("stop", (stop, min(monitor.history_)), (4, 0), textcoords="offset
 plt.show()
 
 # %%
-# What to see: the hidden states fall into groups during the first eight epochs, and then no better any more; the accuracy,
-# which the monitor does not know, rises steeply in the same epochs. It creeps on by three hundredths in the 18 epochs
-# after the stop. The score says when the shape of the embedding has settled, not when the last hundredth is reached:
-# with labels to spare, watch the accuracy itself.
+# What to see: the score rises during the first eight epochs and not afterwards. The accuracy, which the monitor does
+# not know, rises steeply in the same epochs, and by three hundredths more in the 18 epochs after the stop. The score
+# says when the groups have formed, not when the last hundredth of accuracy is reached: with labels to spare, watch the
+# accuracy itself.

@@ -62,68 +62,82 @@ def tree_of_distances(distances: Callable[[torch.Tensor], torch.Tensor], n: int,
 def _boruvka(closest: Closest, n: int, device: torch.device, listed: Any = None, nearest_pairs: Any = None) -> Tree:
     """Join each part with the part that is closest to it, until one is left.
 
-    `closest` gives for some points the k closest that have another label, nearest first. They are listed of each point
-    once. An edge out of a part is the shortest one if no point of the part, of whose list all are in the part, has its
-    last listed neighbour closer than that edge. Where this holds for few parts, the points in question are compared
-    with all others, but for those of the largest part: it need not find an edge of its own. Few large parts are joined
-    by the nearest pairs of points of two parts instead, where a function for these is given.
+    `closest` gives for some points the k closest that have another label, nearest first; `listed` does for all points.
+    They are listed of each point once. Where the shortest edge out of a part is not known from the lists for more than
+    half of the parts, the points in question are compared with all others, but for those of the largest part: it need
+    not find an edge of its own. Few large parts are joined by `nearest_pairs` of points of two parts instead, if given.
     """
     rows = torch.arange(n, device=device)
     labels, n_parts, k = rows, n, min(_N_NEIGHBORS, n - 1)
-    found: list[Tree] = []
+    none = torch.column_stack([rows, rows])[:0].cpu()
+    found = [Tree(none, none[:, 0].double())]
     if n > 1:
-        lengths, indices = listed(k) if listed else closest(rows, k, labels)
-        bound = torch.full_like(lengths[:, 0], torch.inf) if k == n - 1 else lengths[:, -1].clone()
+        lists = _Lists(*(listed(k) if listed else closest(rows, k, labels)), complete=k == n - 1)
     while n_parts > 1:
-        own = labels[:, None].expand_as(indices)
-        row, place = (labels[indices] != own).nonzero(as_tuple=True)
-        value, target = lengths[row, place], indices[row, place]
-        best = value.new_full((n_parts,), torch.inf).scatter_reduce(0, labels[row], value, "amin")
-        best = best.scatter_reduce(0, labels[target], value, "amin")
-        left = torch.zeros(n, dtype=torch.bool, device=device).index_fill(0, row, True)
-        doubtful = ~left & (bound < best[labels])
-        known = torch.ones(n_parts, dtype=torch.bool, device=device).index_fill(0, labels[doubtful], False)
-        if 2 * int(known.sum()) < n_parts:
-            largest = torch.bincount(labels, minlength=n_parts).argmax()
-            asked = (doubtful & (labels != largest)).nonzero()[:, 0]
-            if nearest_pairs and n_parts <= _FEW and len(asked) > _MANY:
-                pairs = nearest_pairs(labels, n_parts)
-                order = pairs.lengths.argsort(stable=True)
-                joined, _, _ = _joined(pairs.edges[order], labels, n_parts)
-                found.append(Tree(pairs.edges[order][joined], pairs.lengths[order][joined]))
-                break
-            nearest, index = closest(asked, 1, labels)
-            lengths[asked], indices[asked, 0], bound[asked] = torch.inf, index[:, 0], nearest[:, 0]
-            lengths[asked, 0] = nearest[:, 0]
+        edges, known, doubtful = lists.shortest_edges(labels, n_parts)
+        if 2 * int(known.sum()) >= n_parts:
+            joined, labels, n_parts = _joined(edges, labels, n_parts)
+            found.append(joined)
             continue
-        shortest = torch.cat([value == best[labels[row]], value == best[labels[target]]])
-        part = torch.cat([labels[row], labels[target]])
-        edge = torch.arange(len(row), device=device).repeat(2)
-        chosen = torch.full((n_parts,), len(row), device=device)
-        chosen = chosen.scatter_reduce(0, part[shortest], edge[shortest], "amin")[known].unique()
-        joined, labels, n_parts = _joined(torch.column_stack([row[chosen], target[chosen]]), labels, n_parts)
-        chosen = chosen.cpu()[joined].to(device)
-        found.append(Tree(torch.column_stack([row[chosen], target[chosen]]).cpu(), value[chosen].cpu()))
-    if not found:
-        return Tree(torch.zeros((0, 2), dtype=torch.int64), torch.zeros(0, dtype=torch.float64))
-    edges, values = torch.cat([part.edges for part in found]), torch.cat([part.lengths for part in found])
-    order = values.argsort(stable=True)
-    return Tree(edges[order], values[order])
+        largest = torch.bincount(labels, minlength=n_parts).argmax()
+        asked = (doubtful & (labels != largest)).nonzero()[:, 0]
+        if nearest_pairs and n_parts <= _FEW and len(asked) > _MANY:
+            joined, labels, n_parts = _joined(nearest_pairs(labels, n_parts), labels, n_parts)
+            found.append(joined)
+        else:
+            lists.replace(asked, *closest(asked, 1, labels))
+    edges, lengths = (torch.cat(part) for part in zip(*found))
+    order = lengths.argsort(stable=True)
+    return Tree(edges[order], lengths[order])
 
 
-def _joined(edges, labels, n_parts):
-    """Return which edges between parts make no cycle, the new labels of the points, and their number.
+class _Lists:
+    """The closest points of each point, and a bound from below on the distance to all that are not listed."""
 
-    A cycle is closed by edges of equal length alone: any one of them may be left out.
+    def __init__(self, lengths, indices, complete):
+        self.lengths, self.indices = lengths.clone(), indices.clone()
+        self.bound = torch.full_like(lengths[:, 0], torch.inf) if complete else lengths[:, -1].clone()
+
+    def replace(self, points, lengths, indices):
+        """List a single neighbour of some points, the closest one in another part."""
+        self.lengths[points], self.indices[points] = torch.inf, points[:, None]
+        self.lengths[points, 0], self.indices[points, 0] = lengths[:, 0], indices[:, 0]
+        self.bound[points] = lengths[:, 0]
+
+    def shortest_edges(self, labels, n_parts):
+        """Return an edge out of each part that is known to be its shortest, which parts these are, and doubtful points.
+
+        A point is in doubt if all that it lists are in its own part, and others may be closer than the part's edge.
+        """
+        n, device = len(labels), labels.device
+        point, place = (labels[self.indices] != labels[:, None]).nonzero(as_tuple=True)
+        length, target = self.lengths[point, place], self.indices[point, place]
+        part, edge = torch.cat([labels[point], labels[target]]), torch.arange(len(point), device=device).repeat(2)
+        best = length.new_full((n_parts,), torch.inf).scatter_reduce(0, part, length.repeat(2), "amin")
+        lists_another = torch.zeros(n, dtype=torch.bool, device=device).index_fill(0, point, True)
+        doubtful = ~lists_another & (self.bound < best[labels])
+        known = torch.ones(n_parts, dtype=torch.bool, device=device).index_fill(0, labels[doubtful], False)
+        shortest = length.repeat(2) == best[part]
+        chosen = torch.zeros(n_parts, dtype=torch.int64, device=device)
+        chosen = chosen.scatter_reduce(0, part[shortest], edge[shortest], "amin", include_self=False)[known].unique()
+        return Tree(torch.column_stack([point[chosen], target[chosen]]), length[chosen]), known, doubtful
+
+
+def _joined(tree, labels, n_parts):
+    """Return those edges between parts that close no cycle, the new labels of the points, and their number.
+
+    Where lengths differ, the longest edge of a cycle is left out.
     """
-    a, b = np.sort(labels[edges].cpu().numpy(), axis=1).T
-    pairs, which = np.unique(a * n_parts + b, return_index=True)
-    graph = coo_array((np.ones(len(pairs)), (a[which], b[which])), shape=(n_parts, n_parts)).tocsr()
-    graph.data = which + 1.0
+    order = tree.lengths.argsort(stable=True)
+    edges, lengths = tree.edges[order].cpu(), tree.lengths[order].cpu()
+    a, b = np.sort(labels.cpu()[edges].numpy(), axis=1).T
+    which = np.unique(a * n_parts + b, return_index=True)[1]
+    graph = coo_array((which + 1.0, (a[which], b[which])), shape=(n_parts, n_parts)).tocsr()
     forest = minimum_spanning_tree(graph)
     n_left, of_part = connected_components(forest, directed=False)
     kept = torch.from_numpy(np.sort(forest.data).astype(np.int64) - 1)
-    return kept, torch.from_numpy(of_part.astype(np.int64)).to(labels.device)[labels], n_left
+    labels = torch.from_numpy(of_part.astype(np.int64)).to(labels.device)[labels]
+    return Tree(edges[kept], lengths[kept]), labels, n_left
 
 
 # The closest points with another label
@@ -168,11 +182,10 @@ def _from_differences(Z, asked, labels, lengths, indices):
 
 
 def _nearest_pairs(Z, labels, n_parts):
-    """Return for each two parts the points that are nearest to one another, and their distances, on the CPU."""
+    """Return for each two parts the points that are nearest to one another, and their distances."""
     parts = [(labels == part).nonzero()[:, 0] for part in range(n_parts)]
     edges = torch.stack([_nearest_pair(Z, a, b) for a, b in combinations(parts, 2)])
-    lengths = torch.linalg.vector_norm(Z[edges[:, 0]] - Z[edges[:, 1]], dim=1)
-    return Tree(edges.cpu(), lengths.cpu())
+    return Tree(edges, torch.linalg.vector_norm(Z[edges[:, 0]] - Z[edges[:, 1]], dim=1))
 
 
 def _nearest_pair(Z, a, b):
