@@ -122,6 +122,8 @@ ESTIMATORS = {
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
     ),
     "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
+    "OTAdaptationClassifier": Spec({"predict": "same", "predict_proba": "same"}, y="classes", seed=False),
+    "OTAdaptationRegressor": Spec({"predict": "same"}, y="numbers", seed=False),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(
@@ -136,6 +138,7 @@ ESTIMATORS = {
         wraps=_a_network,
         quick={"sparsity": 0.5, "n_grads": 30, "n_recompute": 4},
     ),
+    "SinkhornTransport": Spec({"transform": "linear"}, score=False, iterates=True),
     "SparseSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "SparseSubspaceClusteringOMP": _CLUSTERS,
     "SupervisedDictionaryLearning": Spec(
