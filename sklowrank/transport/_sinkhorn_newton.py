@@ -56,6 +56,14 @@ class SinkhornResult(NamedTuple):
         Number of sweeps, of Newton steps, and of iterations of conjugate gradients in all Newton steps.
     converged : bool
         Whether `marginal_error` is at most `tol`.
+
+    Examples
+    --------
+    >>> from sklowrank.transport import sinkhorn_newton
+    >>> result = sinkhorn_newton([0.5, 0.5], [0.25, 0.75], [[0.0, 1.0], [1.0, 0.0]], reg=0.01)
+    >>> result.plan.round(3)
+    array([[0.25, 0.25],
+           [0.  , 0.5 ]])
     """
 
     plan: Any

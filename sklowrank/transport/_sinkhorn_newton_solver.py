@@ -66,7 +66,6 @@ class Potentials(NamedTuple):
 
 def entropic_problem(a, b, C, reg) -> EntropicProblem:
     """Return the problem of a cost matrix in float64, without what rows and columns add to all of their entries."""
-    n, m = C.shape
     rows = C.mean(1) / reg
     K = C / reg - rows[:, None]
     columns = K.mean(0)
@@ -93,7 +92,8 @@ def solve_potentials(problem: EntropicProblem, options: NewtonOptions) -> Iterat
     for level in levels:
         f, g, before, last = f * (level / before), g * (level / before), level, level == 1
         scaled = problem if last else problem._replace(K=level * problem.K)
-        for f, g, error, done in _solve_level(scaled, f, g, options, last):
+        for found in _solve_level(scaled, f, g, options, last):
+            f, g, error, done = found
             counts = [count + more for count, more in zip(counts, done)]
             u, v = (f / level + problem.rows) * problem.reg, (g / level + problem.columns) * problem.reg
             yield Step(Potentials(u, v, error, *counts), error if last else math.inf)
@@ -122,8 +122,9 @@ def _solve_level(problem, f, g, options, last):
         newton = partial(_newton_steps, density=options.density, count=count)
         stages = [partial(_sweeps, count=options.warmup), newton, *stages]
     for stage in stages:
-        for f, g, error, done in stage(problem, f, g):
-            yield f, g, error, done
+        for found in stage(problem, f, g):
+            f, g, *_ = found
+            yield found
 
 
 # Sweeps

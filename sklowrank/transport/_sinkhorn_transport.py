@@ -34,7 +34,7 @@ from ._samples import checked_target, sample_of, two_tables
 from ._sinkhorn_newton import SOLVER_CONSTRAINTS
 from ._sinkhorn_newton_solver import solve_potentials
 
-_ADVICE = "Raise max_iter, reg or tol."
+_ADVICE = "Raise max_iter or tol, or raise reg."
 
 
 class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
