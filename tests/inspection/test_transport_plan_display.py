@@ -47,7 +47,8 @@ def test_rows_are_sorted_by_class(transport):
     y, z = np.where(X[:, 0] > 0, "right", "left"), np.where(T[:, 0] > 0, "right", "left")
     display = TransportPlanDisplay.from_estimator(transport, labels=y, target_labels=z)
     n, m = np.sum(y == "left"), np.sum(z == "left")
-    assert display.ends.tolist() == [n, 60] and display.target_ends.tolist() == [m, 80]
+    assert display.ends.tolist() == [n, 60]
+    assert display.target_ends.tolist() == [m, 80]
     blocks = display.image[:n, :m].sum() + display.image[n:, m:].sum()
     assert display.within == pytest.approx(blocks / display.image.sum())
     assert display.within > 0.85
@@ -59,7 +60,8 @@ def test_segments_join_the_pairs_with_most_mass(transport):
     plan = transport.coupling_
     i, j = np.unravel_index(plan.argmax(), plan.shape)
     assert np.array_equal(display.segments[-1], [X[i], T[j]])
-    assert display.strengths[-1] == 1.0 and np.all(np.diff(display.strengths) >= 0)
+    assert display.strengths[-1] == 1.0
+    assert np.all(np.diff(display.strengths) >= 0)
     assert display.strengths[0] == pytest.approx(np.sort(plan.ravel())[-50] / plan.max())
     assert len(display.ax_.collections) == 3
     every = TransportPlanDisplay.from_estimator(transport, kind="segments", n_segments=10**6)
