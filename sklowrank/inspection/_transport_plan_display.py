@@ -1,6 +1,6 @@
 """Picture of a transport plan: an image of its mass, or segments between two clouds."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from scipy.sparse import issparse
@@ -59,16 +59,16 @@ class TransportPlanDisplay:
 
     def __init__(
         self,
-        kind: str,
+        kind: Literal["image", "segments"],
         *,
-        image=None,
-        ends=None,
-        target_ends=None,
-        within=None,
-        points=None,
-        target_points=None,
-        segments=None,
-        strengths=None,
+        image: np.ndarray | None = None,
+        ends: np.ndarray | None = None,
+        target_ends: np.ndarray | None = None,
+        within: float | None = None,
+        points: np.ndarray | None = None,
+        target_points: np.ndarray | None = None,
+        segments: np.ndarray | None = None,
+        strengths: np.ndarray | None = None,
     ):
         self.kind = kind
         self.image = image

@@ -154,7 +154,7 @@ class OTAdaptationClassifier(_Adaptation, ClassifierMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
 
-    def __init__(self, estimator: Any = None, transport: Any = None):
+    def __init__(self, estimator: BaseEstimator | None = None, transport: BaseEstimator | None = None):
         self.estimator = estimator
         self.transport = transport
 
@@ -258,7 +258,7 @@ class OTAdaptationRegressor(_Adaptation, RegressorMixin, BaseEstimator):
     n_features_in_: int
     feature_names_in_: np.ndarray
 
-    def __init__(self, estimator: Any = None, transport: Any = None):
+    def __init__(self, estimator: BaseEstimator | None = None, transport: BaseEstimator | None = None):
         self.estimator = estimator
         self.transport = transport
 

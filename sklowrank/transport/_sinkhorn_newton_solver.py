@@ -76,8 +76,8 @@ def entropic_problem(a, b, C, reg) -> EntropicProblem:
 def solve_potentials(problem: EntropicProblem, options: NewtonOptions) -> Iterator[Step]:
     """Yield :class:`Potentials` after each sweep and each Newton step; the gap is the marginal error in l1.
 
-    It ends where the error is below `tol`, or below what rounding in ``exp`` allows. In a continuation the costs are
-    multiplied by 1/2^k, ..., 1/2, 1, and potentials are kept; before the last problem the gap is infinite.
+    It ends where the error is below `tol`, or below what rounding in ``exp`` allows. A continuation begins with costs
+    of a small range, doubles them, and keeps the potentials; before the last problem the gap is infinite.
     """
     if len(problem.a) > len(problem.b):
         for step in solve_potentials(_transposed(problem), options):
@@ -108,7 +108,7 @@ def _transposed(problem):
 def _levels(width):
     """Return the factors of the costs in a continuation, the last one 1."""
     n_before = max(0, math.ceil(math.log2(width / _FIRST_RANGE))) if width > 0 else 0
-    return [max(_FIRST_RANGE / width * 2**k, 2.0**-n_before) for k in range(n_before)] + [1.0]
+    return [_FIRST_RANGE / width * 2**k for k in range(n_before)] + [1.0]
 
 
 def _solve_level(problem, f, g, options, last):
