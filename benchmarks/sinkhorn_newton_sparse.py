@@ -119,13 +119,13 @@ def digits_l1(bench):
     found, _ = compared(bench, "digits, cityblock", 120, 20_000)
     bench.claim("cost off 0.11804", abs(found.cost - 0.11804), at_most=1e-5)
     published = bench.measure("ours, without continuation", solved, "digits, cityblock", "ours", PLAIN, 1e-9)
-    bench.note("without continuation", "converged" if published.error <= 1e-9 else "not converged, as published")
+    bench.note("sweeps and steps without continuation", f"{published.steps:.0f}, with it {found.steps:.0f}")
 
 
 def sharper(bench):
     """small regularisation: the random costs with regularisation 1e-4"""
     found, _ = compared(bench, "sharp", 200, 20_000)
-    stabilized = {"numItermax": 20_000}
+    stabilized = {"numItermax": 5_000}
     bench.measure("POT sinkhorn_stabilized", solved, "sharp", "sinkhorn_stabilized", stabilized, 1e-10, package="pot")
     bench.claim("seconds", found.seconds, at_most=5)
 

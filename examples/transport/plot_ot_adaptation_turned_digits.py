@@ -2,9 +2,9 @@
 Digits from a camera that is turned
 ===================================
 
-A classifier for images was fitted with labels from one camera. Another camera is mounted at an angle, and its images have
-no labels. :class:`~sklowrank.transport.OTAdaptationClassifier` moves the images with labels onto those without, and fits
-the classifier there.
+A classifier for images was fitted with labels from one camera. Another camera is mounted at an angle, and its images
+have no labels. :class:`~sklowrank.transport.OTAdaptationClassifier` moves the images with labels onto those without,
+and fits the classifier there.
 """
 
 # %%

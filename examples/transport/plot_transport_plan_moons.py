@@ -2,9 +2,9 @@
 A transport plan, by the strength of its entropy
 ================================================
 
-:class:`~sklowrank.transport.SinkhornTransport` moves each row to a weighted mean of rows of the target. The weights are a
-plan, and :class:`~sklowrank.inspection.TransportPlanDisplay` shows it: as segments between two clouds in the plane, or as
-an image.
+:class:`~sklowrank.transport.SinkhornTransport` moves each row to a weighted mean of rows of the target. The weights are
+a plan, and :class:`~sklowrank.inspection.TransportPlanDisplay` shows it: as segments between two clouds in the plane, or
+as an image.
 """
 
 # %%
@@ -42,7 +42,7 @@ for ax in axes[0, 1:]:
 plt.show()
 
 # %%
-# What to see: with a strong entropy all points are moved near the mean of the target, and almost half of the mass goes to
-# the other moon. With the default of 0.05 the moved points, in black, have the shape of the target, somewhat smaller.
-# With a small entropy each point has few partners: more of the mass stays within a moon, the mass outside of the two
-# blocks comes from the ends where the moons of one cloud reach into each other, and the moved points are noisier.
+# What to see: with a strong entropy all points are moved near the mean of the target, and almost half of the mass goes
+# to the other moon. With the default of 0.05 the moved points, in black, have the shape of the target, somewhat
+# smaller. With a small entropy each point has few partners: more of the mass stays within a moon, the mass outside of
+# the two blocks comes from ends of moons that reach into the other one, and the moved points are noisier.
