@@ -131,18 +131,18 @@ def sharper(bench):
 
 
 def clouds(bench):
-    """clouds: 2000 + 2000 points in three dimensions with 0.05 of the median cost, 1000 + 1000 with 0.005 of it
+    """clouds: 2000 + 2000 points in three dimensions with 0.05 of the median cost, 1000 + 1000 with 0.005 of it.
 
-    The first is the default of SinkhornTransport.
+    The first is the default of SinkhornTransport, where plain sweeps suffice.
     """
-    for name in ("clouds, 0.05", "clouds, 0.005"):
+    for name, times in (("clouds, 0.05", 0.5), ("clouds, 0.005", 3)):
         found = bench.measure(f"ours, {name}", solved, name, "ours", {}, 1e-9)
         options = {"numItermax": 50_000}
         n = len(problem(name)[0])
         plain = bench.measure(f"POT sinkhorn, {name}", solved, name, "sinkhorn", options, 1e-9 / n**0.5, package="pot")
         bench.measure(f"POT emd, {name}, exact", solved, name, "emd", {}, None, package="pot")
         bench.claim(f"{name}: marginal error", found.error, at_most=1e-9)
-        bench.claim(f"{name}: seconds against POT sinkhorn", found.seconds, plain.seconds, at_least=1)
+        bench.claim(f"{name}: seconds against POT sinkhorn", found.seconds, plain.seconds, at_least=times)
 
 
 def long_sinkhorn():

@@ -3,7 +3,7 @@ A transport plan, by the strength of its entropy
 ================================================
 
 :class:`~sklowrank.transport.SinkhornTransport` moves each row to a weighted mean of rows of the target. The weights are
-a plan, and :class:`~sklowrank.inspection.TransportPlanDisplay` shows it: as segments between two clouds in the plane, or
+a plan, and :class:`~sklowrank.inspection.TransportPlanDisplay` shows it, as segments between two clouds in the plane or
 as an image.
 """
 
