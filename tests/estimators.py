@@ -4,7 +4,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklowrank.transport import SinkhornTransport
 
@@ -139,7 +142,7 @@ ESTIMATORS = {
     "OTAdaptationClassifier": _ADAPTATION._replace(
         laws={"predict": "same", "predict_proba": "same"},
         y="classes",
-        quick=_adapted(KNeighborsClassifier(algorithm="brute")),
+        quick=_adapted(make_pipeline(StandardScaler(with_mean=False), LogisticRegression())),
     ),
     "OTAdaptationRegressor": _ADAPTATION._replace(
         laws={"predict": "same"}, y="numbers", quick=_adapted(KNeighborsRegressor(algorithm="brute"))
