@@ -31,7 +31,14 @@ def functions_at(model: TuckerModel, k, x):
     grid, chain, length = model.grids[k], model.chains[k], model.length_scale[k]
     x = (x - model.low[k]) / model.span[k]
     if not grid.labels:
-        return moments(grid.process, grid.points, length, chain, x)
+        size = 128 * (grid.process.rank * grid.process.order) ** 2
+
+        def of_points(part):
+            return moments(grid.process, grid.points, length, chain, x[part])
+
+        blocks = in_blocks(of_points, len(x), rows_per_block("auto", len(x), size), bytes_per_row=size)
+        mean, covariance = (torch.cat(part) for part in zip(*blocks))
+        return mean, covariance
     at = torch.searchsorted(grid.points, x).clamp(max=len(grid.points) - 1)
     known = (grid.points[at] == x).to(x.dtype)
     prior = grid.process.variance * torch.eye(grid.process.rank, dtype=x.dtype, device=x.device)
