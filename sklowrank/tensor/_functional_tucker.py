@@ -132,8 +132,8 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
     O(T q²) and a block of rows. Everything is in float64. The start is random: another `random_state` can end at
     another optimum.
 
-    Standard deviations that include the noise are close to calibrated. Those of the latent function are too small:
-    independence of core and functions in the posterior ignores that errors of one are made up for by the other.
+    Standard deviations that include the noise are close to calibrated. Those of the latent function can be too small:
+    the posterior takes core and functions for independent, and knows of one optimum alone.
 
     References
     ----------
@@ -276,7 +276,7 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
             The coordinates. Far outside of the training coordinates predictions revert to `intercept_`.
         return_std : bool or "latent", default=False
             Whether to return standard deviations: True includes the noise, "latent" is that of the regression function
-            alone, which is too small as a rule: the posterior ignores how core and functions depend on one another.
+            alone, which can be too small: the posterior ignores how core and functions depend on one another.
 
         Returns
         -------
