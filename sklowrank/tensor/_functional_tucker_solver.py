@@ -20,6 +20,7 @@ _START_VARIANCE = 0.1
 _WAVES = 8  # cosines of a random curve
 _EVERY = 3  # sweeps between searches of the length scales
 _CAUTIOUS = 10  # sweeps in which bases change slowly
+_SMALL = 1e-12
 _LONGEST = 10.0  # length scale, in ranges of the coordinate
 _SEARCHES = (0.8, 0.2)  # spacings of the lengths tried, on a logarithmic scale
 _MANY_MODES = 6  # more modes than these start from functions near one
@@ -243,21 +244,22 @@ def rotated(k, state: TuckerState, rank, *, cautious) -> TuckerState:
     D = core.new_tensor(float(len(mode.mean))) if cautious else (mode.quadratic * mode.covariance).sum() / R
     S = D * torch.eye(R, dtype=core.dtype, device=core.device) + mode.linear.T @ mode.mean
     S = S - torch.einsum("tab,tbc->ac", mode.quadratic, mode.moment)
-    B = torch.linalg.inv(_better_basis((S + S.T) / 2, E, D - Q)).T
+    B = _better_basis((S + S.T) / 2, E, D - Q)
     core, covariance = B @ core, torch.einsum("ab,biqj,pq->aipj", B, covariance, B).reshape(P, P)
     back = order.argsort()
     return state._replace(core=core.flatten()[back], core_covariance=covariance[back][:, back])
 
 
 def _better_basis(S, E, surplus):
-    """Return M of which W = M'M solves W S W = surplus W + E."""
+    """Return M^-T, of which W = M'M solves W S W = surplus W + E."""
     values, vectors = torch.linalg.eigh(S)
-    root = vectors * values.clamp(min=1e-12 * values.max()).sqrt() @ vectors.T
+    least = (_SMALL * values[-1]).clamp(min=_SMALL)  # data that say nothing leave no squares
+    root = vectors * torch.maximum(values, least).sqrt() @ vectors.T
     values, vectors = torch.linalg.eigh(root @ E @ root)
     values = values.clamp(min=0)
     size = surplus.abs() / 2 + (surplus**2 / 4 + values).sqrt()
     squares = torch.where(surplus >= 0, size, values / size)  # the positive root, where nothing cancels
-    return torch.linalg.solve(root, vectors * squares.sqrt()).T
+    return (vectors / squares.clamp(min=_SMALL).sqrt()).T @ root
 
 
 def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, options):

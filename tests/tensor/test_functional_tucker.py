@@ -252,6 +252,13 @@ def test_odd_shapes(X, y):
     assert np.isfinite(model.sample_y(X, 2, random_state=0)).all()
 
 
+@pytest.mark.parametrize("core", ["tucker", "cp"])
+def test_constant_y_for_many_sweeps(core):
+    X = np.random.default_rng(0).uniform(size=(30, 2))
+    model = FunctionalTuckerRegressor(1, core=core, tol=0, max_iter=30, random_state=0).fit(X, np.full(30, 5.0))
+    np.testing.assert_allclose(model.predict(X), 5.0, atol=0.05)
+
+
 def test_large_core_is_refused():
     X = np.random.default_rng(0).uniform(size=(20, 6))
     with pytest.raises(ValueError, match=r"at most 4096 can be learned. Lower rank, or use core='cp'"):
