@@ -72,7 +72,8 @@ def _boruvka(closest: Closest, n: int, device: torch.device, listed: Any = None,
     none = torch.column_stack([rows, rows])[:0].cpu()
     found = [Tree(none, none[:, 0].double())]
     if n > 1:
-        lists = _Lists(*(listed(k) if listed else closest(rows, k, labels)), complete=k == n - 1)
+        lengths, indices = listed(k) if listed else closest(rows, k, labels)
+        lists = _Lists(lengths, indices, k == n - 1)
     while n_parts > 1:
         edges, known, doubtful = lists.shortest_edges(labels, n_parts)
         if 2 * int(known.sum()) >= n_parts:
