@@ -93,7 +93,7 @@ class PersistenceSeparability(BaseEstimator):
 
     for "mean". Time O(n² n_features) for the n rows that are drawn, less in few dimensions; memory O(n n_features). An
     outlier lengthens one bar and so raises "mean" and "gap": with `normalize` hardly, as it is moved to the sphere of
-    all rows. Everything is computed in float64. The bars are those of [1]_; the statistics and the calibration are ours.
+    all rows. Everything is computed in float64. The bars are those of [1]_; statistics and calibration are ours.
 
     References
     ----------
