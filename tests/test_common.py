@@ -352,9 +352,9 @@ def narrower(X):
 
 def refuse_a_parameter(model, estimator, X, y):
     params = spec_of(estimator).too_large
-    former = {name: getattr(model, name) for name in params}
+    former = {name: model.get_params()[name] for name in params}
     try:
-        with pytest.raises(ValueError, match=next(iter(params))):
+        with pytest.raises(ValueError, match=next(iter(params)).rpartition("__")[2]):
             fit(model.set_params(**params), narrower(X), y)
     finally:
         model.set_params(**former)
@@ -563,6 +563,8 @@ def test_unknown_device_names_the_cure(estimator, device):
         fit(model, X, y)
     model = fitted(estimator).model
     inner = next((vars(model)[name] for name in ("estimator_", "best_estimator_") if hasattr(model, name)), model)
+    if "device" not in inner.get_params():
+        return  # of scikit-learn, behind a transport
     inner.set_params(device=device)
     for name in methods_of(estimator):
         with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
