@@ -127,15 +127,15 @@ def weighted_median(cost, a, b) -> float:
 
 
 def unlike(labels, target_labels) -> torch.Tensor:
-    """Return where two rows have known classes that differ."""
-    known, target_known = (~unknown(found) for found in (labels, target_labels))
-    differ = np.not_equal.outer(labels.astype(object), target_labels.astype(object)).astype(bool)
-    return torch.from_numpy(differ & known[:, None] & target_known)
-
-
-def unknown(labels) -> np.ndarray:
-    """Return which labels are -1, as a number or as text."""
-    return np.array([str(label) in ("-1", "-1.0", "nan", "None") for label in labels], dtype=bool)
+    """Return where two rows have known classes that differ; -1, NaN and None are unknown."""
+    try:
+        classes = [found.astype(np.float64) for found in (labels, target_labels)]
+        known = [~(np.isnan(found) | (found == -1)) for found in classes]
+    except (TypeError, ValueError):
+        classes = [found.astype(str) for found in (labels, target_labels)]
+        known = [~np.isin(found, ("-1", "nan", "None")) for found in classes]
+    differ = classes[0][:, None] != classes[1]
+    return torch.from_numpy(differ & known[0][:, None] & known[1])
 
 
 # The model
