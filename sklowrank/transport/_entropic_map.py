@@ -78,8 +78,8 @@ def transport_problem(source: Sample, target: Sample, options: TransportOptions)
     cost = costs(source.rows, target.rows, options.metric, source.mass.device)
     check_costs(cost, f"The cost by metric={options.metric!r}")
     rows, columns = source.mass > 0, target.mass > 0
-    median = weighted_median(cost[rows][:, columns], source.mass[rows], target.mass[columns])
-    largest = float(cost[rows][:, columns].abs().max())
+    sizes = cost[rows][:, columns].abs()
+    median, largest = weighted_median(sizes, source.mass[rows], target.mass[columns]), float(sizes.max())
     unit = {"median": median, "max": largest, None: 1.0}[options.reg_scale]
     reg = options.reg * (unit or largest or 1.0)  # the median of many equal rows is zero
     penalised = cost
