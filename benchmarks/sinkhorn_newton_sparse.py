@@ -137,7 +137,7 @@ def clouds(bench):
     """
     for name, times in (("clouds, 0.05", 0.5), ("clouds, 0.005", 3)):
         found = bench.measure(f"ours, {name}", solved, name, "ours", {}, 1e-9)
-        options = {"numItermax": 50_000}
+        options = {"numItermax": 20_000}
         n = len(problem(name)[0])
         plain = bench.measure(f"POT sinkhorn, {name}", solved, name, "sinkhorn", options, 1e-9 / n**0.5, package="pot")
         bench.measure(f"POT emd, {name}, exact", solved, name, "emd", {}, None, package="pot")
