@@ -44,8 +44,8 @@ def _a_network():
 class Spec(NamedTuple):
     """A row of the table.
 
-    `laws` says for each method, and for `labels_`, with which of LAWS its answers follow the scale of X; what is not
-    named there, the estimator does not have.
+    `laws` says for each method, for `labels_`, and for `score` where there is nothing else, with which of LAWS its
+    answers follow the scale of X; what is not named there, the estimator does not have.
     """
 
     laws: dict[str, str]
@@ -97,6 +97,7 @@ ESTIMATORS = {
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
+    "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},
         y="classes",
@@ -147,6 +148,7 @@ ESTIMATORS = {
     "OTAdaptationRegressor": _ADAPTATION._replace(
         laws={"predict": "same"}, y="numbers", quick=_adapted(KNeighborsRegressor(algorithm="brute"))
     ),
+    "PersistenceSeparability": Spec({"score": "same"}),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

@@ -89,7 +89,7 @@ def test_the_search_finds_the_estimators():
 def test_the_table_says_what_an_estimator_has(estimator):
     """What the tests below leave out, because the table says so, is not there."""
     spec, params = spec_of(estimator), estimator.get_params()
-    assert set(spec.laws) - {"labels_"} == {name for name in METHODS if hasattr(estimator, name)}
+    assert set(spec.laws) - {"labels_", "score"} == {name for name in METHODS if hasattr(estimator, name)}
     assert ("labels_" in spec.laws) == hasattr(estimator, "fit_predict")
     assert spec.score == hasattr(estimator, "score")
     assert spec.batches == hasattr(estimator, "partial_fit")
@@ -288,7 +288,7 @@ def test_float32_stays_and_agrees_with_float64(estimator):
     double = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
     for name, answer in single.items():
         if answer.dtype.kind == "f":
-            assert answer.dtype == np.float32, name
+            assert answer.dtype == np.float32 or name == "score", name  # which is a number of Python
             # rounding of 6e-8, magnified by fits: networks reach 3e-5; benchmarks.quality measures real tables
             assert np.abs(answer - double[name]).max() <= 1e-3 * np.abs(double[name]).max(), name
 

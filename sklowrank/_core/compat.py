@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 from sklearn.base import _fit_context as _fit_context_of_sklearn
+from sklearn.cluster._hierarchical_fast import single_linkage_label
 from sklearn.cluster._spectral import cluster_qr
 from sklearn.metrics.pairwise import _VALID_METRICS
 from sklearn.utils import _safe_indexing as safe_indexing
@@ -46,6 +47,7 @@ __all__ = [
     "get_output_config",
     "move_to",
     "safe_indexing",
+    "single_linkage_label",
     "validate_params",
 ]
 
