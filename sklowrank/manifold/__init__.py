@@ -1,3 +1,5 @@
 """Embeddings, vector fields and alignment of points on curved surfaces."""
 
-__all__ = []
+from ._manifold_vector_field import ManifoldVectorFieldRegressor
+
+__all__ = ["ManifoldVectorFieldRegressor"]

@@ -1,0 +1,364 @@
+"""The Gaussian process of a field: a kernel of modes plus one of coordinates, its evidence and its posterior."""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import minimize, minimize_scalar
+
+from .._math.neighbors import farthest_points
+
+_EXACT = 2000  # numbers observed up to which the kernel of coordinates is exact
+_INDUCING = 512  # locations that stand for all beyond that
+_RANK = 1e-10  # of the largest eigenvalue: smaller ones of the kernel of coordinates count as zero
+_LENGTHS = np.log([1.0, 0.1, 0.3, 3.0, 10.0, 30.0])  # of the kernel of coordinates, in medians of distances
+_BOUNDS = {  # of logarithms; variances relative to the mean square of y
+    "length_scale": (1e-1, 1e3),
+    "amplitude": (1e-8, 1e4),
+    "noise_variance": (1e-10, 1e1),
+    "ambient_amplitude": (1e-8, 1e4),
+}
+
+
+class ProcessOptions(NamedTuple):
+    """Parameters of the kernel and of its optimisation."""
+
+    kernel: str
+    ambient: str | None
+    nu: float
+    length_scale: float
+    noise_variance: float
+    optimizer: str | None
+    n_restarts_optimizer: int
+
+
+class Observed(NamedTuple):
+    """Values at m locations: codes P (m, q, K), and values Y (m, q, c) in units of their scale."""
+
+    P: torch.Tensor
+    Y: torch.Tensor
+    node: torch.Tensor  # (m,): where
+    offset: torch.Tensor  # (D, 1) or (1, c)
+    scale: torch.Tensor  # (c,)
+
+
+class Moments(NamedTuple):
+    """What the evidence needs of the observations: along eigenvectors of the kernel of coordinates, and across them."""
+
+    energies: torch.Tensor  # (r,)
+    P: torch.Tensor  # (r, q, K): codes along unit eigenvectors
+    Y: torch.Tensor  # (r, q, c)
+    G: torch.Tensor  # (K, K), (K, c), (c,): products of the rest
+    b: torch.Tensor
+    y: torch.Tensor
+    n_rest: int
+    lost: float  # trace of what the inducing locations do not represent
+
+
+class Kernel(NamedTuple):
+    """Hyperparameters; variances relative to the mean square of y, lengths of coordinates to the median distance."""
+
+    length_scale: float
+    amplitude: float
+    noise_variance: float
+    ambient_amplitude: float = 0.0
+    ambient_length_scale: float = 1.0
+
+
+class Ambient(NamedTuple):
+    """The kernel of coordinates at new points."""
+
+    landmarks: torch.Tensor  # (u,): locations
+    length: float  # in units of the scaled points
+    amplitude: float
+    whiten: torch.Tensor  # (u, r): from kernels with the landmarks to features
+    shrink: torch.Tensor  # (r,): what observations take of the variance of a feature
+    coupling: torch.Tensor  # (r, q, K): how features depend on weights of modes
+    weights: torch.Tensor  # (r, q, c)
+
+
+class Posterior(NamedTuple):
+    """Weights of modes, the root of their covariance in units of `scale` squared, and the part of the coordinates."""
+
+    alpha: torch.Tensor  # (K, c)
+    root: torch.Tensor  # (K, K): root.T @ root is the covariance
+    offset: torch.Tensor
+    scale: torch.Tensor
+    ambient: Ambient | None
+
+
+class Process(NamedTuple):
+    """What is fitted."""
+
+    posterior: Posterior
+    kernel: Kernel
+    median: float  # distance, in units of the points
+    log_likelihood: float
+
+
+class Coordinates(NamedTuple):
+    """Distances, in units of their median, by which the kernel of coordinates is made."""
+
+    landmarks: torch.Tensor  # (u,): locations
+    within: torch.Tensor  # (u, u)
+    across: torch.Tensor  # (u, m): to the observations
+    median: float
+    complete: bool  # the landmarks are the observations, one for one
+
+
+def fit_process(observed, points, eigenvalues, options, draws):
+    """Return the fitted process; `draws` (n_restarts, 4) are starts of the optimisation on the unit interval."""
+    coordinates = _coordinates(observed, points) if options.ambient else None
+    kernel, loss = _best_kernel(observed, coordinates, eigenvalues, options, draws)
+    posterior = _posterior(observed, coordinates, eigenvalues, kernel, options)
+    units = float(observed.scale.log().sum()) * (observed.Y.numel() / len(observed.scale))
+    return Process(posterior, kernel, 1.0 if coordinates is None else coordinates.median, -loss - units)
+
+
+def observe(y, place, cloud, in_frames):
+    """Return the labelled rows of y (n,) or (n, p), NaN elsewhere; of tangent vectors their part `in_frames` if wanted.
+
+    Numbers are centred, vectors are not, unless there is but one location.
+    """
+    y = y.reshape(len(y), -1)
+    given = ~y.isnan().any(1)
+    node, values = place[given], y[given]
+    tangent, codes = cloud.frames.shape[1] > 1 or cloud.codes.shape[1] > 1, cloud.codes[node]
+    offset = values.mean(0) if not tangent or len(cloud.points) == 1 else torch.zeros_like(values[0])
+    values, offset = values - offset, offset[:, None] if tangent else offset[None]
+    values = values[:, :, None] if tangent else values[:, None]
+    scale = _root_mean_square(values)
+    if tangent and in_frames:
+        frames = cloud.frames[node]
+        codes, values = frames.mT @ codes, frames.mT @ values
+    return Observed(codes, values / scale, node, offset, scale)
+
+
+def _root_mean_square(values):
+    """Return the root mean square of values (m, q, c) by their last axis; 1 where all are zero."""
+    largest = values.abs().amax((0, 1))
+    unit = torch.where(largest > 0, largest, 1.0)
+    mean = (values / unit).square().mean((0, 1)).sqrt() * unit
+    return torch.where(largest > 0, mean, 1.0)
+
+
+def field_at(codes, points, queries, posterior):
+    """Return the mean (n, q, c) of the field at queries with these codes (n, q, K)."""
+    mean = codes @ posterior.alpha + posterior.offset
+    if posterior.ambient is not None:
+        features = _features(queries, points, posterior.ambient)
+        mean = mean + torch.einsum("nr,rqc->nqc", features, posterior.ambient.weights)
+    return mean
+
+
+def deviation_at(codes, points, queries, posterior):
+    """Return the standard deviations (n, q, c), without noise."""
+    variance, ambient = 0.0, posterior.ambient
+    if ambient is not None:
+        features = _features(queries, points, ambient)
+        variance = ambient.amplitude * (1 - features.square() @ ambient.shrink).clamp(min=0)[:, None]
+        codes = codes - torch.einsum("nr,rqk->nqk", features, ambient.coupling)
+    variance = variance + (codes @ posterior.root.mT).square().sum(2)
+    return variance.sqrt()[:, :, None] * posterior.scale
+
+
+def draws_at(codes, points, queries, posterior, n_draws, draw):
+    """Return joint draws (n, q, c, n_draws) of the field; `draw` makes standard normal values of a shape."""
+    (n, q, _), (_, c), ambient = codes.shape, posterior.alpha.shape, posterior.ambient
+    around = field_at(codes, points, queries, posterior)
+    weights = posterior.root.mT @ draw(len(posterior.root), c * n_draws)
+    if ambient is None:
+        moved = codes @ weights
+    else:
+        features = _features(queries, points, ambient)
+        codes = codes - torch.einsum("nr,rqk->nqk", features, ambient.coupling)
+        distances = torch.cdist(queries, queries, compute_mode="donot_use_mm_for_euclid_dist")
+        covariance = _matern(distances / ambient.length) - (features * ambient.shrink) @ features.mT
+        w, V = torch.linalg.eigh(covariance * ambient.amplitude)
+        own = (V * w.clamp(min=0).sqrt()) @ draw(n, q * c * n_draws)
+        moved = codes @ weights + own.reshape(n, q, -1)
+    return around[..., None] + moved.reshape(n, q, c, n_draws) * posterior.scale[:, None]
+
+
+def _coordinates(observed, points):
+    """Return the landmarks of the kernel of coordinates: all locations that were observed, or some far apart."""
+    distinct, place = torch.unique(observed.node, return_inverse=True)
+    most = max(1, _EXACT // observed.P.shape[1])
+    landmarks = distinct
+    if len(distinct) > most:
+        here = points[distinct]
+        first = (here - here.mean(0)).square().sum(1).argmax()
+        landmarks = distinct[farthest_points(here, min(_INDUCING, most), int(first))]
+    within = _distances(points[landmarks], points[landmarks])
+    across = within[:, place] if len(landmarks) == len(distinct) else _distances(points[landmarks], points[observed.node])
+    apart = within[within > 0]
+    median = float(apart.median()) if len(apart) else 1.0
+    return Coordinates(landmarks, within / median, across / median, median, len(landmarks) == len(observed.node))
+
+
+def _distances(a, b):
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def _matern(distances):
+    """Return the Matérn kernel of smoothness 3/2."""
+    r = math.sqrt(3) * distances
+    return (1 + r) * torch.exp(-r)
+
+
+def _features(queries, points, ambient):
+    """Return the features (n, r) of new points whose products with those of the landmarks are the kernel."""
+    return _matern(_distances(queries, points[ambient.landmarks]) / ambient.length) @ ambient.whiten
+
+
+def _best_kernel(observed, coordinates, eigenvalues, options, draws):
+    """Return the hyperparameters of the largest evidence, and the negative evidence.
+
+    For a length of the kernel of coordinates the evidence is cheap in all others: that length is searched over a grid
+    and then between its neighbours, with the others optimised for each.
+    """
+    share = 1.0 if coordinates is None else 0.5
+    start = Kernel(options.length_scale, share, max(options.noise_variance, 1e-10), 0.0 if coordinates is None else 0.5)
+    if options.optimizer is None:
+        moments, _ = _moments(observed, coordinates, 1.0)
+        return start, float(_loss(_logarithms(start), moments, eigenvalues, options))
+    names = [name for name in _BOUNDS if name != "ambient_amplitude" or coordinates is not None]
+    low, high = np.log([_BOUNDS[name] for name in names]).T
+    best = [math.inf, np.log([getattr(start, name) for name in names]), 0.0]
+
+    def at_length(log_length, starts=()):
+        moments, _ = _moments(observed, coordinates, math.exp(log_length))
+        losses = []
+        for theta in [best[1], *starts]:
+            found = minimize(
+                _loss_and_slope,
+                np.clip(theta, low, high),
+                args=(moments, eigenvalues, options),
+                jac=True,
+                method="L-BFGS-B",
+                bounds=list(zip(low, high)),
+            )
+            losses.append(found.fun)
+            if found.fun < best[0]:
+                best[:] = found.fun, found.x, log_length
+        return min(losses)
+
+    at_length(0.0, low + (high - low) * (0.25 + 0.5 * draws[:, : len(names)]))
+    if coordinates is not None:
+        for log_length in _LENGTHS[1:]:
+            at_length(log_length)
+        minimize_scalar(at_length, bounds=(best[2] - 1.2, best[2] + 1.2), method="bounded", options={"xatol": 0.02})
+    return Kernel(**dict(zip(names, np.exp(best[1]).tolist())), ambient_length_scale=math.exp(best[2])), best[0]
+
+
+def _logarithms(kernel):
+    """Return the logarithms that the evidence takes, with no place for an amplitude of zero."""
+    values = [kernel.length_scale, kernel.amplitude, kernel.noise_variance]
+    values += [kernel.ambient_amplitude] if kernel.ambient_amplitude else []
+    return torch.tensor(values, dtype=torch.float64, device="cpu").log()
+
+
+def _moments(observed, coordinates, length):
+    """Return the moments for a length of the kernel of coordinates, and the map to its features."""
+    P, Y = observed.P, observed.Y
+    if coordinates is None:
+        r, whiten = P.new_zeros(0, len(P)), P.new_zeros(0, 0)
+        e = P.new_zeros(0)
+    else:
+        e, E = torch.linalg.eigh(_matern(coordinates.within / length))
+        kept = e > _RANK * e[-1]
+        e, E = e[kept], E[:, kept]
+        whiten = E / e.sqrt()
+        if coordinates.complete:
+            r = E.mT
+        else:
+            F = whiten.mT @ _matern(coordinates.across / length)
+            e, V = torch.linalg.eigh(F @ F.mT)
+            kept = e > _RANK * e[-1]
+            e, whiten = e[kept], whiten @ V[:, kept]
+            r = (V[:, kept].mT @ F) / e.sqrt()[:, None]
+    along_P, along_Y = torch.einsum("rm,mqk->rqk", r, P), torch.einsum("rm,mqc->rqc", r, Y)
+    whole = 0.0 if len(r) == len(P) else 1.0  # the eigenvectors may leave no rest
+    G = (_gram(P, P) - _gram(along_P, along_P)) * whole
+    b = (_gram(P, Y) - _gram(along_P, along_Y)) * whole
+    y = (Y.square().sum((0, 1)) - along_Y.square().sum((0, 1))) * whole
+    lost = max(0.0, len(P) - float(e.sum())) if len(e) else 0.0
+    return Moments(e, along_P, along_Y, G, b, y, len(P) - len(e), lost), whiten
+
+
+def _gram(A, B):
+    """Return the products (K, c) of A (m, q, K) and B (m, q, c)."""
+    return A.flatten(0, 1).mT @ B.flatten(0, 1)
+
+
+def _loss_and_slope(theta, moments, eigenvalues, options):
+    """Return the negative evidence and its gradient as numpy has them."""
+    theta = torch.tensor(theta, dtype=torch.float64, device="cpu", requires_grad=True)
+    loss = _loss(theta, moments, eigenvalues, options)
+    (slope,) = torch.autograd.grad(loss, theta)
+    return float(loss.detach()), slope.numpy()
+
+
+def _loss(theta, moments, eigenvalues, options):
+    """Return the negative logarithm of the marginal likelihood at logarithms `theta` of the hyperparameters.
+
+    With inducing locations it is Titsias' bound, which counts what they do not represent as a loss.
+    """
+    values = theta.to(eigenvalues.device).exp()
+    noise, a = values[2], values[3] if len(values) > 3 else 0.0
+    root = _spectrum(eigenvalues, values[0], values[1], options).sqrt()
+    (_, q, c), m = moments.Y.shape, len(moments.energies) + moments.n_rest
+    inverse, G, b, y = _products(moments, noise, a)
+    L = torch.linalg.cholesky(_eye(root) + root[:, None] * G * root)
+    z = torch.linalg.solve_triangular(L, root[:, None] * b, upper=False)
+    log_det = q * (moments.n_rest * noise.log() - inverse.log().sum()) + 2 * L.diagonal().log().sum()
+    fit = y.sum() - z.square().sum()
+    return 0.5 * (fit + c * (log_det + m * q * math.log(2 * math.pi) + q * a * moments.lost / noise))
+
+
+def _products(moments, noise, a):
+    """Return 1 / (noise + a e), and G, b, y with the noise and the kernel of coordinates inverted between them."""
+    inverse = 1 / (noise + a * moments.energies)
+    weighted = moments.P * inverse[:, None, None]
+    G = moments.G / noise + _gram(weighted, moments.P)
+    b = moments.b / noise + _gram(weighted, moments.Y)
+    y = moments.y / noise + (moments.Y.square() * inverse[:, None, None]).sum((0, 1))
+    return inverse, G, b, y
+
+
+def _spectrum(eigenvalues, length_scale, amplitude, options):
+    """Return the variances of the weights of modes, scaled so that the field has the given mean variance."""
+    if options.kernel == "matern":
+        logarithm = -options.nu * (eigenvalues + 2 * options.nu / length_scale**2).log()
+    else:
+        logarithm = -eigenvalues * length_scale**2 / 2
+    return amplitude * torch.softmax(logarithm, 0)
+
+
+def _eye(like):
+    return torch.eye(len(like), dtype=like.dtype, device=like.device)
+
+
+def _posterior(observed, coordinates, eigenvalues, kernel, options):
+    """Return the posterior under a kernel."""
+    a, noise, length = kernel.ambient_amplitude, kernel.noise_variance, kernel.ambient_length_scale
+    moments, whiten = _moments(observed, coordinates, length)
+    half = _spectrum(eigenvalues, eigenvalues.new_tensor(kernel.length_scale), kernel.amplitude, options).sqrt()
+    inverse, G, b, _ = _products(moments, noise, a)
+    L = torch.linalg.cholesky(_eye(half) + half[:, None] * G * half)
+    root = torch.linalg.solve_triangular(L, half.diag(), upper=False)
+    alpha = root.mT @ (root @ b)
+    if coordinates is None:
+        return Posterior(alpha * observed.scale, root, observed.offset, observed.scale, None)
+    gain = (a * moments.energies.sqrt() * inverse)[:, None, None]
+    ambient = Ambient(
+        landmarks=coordinates.landmarks,
+        length=length * coordinates.median,
+        amplitude=a,
+        whiten=whiten,
+        shrink=a * moments.energies * inverse,
+        coupling=gain * moments.P,
+        weights=gain * (moments.Y - moments.P @ alpha) * observed.scale,
+    )
+    return Posterior(alpha * observed.scale, root, observed.offset, observed.scale, ambient)
