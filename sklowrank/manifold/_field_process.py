@@ -12,12 +12,13 @@ from .._math.neighbors import farthest_points
 _EXACT = 2000  # numbers observed up to which the kernel of coordinates is exact
 _INDUCING = 512  # locations that stand for all beyond that
 _RANK = 1e-10  # of the largest eigenvalue: smaller ones of the kernel of coordinates count as zero
+_ROUNDING = 1e-14
 _LENGTHS = np.log([1.0, 0.1, 0.3, 3.0, 10.0, 30.0])  # of the kernel of coordinates, in medians of distances
 _BOUNDS = {  # of logarithms; variances relative to the mean square of y
     "length_scale": (1e-1, 1e3),
-    "amplitude": (1e-8, 1e4),
-    "noise_variance": (1e-10, 1e1),
-    "ambient_amplitude": (1e-8, 1e4),
+    "amplitude": (1e-6, 1e4),
+    "noise_variance": (1e-8, 1e1),
+    "ambient_amplitude": (1e-6, 1e4),
 }
 
 
@@ -122,7 +123,8 @@ def observe(y, place, cloud, in_frames):
     Numbers are centred, vectors are not, unless there is but one location.
     """
     y = y.reshape(len(y), -1)
-    given = ~y.isnan().any(1)
+    given = (~y.isnan().any(1)).nonzero()[:, 0]
+    given = given[place[given].argsort(stable=True)]  # in the order of the locations, not in that of the rows
     node, values = place[given], y[given]
     tangent, codes = cloud.frames.shape[1] > 1 or cloud.codes.shape[1] > 1, cloud.codes[node]
     offset = values.mean(0) if not tangent or len(cloud.points) == 1 else torch.zeros_like(values[0])
@@ -219,7 +221,7 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
     and then between its neighbours, with the others optimised for each.
     """
     share = 1.0 if coordinates is None else 0.5
-    start = Kernel(options.length_scale, share, max(options.noise_variance, 1e-10), 0.0 if coordinates is None else 0.5)
+    start = Kernel(options.length_scale, share, max(options.noise_variance, _BOUNDS["noise_variance"][0]), 0.0 if coordinates is None else 0.5)
     if options.optimizer is None:
         moments, _ = _moments(observed, coordinates, 1.0)
         return start, float(_loss(_logarithms(start), moments, eigenvalues, options))
@@ -307,10 +309,10 @@ def _loss(theta, moments, eigenvalues, options):
     """
     values = theta.to(eigenvalues.device).exp()
     noise, a = values[2], values[3] if len(values) > 3 else 0.0
-    root = _spectrum(eigenvalues, values[0], values[1], options).sqrt()
+    root = _root_spectrum(eigenvalues, values[0], values[1], options)
     (_, q, c), m = moments.Y.shape, len(moments.energies) + moments.n_rest
     inverse, G, b, y = _products(moments, noise, a)
-    L = torch.linalg.cholesky(_eye(root) + root[:, None] * G * root)
+    L = _factor(root, G)
     z = torch.linalg.solve_triangular(L, root[:, None] * b, upper=False)
     log_det = q * (moments.n_rest * noise.log() - inverse.log().sum()) + 2 * L.diagonal().log().sum()
     fit = y.sum() - z.square().sum()
@@ -327,26 +329,32 @@ def _products(moments, noise, a):
     return inverse, G, b, y
 
 
-def _spectrum(eigenvalues, length_scale, amplitude, options):
-    """Return the variances of the weights of modes, scaled so that the field has the given mean variance."""
+def _root_spectrum(eigenvalues, length_scale, amplitude, options):
+    """Return the standard deviations of the weights of modes, scaled so that the field's mean variance is `amplitude`.
+
+    By way of logarithms: the slope of a root is infinite at variances that have come to zero.
+    """
     if options.kernel == "matern":
         logarithm = -options.nu * (eigenvalues + 2 * options.nu / length_scale**2).log()
     else:
         logarithm = -eigenvalues * length_scale**2 / 2
-    return amplitude * torch.softmax(logarithm, 0)
+    return torch.exp(0.5 * torch.log_softmax(logarithm, 0)) * amplitude**0.5
 
 
-def _eye(like):
-    return torch.eye(len(like), dtype=like.dtype, device=like.device)
+def _factor(root, G):
+    """Return the Cholesky factor of I + S^1/2 G S^1/2, with its rounding errors added to the diagonal."""
+    B = root[:, None] * G * root
+    diagonal = 1 + _ROUNDING * B.diagonal().sum()
+    return torch.linalg.cholesky(B + diagonal * torch.eye(len(B), dtype=B.dtype, device=B.device))
 
 
 def _posterior(observed, coordinates, eigenvalues, kernel, options):
     """Return the posterior under a kernel."""
     a, noise, length = kernel.ambient_amplitude, kernel.noise_variance, kernel.ambient_length_scale
     moments, whiten = _moments(observed, coordinates, length)
-    half = _spectrum(eigenvalues, eigenvalues.new_tensor(kernel.length_scale), kernel.amplitude, options).sqrt()
+    half = _root_spectrum(eigenvalues, kernel.length_scale, kernel.amplitude, options)
     inverse, G, b, _ = _products(moments, noise, a)
-    L = torch.linalg.cholesky(_eye(half) + half[:, None] * G * half)
+    L = _factor(half, G)
     root = torch.linalg.solve_triangular(L, half.diag(), upper=False)
     alpha = root.mT @ (root @ b)
     if coordinates is None:

@@ -95,6 +95,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         """Learn the cloud and the field."""
         X, y = _checked(self, X, y)
         tangent = _is_tangent(self.signal, X, y)
+        _check_dimension(self.intrinsic_dim, X)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         rows, values = ws.exact().load(X), ws.exact().load(y)
         placement = place_rows(rows)
@@ -165,7 +166,15 @@ def _is_tangent(signal, X, y):
             f"signal='tangent' needs vectors of n_features={X.shape[1]} numbers, but y has the shape {y.shape}. Pass "
             "signal='scalar' to treat each column of y as a field of numbers."
         )
-    return signal == "tangent" or (signal == "auto" and wide)
+    return signal != "scalar" and wide
+
+
+def _check_dimension(intrinsic_dim, X):
+    if intrinsic_dim != "auto" and intrinsic_dim > X.shape[1]:
+        raise ValueError(
+            f"intrinsic_dim={intrinsic_dim} is too large for X with n_features={X.shape[1]}. Pass at most "
+            f"{X.shape[1]}, or 'auto'."
+        )
 
 
 # The model
