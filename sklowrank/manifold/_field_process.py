@@ -248,8 +248,8 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
 
     at_length(0.0, low + (high - low) * (0.25 + 0.5 * draws[:, : len(names)]))
     if coordinates is not None:
-        for log_length in _LENGTHS[1:]:
-            at_length(log_length)
+        for log_length in _LENGTHS:
+            at_length(log_length, [best[1] * [1, 0, 1, 0] + np.log([1, 0.05, 1, 1.0])])
         minimize_scalar(at_length, bounds=(best[2] - 1.2, best[2] + 1.2), method="bounded", options={"xatol": 0.02})
     return Kernel(**dict(zip(names, np.exp(best[1]).tolist())), ambient_length_scale=math.exp(best[2])), best[0]
 
