@@ -1,6 +1,7 @@
 """The Gaussian process of a field: a kernel of modes plus one of coordinates, its evidence and its posterior."""
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,10 @@ _EXACT = 2000  # numbers observed up to which the kernel of coordinates is exact
 _INDUCING = 512  # locations that stand for all beyond that
 _RANK = 1e-10  # of the largest eigenvalue: smaller ones of the kernel of coordinates count as zero
 _ROUNDING = 1e-14
-_LENGTHS = np.log([1.0, 0.1, 0.3, 3.0, 10.0, 30.0])  # of the kernel of coordinates, in medians of distances
+_LENGTHS = 5  # of the kernel of coordinates that are tried, from twice the spacing of the landmarks
+_LONGEST = 30.0  # of them, in medians of distances
+_ROUGH = {"ftol": 1e-6, "gtol": 1e-2}  # tolerances while the length is searched
+_ROUGH_LENGTH = {"xatol": 0.05}
 _BOUNDS = {  # of logarithms; variances relative to the mean square of y
     "length_scale": (1e-1, 1e3),
     "amplitude": (1e-6, 1e4),
@@ -105,6 +109,7 @@ class Coordinates(NamedTuple):
     within: torch.Tensor  # (u, u)
     across: torch.Tensor  # (u, m): to the observations
     median: float
+    spacing: float  # median distance of a landmark to the nearest other one
     complete: bool  # the landmarks are the observations, one for one
 
 
@@ -194,9 +199,10 @@ def _coordinates(observed, points):
         landmarks = distinct[farthest_points(here, min(_INDUCING, most), int(first))]
     within = _distances(points[landmarks], points[landmarks])
     across = within[:, place] if len(landmarks) == len(distinct) else _distances(points[landmarks], points[observed.node])
-    apart = within[within > 0]
-    median = float(apart.median()) if len(apart) else 1.0
-    return Coordinates(landmarks, within / median, across / median, median, len(landmarks) == len(observed.node))
+    apart = within + torch.where(within > 0, 0.0, torch.inf)
+    spacing, median = (float(apart.amin(1).median()), float(within[within > 0].median())) if len(within) > 1 else (1.0, 1.0)
+    distances = landmarks, within / median, across / median
+    return Coordinates(*distances, median, spacing / median, len(landmarks) == len(observed.node))
 
 
 def _distances(a, b):
@@ -224,41 +230,42 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
     start = Kernel(options.length_scale, share, max(options.noise_variance, _BOUNDS["noise_variance"][0]), 0.0 if coordinates is None else 0.5)
     if options.optimizer is None:
         moments, _ = _moments(observed, coordinates, 1.0)
-        return start, float(_loss(_logarithms(start), moments, eigenvalues, options))
+        values = [value for value in start[:4] if value > 0]
+        return start, _loss_and_slope(np.log(values), moments, eigenvalues, options)[0]
     names = [name for name in _BOUNDS if name != "ambient_amplitude" or coordinates is not None]
     low, high = np.log([_BOUNDS[name] for name in names]).T
-    best = [math.inf, np.log([getattr(start, name) for name in names]), 0.0]
+    best = _Best(math.inf, np.log([getattr(start, name) for name in names]), 0.0)
 
-    def at_length(log_length, starts=()):
+    def improve(log_length, *thetas, **tolerances):
+        nonlocal best
         moments, _ = _moments(observed, coordinates, math.exp(log_length))
-        losses = []
-        for theta in [best[1], *starts]:
-            found = minimize(
-                _loss_and_slope,
-                np.clip(theta, low, high),
-                args=(moments, eigenvalues, options),
-                jac=True,
-                method="L-BFGS-B",
-                bounds=list(zip(low, high)),
-            )
-            losses.append(found.fun)
-            if found.fun < best[0]:
-                best[:] = found.fun, found.x, log_length
-        return min(losses)
+        solve = partial(minimize, _loss_and_slope, args=(moments, eigenvalues, options), jac=True, method="L-BFGS-B")
+        found = [solve(np.clip(t, low, high), bounds=list(zip(low, high)), options=tolerances) for t in thetas]
+        best = min(best, *(_Best(run.fun, run.x, log_length) for run in found), key=lambda b: b.loss)
+        return min(run.fun for run in found)
 
-    at_length(0.0, low + (high - low) * (0.25 + 0.5 * draws[:, : len(names)]))
+    improve(0.0, best.theta, *(low + (high - low) * (0.25 + 0.5 * draws[:, : len(names)])), **_ROUGH)
     if coordinates is not None:
-        for log_length in _LENGTHS:
-            at_length(log_length, [best[1] * [1, 0, 1, 0] + np.log([1, 0.05, 1, 1.0])])
-        minimize_scalar(at_length, bounds=(best[2] - 1.2, best[2] + 1.2), method="bounded", options={"xatol": 0.02})
-    return Kernel(**dict(zip(names, np.exp(best[1]).tolist())), ambient_length_scale=math.exp(best[2])), best[0]
+        lengths, step = np.linspace(math.log(2 * coordinates.spacing), math.log(_LONGEST), _LENGTHS, retstep=True)
+        for log_length in lengths:
+            improve(log_length, best.theta, _by_coordinates(best.theta), **_ROUGH)
+        about = max(best.log_length - step, math.log(coordinates.spacing)), best.log_length + step
+        minimize_scalar(lambda x: improve(x, best.theta, **_ROUGH), bounds=about, method="bounded", options=_ROUGH_LENGTH)
+    improve(best.log_length, best.theta)
+    return Kernel(*np.exp(best.theta), ambient_length_scale=math.exp(best.log_length)), best.loss
 
 
-def _logarithms(kernel):
-    """Return the logarithms that the evidence takes, with no place for an amplitude of zero."""
-    values = [kernel.length_scale, kernel.amplitude, kernel.noise_variance]
-    values += [kernel.ambient_amplitude] if kernel.ambient_amplitude else []
-    return torch.tensor(values, dtype=torch.float64, device="cpu").log()
+class _Best(NamedTuple):
+    """The best hyperparameters so far: logarithms in the order of _BOUNDS, and that of the length of coordinates."""
+
+    loss: float
+    theta: np.ndarray
+    log_length: float
+
+
+def _by_coordinates(theta):
+    """Return a start at which the kernel of coordinates has the larger part: once that is lost no slope leads back."""
+    return np.array([theta[0], math.log(0.05), theta[2], 0.0])
 
 
 def _moments(observed, coordinates, length):
@@ -295,28 +302,33 @@ def _gram(A, B):
 
 
 def _loss_and_slope(theta, moments, eigenvalues, options):
-    """Return the negative evidence and its gradient as numpy has them."""
-    theta = torch.tensor(theta, dtype=torch.float64, device="cpu", requires_grad=True)
-    loss = _loss(theta, moments, eigenvalues, options)
-    (slope,) = torch.autograd.grad(loss, theta)
-    return float(loss.detach()), slope.numpy()
+    """Return the negative logarithm of the marginal likelihood at logarithms `theta` of hyperparameters, and its slope.
 
-
-def _loss(theta, moments, eigenvalues, options):
-    """Return the negative logarithm of the marginal likelihood at logarithms `theta` of the hyperparameters.
-
-    With inducing locations it is Titsias' bound, which counts what they do not represent as a loss.
+    With inducing locations it is Titsias' bound, which counts what they do not represent as a loss. The slopes are
+    those of Fisher's identity: expectations, under the posterior, of the slopes with the weights of the modes known.
     """
-    values = theta.to(eigenvalues.device).exp()
-    noise, a = values[2], values[3] if len(values) > 3 else 0.0
-    root = _root_spectrum(eigenvalues, values[0], values[1], options)
-    (_, q, c), m = moments.Y.shape, len(moments.energies) + moments.n_rest
+    length_scale, amplitude, noise, *a = np.exp(theta).tolist()
+    a, (_, q, c) = a[0] if a else 0.0, moments.Y.shape
+    root, by_length = _root_spectrum(eigenvalues, length_scale, amplitude, options)
     inverse, G, b, y = _products(moments, noise, a)
     L = _factor(root, G)
-    z = torch.linalg.solve_triangular(L, root[:, None] * b, upper=False)
-    log_det = q * (moments.n_rest * noise.log() - inverse.log().sum()) + 2 * L.diagonal().log().sum()
-    fit = y.sum() - z.square().sum()
-    return 0.5 * (fit + c * (log_det + m * q * math.log(2 * math.pi) + q * a * moments.lost / noise))
+    R = torch.linalg.solve_triangular(L, root.diag(), upper=False)  # R.T @ R is the covariance of the weights
+    z = R @ b
+    log_det = q * (moments.n_rest * math.log(noise) - inverse.log().sum()) + 2 * L.diagonal().log().sum()
+    lost = c * q * a * moments.lost / noise
+    loss = y.sum() - z.square().sum() + c * (log_det + (len(inverse) + moments.n_rest) * q * math.log(2 * math.pi))
+
+    alpha, eye = R.mT @ z, torch.eye(len(L), dtype=L.dtype, device=L.device)
+    unit = torch.linalg.solve_triangular(L, eye, upper=False)  # R without the spectrum, some of which may be zero
+    by_mode = c * (1 - unit.square().sum(0)) - (unit.mT @ z).square().sum(1)
+    off = (moments.Y - moments.P @ alpha).square().sum((1, 2)) + c * (moments.P @ R.mT).square().sum((1, 2))
+    by_noise = c * q - inverse * off
+    rest = moments.y.sum() - 2 * (alpha * moments.b).sum() + (alpha * (moments.G @ alpha)).sum()
+    rest = moments.n_rest * c * q - (rest + c * (R @ moments.G * R).sum()) / noise
+    slopes = [by_mode @ by_length, by_mode.sum(), noise * (by_noise @ inverse) + rest - lost]
+    slopes.append(a * (by_noise @ (inverse * moments.energies)) + lost)
+    loss, *slopes = torch.stack([loss + lost, *slopes]).mul(0.5).tolist()
+    return loss, np.array(slopes[: len(theta)])
 
 
 def _products(moments, noise, a):
@@ -330,15 +342,17 @@ def _products(moments, noise, a):
 
 
 def _root_spectrum(eigenvalues, length_scale, amplitude, options):
-    """Return the standard deviations of the weights of modes, scaled so that the field's mean variance is `amplitude`.
+    """Return the standard deviations of the weights of modes, and the slopes of the logarithms of their variances.
 
-    By way of logarithms: the slope of a root is infinite at variances that have come to zero.
+    They are scaled so that the mean variance of the field is `amplitude`. The slopes are by that of `length_scale`.
     """
     if options.kernel == "matern":
-        logarithm = -options.nu * (eigenvalues + 2 * options.nu / length_scale**2).log()
+        inner = 2 * options.nu / length_scale**2
+        logarithm, slope = -options.nu * (eigenvalues + inner).log(), 2 * options.nu * inner / (eigenvalues + inner)
     else:
-        logarithm = -eigenvalues * length_scale**2 / 2
-    return torch.exp(0.5 * torch.log_softmax(logarithm, 0)) * amplitude**0.5
+        logarithm, slope = -eigenvalues * length_scale**2 / 2, -eigenvalues * length_scale**2
+    share = torch.softmax(logarithm, 0)
+    return (share * amplitude).sqrt(), slope - share @ slope
 
 
 def _factor(root, G):
@@ -352,7 +366,7 @@ def _posterior(observed, coordinates, eigenvalues, kernel, options):
     """Return the posterior under a kernel."""
     a, noise, length = kernel.ambient_amplitude, kernel.noise_variance, kernel.ambient_length_scale
     moments, whiten = _moments(observed, coordinates, length)
-    half = _root_spectrum(eigenvalues, kernel.length_scale, kernel.amplitude, options)
+    half, _ = _root_spectrum(eigenvalues, kernel.length_scale, kernel.amplitude, options)
     inverse, G, b, _ = _products(moments, noise, a)
     L = _factor(half, G)
     root = torch.linalg.solve_triangular(L, half.diag(), upper=False)
