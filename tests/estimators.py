@@ -114,6 +114,7 @@ ESTIMATORS = {
         network=True,
         quick={"n_epochs": (3, 2), "hidden_layer_sizes": (16,)},
     ),
+    "ManifoldVectorFieldRegressor": Spec({"predict": "same"}, y="numbers", quick={"n_eigenpairs": 20}),
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS

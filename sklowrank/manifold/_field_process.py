@@ -272,28 +272,36 @@ def _moments(observed, coordinates, length):
     """Return the moments for a length of the kernel of coordinates, and the map to its features."""
     P, Y = observed.P, observed.Y
     if coordinates is None:
-        r, whiten = P.new_zeros(0, len(P)), P.new_zeros(0, 0)
-        e = P.new_zeros(0)
+        e, whiten = P.new_zeros(0), P.new_zeros(0, 0)
+        along_P, along_Y = P[:0], Y[:0]
     else:
-        e, E = torch.linalg.eigh(_matern(coordinates.within / length))
-        kept = e > _RANK * e[-1]
-        e, E = e[kept], E[:, kept]
+        e, E = _eigenpairs(_matern(coordinates.within / length))
         whiten = E / e.sqrt()
         if coordinates.complete:
-            r = E.mT
+            along_P, along_Y = _along(E.mT, P), _along(E.mT, Y)
         else:
             F = whiten.mT @ _matern(coordinates.across / length)
-            e, V = torch.linalg.eigh(F @ F.mT)
-            kept = e > _RANK * e[-1]
-            e, whiten = e[kept], whiten @ V[:, kept]
-            r = (V[:, kept].mT @ F) / e.sqrt()[:, None]
-    along_P, along_Y = torch.einsum("rm,mqk->rqk", r, P), torch.einsum("rm,mqc->rqc", r, Y)
-    whole = 0.0 if len(r) == len(P) else 1.0  # the eigenvectors may leave no rest
-    G = (_gram(P, P) - _gram(along_P, along_P)) * whole
-    b = (_gram(P, Y) - _gram(along_P, along_Y)) * whole
-    y = (Y.square().sum((0, 1)) - along_Y.square().sum((0, 1))) * whole
+            e, V = _eigenpairs(F @ F.mT)
+            whiten, turn = whiten @ V, V.mT / e.sqrt()[:, None]
+            along_P, along_Y = _along(turn, _along(F, P)), _along(turn, _along(F, Y))
+    rest = 0.0 if len(e) == len(P) else 1.0  # where the eigenvectors span everything, there is none
+    G = (_gram(P, P) - _gram(along_P, along_P)) * rest
+    b = (_gram(P, Y) - _gram(along_P, along_Y)) * rest
+    y = (Y.square().sum((0, 1)) - along_Y.square().sum((0, 1))) * rest
     lost = max(0.0, len(P) - float(e.sum())) if len(e) else 0.0
     return Moments(e, along_P, along_Y, G, b, y, len(P) - len(e), lost), whiten
+
+
+def _eigenpairs(M):
+    """Return the eigenpairs of a kernel but for those that are rounding errors."""
+    e, E = torch.linalg.eigh(M)
+    kept = e > _RANK * e[-1]
+    return e[kept], E[:, kept]
+
+
+def _along(rows, values):
+    """Return combinations (r, q, K) of values (m, q, K) by rows (r, m)."""
+    return (rows @ values.flatten(1)).reshape(len(rows), *values.shape[1:])
 
 
 def _gram(A, B):
