@@ -44,6 +44,7 @@ class Spec(NamedTuple):
 
     laws: dict[str, str]
     y: str | None = None  # what it asks for: "classes", "numbers" or nothing
+    unlabelled: bool = False  # NaN in y is a row without a label
     ids: bool = False  # the first two columns of X are identifiers
     min_features: int = 1  # in one dimension there is no room for a subspace
     score: bool = True
@@ -114,7 +115,7 @@ ESTIMATORS = {
         network=True,
         quick={"n_epochs": (3, 2), "hidden_layer_sizes": (16,)},
     ),
-    "ManifoldVectorFieldRegressor": Spec({"predict": "same"}, y="numbers", quick={"n_eigenpairs": 20}),
+    "ManifoldVectorFieldRegressor": Spec({"predict": "same"}, y="numbers", unlabelled=True, quick={"n_eigenpairs": 20}),
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS

@@ -198,9 +198,13 @@ def _coordinates(observed, points):
         first = (here - here.mean(0)).square().sum(1).argmax()
         landmarks = distinct[farthest_points(here, min(_INDUCING, most), int(first))]
     within = _distances(points[landmarks], points[landmarks])
-    across = within[:, place] if len(landmarks) == len(distinct) else _distances(points[landmarks], points[observed.node])
+    across = (
+        within[:, place] if len(landmarks) == len(distinct) else _distances(points[landmarks], points[observed.node])
+    )
     apart = within + torch.where(within > 0, 0.0, torch.inf)
-    spacing, median = (float(apart.amin(1).median()), float(within[within > 0].median())) if len(within) > 1 else (1.0, 1.0)
+    spacing, median = (
+        (float(apart.amin(1).median()), float(within[within > 0].median())) if len(within) > 1 else (1.0, 1.0)
+    )
     distances = landmarks, within / median, across / median
     return Coordinates(*distances, median, spacing / median, len(landmarks) == len(observed.node))
 
@@ -227,7 +231,12 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
     and then between its neighbours, with the others optimised for each.
     """
     share = 1.0 if coordinates is None else 0.5
-    start = Kernel(options.length_scale, share, max(options.noise_variance, _BOUNDS["noise_variance"][0]), 0.0 if coordinates is None else 0.5)
+    start = Kernel(
+        options.length_scale,
+        share,
+        max(options.noise_variance, _BOUNDS["noise_variance"][0]),
+        0.0 if coordinates is None else 0.5,
+    )
     if options.optimizer is None:
         moments, _ = _moments(observed, coordinates, 1.0)
         values = [value for value in start[:4] if value > 0]
@@ -250,7 +259,9 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
         for log_length in lengths:
             improve(log_length, best.theta, _by_coordinates(best.theta), **_ROUGH)
         about = max(best.log_length - step, math.log(coordinates.spacing)), best.log_length + step
-        minimize_scalar(lambda x: improve(x, best.theta, **_ROUGH), bounds=about, method="bounded", options=_ROUGH_LENGTH)
+        minimize_scalar(
+            lambda x: improve(x, best.theta, **_ROUGH), bounds=about, method="bounded", options=_ROUGH_LENGTH
+        )
     improve(best.log_length, best.theta)
     return Kernel(*np.exp(best.theta), ambient_length_scale=math.exp(best.log_length)), best.loss
 

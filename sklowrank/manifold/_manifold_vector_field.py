@@ -93,6 +93,10 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         The points.
     log_marginal_likelihood_value_ : float
         Logarithm of the marginal likelihood of the labels; a lower bound of it beyond 2000 numbers in y.
+    n_features_in_ : int
+        Number of features seen in `fit`.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features seen in `fit`, if X had names that are strings.
 
     See Also
     --------
