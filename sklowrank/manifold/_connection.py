@@ -82,7 +82,7 @@ def scaled(X, placement):
 
 def connection_modes(points, options):
     """Return the cloud of distinct `points` with the lowest modes of its connection Laplacian."""
-    n, p = points.shape
+    n = len(points)
     k = min(options.n_neighbors, n - 1)
     wide = min(max(1, math.ceil(options.tangent_neighbors * options.n_neighbors)), n - 1)
     distances, neighbors = _with_spare(points, max(k, wide))

@@ -112,9 +112,9 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
     .. math:: k(i, j) = a \\sum_m s_m \\, T_i u_m(i) \\, u_m(j)^\\top T_j^\\top, \\qquad
         s_m \\propto (\\lambda_m + 2 \\nu / \\kappa^2)^{-\\nu} \\ \\text{or} \\ e^{-\\lambda_m \\kappa^2 / 2},
 
-    to which `ambient` adds a Matérn kernel of the coordinates times the identity. All is computed in float64. Results do
-    not depend on the units of X and y, on the order of the rows or on the choice of the bases. Points that are equal are
-    one location. A new point takes the code of a known one that it equals, else the Nyström extension from its
+    to which `ambient` adds a Matérn kernel of the coordinates times the identity. All is computed in float64. Results
+    do not depend on the units of X and y, on the order of the rows or on the choice of the bases. Points that are equal
+    are one location. A new point takes the code of a known one that it equals, else the Nyström extension from its
     neighbours, with modes up to half its degree.
 
     Time for n points, m labels and K modes in d tangent dimensions: the graph, the lowest eigenpairs of a sparse matrix

@@ -116,7 +116,7 @@ def test_slopes_of_the_evidence_are_differences(kernel):
 
 
 def test_inducing_points_are_a_bound_that_becomes_exact(small, monkeypatch):
-    X, _, y, given = small
+    X, _, y, _ = small
     exact = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
     monkeypatch.setattr(process, "_EXACT", 149)
     monkeypatch.setattr(process, "_INDUCING", 48)
