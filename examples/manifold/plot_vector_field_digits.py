@@ -3,8 +3,8 @@ Classes of digits from few labels: numbers on a cloud of images
 ===============================================================
 
 :class:`~sklowrank.manifold.ManifoldVectorFieldRegressor` also predicts numbers. Here they are ten columns, one for each
-class, 1 for the images of the class and 0 for others; all images are known, and few of their classes. The largest of the
-ten predictions is the class. The same is done by a Gaussian process on the pixels, and by label spreading on a graph.
+class, 1 for the images of the class and 0 for others. All images are known, and few of their classes. The largest of
+the ten predictions is the class. The same is done by a Gaussian process on the pixels, and by label spreading.
 """
 
 # %%

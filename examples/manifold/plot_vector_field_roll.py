@@ -23,7 +23,8 @@ t, height = np.sqrt(15 * rng.random(1000) + 1) * np.pi, 2 * rng.random(1000)
 X = np.c_[a * t * np.cos(t), height, a * t * np.sin(t)]
 along = np.c_[np.cos(t) - t * np.sin(t), 0 * t, np.sin(t) + t * np.cos(t)]
 along /= np.linalg.norm(along, axis=1, keepdims=True)
-angle = (a * 0.5 * (t * np.sqrt(1 + t**2) + np.arcsinh(t)) + 0.8 * height)[:, None]
+length = a * 0.5 * (t * np.sqrt(1 + t**2) + np.arcsinh(t))  # along the sheet
+angle = (length + 0.8 * height)[:, None]
 flow = np.cos(angle) * along + np.sin(angle) * [0, 1, 0]
 
 known = np.zeros(1000, dtype=bool)
@@ -55,18 +56,19 @@ standardised = (mean - flow)[~known] / np.maximum(std[~known], 1e-6)
 print(f"root mean square of errors in units of the deviation {np.sqrt((standardised**2).mean()):.2f}")
 
 # %%
-# The roll from above: colours are errors, arrows the flow in the plane of the picture.
+# The sheet, unrolled for the picture: colours are errors, arrows the flow.
 
 figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained")
 shown = {"the flow, and where it is known": flow, "by the coordinates": plain, "along the sheet": mean}
 for axis, (title, field) in zip(axes, shown.items()):
     error = np.linalg.norm(field - flow, axis=1)
-    arrows = axis.quiver(X[:, 0], X[:, 2], field[:, 0], field[:, 2], error, cmap="viridis_r", clim=(0, 1), scale=25)
-    axis.set(title=title, aspect="equal", xticks=[], yticks=[])
-axes[0].scatter(X[known, 0], X[known, 2], s=14, facecolors="none", edgecolors="#c08a3e")
+    parts = (field * along).sum(1), field[:, 1]
+    arrows = axis.quiver(length, height, *parts, error, cmap="viridis_r", clim=(0, 1), scale=22, width=0.004)
+    axis.set(title=title, xlabel="along the sheet", xticks=[], yticks=[])
+axes[0].scatter(length[known], height[known], s=16, facecolors="none", edgecolors="#c0392b")
 figure.colorbar(arrows, ax=axes, label="length of the error", shrink=0.8)
 plt.show()
 
 # %%
-# What to see: by the coordinates there are errors at points between labels of the neighbouring turns, where the flow
-# has another direction. Along the sheet errors are small, and largest at its edges.
+# What to see: by the coordinates there are large errors in bands that have few labels of their own, and that labels of
+# the neighbouring turn, with another flow, mislead. Along the sheet errors are smaller, and largest at its edges.
