@@ -63,12 +63,12 @@ shown = {"the flow, and where it is known": flow, "by the coordinates": plain, "
 for axis, (title, field) in zip(axes, shown.items()):
     error = np.linalg.norm(field - flow, axis=1)
     parts = (field * along).sum(1), field[:, 1]
-    arrows = axis.quiver(length, height, *parts, error, cmap="viridis_r", clim=(0, 1), scale=22, width=0.004)
+    arrows = axis.quiver(length, height, *parts, error, cmap="coolwarm", clim=(0, 1), scale=22, width=0.004)
     axis.set(title=title, xlabel="along the sheet", xticks=[], yticks=[])
 axes[0].scatter(length[known], height[known], s=16, facecolors="none", edgecolors="#c0392b")
 figure.colorbar(arrows, ax=axes, label="length of the error", shrink=0.8)
 plt.show()
 
 # %%
-# What to see: by the coordinates there are large errors in bands that have few labels of their own, and that labels of
-# the neighbouring turn, with another flow, mislead. Along the sheet errors are smaller, and largest at its edges.
+# What to see: by the coordinates there are large errors inside of the sheet, too, in a patch with few labels of its own,
+# and wide margins of them at both edges. Along the sheet they are at the edges alone.

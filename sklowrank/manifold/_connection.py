@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from scipy.sparse import csc_array, csr_array, eye_array
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
+from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import in_blocks, rows_per_block
+from .._core.warn import warn
 from .._math.distinct import distinct_rows
 from .._math.neighbors import nearest_neighbors
 from .._math.sparse import csr_tensor
@@ -20,6 +22,7 @@ _SURFACE = 3  # dimension up to which factors of the Laplacian stay sparse
 _SHIFT = 1e-6  # of the mean degree, added to the diagonal of the singular Laplacian before it is factorised
 _FILTER_DEGREE = 60
 _FILTER_SWEEPS = 60
+_CONVERGED = 1e-9
 
 
 class GraphOptions(NamedTuple):
@@ -268,17 +271,23 @@ def _by_filter(L, n_modes):
     width = min(n_modes + max(16, n_modes // 2), order)
     generator = torch.Generator("cpu").manual_seed(0)
     Q = torch.randn(order, width, generator=generator, dtype=values.dtype, device="cpu").to(values.device)
-    for _ in range(_FILTER_SWEEPS):
+    for sweep in range(_FILTER_SWEEPS):
         Q = torch.linalg.qr(Q).Q
         product = A @ Q
         w, V = torch.linalg.eigh(Q.mT @ product)
         Q, product = Q @ V, product @ V
-        off = (product - Q * w)[:, :n_modes].square().sum(0).max().sqrt()
-        if float(off) <= 1e-9 * top:
+        off = float((product - Q * w)[:, :n_modes].square().sum(0).max().sqrt()) / top
+        if off <= _CONVERGED or sweep == _FILTER_SWEEPS - 1:
             break
         middle, half = (top + w[-1]) / 2, (top - w[-1]) / 2
         former, Q = Q, (product - middle * Q) / half
         for _ in range(_FILTER_DEGREE - 1):
             former, Q = Q, (A @ Q - middle * Q) * (2 / half) - former
         Q = Q / Q.abs().amax(0)
+    if off > _CONVERGED:
+        warn(
+            f"The modes of the Laplacian have not converged: a residual is {off:.0e} of the largest eigenvalue, above "
+            f"{_CONVERGED:.0e}. Lower n_eigenpairs.",
+            ConvergenceWarning,
+        )
     return w[:n_modes], Q[:, :n_modes]

@@ -16,6 +16,7 @@ _RANK = 1e-10  # of the largest eigenvalue: smaller ones of the kernel of coordi
 _ROUNDING = 1e-14
 _LENGTHS = 5  # of the kernel of coordinates that are tried, from twice the spacing of the landmarks
 _LONGEST = 30.0  # of them, in medians of distances
+_SHORTEST = 1e-3
 _ROUGH = {"ftol": 1e-6, "gtol": 1e-2}  # tolerances while the length is searched
 _ROUGH_LENGTH = {"xatol": 0.05}
 _BOUNDS = {  # of logarithms; variances relative to the mean square of y
@@ -109,7 +110,7 @@ class Coordinates(NamedTuple):
     within: torch.Tensor  # (u, u)
     across: torch.Tensor  # (u, m): to the observations
     median: float
-    spacing: float  # median distance of a landmark to the nearest other one
+    spacing: float  # in units of the median, the typical distance of a landmark to the nearest other one
     complete: bool  # the landmarks are the observations, one for one
 
 
@@ -122,7 +123,7 @@ def fit_process(observed, points, eigenvalues, options, draws):
     return Process(posterior, kernel, 1.0 if coordinates is None else coordinates.median, -loss - units)
 
 
-def observe(y, place, cloud, in_frames):
+def observe(y, place, cloud, tangent, in_frames):
     """Return the labelled rows of y (n,) or (n, p), NaN elsewhere; of tangent vectors their part `in_frames` if wanted.
 
     Numbers are centred, vectors are not, unless there is but one location.
@@ -131,8 +132,8 @@ def observe(y, place, cloud, in_frames):
     given = (~y.isnan().any(1)).nonzero()[:, 0]
     given = given[place[given].argsort(stable=True)]  # in the order of the locations, not in that of the rows
     node, values = place[given], y[given]
-    tangent, codes = cloud.frames.shape[1] > 1 or cloud.codes.shape[1] > 1, cloud.codes[node]
-    offset = values.mean(0) if not tangent or len(cloud.points) == 1 else torch.zeros_like(values[0])
+    codes, offset = cloud.codes[node], torch.zeros_like(values[0])
+    offset = offset if tangent and len(cloud.points) > 1 else values.mean(0)
     values, offset = values - offset, offset[:, None] if tangent else offset[None]
     values = values[:, :, None] if tangent else values[:, None]
     scale = _root_mean_square(values)
@@ -180,8 +181,7 @@ def draws_at(codes, points, queries, posterior, n_draws, draw):
     else:
         features = _features(queries, points, ambient)
         codes = codes - torch.einsum("nr,rqk->nqk", features, ambient.coupling)
-        distances = torch.cdist(queries, queries, compute_mode="donot_use_mm_for_euclid_dist")
-        covariance = _matern(distances / ambient.length) - (features * ambient.shrink) @ features.mT
+        covariance = _matern(_distances(queries, queries) / ambient.length) - (features * ambient.shrink) @ features.mT
         w, V = torch.linalg.eigh(covariance * ambient.amplitude)
         own = (V * w.clamp(min=0).sqrt()) @ draw(n, q * c * n_draws)
         moved = codes @ weights + own.reshape(n, q, -1)
@@ -197,16 +197,21 @@ def _coordinates(observed, points):
         here = points[distinct]
         first = (here - here.mean(0)).square().sum(1).argmax()
         landmarks = distinct[farthest_points(here, min(_INDUCING, most), int(first))]
+    whole = len(landmarks) == len(distinct)
     within = _distances(points[landmarks], points[landmarks])
-    across = (
-        within[:, place] if len(landmarks) == len(distinct) else _distances(points[landmarks], points[observed.node])
-    )
-    apart = within + torch.where(within > 0, 0.0, torch.inf)
-    spacing, median = (
-        (float(apart.amin(1).median()), float(within[within > 0].median())) if len(within) > 1 else (1.0, 1.0)
-    )
+    across = within[:, place] if whole else _distances(points[landmarks], points[observed.node])
+    median, spacing = _typical(within)
     distances = landmarks, within / median, across / median
-    return Coordinates(*distances, median, spacing / median, len(landmarks) == len(observed.node))
+    return Coordinates(*distances, median, spacing, len(landmarks) == len(observed.node))
+
+
+def _typical(within):
+    """Return the median of the distances that are not zero, and in units of it that of the nearest ones."""
+    apart = torch.where(within > 0, within, torch.inf)
+    if not bool((apart < torch.inf).any()):
+        return 1.0, 1.0
+    nearest, median = apart.amin(1), float(within[within > 0].median())
+    return median, max(float(nearest[nearest < torch.inf].median()) / median, _SHORTEST)
 
 
 def _distances(a, b):
@@ -230,13 +235,8 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
     For a length of the kernel of coordinates the evidence is cheap in all others: that length is searched over a grid
     and then between its neighbours, with the others optimised for each.
     """
-    share = 1.0 if coordinates is None else 0.5
-    start = Kernel(
-        options.length_scale,
-        share,
-        max(options.noise_variance, _BOUNDS["noise_variance"][0]),
-        0.0 if coordinates is None else 0.5,
-    )
+    noise = max(options.noise_variance, _BOUNDS["noise_variance"][0])
+    start = Kernel(options.length_scale, *((1.0, noise, 0.0) if coordinates is None else (0.5, noise, 0.5)))
     if options.optimizer is None:
         moments, _ = _moments(observed, coordinates, 1.0)
         values = [value for value in start[:4] if value > 0]
@@ -259,9 +259,8 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
         for log_length in lengths:
             improve(log_length, best.theta, _by_coordinates(best.theta), **_ROUGH)
         about = max(best.log_length - step, math.log(coordinates.spacing)), best.log_length + step
-        minimize_scalar(
-            lambda x: improve(x, best.theta, **_ROUGH), bounds=about, method="bounded", options=_ROUGH_LENGTH
-        )
+        search = partial(minimize_scalar, method="bounded", options=_ROUGH_LENGTH)
+        search(lambda log_length: improve(log_length, best.theta, **_ROUGH), bounds=about)
     improve(best.log_length, best.theta)
     return Kernel(*np.exp(best.theta), ambient_length_scale=math.exp(best.log_length)), best.loss
 

@@ -1,7 +1,7 @@
 """Vector fields on a cloud of points by a Gaussian process whose kernel follows the cloud."""
 
 from numbers import Integral, Real
-from typing import Literal, NamedTuple, Self
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from .._core.annotations import RandomState
-from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.validation import check_fit_data, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._connection import SPARE, Cloud, GraphOptions, Rule, codes_at, connection_modes, place_rows, scaled
-from ._field_process import Posterior, ProcessOptions, deviation_at, draws_at, field_at, fit_process, observe
+from ._connection import GraphOptions, codes_at, connection_modes, place_rows, scaled
+from ._field_model import FieldModel, cloud_of, described, field_model, known_points, predicted, shaped
+from ._field_process import ProcessOptions, draws_at, fit_process, observe
 
 
 class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator):
@@ -35,7 +35,8 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         ``n_samples - 1`` are used.
     signal : {"auto", "tangent", "scalar"}, default="auto"
         What y holds: "tangent" vectors with as many columns as X, or "scalar" for numbers, where each column of y is a
-        field of its own. "auto" is "tangent" if y has two axes and as many columns as X.
+        field of its own; columns have the kernel in common but for their units. "auto" is "tangent" if y has two axes
+        and as many columns as X.
     tangent_neighbors : float, default=1.5
         Number of neighbours from which a tangent space is estimated, as a multiple of `n_neighbors`. Raise it where
         points are noisy.
@@ -244,7 +245,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         cloud = connection_modes(points, options(self, GraphOptions, tangent=tangent))
         if len(points) == 1:
             warn("All rows of X are equal: predictions are the mean of y.", UserWarning)
-        observed = observe(values, placement.place, cloud, in_frames=self.ambient is None)
+        observed = observe(values, placement.place, cloud, tangent, in_frames=self.ambient is None)
         starts = torch.rand(self.n_restarts_optimizer, 4, generator=ws.generator, dtype=torch.float64, device="cpu")
         process = fit_process(observed, points, cloud.eigenvalues, options(self, ProcessOptions), starts.numpy())
         model = field_model(rows, placement, cloud, process, flat=y.ndim == 1)
@@ -346,89 +347,3 @@ def _check_dimension(intrinsic_dim, X):
             f"intrinsic_dim={intrinsic_dim} is too large for X with n_features={X.shape[1]}. Pass at most "
             f"{X.shape[1]}, or 'auto'."
         )
-
-
-# The model
-
-
-class FieldModel(NamedTuple):
-    """The cloud and the field on it."""
-
-    X_fit: torch.Tensor
-    gauges: torch.Tensor
-    eigenvectors: torch.Tensor
-    eigenvalues: torch.Tensor
-    first: torch.Tensor  # (N,): the rows that stand for distinct locations
-    center: torch.Tensor
-    unit: torch.Tensor
-    density: torch.Tensor
-    rule: Rule
-    posterior: Posterior
-    flat: bool  # y was a vector
-
-
-def field_model(rows, placement, cloud, process, flat):
-    """Return the model, with frames and codes for each row."""
-    first, place, center, unit = placement
-    frames, codes, rest = cloud.frames[place], cloud.codes[place], (cloud.density, cloud.rule, process.posterior)
-    return FieldModel(rows, frames, codes, cloud.eigenvalues, first, center, unit, *rest, flat)
-
-
-def described(model, process, X, ws):
-    """Return the public attributes; hyperparameters and coefficients in units of X and y."""
-    public = (getattr(model, name).to(ws.precision) for name in ("gauges", "eigenvalues", "eigenvectors"))
-    alpha = model.posterior.alpha
-    return {
-        **dict(zip(("gauges_", "eigenvalues_", "eigenvectors_"), public)),
-        "X_fit_": X,
-        "intrinsic_dim_": model.gauges.shape[2],
-        "alpha_": (alpha[:, 0] if alpha.shape[1] == 1 else alpha).to(ws.precision),
-        "kernel_params_": in_units(process.kernel, model, process.median),
-        "log_marginal_likelihood_value_": process.log_likelihood,
-    }
-
-
-def in_units(kernel, model, median):
-    """Return the hyperparameters in units of X and y: a number, or one for each column of y."""
-    squares = model.posterior.scale.square().cpu().numpy()
-    square = float(squares[0]) if model.flat or len(squares) == 1 else squares
-    found = {name: getattr(kernel, name) * square for name in ("amplitude", "noise_variance")}
-    found = {"length_scale": kernel.length_scale, **found}
-    if model.posterior.ambient is None:
-        return found
-    length = kernel.ambient_length_scale * median * float(model.unit)
-    return {**found, "ambient_amplitude": kernel.ambient_amplitude * square, "ambient_length_scale": length}
-
-
-def cloud_of(model):
-    """Return the cloud of a fitted model."""
-    places = (known_points(model), model.first, model.gauges, model.eigenvectors)
-    return Cloud(*places, model.eigenvalues, model.density, model.rule)
-
-
-def known_points(model):
-    """Return the distinct locations in units of the model."""
-    return scaled(model.X_fit[model.first], model)
-
-
-def predicted(queries, model, with_deviation):
-    """Return the mean of the field at the queries, and its standard deviation if wanted, in blocks of queries."""
-    cloud, posterior = cloud_of(model), model.posterior
-    _, D, K = cloud.codes.shape
-    bytes_per_row = 8 * (cloud.rule.wide + SPARE) * (D + K) * (D + 1)
-
-    def of_block(rows):
-        here = queries[rows]
-        codes = codes_at(here, cloud)
-        known = codes, cloud.points, here, posterior
-        return (field_at(*known), deviation_at(*known)) if with_deviation else (field_at(*known),)
-
-    block = rows_per_block("auto", len(queries), bytes_per_row)
-    parts = in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)
-    return [torch.cat(part) for part in zip(*parts)]
-
-
-def shaped(values, model):
-    """Return values (n, q, c, ...) with one axis for the columns of y, none where y was a vector."""
-    values = values.flatten(1, 2)
-    return values[:, 0] if model.flat else values
