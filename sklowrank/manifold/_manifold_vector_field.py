@@ -39,7 +39,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         and as many columns as X.
     tangent_neighbors : float, default=1.5
         Number of neighbours from which a tangent space is estimated, as a multiple of `n_neighbors`. Raise it where
-        points are noisy.
+        points are noisy; with `ambient="matern"`, `log_marginal_likelihood_value_` tells which value fits best.
     intrinsic_dim : int or "auto", default="auto"
         Dimension of the tangent spaces, at most n_features. "auto" is the smallest one at which the share of the local
         variance, its mean over points less one standard deviation, reaches `explained_variance`.
@@ -143,8 +143,8 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
     >>> model = ManifoldVectorFieldRegressor(random_state=0).fit(X, y)
     >>> model.intrinsic_dim_
     2
-    >>> float(np.abs(model.predict(X) - flow)[60:].mean().round(2))
-    0.01
+    >>> model.score(X[60:], flow[60:]) > 0.999
+    True
     """
 
     _parameter_constraints = {
