@@ -91,7 +91,7 @@ def connection_modes(points, options):
     distances, neighbors = _with_spare(points, max(k, wide))
     near, beside = _within(distances, k), _within(distances, wide)
     bases, spread = _local_bases(points, points, neighbors, beside)
-    dimension = _dimension(spread, options)
+    dimension = min(_dimension(spread, options), max(1, wide))
     frames = bases[:, :, :dimension] if options.tangent else points.new_ones(n, 1, 1)
     edges, lengths = _edges(neighbors, distances, near)
     bandwidth = float(distances[:, k - 1].square().median()) if options.weights == "gaussian" and k else 0.0
@@ -216,10 +216,22 @@ def _polar(M):
     return U @ Vh
 
 
+def _transports(frames, edges):
+    """Return the orthogonal matrices (E, d, d) that carry tangent vectors along edges, in blocks."""
+
+    def of_block(rows):
+        return _polar(frames[edges[rows, 0]].mT @ frames[edges[rows, 1]])
+
+    bytes_per_row = 2 * frames.element_size() * frames[0].numel()
+    block = rows_per_block("auto", len(edges), bytes_per_row)
+    blocks = in_blocks(of_block, len(edges), block, bytes_per_row=bytes_per_row)
+    return torch.cat([frames.new_zeros(0, frames.shape[2], frames.shape[2]), *blocks])
+
+
 def _laplacian(edges, weights, frames, n):
     """Return the connection Laplacian as row and column indices, values, and its order."""
     d, device = frames.shape[2], frames.device
-    transport = _polar(frames[edges[:, 0]].mT @ frames[edges[:, 1]]) * -weights[:, None, None]
+    transport = _transports(frames, edges) * -weights[:, None, None]
     within, nodes = torch.arange(d, device=device), torch.arange(n * d, device=device)
     rows, columns = (torch.cat([edges[:, i], edges[:, 1 - i]])[:, None, None] * d for i in (0, 1))
     blocks = torch.cat([transport, transport.mT])
