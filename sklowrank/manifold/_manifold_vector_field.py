@@ -121,9 +121,9 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
 
     Time for n points, m labels and K modes in d tangent dimensions: the graph, the lowest eigenpairs of a sparse matrix
     of order n d, and O(m D K² + m r²) for the process, where r = m up to 2000 numbers in y and r = 512 inducing points
-    beyond that. Memory O(n D K + m r). No matrix has n × n entries,
-    unless `n_eigenpairs` is above a quarter of n d. With points near a surface of dimension 4 or more,
-    and on CUDA, eigenpairs come from products with the matrix, which take longer on a CPU.
+    beyond that. Memory O(n D K + m r). No matrix has n × n entries, unless `n_eigenpairs` is above a quarter of n d.
+    With points near a surface of dimension 4 or more, and on CUDA, eigenpairs come from products with the matrix, else
+    from its factors.
 
     References
     ----------
