@@ -133,7 +133,9 @@ ESTIMATORS = {
         network=True,
         quick={"n_epochs": (3, 2), "hidden_layer_sizes": (16,)},
     ),
-    "ManifoldVectorFieldRegressor": Spec({"predict": "same"}, y="numbers", unlabelled=True, quick={"n_eigenpairs": 20}),
+    "ManifoldVectorFieldRegressor": Spec(
+        {"predict": "same"}, y="numbers", unlabelled=True, quick={"n_eigenpairs": 20, "ambient": None}
+    ),
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
