@@ -70,5 +70,5 @@ figure.colorbar(arrows, ax=axes, label="length of the error", shrink=0.8)
 plt.show()
 
 # %%
-# What to see: by the coordinates there are large errors inside of the sheet, too, in a patch with few labels of its own,
-# and wide margins of them at both edges. Along the sheet they are at the edges alone.
+# What to see: by the coordinates there are large errors inside of the sheet, too, in a patch with few labels of its
+# own, and wide margins of them at both edges. Along the sheet they are at the edges alone.
