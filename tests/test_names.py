@@ -20,6 +20,7 @@ OTHER_WORDS = {
     "max_samples": "rows of one table, and of either of two",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
+    "weights": "of the components of a mixture, and of the edges of a graph",
 }
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
@@ -47,6 +48,7 @@ OTHER_RANGES = {
     "nonnegative": "one or both factors, for dictionaries",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
+    "weights": "of the components of a mixture, and of the edges of a graph",
 }
 
 

@@ -1,5 +1,6 @@
 """Embeddings, vector fields and alignment of points on curved surfaces."""
 
 from ._heat_geodesic_embedding import HeatGeodesicEmbedding
+from ._manifold_vector_field import ManifoldVectorFieldRegressor
 
-__all__ = ["HeatGeodesicEmbedding"]
+__all__ = ["HeatGeodesicEmbedding", "ManifoldVectorFieldRegressor"]
