@@ -1,3 +1,5 @@
 """Embeddings, vector fields and alignment of points on curved surfaces."""
 
-__all__ = []
+from ._functional_map_aligner import FunctionalMapAligner
+
+__all__ = ["FunctionalMapAligner"]
