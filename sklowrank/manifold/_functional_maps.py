@@ -8,11 +8,12 @@ from .._core.blocks import in_blocks, rows_per_block
 from .._math.neighbors import farthest_points, nearest_neighbors
 from ._laplacians import Spectrum
 
-_SCOUTS = 500  # rows on which starts are compared
 _SIGNED = 4  # eigenfunctions whose signs are tried
 _TIE = 1.25  # residuals up to this multiple of the least count as equal
 _AXES = 4  # principal axes of which both directions are tried
-_BETTER = 0.8  # share of the distance of clouds in the given pose that another pose has to reach
+_SCOUTS = 300  # points of either cloud that poses are compared with
+_BETTER = 0.8  # share of the distance from the given pose that another pose has to reach
+_STILL = 1e-9  # distance of clouds, in units of their size, that is none
 _ROUNDS = 20
 
 
@@ -115,23 +116,25 @@ def posed(points: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Return source points after the rigid motion that brings them nearest to the target.
 
     Closest points are iterated from the given pose and from those that bring principal axes together, each in both
-    directions. Another pose is taken only if it is much better than the given one.
+    directions; one of these has to be much better than the given pose to replace it. Where the clouds stay farther
+    apart than their points, they are not rigid versions of one another: such a motion often turns a bent shape over,
+    and the points are returned as they are.
     """
     some, goal = points[spread_rows(points, _SCOUTS)], target[spread_rows(target, _SCOUTS)]
     eye = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
     turns = torch.stack([eye, *_axis_turns(some, goal)])
-    shifts = torch.cat([torch.zeros_like(goal[:1]), (goal.mean(0) - (some @ turns[1:]).mean(1))])
-    for _ in range(_ROUNDS):
-        turns, shifts, distances = _closer(some, goal, turns, shifts)
+    shifts = goal.mean(0) - (some @ turns).mean(1)
+    shifts[0] = 0
+    for n in range(_ROUNDS):
+        gaps = torch.cdist(some @ turns + shifts[:, None], goal)  # (poses, points, target points)
+        distances = (gaps.amin(2).mean(1) + gaps.amin(1).mean(1)) / 2
+        if n == _ROUNDS - 1 or distances.amin() <= _STILL:
+            break
+        turns, shifts = _closer(some[gaps.argmin(1)], goal, turns)
     best = int(distances.argmin())
     best = best if distances[best] < _BETTER * distances[0] else 0
-    turn, shift = turns[best : best + 1], shifts[best : best + 1]
-    for _ in range(_ROUNDS):
-        before = turn
-        turn, shift, _ = _closer(points, target, turn, shift)
-        if bool((turn - before).abs().max() < 1e-9):
-            break
-    return points @ turn[0] + shift[0]
+    spacing = nearest_neighbors(goal, 1)[0].mean()
+    return points @ turns[best] + shifts[best] if distances[best] <= spacing else points
 
 
 def _axis_turns(points, target):
@@ -152,26 +155,16 @@ def _axis_turns(points, target):
         yield (axes[0] * flips) @ axes[1].mT
 
 
-def _closer(points, target, turns, shifts):
-    """Return motions that bring the points nearer to their closest target points, and the distances before.
+def _closer(pairs, goal, turns):
+    """Return the motions (c,) that bring the partners (c, m, D) of target points nearest to these.
 
-    The distances are means of both directions; the motions stay rotations or reflections, as they are.
+    They stay rotations or reflections, as they are.
     """
-    turned, ways = [], []
-    for turn, shift in zip(turns, shifts):
-        moved = points @ turn + shift
-        there, partners = nearest_neighbors(moved, 1, target)
-        back, _ = nearest_neighbors(target, 1, moved)
-        pairs = points[partners[:, 0]]
-        mean, goal = pairs.mean(0), target.mean(0)
-        U, _, Vh = torch.linalg.svd((pairs - mean).mT @ (target - goal))
-        flips = torch.ones_like(mean)
-        flips[-1] = torch.sign(torch.linalg.det(U @ Vh) * torch.linalg.det(turn))
-        new = (U * flips) @ Vh
-        turned.append((new, goal - mean @ new))
-        ways.append(there.mean() + back.mean())
-    new, shift = (torch.stack(part) for part in zip(*turned))
-    return new, shift, torch.stack(ways)
+    means, mean = pairs.mean(1, keepdim=True), goal.mean(0)
+    U, _, Vh = torch.linalg.svd((pairs - means).mT @ (goal - mean))
+    U[:, :, -1] *= torch.sign(torch.linalg.det(U @ Vh) * torch.linalg.det(turns))[:, None]
+    new = U @ Vh
+    return new, mean - (means @ new)[:, 0]
 
 
 def landmark_codes(spectrum: Spectrum, rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
