@@ -7,6 +7,7 @@ import torch
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.warn import warn
 from .._math.neighbors import nearest_neighbors
+from ._deformation_fields import deformed_by_cpd, deformed_in_space, refined_in_spectrum
 from ._functional_map_inputs import Inputs, Shape
 from ._functional_maps import (
     aligned_codes,
@@ -41,6 +42,10 @@ class AlignmentOptions(NamedTuple):
     n_neighbors: int
     symmetric: bool
     rigid_prealign: bool
+    hidden_layer_sizes: tuple[int, ...]
+    max_iter: int
+    learning_rate: float
+    lambda_iso: float
 
 
 class Pairing(NamedTuple):
@@ -87,15 +92,17 @@ def align(source: Shape, target: Shape, inputs: Inputs, opts: AlignmentOptions, 
             "to align, and partners are nearest rows. Pass more rows.",
             UserWarning,
         )
-        start = nearest_start(source, target, opts.rigid_prealign)
+        start = nearest_start(source, target, None, opts, generator)
         return described(source, target, start, start.codes.new_zeros(0, 0), None, None, opts)
     spectra = spectra_of(source, target, opts, generator)
-    start = coarse_pairing(source, target, spectra, inputs, opts)
+    start = coarse_pairing(source, target, spectra, inputs, opts, generator)
     if opts.refine == "none":
         k = len(spectra[0].values)
         return described(source, target, start, spectral_map(*spectra, start.partners, k), *spectra, opts)
     C = full_map(source, target, spectra, start, opts)
     codes, target_codes = aligned_codes(*spectra, C)
+    if opts.refine == "spectral_field":
+        codes, target_codes = refined_in_spectrum(codes, target_codes, spectra[1].values, opts, generator)
     found = Pairing(codes, target_codes, nearest_codes(codes, target_codes))
     return described(source, target, found, C, *spectra, opts)
 
@@ -119,7 +126,7 @@ def spectra_of(source, target, opts, generator) -> tuple[Spectrum, Spectrum]:
     return first, first if target is source else spectrum(target)
 
 
-def coarse_pairing(source, target, spectra, inputs, opts) -> Pairing:
+def coarse_pairing(source, target, spectra, inputs, opts, generator) -> Pairing:
     """Return the partners that the refinement starts from."""
     k = min(opts.n_components_init, len(spectra[0].values))
     if opts.init == "indices":
@@ -130,13 +137,18 @@ def coarse_pairing(source, target, spectra, inputs, opts) -> Pairing:
         rows = zip(spectra, inputs.landmarks)
         codes, target_codes = (landmark_codes(spectrum, marks, shared) for spectrum, marks in rows)
         return Pairing(codes, target_codes, nearest_codes(codes, target_codes))
-    return nearest_start(source, target, opts.rigid_prealign)
+    return nearest_start(source, target, spectra[0], opts, generator)
 
 
-def nearest_start(source: Shape, target: Shape, rigid: bool) -> Pairing:
-    """Return the pairs of nearest points, after a rigid motion of the source."""
-    points = posed(source.points, target.points) if rigid and target is not source else source.points
-    return Pairing(points, target.points, nearest_neighbors(points, 1, target.points)[1][:, 0])
+def nearest_start(source, target, spectrum, opts, generator) -> Pairing:
+    """Return the pairs of nearest points, after a rigid motion of the source and its deformation."""
+    goal = target.points
+    points = posed(source.points, goal) if opts.rigid_prealign and target is not source else source.points
+    if spectrum is not None and opts.init == "cpd":
+        points = deformed_by_cpd(points, goal)
+    if spectrum is not None and opts.init == "field":
+        points = deformed_in_space(points, goal, spectrum, opts, generator)
+    return Pairing(points, goal, nearest_neighbors(points, 1, goal)[1][:, 0])
 
 
 def full_map(source, target, spectra, start, opts) -> torch.Tensor:
@@ -144,7 +156,7 @@ def full_map(source, target, spectra, start, opts) -> torch.Tensor:
     k, last = opts.n_components_init, len(spectra[0].values)
     C = spectral_map(*spectra, start.partners, min(k, last))
     sure = max(len(C), min(_SURE, last))
-    if opts.init == "nearest":
+    if opts.init in ("nearest", "cpd", "field"):
         rows = [spread_rows(shape.points, _SCOUTS) for shape in (source, target)]
         scouts = [sample_of(spectrum, some) for spectrum, some in zip(spectra, rows)]
         near = nearest_codes(start.codes[rows[0]], start.target_codes[rows[1]])
