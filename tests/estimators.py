@@ -81,7 +81,7 @@ ESTIMATORS = {
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
     "FunctionalMapAligner": Spec(
-        {"transform": "linear", "predict": "same"}, score=False, quick={"n_components": 12, "n_neighbors": 8}
+        {"transform": "linear", "predict": "same"}, quick={"n_components": 12, "n_neighbors": 8}
     ),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},

@@ -19,6 +19,7 @@ OTHER_WORDS = {
     "kernel": "each method has kernels of its own",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
+    "refine": "of clusters, and of a map between shapes",
 }
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
@@ -39,10 +40,12 @@ OTHER_RANGES = {
     "n_clusters": "automatic for one",
     "n_components": "automatic, or a share of the variance, where the method can choose",
     "n_dims": "one per cluster, where clusters may differ",
+    "n_neighbors": "automatic where the graph has to be connected alone",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
+    "refine": "of clusters, and of a map between shapes",
 }
 
 

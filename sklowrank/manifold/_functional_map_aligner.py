@@ -67,8 +67,8 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         near to one another as their points are.
     hidden_layer_sizes : tuple of int, default=(64, 64)
         Widths of the hidden layers of the default network. For the two fields.
-    max_iter : int, default=400
-        Maximum number of iterations. Steps of the training of a field, all of which are made.
+    n_steps : int, default=400
+        Number of steps of the training of a field, with all sampled rows each.
     learning_rate : float, default=5e-3
         Step size of the optimizer. For the two fields.
     lambda_iso : float, default=1.0
@@ -153,7 +153,8 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         "target_faces": ["array-like", None],
         "symmetric": ["boolean"],
         "rigid_prealign": ["boolean"],
-        **{name: NETWORK_CONSTRAINTS[name] for name in ("hidden_layer_sizes", "max_iter", "learning_rate")},
+        **{name: NETWORK_CONSTRAINTS[name] for name in ("hidden_layer_sizes", "learning_rate")},
+        "n_steps": [Interval(Integral, 1, None, closed="left")],
         "lambda_iso": [Interval(Real, 0, None, closed="left")],
         "device": [str],
         "random_state": ["random_state"],
@@ -185,7 +186,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         symmetric: bool = True,
         rigid_prealign: bool = True,
         hidden_layer_sizes: tuple[int, ...] = (64, 64),
-        max_iter: int = 400,
+        n_steps: int = 400,
         learning_rate: float = 5e-3,
         lambda_iso: float = 1.0,
         device: str = "auto",
@@ -203,7 +204,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.symmetric = symmetric
         self.rigid_prealign = rigid_prealign
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.max_iter = max_iter
+        self.n_steps = n_steps
         self.learning_rate = learning_rate
         self.lambda_iso = lambda_iso
         self.device = device
@@ -309,6 +310,11 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     @property
     def _n_features_out(self):
         return self.deformed_.shape[1]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
 
     def _recalled(self, X, method):
         X = check_new_data(self, X, like="deformed_", method=method)

@@ -79,7 +79,9 @@ def _landmarks(landmarks, n, m):
 def _start(init, n, m):
     partners = _indices("init", init, n)
     if partners.shape != (m,):
-        raise ValueError(f"init has the shape {partners.shape}. Pass one row of X for each of the {m} rows of X_target.")
+        raise ValueError(
+            f"init has the shape {partners.shape}. Pass one row of X for each of the {m} rows of X_target."
+        )
     return partners
 
 

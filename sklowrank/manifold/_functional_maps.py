@@ -42,7 +42,9 @@ def spectral_map(source: Spectrum, target: Spectrum, partners: torch.Tensor, k: 
     The solution of a least squares problem: on a sample of rows the eigenfunctions are not orthonormal.
     """
     weighted = target.functions[:, :k] * target.mass[:, None]
-    return torch.linalg.lstsq(weighted.mT @ target.functions[:, :k], weighted.mT @ source.functions[partners, :k]).solution
+    return torch.linalg.lstsq(
+        weighted.mT @ target.functions[:, :k], weighted.mT @ source.functions[partners, :k]
+    ).solution
 
 
 def aligned_codes(source: Spectrum, target: Spectrum, C: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -173,7 +175,5 @@ def landmark_codes(spectrum: Spectrum, rows: torch.Tensor, values: torch.Tensor)
     `values` are eigenvalues that both shapes share, of which the times are made.
     """
     times = torch.logspace(0, 1, 4, dtype=values.dtype, device=values.device) / values[-1].clamp_min(1e-9)
-    heat = [
-        (spectrum.functions * torch.exp(-spectrum.values * time)) @ spectrum.functions[rows].mT for time in times
-    ]
+    heat = [(spectrum.functions * torch.exp(-spectrum.values * time)) @ spectrum.functions[rows].mT for time in times]
     return torch.cat([part / part.square().mean().sqrt() for part in heat], 1)
