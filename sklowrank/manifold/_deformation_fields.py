@@ -133,4 +133,5 @@ def deformed_by_cpd(points: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     some, goal = points[spread_rows(points, _SAMPLE)], target[spread_rows(target, _SAMPLE)]
     drift = DeformableRegistration(X=goal.cpu().numpy(), Y=some.cpu().numpy())
     drift.register()
-    return torch.from_numpy(drift.transform_point_cloud(points.cpu().numpy())).to(points)
+    kernel = torch.exp(-torch.cdist(points, some).square() / (2 * drift.beta**2))
+    return points + kernel @ torch.from_numpy(drift.W).to(points)
