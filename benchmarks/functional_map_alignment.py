@@ -114,10 +114,9 @@ def aligner(**settings):
 
 
 def align_sheets(method, settings=None, seeds=((0, 1),), stretch=0.0, turned=False, mesh=False):
-    """Errors and shares by radius, means over pairs of sheets, and seconds of processor time of a fit; ours or a peer."""
+    """Errors and shares by radius, means over pairs of sheets, and least seconds of processor time; ours or a peer."""
     figures, times = {}, []
-    make = aligner  # what is imported first takes no time of a fit
-    make()
+    aligner()  # what is imported first takes no time of a fit
     for radius in RADII:
         errors, shares = [], []
         for pair in seeds:
@@ -130,7 +129,7 @@ def align_sheets(method, settings=None, seeds=((0, 1),), stretch=0.0, turned=Fal
             if method == "floor":
                 partners = nearest(source, goal, 0)
             elif method == "ours":
-                partners = make(**settings, **more).fit(X, X_target=T).correspondence_
+                partners = aligner(**settings, **more).fit(X, X_target=T).correspondence_
             else:
                 partners = PEERS[method](X, T, pair[0])
             times.append(time.process_time() - start)
@@ -162,9 +161,12 @@ def digits(settings, n_landmarks):
     figures, start = {}, time.process_time()
     for n in n_landmarks:
         known = r.choice(900, n, replace=False)
-        if settings is None:  # the rotation between landmarks alone
+        if settings in (0, 30):  # the rotation between landmarks, and rounds of closest points after it
             U, _, Vh = np.linalg.svd(X[known].T @ T[place[known]])
             partners = nearest(X @ (U @ Vh), T, 0)
+            for _ in range(settings):
+                U, _, Vh = np.linalg.svd(X[partners].T @ T)
+                partners = nearest(X @ (U @ Vh), T, 0)
         else:
             partners = aligner(landmarks=(known, place[known]), **settings).fit(X, X_target=T).correspondence_
         figures[f"right_{n}"] = np.mean(partners == order)
@@ -186,6 +188,22 @@ def halves(ours):
     partners = model.fit(X[A], X_target=X[B]).correspondence_ if ours else nearest(X[A], X[B], 0)
     right = np.mean(y[A][partners] == y[B])
     return {"right": right, "error": 1 - right, "seconds": time.process_time() - start}
+
+
+def beyond(what):
+    """Mean error where assumptions do not hold: a part of the sheet, or a symmetric one that is turned."""
+    r, errors = np.random.RandomState(0), []
+    for seed in range(6):
+        source, goal = sheet(900, 2 * seed), sheet(800, 2 * seed + 1)
+        T = rolled(goal, 0.6)
+        if what == "part":
+            T, goal = T[goal[:, 0] < 1.2], goal[goal[:, 0] < 1.2]
+        if what == "symmetric":
+            source, goal = r.rand(900, 2) * [2, 1], r.rand(800, 2) * [2, 1]
+            T = rolled(goal, 0.6) @ special_ortho_group.rvs(3, random_state=seed)
+        partners = aligner().fit(flat(source), X_target=T).correspondence_
+        errors.append(np.linalg.norm(source[partners] - goal, axis=1).mean())
+    return {"error": np.mean(errors), "remark": ", ".join(f"{error:.3f}" for error in errors)}
 
 
 def grow(n):
@@ -215,14 +233,14 @@ def bent_sheets(bench):
         error, share = f"error_{r}", f"share_{r}"
         bench.claim(f"radius {r}: mean error", getattr(ours, error), at_most=MEAN)
         bench.claim(f"radius {r}: share within 0.05", getattr(ours, share), at_least=SHARE)
-        bench.claim(f"radius {r}: error of CPD, which fails", getattr(peers["CPD"], error), at_least=2 * MEAN)
+        bench.claim(f"radius {r}: error of CPD, which fails", getattr(peers["CPD"], error), at_least=1.5 * MEAN)
         bench.claim(f"radius {r}: error against the floor", getattr(ours, error), getattr(floor, error), at_most=1.5)
         best = min(getattr(found, error) for found in peers.values() if error in found)
         bench.claim(f"radius {r}: error against the best peer", getattr(ours, error), best, at_most=0.7)
 
 
 def other_sheets(bench):
-    """Other sheets: three pairs on which nothing was chosen; also turned at random and moved away, and with triangles"""
+    """Other sheets: three pairs on which nothing was chosen; also turned at random and moved, and with triangles"""
     seeds = ((100, 101), (102, 103), (104, 105))
     bench.measure("CPD", align_sheets, "CPD", None, seeds, package="pycpd")
     for name, turned, mesh in (("in place", False, False), ("turned", True, False), ("with triangles", False, True)):
@@ -264,12 +282,21 @@ def rotated_digits(bench):
     """Digits: 900 in 20 dimensions, turned, with noise of a fiftieth and a few known pairs; and two halves of all"""
     numbers = (3, 5, 10, 20)
     ours = bench.measure("ours", digits, {"init": "landmarks"}, numbers)
-    rotation = bench.measure("rotation between known pairs", digits, None, numbers)
+    rotation = bench.measure("rotation between known pairs", digits, 0, numbers)
+    closest = bench.measure("the rotation, then closest points", digits, 30, numbers)
     for n in numbers:
         bench.claim(f"{n} known pairs: share of exact partners", getattr(ours, f"right_{n}"), at_least=0.8)
+    bench.claim("3 known pairs: share above closest points", ours.right_3 - closest.right_3, at_least=0.1)
     bench.claim("20 known pairs: the rotation, which suffices", rotation.right_20, at_least=0.99)
     plain, found = bench.measure("halves, nearest rows", halves, False), bench.measure("halves, ours", halves, True)
     bench.claim("halves: classes right, nearest rows, which suffice, above ours", plain.right - found.right, at_least=0)
+
+
+def limits(bench):
+    """Limits: the target is 60 % of the sheet, or the sheet a whole rectangle and turned at random; six pairs"""
+    bench.claim("a part: error, which is large", bench.measure("a part", beyond, "part").error, at_least=0.1)
+    found = bench.measure("symmetric and turned", beyond, "symmetric")
+    bench.claim("symmetric and turned: error, which is large", found.error, at_least=0.1)
 
 
 def growth(bench):
@@ -286,4 +313,4 @@ def growth(bench):
     bench.claim("MB that the fit adds at 32,000 points", large.added, at_most=1000)  # a matrix of pairs has 8,200
 
 
-CASES = [bent_sheets, other_sheets, starts, exact_copies, stretched, rotated_digits, growth]
+CASES = [bent_sheets, other_sheets, starts, exact_copies, stretched, rotated_digits, limits, growth]

@@ -60,5 +60,5 @@ for i, (title, points, places) in enumerate(shown, 1):
 plt.show()
 
 # %%
-# What to see: with nearest points the outer layer of the roll has the colours of the wrong end, and blue, the far end,
-# is missing on it. With the functional map colours run along the roll as they do along the flat sheet.
+# What to see: of nearest points the orange end of the sheet has no partners: the outer part of the roll is far from it,
+# and takes the colours of the blue end. By the functional map colours run along the roll as along the flat sheet.

@@ -27,8 +27,8 @@ place = np.argsort(order)  # where each row of X is in the target
 
 # %%
 # The more pairs are known, the more others are found. With 20 known pairs in 20 dimensions a rotation can be computed as
-# well; with fewer it cannot, but eigenfunctions can be compared. The rotation uses that the tables are rigid versions of
-# one another, which the functional map does not know.
+# well; with fewer it is not determined, but eigenfunctions can be compared. That the tables are rigid versions of one
+# another the functional map does not know.
 
 
 def by_rotation(known):
@@ -67,4 +67,5 @@ right.suptitle("target rows, and their partners below")
 plt.show()
 
 # %%
-# What to see: how many known pairs each of the two needs. Partners of the last fit are the same images.
+# What to see: the functional map needs three known pairs, the rotation as many as there are columns. Rows and the
+# partners below them are the same images.

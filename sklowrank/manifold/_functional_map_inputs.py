@@ -7,6 +7,7 @@ import torch
 from sklearn.utils import check_array
 
 from .._core.compat import get_namespace
+from .._core.validation import on_host
 from .._core.workspace import check_place
 
 
@@ -87,9 +88,7 @@ def _start(init, n, m):
 
 def _indices(name, values, n):
     """Return indices of rows as an array of integers."""
-    if isinstance(values, torch.Tensor):
-        values = values.detach().cpu().numpy()
-    values = np.asarray(values)
+    values = np.asarray(on_host(values))
     if values.dtype.kind not in "iu":
         raise ValueError(f"{name} has values of type {values.dtype}. Pass indices of rows, which are integers.")
     if values.size and (values.min() < 0 or values.max() >= n):
