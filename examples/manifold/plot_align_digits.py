@@ -26,9 +26,8 @@ target = (X @ rotation + 0.02 * rng.randn(900, 20))[order]
 place = np.argsort(order)  # where each row of X is in the target
 
 # %%
-# The more pairs are known, the more others are found. With 20 known pairs in 20 dimensions a rotation can be computed as
-# well; with fewer it is not determined, but eigenfunctions can be compared. That the tables are rigid versions of one
-# another the functional map does not know.
+# With 20 known pairs in 20 dimensions a rotation can be computed as well; with fewer it is not determined, but
+# eigenfunctions can be compared. That the tables are rigid versions of one another the functional map does not know.
 
 
 def by_rotation(known):

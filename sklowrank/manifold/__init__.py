@@ -3,3 +3,6 @@
 from ._functional_map_aligner import FunctionalMapAligner
 
 __all__ = ["FunctionalMapAligner"]
+from ._heat_geodesic_embedding import HeatGeodesicEmbedding
+
+__all__ = ["HeatGeodesicEmbedding"]

@@ -57,7 +57,7 @@ def error(model, source=SOURCE, goal=GOAL):
 def test_stars_are_those_of_delaunay_triangulations():
     points = np.random.RandomState(0).randn(30, 2)
     points[0] = 0
-    row, i, j = delaunay_stars(tensor(points[None, 1:]), tensor(np.array([1e6])))
+    _, i, j = delaunay_stars(tensor(points[None, 1:]), tensor(np.array([1e6])))
     found = {frozenset((a + 1, b + 1)) for a, b in zip(i.tolist(), j.tolist())}
     expected = {frozenset(set(t) - {0}) for t in Delaunay(points).simplices.tolist() if 0 in t}
     assert found == expected
@@ -123,7 +123,7 @@ def test_surfaces_are_told_from_volumes():
 def test_graph_weights_do_not_follow_the_density():
     """The mean of normalised weights of a sparse and of a dense half differ less than those of the plain ones."""
     r = np.random.RandomState(0)
-    points = np.r_[r.rand(400, 2), r.rand(100, 2) + [1, 0]]
+    points = np.r_[r.rand(400, 2), r.rand(100, 2) + np.array([1, 0])]
     edges = graph_edges(tensor(points), 10)
     values = spectrum_of(edges, 3, torch.ones(500, dtype=torch.float64))
     smooth = values.functions[:, 1]
@@ -204,8 +204,10 @@ def test_a_moved_copy_is_matched_exactly_and_new_rows_follow():
     T = (X @ Q + [3, 1, -2])[order]
     model = FunctionalMapAligner(**SMALL).fit(X, X_target=T)
     place = np.argsort(order)
-    assert np.array_equal(model.correspondence_, order) and np.array_equal(model.predict(X), place)
-    assert model.cycle_error_ == 0 and model.score(X, place) > -1e-6
+    assert np.array_equal(model.correspondence_, order)
+    assert np.array_equal(model.predict(X), place)
+    assert model.cycle_error_ == 0
+    assert model.score(X, place) > -1e-6
     new = rolled(sheet(100, 7), 0.6)
     assert np.linalg.norm(model.transform(new) - (new @ Q + [3, 1, -2]), axis=1).mean() < 0.04
     with pytest.raises(ValueError, match="y has"):
@@ -217,7 +219,8 @@ def test_landmarks_and_given_partners_need_no_common_space():
     marks = np.arange(0, 300, 20)
     known = cdist(GOAL[marks], SOURCE).argmin(1)
     model = FunctionalMapAligner(init="landmarks", landmarks=(known, marks), **SMALL).fit(SOURCE, X_target=T)
-    assert error(model) < 0.06 and model.transform(SOURCE[:3]).shape == (3, 3)
+    assert error(model) < 0.06
+    assert model.transform(SOURCE[:3]).shape == (3, 3)
     given = FunctionalMapAligner(init=cdist(GOAL, SOURCE).argmin(1), **SMALL).fit(SOURCE, X_target=T)
     assert error(given) < 0.06
     with pytest.raises(ValueError, match="columns"):
@@ -304,7 +307,7 @@ def test_few_rows_and_pieces():
         assert FunctionalMapAligner().fit(X[:2], X_target=T[:5]).deformed_.shape == (2, 3)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pieces = FunctionalMapAligner(20).fit(np.r_[X, X + [50, 0, 0]])
+        pieces = FunctionalMapAligner(20).fit(np.r_[X, X + np.array([50, 0, 0])])
     assert np.isfinite(pieces.deformed_).all()
     assert FunctionalMapAligner(500).fit(X[:40], X_target=T[:30]).functional_map_.shape == (28, 28)
 
