@@ -44,9 +44,9 @@ OTHER_RANGES = {
     "n_neighbors": "by the number of rows, where codes are clustered",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
+    "refine": "of clusters, and of a map between shapes",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
-    "refine": "of clusters, and of a map between shapes",
 }
 
 

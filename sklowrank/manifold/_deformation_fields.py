@@ -23,7 +23,7 @@ class FieldOptions(NamedTuple):
     """How a field is trained; the names are those of the estimator's parameters."""
 
     hidden_layer_sizes: tuple[int, ...]
-    n_steps: int
+    field_steps: int
     learning_rate: float
     lambda_iso: float
 
@@ -48,7 +48,7 @@ def deformed_in_space(
         chamfer = chamfer_distance(moved, goal, closest(moved.detach(), goal))
         lengths = (moved[near] - moved[:, None]).square().sum(2).clamp_min(1e-24).sqrt()
         stretch = (lengths / rest - 1).square().mean()
-        return _CHAMFER * chamfer + opts.lambda_iso * (1.0 if step < opts.n_steps / 2 else 0.1) * stretch
+        return _CHAMFER * chamfer + opts.lambda_iso * (1.0 if step < opts.field_steps / 2 else 0.1) * stretch
 
     field = trained_field(loss, k, points.shape[1], opts, generator, like=points)
     return points + field(inputs)
@@ -109,7 +109,7 @@ def trained_field(
         return x @ weights[-2] + weights[-1]
 
     optimizer = torch.optim.AdamW(weights, lr=opts.learning_rate, weight_decay=weight_decay)
-    for step in range(opts.n_steps):
+    for step in range(opts.field_steps):
         optimizer.zero_grad()
         loss(field, step).backward()
         optimizer.step()

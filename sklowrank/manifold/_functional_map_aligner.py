@@ -67,7 +67,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         near to one another as their points are.
     hidden_layer_sizes : tuple of int, default=(64, 64)
         Widths of the hidden layers of the default network. For the two fields.
-    n_steps : int, default=400
+    field_steps : int, default=400
         Number of steps of the training of a field, with all sampled rows each.
     learning_rate : float, default=5e-3
         Step size of the optimizer. For the two fields.
@@ -154,7 +154,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         "symmetric": ["boolean"],
         "rigid_prealign": ["boolean"],
         **{name: NETWORK_CONSTRAINTS[name] for name in ("hidden_layer_sizes", "learning_rate")},
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
+        "field_steps": [Interval(Integral, 1, None, closed="left")],
         "lambda_iso": [Interval(Real, 0, None, closed="left")],
         "device": [str],
         "random_state": ["random_state"],
@@ -186,7 +186,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         symmetric: bool = True,
         rigid_prealign: bool = True,
         hidden_layer_sizes: tuple[int, ...] = (64, 64),
-        n_steps: int = 400,
+        field_steps: int = 400,
         learning_rate: float = 5e-3,
         lambda_iso: float = 1.0,
         device: str = "auto",
@@ -204,7 +204,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.symmetric = symmetric
         self.rigid_prealign = rigid_prealign
         self.hidden_layer_sizes = hidden_layer_sizes
-        self.n_steps = n_steps
+        self.field_steps = field_steps
         self.learning_rate = learning_rate
         self.lambda_iso = lambda_iso
         self.device = device

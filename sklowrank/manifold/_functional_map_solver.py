@@ -43,7 +43,7 @@ class AlignmentOptions(NamedTuple):
     symmetric: bool
     rigid_prealign: bool
     hidden_layer_sizes: tuple[int, ...]
-    n_steps: int
+    field_steps: int
     learning_rate: float
     lambda_iso: float
 

@@ -276,7 +276,7 @@ def test_float32_is_kept_and_gives_nearly_the_same():
 
 def test_fields_deform_and_are_repeatable():
     T = rolled(GOAL, 0.9)
-    settings = {"init": "field", "refine": "none", "n_steps": 60, **SMALL}
+    settings = {"init": "field", "refine": "none", "field_steps": 60, **SMALL}
     model = FunctionalMapAligner(**settings).fit(flat(SOURCE), X_target=T)
     near = FunctionalMapAligner(refine="none", **SMALL).fit(flat(SOURCE), X_target=T)
     assert error(model) < 0.5 * error(near)
@@ -285,7 +285,7 @@ def test_fields_deform_and_are_repeatable():
 
 def test_the_field_in_the_spectrum_keeps_what_is_aligned():
     T = rolled(GOAL, 0.9)
-    refined = FunctionalMapAligner(refine="spectral_field", n_steps=30, **SMALL).fit(flat(SOURCE), X_target=T)
+    refined = FunctionalMapAligner(refine="spectral_field", field_steps=30, **SMALL).fit(flat(SOURCE), X_target=T)
     assert error(refined) < 1.2 * error(FunctionalMapAligner(**SMALL).fit(flat(SOURCE), X_target=T))
 
 
