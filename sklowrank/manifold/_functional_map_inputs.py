@@ -106,12 +106,14 @@ def check_truth(y, n_rows, n_target) -> np.ndarray:
 
 
 def two_shapes(X: torch.Tensor, X_target: torch.Tensor | None, inputs: Inputs) -> tuple[Shape, Shape, Inputs]:
-    """Return the distinct rows of source and target, in one frame where they are of one space, and inputs for them."""
-    source = _shape(X, inputs.triangles, *_frame(X))
-    if X_target is None:
-        return source, source, inputs
-    frame = (source.centre, source.scale) if X.shape[1] == X_target.shape[1] else _frame(X_target)
-    target = _shape(X_target, inputs.target_triangles, *frame)
+    """Return the distinct rows of source and target, in one frame where they are of one space, and inputs for them.
+
+    Without a target it is the source itself.
+    """
+    source = target = _shape(X, inputs.triangles, *_frame(X))
+    if X_target is not None:
+        frame = (source.centre, source.scale) if X.shape[1] == X_target.shape[1] else _frame(X_target)
+        target = _shape(X_target, inputs.target_triangles, *frame)
     landmarks, partners = inputs.landmarks, inputs.partners
 
     def rows(shape, indices):

@@ -87,6 +87,11 @@ def align(source: Shape, target: Shape, inputs: Inputs, opts: AlignmentOptions, 
     """Return partners, map and model of two shapes."""
     fewest = min(len(source.points), len(target.points))
     if fewest < LEAST_ROWS:
+        if source.points.shape[1] != target.points.shape[1]:
+            raise ValueError(
+                f"The smaller of X and X_target has {fewest} distinct rows, and they have no columns in common that could "
+                f"be compared instead of eigenfunctions. Pass at least {LEAST_ROWS} distinct rows of both."
+            )
         warn(
             f"The smaller of X and X_target has {fewest} distinct rows; below {LEAST_ROWS} there are no eigenfunctions "
             "to align, and partners are nearest rows. Pass more rows.",
@@ -161,8 +166,9 @@ def full_map(source, target, spectra, start, opts) -> torch.Tensor:
         scouts = [sample_of(spectrum, some) for spectrum, some in zip(spectra, rows)]
         near = nearest_codes(start.codes[rows[0]], start.target_codes[rows[1]])
         C = chosen_map(*scouts, near, start.codes[rows[0]], C, sure, opts.step)
+    size = max(_SAMPLE, 4 * last)
     samples = [
-        sample_of(spectrum, spread_rows(shape.points, _SAMPLE)) for spectrum, shape in zip(spectra, (source, target))
+        sample_of(spectrum, spread_rows(shape.points, size)) for spectrum, shape in zip(spectra, (source, target))
     ]
     C = refined_map(*samples, C, sizes_between(len(C), sure, opts.step), symmetric=False)
     C = refined_map(*samples, C, sizes_between(len(C), last, opts.step), symmetric=opts.symmetric)

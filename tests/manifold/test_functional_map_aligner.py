@@ -305,6 +305,11 @@ def test_few_rows_and_pieces():
     X, T = flat(SOURCE)[:100], rolled(GOAL, 0.9)[:90]
     with pytest.warns(UserWarning, match="8"):
         assert FunctionalMapAligner().fit(X[:2], X_target=T[:5]).deformed_.shape == (2, 3)
+    with pytest.raises(ValueError, match="8"):
+        FunctionalMapAligner(init="landmarks", landmarks=([0, 1], [0, 1])).fit(X[:5, :2], X_target=T)
+    marks = np.arange(0, 100, 20)
+    itself = FunctionalMapAligner(20, init="landmarks", landmarks=(marks, marks)).fit(X)
+    assert np.array_equal(itself.correspondence_, np.arange(100))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pieces = FunctionalMapAligner(20).fit(np.r_[X, X + np.array([50, 0, 0])])
