@@ -89,8 +89,8 @@ def align(source: Shape, target: Shape, inputs: Inputs, opts: AlignmentOptions, 
     if fewest < LEAST_ROWS:
         if source.points.shape[1] != target.points.shape[1]:
             raise ValueError(
-                f"The smaller of X and X_target has {fewest} distinct rows, and they have no columns in common that could "
-                f"be compared instead of eigenfunctions. Pass at least {LEAST_ROWS} distinct rows of both."
+                f"The smaller of X and X_target has {fewest} distinct rows: too few for eigenfunctions, and without as "
+                f"many columns rows cannot be compared. Pass at least {LEAST_ROWS} distinct rows of both."
             )
         warn(
             f"The smaller of X and X_target has {fewest} distinct rows; below {LEAST_ROWS} there are no eigenfunctions "
