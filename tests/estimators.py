@@ -98,6 +98,9 @@ ESTIMATORS = {
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
+    "FunctionalMapAligner": Spec(
+        {"transform": "linear", "predict": "same"}, quick={"n_components": 12, "n_neighbors": 8}
+    ),
     "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},

@@ -20,6 +20,7 @@ OTHER_WORDS = {
     "max_samples": "rows of one table, and of either of two",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
+    "refine": "of clusters, and of a map between shapes",
     "weights": "of the components of a mixture, and of the edges of a graph",
 }
 # Words of one estimator that cannot be those of the others
@@ -46,6 +47,7 @@ OTHER_RANGES = {
     "n_neighbors": "by the number of rows, where codes are clustered",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
+    "refine": "of clusters, and of a map between shapes",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
     "weights": "of the components of a mixture, and of the edges of a graph",
