@@ -1,3 +1,5 @@
 """Separability of unlabelled rows and features of shapes, from persistent homology."""
 
-__all__ = []
+from ._multiparameter_persistence import MultiparameterPersistence
+
+__all__ = ["MultiparameterPersistence"]
