@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 
 from .._core.blocks import in_blocks, rows_per_block
 from ._filtrations import Complexes
@@ -11,7 +12,8 @@ from ._filtrations import Complexes
 LONGEST = 1.5  # death of bars that never end, in units of the box
 WIDEST = 0.9  # offset of the outermost diagonals
 _ROUNDING = 1e-10  # by which an edge may be longer than max_edge
-_SLOTS = 62  # loops that one word of 64 bits has room for, beside its sign
+_SLOTS = 30  # loops that one word of 32 bits has room for, beside its sign
+_THERE = -(2**31)  # the sign bit
 
 
 class LineOptions(NamedTuple):
@@ -48,7 +50,7 @@ def line_offsets(n_lines: int) -> np.ndarray:
 
 def bytes_of_lines(n_lines: int, n_vertices: int) -> int:
     """Return the memory that the filtrations of one object need, in bytes: their edges, and the bits of each."""
-    return 40 * n_lines * n_vertices**2
+    return 10 * n_lines * n_vertices**2
 
 
 def line_vectors(complexes: Complexes, chosen: LineOptions) -> torch.Tensor:
@@ -121,7 +123,7 @@ def bars_by_sweep(filtrations: Filtrations, *, loops: bool = True) -> list[Bars]
             kept, gone = torch.where(older, of_i, of_j), torch.where(older, of_j, of_i)
             merged.append(Bars(item, births[item, gone], value[item]))
             births[item, gone] = torch.inf
-            part = component[item]
+            part = component.index_select(0, item)
             component[item] = torch.where(part == gone[:, None], kept[:, None], part)
     return [_with_endless(merged, births), _with_endless(state.ended, state.births)]
 
@@ -129,70 +131,70 @@ def bars_by_sweep(filtrations: Filtrations, *, loops: bool = True) -> list[Bars]
 class _Loops:
     """The loops that are alive in each filtration, and each edge as a sum of loops, modulo boundaries.
 
-    An edge is a set of bits in words of 64 bits, of which the sign of the first says that the edge is there.
+    A sum is a set of bits in words of 32 bits, of which the sign of the first says that the edge is there.
     """
 
     def __init__(self, n_items, n, like):
-        self.edges = torch.zeros((n_items * n, 1, n), dtype=torch.int64, device=like.device)
+        self.edges = torch.zeros((n_items, n, 1, n), dtype=torch.int32, device=like.device)
         self.births = torch.full((n_items, _SLOTS), torch.inf, dtype=like.dtype, device=like.device)  # inf: free
+        self.starts = torch.arange(n_items, device=like.device) * n
         self.ended = []
-        self.n = n
-        self.start = torch.arange(n_items, device=like.device) * n
 
     def add_edge(self, i, j, value, apart):
         """Add an edge to each of the first filtrations; `apart` says where it joins two components."""
-        from_i, from_j = self.start[: len(i)] + i, self.start[: len(i)] + j
-        edges_i, edges_j = self.edges.index_select(0, from_i), self.edges.index_select(0, from_j)
-        common = (edges_i[:, 0] & edges_j[:, 0]) >> 63  # all bits where a vertex is joined to both ends
-        sums = edges_i.bitwise_xor_(edges_j)
+        rows, (from_i, from_j) = self.edges.flatten(0, 1), (self.starts[: len(k)] + k for k in (i, j))
+        sums, others = rows.index_select(0, from_i), rows.index_select(0, from_j)
+        common = (sums[:, 0] & others[:, 0]) >> 31  # all bits where a vertex is joined to both ends
+        sums.bitwise_xor_(others)
         has, first = common.min(dim=1)
-        loops = sums.gather(2, first[:, None, None].expand(-1, sums.shape[1], 1)) & has[:, None, None]
-        new = (~apart & (has == 0)).nonzero()[:, 0]
+        loops = sums.gather(2, first[:, None, None].expand(-1, sums.shape[1], 1))[:, :, 0] & has[:, None]
+        differences = (sums ^ loops[:, :, None]).bitwise_and_(common[:, None])
+        new = (has == 0).logical_and_(~apart).nonzero()[:, 0]
         if len(new):
-            loops = self._begin(new, value[new], loops)
-        differences = (sums[:, : loops.shape[1]] ^ loops[:, : sums.shape[1]]).bitwise_and_(common[:, None])
+            loops = self._begin(new, value, loops)
+            differences = pad(differences, (0, 0, 0, loops.shape[1] - differences.shape[1]))
+        loops[:, 0] |= _THERE
+        rows = self.edges.flatten(0, 1)
+        rows[from_i, :, j] = loops
+        rows[from_j, :, i] = loops
         unequal = differences.amax(dim=(1, 2)).nonzero()[:, 0]
-        loops = loops[:, :, 0]
-        loops[:, 0] |= torch.iinfo(torch.int64).min
-        self.edges[from_i, :, j] = loops
-        self.edges[from_j, :, i] = loops
         while len(unequal):
             unequal = self._end(unequal, value, differences)
 
     def _begin(self, item, value, loops):
-        """Start a loop in each of some filtrations, and return the edges' sets of loops with these in them."""
-        taken = self.births[item].isfinite()
+        """Start a loop in each of some filtrations, and return the loops of all edges with these among them."""
+        taken = self.births.index_select(0, item) < torch.inf
         if taken.all(dim=1).any():  # no free slot: one more word for all
             self.births = torch.cat([self.births, torch.full_like(self.births[:, :_SLOTS], torch.inf)], dim=1)
-            self.edges = torch.cat([self.edges, torch.zeros_like(self.edges[:, :1])], dim=1)
+            self.edges = torch.cat([self.edges, torch.zeros_like(self.edges[:, :, :1])], dim=2)
             loops = torch.cat([loops, torch.zeros_like(loops[:, :1])], dim=1)
-            taken = self.births[item].isfinite()
+            taken = self.births.index_select(0, item) < torch.inf
         slot = taken.byte().argmin(dim=1)
-        self.births[item, slot] = value
-        loops[item, slot // _SLOTS] = (1 << (slot % _SLOTS))[:, None]
+        self.births[item, slot] = value[item]
+        loops[item, slot // _SLOTS] = (1 << (slot % _SLOTS)).int()
         return loops
 
     def _end(self, item, value, differences):
-        """End the youngest loop of one difference in each of some filtrations; return where there are others left."""
-        left = differences[item]
-        which = left.amax(dim=1).argmax(dim=1)
-        sums = left.gather(2, which[:, None, None].expand(-1, left.shape[1], 1))
-        inside = ((sums >> torch.arange(_SLOTS, device=sums.device)) & 1).flatten(1).bool()
-        births = self.births[item, : inside.shape[1]]
+        """End the youngest loop of one difference in each of some filtrations; return where others are left.
+
+        Wherever the loop is part of an edge, the rest of the difference takes its place.
+        """
+        left = differences.index_select(0, item)
+        column = left.amax(dim=1).argmax(dim=1)
+        members = left.gather(2, column[:, None, None].expand(-1, left.shape[1], 1))[:, :, 0]
+        inside = ((members[:, :, None] >> torch.arange(_SLOTS, device=left.device)) & 1).flatten(1).bool()
+        births = self.births.index_select(0, item)[:, : inside.shape[1]]
         youngest = torch.where(inside, births, -torch.inf).argmax(dim=1)
         self.ended.append(Bars(item, births.gather(1, youngest[:, None])[:, 0], value[item]))
         self.births[item, youngest] = torch.inf
-        word, bit = (youngest // _SLOTS)[:, None, None], (youngest % _SLOTS)[:, None, None]
-
-        def without(sets):
-            has = sets.gather(1, word.expand(-1, 1, sets.shape[2])) >> bit & 1
-            return sets ^ (sums & -has)
-
-        differences[item] = left = without(left)
-        whole = self.edges.view(-1, self.n, *self.edges.shape[1:])
-        block = whole[item].transpose(1, 2).flatten(2)
-        whole[item] = without(block).view(len(item), -1, self.n, self.n).transpose(1, 2)
-        return item[left.amax(dim=(1, 2)) != 0]
+        bit = torch.zeros_like(members)
+        bit.scatter_(1, (youngest // _SLOTS)[:, None], (1 << (youngest % _SLOTS)[:, None]).int())
+        k, i, _, j = (self.edges.index_select(0, item) & bit[:, None, :, None]).nonzero(as_tuple=True)
+        self.edges[item[k], i, :, j] ^= members[k]
+        k, _, j = (left & bit[:, :, None]).nonzero(as_tuple=True)
+        left[k, :, j] ^= members[k]
+        differences[item] = left
+        return item[left.amax(dim=(1, 2)).nonzero()[:, 0]]
 
 
 def _with_endless(ended, births):
