@@ -14,11 +14,13 @@ MOST_PARAMETERS = 20
 
 # Names whose meaning is the field's and differs between methods: their descriptions do not start alike.
 OTHER_WORDS = {
+    "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
+    "resolution": "a distance on an axis of a plot, and a number of lines and times",
 }
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
@@ -28,6 +30,7 @@ OTHER_WORDS_OF = {
 OTHER_RANGES = {
     "alpha": "by cross-validation for one, and 0 where the problem has a solution without a penalty",
     "assign_labels": "rows that are embedded, and codes that a network has learned",
+    "bandwidth": "one per column, where columns may have units of their own",
     "batch_size": "stochastic training needs some rows per cluster",
     "center": "automatic where sparse rows are not centred",
     "estimator": "networks that are torch modules, where no target is predicted",
@@ -41,6 +44,7 @@ OTHER_RANGES = {
     "n_dims": "one per cluster, where clusters may differ",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
+    "resolution": "a distance on an axis of a plot, and a number of lines and times",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
 }

@@ -5,6 +5,7 @@ from ._completion_display import CompletionDisplay
 from ._dictionary_display import DictionaryDisplay
 from ._intrinsic_dimension import IntrinsicDimension
 from ._learning_regime import LearningRegime
+from ._persistence_surface_display import PersistenceSurfaceDisplay
 from ._privacy_utility_display import PrivacyUtilityDisplay
 from ._spectrum_display import SpectrumDisplay
 
@@ -14,6 +15,7 @@ __all__ = [
     "DictionaryDisplay",
     "IntrinsicDimension",
     "LearningRegime",
+    "PersistenceSurfaceDisplay",
     "PrivacyUtilityDisplay",
     "SpectrumDisplay",
 ]

@@ -206,7 +206,11 @@ def _with_endless(ended, births):
 
 def bars_by_gudhi(filtrations: Filtrations, *, loops: bool = True) -> list[Bars]:
     """Return the bars of degrees 0 and 1 as gudhi finds them, one filtration after the other."""
-    import gudhi
+    try:
+        import gudhi
+    except ImportError as error:
+        cure = "Install it with: pip install 'sklowrank[topology]', or use backend='native'."
+        raise ImportError(f"backend='gudhi' needs gudhi. {cure}") from error
 
     vertices, values = filtrations.vertices.cpu().numpy(), filtrations.values.cpu().numpy()
     ends, found = filtrations.ends.cpu().numpy(), ([], [])
