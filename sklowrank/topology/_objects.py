@@ -117,7 +117,7 @@ def _n_dims(X):
 
 
 def _windows(rows, chosen):
-    """Return delay embeddings of series, (n_series, n_windows, embedding_dim); in one dimension where they are short."""
+    """Return delay embeddings of series, (n_series, n_windows, n_dims); in one dimension where they are short."""
     span = (chosen.embedding_dim - 1) * chosen.delay
     rows = rows.astype(np.float64)
     if rows.shape[1] < span + 2:

@@ -115,7 +115,7 @@ def test_scales_are_those_of_the_documentation():
 def test_dense_places_enter_first():
     cloud = np.vstack([0.05 * np.random.RandomState(0).randn(30, 2), [[2.0, 2.0]]])
     low, high = MultiparameterPersistence(bandwidth=0.2).fit([cloud]).box_[1]
-    assert low < 0.1  # minus the logarithm of a mean near 1
+    assert low < 0.2  # minus the logarithm of a mean near 1
     assert high > 2  # of a lone point it is log 31, of which this is a quantile
 
 
