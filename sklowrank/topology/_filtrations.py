@@ -121,7 +121,7 @@ def over_blocks(objects: Objects, compute: Callable[[np.ndarray], Any], bytes_ea
         largest = objects[order[start]]
         size = bytes_each(largest.n_vertices) + 8 * _COPIES * largest.n_vertices * largest.n_points
         place = order[start : start + rows_per_block("auto", len(order), size)]
-        yield from in_blocks(lambda rows: compute(place[rows]), len(place), len(place), bytes_per_row=size)
+        yield from in_blocks(lambda rows, of=place: compute(of[rows]), len(place), len(place), bytes_per_row=size)
         start += len(place)
 
 
