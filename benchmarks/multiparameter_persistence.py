@@ -178,7 +178,7 @@ def classified(data, kind, settings=None):
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
     models = RandomForestClassifier(200, random_state=0), linear
-    forest, logistic = (quietly(lambda: cross_val_score(model, V, y, cv=folds).mean()) for model in models)
+    forest, logistic = (quietly(lambda m=model: cross_val_score(m, V, y, cv=folds).mean()) for model in models)
     remark = f"forest {forest:.3f}, logistic regression {logistic:.3f}"
     return {
         "error": 1 - max(forest, logistic),
