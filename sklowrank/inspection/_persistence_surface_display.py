@@ -66,7 +66,7 @@ class PersistenceSurfaceDisplay:
         self.second_name = second_name
 
     @classmethod
-    def from_estimator(cls, estimator, X, *, degree=None, second_name=None, ax=None, cmap="magma"):
+    def from_estimator(cls, estimator, X, *, degree=None, second_name=None, ax=None, cmap="magma", vmax=None):
         """Create a display of the vector of an object, or of the mean over some objects.
 
         Parameters
@@ -83,6 +83,8 @@ class PersistenceSurfaceDisplay:
             Axes to plot on. None creates a figure.
         cmap : str, default="magma"
             Name of the colormap, from 0 to the largest value.
+        vmax : float, default=None
+            Value at the end of the colormap, to compare displays. None takes the largest value.
 
         Returns
         -------
@@ -104,7 +106,7 @@ class PersistenceSurfaceDisplay:
         vector = np.asarray(on_host(model.transform(X))).mean(axis=0)
         values = vector.reshape(len(model.degrees), *model.resolution)[list(model.degrees).index(degree)]
         corners = _corners(np.asarray(on_host(model.box_)), *model.resolution)
-        return cls(*corners, values, degree=degree, second_name=second_name).plot(ax=ax, cmap=cmap)
+        return cls(*corners, values, degree=degree, second_name=second_name).plot(ax=ax, cmap=cmap, vmax=vmax)
 
     def plot(self, *, ax=None, cmap="magma", vmax=None) -> Self:
         """Plot the surface.
