@@ -145,6 +145,9 @@ def plain(X, kind, measured):
     low, high = (min(map(np.min, values)), max(map(np.max, values))) if measured else (0, 1)
 
     def features(P, f):
+        if kind == "value as a coordinate":
+            cloud = np.c_[P, f]
+            return np.concatenate([betti_curves(cloud, reach), np.histogram(pdist(cloud), 20, (0, longest + 1))[0]])
         distances = pdist(P)
         if kind == "distances":
             return np.histogram(distances, 20, (0, longest))[0]
@@ -285,6 +288,12 @@ def rings_in_values(bench):
         bench.claim(f"error against the best plain features, noise {noise}", found.error, best.error, at_most=1)
 
 
+def value_as_coordinate(bench):
+    """value as a coordinate: the clouds of both cases above as points in three dimensions, one-parameter features"""
+    for data in ("waves", "rings and arcs, noise 0.05", "rings and arcs, noise 0.15"):
+        bench.measure(data, classified, data, "value as a coordinate")
+
+
 def outliers(bench):
     """outliers: how far 20 % of outliers move the vectors of 12 rings, in distances from rings to discs"""
     two, one = (bench.measure(kind, growth_by_outliers, kind) for kind in ("two parameters", "one parameter"))
@@ -358,4 +367,16 @@ def growth(bench):
         bench.measure(f"4 clouds of {points} points", timed, 4, points, "native", {"max_points": 200})
 
 
-CASES = [joint_structure, rings_in_values, outliers, codensity, exactness, stable, series, real_data, speed, growth]
+CASES = [
+    value_as_coordinate,
+    joint_structure,
+    rings_in_values,
+    outliers,
+    codensity,
+    exactness,
+    stable,
+    series,
+    real_data,
+    speed,
+    growth,
+]

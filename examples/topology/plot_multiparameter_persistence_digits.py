@@ -2,13 +2,13 @@
 Persistence vectors of images: turned digits
 ============================================
 
-A zero has a loop, a one has none and an eight has two, whichever way the image is turned. Pixels know nothing of that.
-Here models are trained on upright digits, and asked about turned ones.
+A zero has a loop, a one has none and an eight has two, whichever way the image is turned. Here models are trained on
+upright digits, and predict turned ones, from pixels and from persistence vectors.
 """
 
 # %%
-# Each image is a cloud: the places of its 64 pixels, and in the last column how little ink there is. With `max_edge=1.5`
-# pixels are joined that touch, at a side or at a corner.
+# Each image is a cloud: the places of its 64 pixels, and in the last column how little ink there is. With
+# `max_edge=1.5` pixels are joined that touch, at a side or at a corner.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -58,7 +58,7 @@ plt.show()
 
 # %%
 # What to see: on the right, where pixels that touch are joined, a zero has a bright field of loops that begins at dark
-# pixels, an eight a fainter one, as its two loops are small, and a one next to none. On the upper left, where only sides
-# are joined, all have the loops of the grid: colours end at 1 to leave them out. The vectors of turned images are those of
-# upright ones, so that the accuracy stays where that of pixels falls. With more training images pixels are ahead on
-# upright digits: use persistence vectors where such a change should not matter.
+# pixels, an eight a fainter one, as its two loops are small, and a one next to none. On the upper left, where only
+# sides are joined, all have the loops of the grid: colours end at 1 to leave them out. The vectors of turned images are
+# those of upright ones, so that the accuracy stays where that of pixels falls. With more training images pixels are
+# ahead on upright digits: use persistence vectors where such a change should not matter.

@@ -2,8 +2,9 @@
 Persistence vectors of a measured value: rings and arcs
 =======================================================
 
-Points are spread evenly over a square and carry a measured value. In one class it is low near a ring, in the other near a
-ring with a gap. Neither where the points are nor which values there are tells the classes apart: only both together do.
+Points are spread evenly over a square and carry a measured value. In one class it is low near a ring, in the other near
+a ring with a gap. Neither where the points are nor which values there are tells the classes apart: only both together
+do.
 """
 
 # %%
@@ -64,6 +65,6 @@ for label, column in enumerate(panels.T):
 plt.show()
 
 # %%
-# What to see: on the lower right, at lengths between 0.25 and 0.6 and values below 0.5, the ring has a band of loops: its
-# points are joined there, and the inside is not yet filled. Where the ring has a gap the band is missing. The bright field
-# at high values, in both classes, has the short loops between points that are spread evenly.
+# What to see: on the lower right, at lengths between 0.25 and 0.6 and values below 0.5, the ring has a band of loops:
+# its points are joined there, and the inside is not yet filled. Where the ring has a gap the band is missing. The
+# bright field at high values, in both classes, has the short loops between points that are spread evenly.
