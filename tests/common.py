@@ -49,7 +49,8 @@ def seeded(estimator, **params):
 
 def on_device(estimator, device):
     """Return the parameter that says where to compute: of an estimator, or of what it wraps."""
-    return {("device" if hasattr(estimator, "device") else "estimator__device"): device}
+    places = ("device", "transport__device", "estimator__device")
+    return {next(name for name in places if name in estimator.get_params()): device}
 
 
 def small_data(estimator, dtype=np.float64):

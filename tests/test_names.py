@@ -42,6 +42,8 @@ OTHER_RANGES = {
     "n_clusters": "automatic for one",
     "n_components": "automatic, or a share of the variance, where the method can choose",
     "n_dims": "one per cluster, where clusters may differ",
+    "n_landmarks": "all rows, where distances are between rows of X",
+    "n_neighbors": "by the number of rows, where codes are clustered",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
     "resolution": "a distance on an axis of a plot, and a number of lines and times",

@@ -14,25 +14,49 @@ def nearest_neighbors(
 
     Without `queries` these are the neighbours of the points themselves, and no point is its own neighbour. On the CPU
     scikit-learn finds them, by a tree in few dimensions; elsewhere they are found among all, in blocks of queries.
+    Distances are those of differences, which are precise for points far from the origin.
     """
-    if points.device.type == "cpu":
-        found = NearestNeighbors(n_neighbors=n_neighbors).fit(points.numpy())
-        distances, indices = found.kneighbors(None if queries is None else queries.numpy())
-        return torch.from_numpy(distances).to(points.dtype), torch.from_numpy(indices.astype(np.int64))
+    center = points.mean(0)
+    points = points - center
+    queries = None if queries is None else queries - center
+    search = _by_scikit_learn if points.device.type == "cpu" else _among_all
+    indices = search(points, n_neighbors, queries)
+    distances = _distances(points if queries is None else queries, points, indices)
+    distances, order = distances.sort(dim=1, stable=True)
+    return distances, indices.gather(1, order)
+
+
+def _by_scikit_learn(points, n_neighbors, queries):
+    search = NearestNeighbors(n_neighbors=n_neighbors).fit(points.numpy())
+    found = search.kneighbors(None if queries is None else queries.numpy(), return_distance=False)
+    return torch.from_numpy(found.astype(np.int64))
+
+
+def _among_all(points, n_neighbors, queries):
     itself = queries is None
-    queries = points if queries is None else queries
+    queries = points if itself else queries
     bytes_per_row = 3 * points.element_size() * len(points)
 
     def of_block(rows):
-        distances = torch.cdist(queries[rows], points, compute_mode="donot_use_mm_for_euclid_dist")
+        distances = torch.cdist(queries[rows], points)
         if itself:
             row = torch.arange(len(distances), device=points.device)
             distances[row, row + rows.start] = torch.inf
-        return distances.topk(n_neighbors, largest=False, sorted=True)
+        return distances.topk(n_neighbors, largest=False).indices
 
     block = rows_per_block("auto", len(queries), bytes_per_row)
-    found = list(in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row))
-    return torch.cat([part.values for part in found]), torch.cat([part.indices for part in found])
+    return torch.cat(list(in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)))
+
+
+def _distances(queries, points, indices):
+    """Return the distances of each query to the points whose indices are in its row."""
+    bytes_per_row = 2 * points.element_size() * indices.shape[1] * points.shape[1]
+    block = rows_per_block("auto", len(queries), bytes_per_row)
+
+    def of_block(rows):
+        return torch.linalg.vector_norm(points[indices[rows]] - queries[rows, None], dim=2)
+
+    return torch.cat(list(in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)))
 
 
 def farthest_points(points: torch.Tensor, n_points: int, first: int) -> torch.Tensor:

@@ -3,3 +3,7 @@
 from ._multiparameter_persistence import MultiparameterPersistence
 
 __all__ = ["MultiparameterPersistence"]
+from ._persistence_separability import PersistenceSeparability, persistence_separability_score
+from ._separability_monitor import SeparabilityMonitor
+
+__all__ = ["PersistenceSeparability", "SeparabilityMonitor", "persistence_separability_score"]
