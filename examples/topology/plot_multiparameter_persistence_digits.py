@@ -57,8 +57,8 @@ for digit, column in zip((0, 1, 8), panels.T):
 plt.show()
 
 # %%
-# What to see: on the right, where pixels that touch are joined, zeros and eights have loops of dark pixels, and those of
-# eights begin at darker ones, as their two loops are small; ones have none. On the upper left, where only sides are
+# What to see: on the right, where pixels that touch are joined, zeros and eights have loops of dark pixels, and those
+# of eights begin at darker ones, as their two loops are small; ones have none. On the upper left, where only sides are
 # joined, all have the loops of the grid: colours end at 1 to leave them out. The vectors of turned images are those of
 # upright ones, so that the accuracy stays where that of pixels falls. With more training images pixels are ahead on
 # upright digits: use persistence vectors where such a change should not matter.
