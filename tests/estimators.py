@@ -143,6 +143,9 @@ ESTIMATORS = {
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
     ),
+    "MultiparameterPersistence": Spec(
+        {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}
+    ),
     "NetworkClassifier": _NETWORK._replace(
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
     ),
