@@ -30,7 +30,7 @@ class LabelSpace(NamedTuple):
 
     labels: np.ndarray  # (m,)
     order: np.ndarray  # (m,) their positions in the user's order
-    observed_index: np.ndarray  # (k,) those of them that the base model knows
+    observed: np.ndarray  # (k,) those of them that the base model knows
     points: np.ndarray | None = None  # (m, e) whose Euclidean distances are those of the labels
     table: np.ndarray | None = None  # (k, m) distances of observed labels to all
     tree: Tree | None = None  # whose nodes are the labels, and others
@@ -55,15 +55,15 @@ def label_space(observed: np.ndarray, asked: SpaceOptions) -> LabelSpace:
             return space._replace(points=_embeddings(asked.label_embeddings, order))
         case "precomputed":
             D = _distances(asked.distances, len(order))
-            return space._replace(table=D[np.ix_(order[space.observed_index], order)])
+            return space._replace(table=D[np.ix_(order[space.observed], order)])
         case "tree":
             nodes, ends, weights = tree_edges(asked.label_tree)
             at = _positions(classes, nodes, "label_tree")
-            root = at[space.observed_index[0]] if len(observed) else 0
+            root = at[space.observed[0]] if len(observed) else 0
             return space._replace(tree=rooted_tree(ends, weights, at, root))
         case "discrete":
             return space
-    return space._replace(table=_called(asked.metric, classes[space.observed_index], classes))
+    return space._replace(table=_called(asked.metric, classes[space.observed], classes))
 
 
 # Labels
@@ -175,16 +175,16 @@ def observed_distances(space: LabelSpace, columns: np.ndarray | None = None) -> 
         return space.table if columns is None else space.table[:, columns]
     columns = np.arange(len(space.labels)) if columns is None else columns
     if space.tree is not None:
-        return tree_distances(space.tree, space.tree.node[space.observed_index], space.tree.node[columns])
+        return tree_distances(space.tree, space.tree.node[space.observed], space.tree.node[columns])
     if space.points is not None:
-        return _euclidean(space.points[space.observed_index], space.points[columns])
-    return (space.observed_index[:, None] != columns).astype(float)
+        return _euclidean(space.points[space.observed], space.points[columns])
+    return (space.observed[:, None] != columns).astype(float)
 
 
 def distances_from(space: LabelSpace, rows: np.ndarray, asked: SpaceOptions) -> np.ndarray:
     """Return the distances (len(rows), m) of any labels to all."""
     if space.table is None:
-        return observed_distances(space._replace(observed_index=rows))
+        return observed_distances(space._replace(observed=rows))
     if asked.metric == "precomputed":
         return _distances(asked.distances, len(space.order))[np.ix_(space.order[rows], space.order)]
     return _called(asked.metric, space.labels[rows], space.labels)

@@ -18,7 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
-from .._core.compat import HasMethods, Interval, StrOptions, _fit_context
+from .._core.compat import HasMethods, Interval, StrOptions, _fit_context, check_same_namespace
 from .._core.fitted import keep, options, recall
 from .._core.validation import on_host
 from .._core.workspace import check_place, open_workspace
@@ -214,7 +214,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         space = label_space(labels, options(self, SpaceOptions))
         model = _to_be_fitted(self.estimator, labels)
         model = model.fit(X, y, **_routed(self, "fit", fit_params))
-        return self._kept(model, space)
+        return self._kept(X, model, space)
 
     @available_if(_can_learn_in_batches)
     @_fit_context(prefer_skip_nested_validation=False)
@@ -242,25 +242,17 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if former is None and classes is not None:
             label_space(_labels_of(None, classes), options(self, SpaceOptions))
         model.partial_fit(X, y, classes=classes, **_routed(self, "partial_fit", fit_params))
-        return self._kept(model, label_space(on_host(model.classes_), options(self, SpaceOptions)))
+        return self._kept(X, model, label_space(on_host(model.classes_), options(self, SpaceOptions)))
 
-    def _kept(self, model, space):
+    def _kept(self, X, model, space) -> Self:
+        """Store the fitted classifier and the labels, those that are numbers in the library of X."""
         observed = on_host(model.classes_)
-        if not np.array_equal(observed, space.labels[space.observed_index]):
+        if not np.array_equal(observed, space.labels[space.observed]):
             space = label_space(observed, options(self, SpaceOptions))
-        classes = space.labels
-        if isinstance(model.classes_, torch.Tensor):
-            classes = torch.from_numpy(classes).to(model.classes_.device)
-        ws = open_workspace(classes, device="cpu")
-        return keep(
-            self,
-            ws,
-            space,
-            estimator_=model,
-            classes_=classes,
-            observed_classes_=model.classes_,
-            observed_index_=space.observed_index,
-        )
+        ws = open_workspace(X if _known(X) else np.empty((0, 0)), device="cpu")
+        public = {"classes_": space.labels, "observed_classes_": observed, "observed_index_": space.observed}
+        arrays = {name: _in_library(array, ws) for name, array in public.items()}
+        return keep(self, ws, space, estimator_=model, **arrays)
 
     def predict(self, X):
         """Return the label with the least expected power of the distance.
@@ -274,10 +266,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         y : array of shape (n_samples,)
         """
-        at, _, ws = self._means(X)
-        if isinstance(self.classes_, np.ndarray):
-            return self.classes_[at.cpu().numpy()]
-        return ws.store(ws.load(self.classes_)[at])
+        at, _, ws = self._means(X, "predict")
+        return _in_library(recall(self, LabelSpace, None).labels[at.cpu().numpy()], ws)
 
     def predict_proba(self, X):
         """Return weights of all labels that sum to one and are largest at the prediction.
@@ -294,7 +284,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         probabilities : array of shape (n_samples, n_classes)
         """
-        values, _, ws = self._functional(X)
+        values, _, ws = self._functional(X, "predict_proba")
         mean = values.mean(1, keepdim=True)
         return ws.answer((-values / torch.where(mean > 0, mean, 1.0)).softmax(1))
 
@@ -311,7 +301,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         scores : array of shape (n_samples, n_classes) or (n_samples,)
             Of two labels the functional at the first less that at the second.
         """
-        values, unit, ws = self._functional(X)
+        values, unit, ws = self._functional(X, "decision_function")
         values = values * unit**self.power
         return ws.answer(values[:, 0] - values[:, 1] if values.shape[1] == 2 else -values)
 
@@ -327,7 +317,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         probabilities : array of shape (n_samples, n_observed)
         """
-        P, ws = self._proba(X)
+        P, ws = self._proba(X, "base_proba")
         return ws.answer(P)
 
     def frechet_variance(self, X):
@@ -342,7 +332,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         variances : array of shape (n_samples,)
         """
-        _, variance, ws = self._means(X)
+        _, variance, ws = self._means(X, "frechet_variance")
         return ws.answer(variance)
 
     def score_distance(self, X, y, sample_weight=None) -> float:
@@ -361,7 +351,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         -------
         score : float
         """
-        at, _, _ = self._means(X)
+        at, _, _ = self._means(X, "score_distance")
         space = recall(self, LabelSpace, None)
         true = positions(column_or_1d(on_host(y)), space.labels)
         check_consistent_length(at, true)
@@ -410,7 +400,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         allowed = np.arange(len(space.labels)) if candidates is None else positions(candidates, space.labels)
         if _convex_tree(space, self.power):
             label = np.argsort(space.tree.node)  # of each node
-            nodes = next_nodes(space.tree, space.tree.node[space.observed_index], n_classes, space.tree.node[allowed])
+            nodes = next_nodes(space.tree, space.tree.node[space.observed], n_classes, space.tree.node[allowed])
             return space.labels[label[nodes]]
         inside = _locus(space, "auto", self.power)
         found = farthest_labels(lambda rows: distances_from(space, rows, asked), inside, n_classes, np.unique(allowed))
@@ -444,12 +434,13 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         mapping = MethodMapping().add(caller="fit", callee="fit").add(caller="partial_fit", callee="partial_fit")
         return MetadataRouter(owner=self).add(estimator=_given(self.estimator), method_mapping=mapping)
 
-    def _proba(self, X):
+    def _proba(self, X, method):
         """Return the normalised probabilities of the observed labels, and a workspace where they are."""
         check_is_fitted(self)
         check_place(X)
+        check_same_namespace(X, self, attribute="observed_index_", method=method)
         P = self.estimator_.predict_proba(X) if self.scores == "proba" else self.estimator_.decision_function(X)
-        P = P if isinstance(P, torch.Tensor) else np.asarray(P)
+        P = P if _known(P) else np.asarray(P)
         ws = open_workspace(P, device="auto" if isinstance(P, torch.Tensor) else "cpu")
         P = ws.exact().load(P).double()
         if self.scores == "decision":
@@ -459,17 +450,17 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"predict_proba of {type(self.estimator_).__name__} gave values that are no probabilities.")
         return normalized(P, self.temperature), ws
 
-    def _means(self, X):
+    def _means(self, X, method):
         """Return the positions of the predicted labels, the functional there, and a workspace."""
-        P, ws = self._proba(X)
+        P, ws = self._proba(X, method)
         columns, labels, unit = _prepared(recall(self, LabelSpace, None), ws, reachable=True)
         at, values = frechet_means(P, labels, self.power, tie_break=self.tie_break, batch_size=self.batch_size)
         at = at if columns is None else ws.load(columns)[at]
         return at, values * unit**self.power, ws
 
-    def _functional(self, X):
+    def _functional(self, X, method):
         """Return the functional at all labels, in a unit of the distances."""
-        P, ws = self._proba(X)
+        P, ws = self._proba(X, method)
         _, labels, unit = _prepared(recall(self, LabelSpace, None), ws)
         return functional(P, labels, self.power, batch_size=self.batch_size), unit, ws
 
@@ -512,6 +503,16 @@ def _routed(router, method, params):
     return getattr(process_routing(router, method, **params).estimator, method)
 
 
+def _known(X):
+    """Return whether X is an array that says in which library, and how precisely, to answer."""
+    return isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__")
+
+
+def _in_library(array, ws):
+    """Return numbers in the user's library, other labels as they are."""
+    return array if ws.home is None or array.dtype.kind not in "biuf" else ws.store(torch.from_numpy(array))
+
+
 # Labels
 
 
@@ -529,8 +530,8 @@ def _prepared(space: LabelSpace, ws, *, reachable=False) -> _Prepared:
     if reachable and space.is_whole_tree:
         columns = _nodes_between(space)
     elif reachable and space.points is None and space.table is None and space.tree is None:
-        columns = space.observed_index
-    observed = space.observed_index if columns is None else np.searchsorted(columns, space.observed_index)
+        columns = space.observed
+    observed = space.observed if columns is None else np.searchsorted(columns, space.observed)
     size = len(space.labels) if columns is None else len(columns)
     points = table = None
     unit = 1.0
@@ -559,12 +560,12 @@ def _convex_tree(space, power):
 
 def _nodes_between(space):
     """Return the labels that are nodes on paths between observed ones."""
-    return np.flatnonzero(tree_locus(space.tree, space.tree.node[space.observed_index])[space.tree.node])
+    return np.flatnonzero(tree_locus(space.tree, space.tree.node[space.observed])[space.tree.node])
 
 
 def _locus(space: LabelSpace, method, power):
     """Return whether each label is in the locus."""
-    n_labels, observed = len(space.labels), space.observed_index
+    n_labels, observed = len(space.labels), space.observed
     inside = np.zeros(n_labels, dtype=bool)
     if method not in ("auto", "exact", "sample"):
         raise ValueError(f"method={method!r} is none of 'auto', 'exact' and 'sample'.")
