@@ -19,6 +19,7 @@ OTHER_WORDS = {
     "kernel": "each method has kernels of its own",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
+    "power": "of distances between labels, and of affinities",
 }
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
@@ -41,6 +42,7 @@ OTHER_RANGES = {
     "n_dims": "one per cluster, where clusters may differ",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
+    "power": "of distances, where any above 0 has a meaning, and of affinities",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
 }

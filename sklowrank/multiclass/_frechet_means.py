@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from .._core.blocks import in_blocks, rows_per_block
 
 _TIED = 1e-12  # functionals that agree so far, relative to their size, are equal
-_COLUMNS = 8192  # labels whose functionals are computed together
+_COLUMNS = 2048  # labels whose functionals are computed together
 _TREE_DIMS, _TREE_LABELS, _TREE_ROWS = 8, 4096, 256  # from which a tree of points is faster than products
 _PAIRS = 1 << 20  # of rows and labels whose distances are computed together
 
@@ -109,7 +109,7 @@ def _nearest_points(P, labels, power, batch_size) -> Iterator[Pairs]:
 def _near(means, spread, points, batch_size):
     """Yield rows and labels: the nearest ones, and some that are as near up to rounding."""
     n_dims = points.shape[1]
-    if n_dims == 1:
+    if n_dims == 1 and len(points.unique()) == len(points):
         yield _neighbors_on_a_line(means[:, 0].contiguous(), points[:, 0].contiguous())
     elif n_dims <= _TREE_DIMS and len(points) >= _TREE_LABELS and len(means) >= _TREE_ROWS and not means.is_cuda:
         yield _neighbors_in_a_tree(means.numpy(), spread.numpy(), points.numpy())

@@ -43,8 +43,9 @@ class LabelSpace(NamedTuple):
 
 def label_space(observed: np.ndarray, asked: SpaceOptions) -> LabelSpace:
     """Return the labels that may be predicted where `observed` (k,) are those of the base model."""
-    labels = _labels_of_tree(observed, asked) if asked.metric == "tree" else asked.label_space
-    classes, order = _sorted_labels(observed if labels is None else labels)
+    edges = tree_edges(asked.label_tree) if asked.metric == "tree" else None
+    labels = observed if edges is None else _labels_of_tree(observed, edges, asked.tree_nodes)
+    classes, order = _sorted_labels(labels if asked.label_space is None else asked.label_space)
     space = LabelSpace(classes, order, _positions(observed, classes, "label_space"))
     match asked.metric:
         case "ordinal":
@@ -57,7 +58,7 @@ def label_space(observed: np.ndarray, asked: SpaceOptions) -> LabelSpace:
             D = _distances(asked.distances, len(order))
             return space._replace(table=D[np.ix_(order[space.observed], order)])
         case "tree":
-            nodes, ends, weights = tree_edges(asked.label_tree)
+            nodes, ends, weights = edges
             at = _positions(classes, nodes, "label_tree")
             root = at[space.observed[0]] if len(observed) else 0
             return space._replace(tree=rooted_tree(ends, weights, at, root))
@@ -103,13 +104,11 @@ def positions(labels, classes):
     return _positions(np.asarray(on_host(labels)), classes, "classes_")
 
 
-def _labels_of_tree(observed, asked):
-    """Return the labels that the user gives, else the nodes of the tree, or its leaves and the observed labels."""
-    nodes, ends, _ = tree_edges(asked.label_tree)
-    if asked.label_space is not None:
-        return asked.label_space
+def _labels_of_tree(observed, edges, tree_nodes):
+    """Return the nodes of a tree, or its leaves and the observed labels."""
+    nodes, ends, _ = edges
     at = _positions(observed, nodes, "label_tree")
-    if asked.tree_nodes == "all":
+    if tree_nodes == "all":
         return nodes
     leaves = np.bincount(ends.ravel(), minlength=len(nodes)) == 1
     leaves[at] = True

@@ -1,11 +1,11 @@
 """Loci of Fréchet means: the labels that some probabilities lead to."""
 
 import numpy as np
-from scipy.optimize import linprog
+from scipy.optimize import nnls
 
 _DRAWS = 4096  # of probabilities per concentration
 _CONCENTRATIONS = (0.1, 0.3, 1.0)
-_MOST_CUTS = 500
+_MARGIN = 1e-9  # up to which a gap counts as none, relative to the largest power of a distance
 
 
 def sampled_locus(A: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -25,43 +25,38 @@ def sampled_locus(A: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def exact_locus(A: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Return whether each label (m,) has the least functional for some probabilities, by linear programs.
+    """Return whether each label (m,) has the least functional for some probabilities: by a small problem for each.
 
-    Those that are drawn settle most labels; one program each settles the others.
+    Labels that win for probabilities that are drawn, or met on the way, need no problem of their own.
     """
     inside = sampled_locus(A, observed)
-    scale = A.max(initial=0.0) or 1.0
+    A = A / (A.max(initial=0.0) or 1.0)
     for label in np.flatnonzero(~inside):
-        inside[label] = _is_least_somewhere(A / scale, label)
+        if not inside[label]:
+            inside[label], winners = _is_least_somewhere(A, label)
+            inside[winners] = True
     return inside
 
 
 def _is_least_somewhere(A, label):
-    """Return whether probabilities p with p (A[:, label] - A[:, other]) <= 0 for all others exist.
+    """Return whether some probabilities p have p (A[:, label] - A[:, u]) <= 0 for all labels u, and which labels won.
 
-    The largest margin is found over a growing set of others: each round adds the one that is violated most.
+    Either they exist or weights y >= 0 of labels with (A[:, label] - A) y >= 1 do. Non-negative least squares for
+    these weights leave a residual of 0, or one of 1 at least, which then is a multiple of such p. They are solved for a
+    few labels u, to which each round adds the one that wins at p.
     """
     gaps = A[:, [label]] - A  # (k, m)
-    others = [int(np.argmax(gaps.mean(0)))]
-    k = len(A)
-    for _ in range(_MOST_CUTS):
-        found = linprog(
-            np.append(np.zeros(k), 1.0),
-            A_ub=np.column_stack([gaps[:, others].T, -np.ones(len(others))]),
-            b_ub=np.zeros(len(others)),
-            A_eq=np.append(np.ones(k), 0.0)[None],
-            b_eq=[1.0],
-            bounds=[(0, None)] * k + [(-1, None)],
-            method="highs",
-        )
-        if found.x[-1] > 1e-9:
-            return False
-        violations = found.x[:-1] @ gaps
-        worst = int(np.argmax(violations))
-        if violations[worst] <= 1e-9 or worst in others:
-            return True
-        others.append(worst)
-    return True
+    k, winners = len(A), [int(np.argmax(gaps.mean(0)))]
+    while True:
+        weights, residual = nnls(np.column_stack([gaps[:, winners], -np.eye(k)]), np.ones(k))
+        if residual < 0.5:
+            return False, winners
+        p = np.maximum(1 - gaps[:, winners] @ weights[:-k] + weights[-k:], 0)
+        violations = p @ gaps / p.sum()
+        winner = int(np.argmax(violations))
+        if violations[winner] <= _MARGIN or winner in winners:
+            return True, winners
+        winners.append(winner)
 
 
 def farthest_labels(distances, inside: np.ndarray, n_labels: int, allowed: np.ndarray) -> list[int]:

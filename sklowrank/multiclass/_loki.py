@@ -35,7 +35,7 @@ from ._label_spaces import (
 from ._loci import exact_locus, farthest_labels, sampled_locus
 from ._trees import next_nodes, tree_locus
 
-_MOST_EXACT = 2000  # labels whose locus is found by linear programs
+_MOST_EXACT = 2000  # labels for each of which a problem is solved
 
 
 def _can_learn_in_batches(self):
@@ -164,13 +164,13 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __init__(
         self,
-        estimator: Any = None,
+        estimator: Any | None = None,
         metric: Callable[[Any, Any], float]
         | Literal["discrete", "ordinal", "numeric", "precomputed", "embedding", "tree"] = "ordinal",
         *,
-        label_space: Any = None,
-        distances: Any = None,
-        label_embeddings: Any = None,
+        label_space: Any | None = None,
+        distances: Any | None = None,
+        label_embeddings: Any | None = None,
         label_tree: Sequence[tuple] | None = None,
         tree_nodes: Literal["all", "leaves"] = "all",
         power: float = 2.0,
@@ -238,8 +238,9 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_place(X)
         former = getattr(self, "estimator_", None)
-        model = clone(self.estimator) if former is None else copy.deepcopy(former)  # a batch that fails changes nothing
-        if former is None and classes is not None:
+        goes_on = hasattr(former, "partial_fit")  # what stands in where there is one label has none
+        model = copy.deepcopy(former) if goes_on else clone(self.estimator)  # a batch that fails changes nothing
+        if not goes_on and classes is not None:
             label_space(_labels_of(None, classes), options(self, SpaceOptions))
         model.partial_fit(X, y, classes=classes, **_routed(self, "partial_fit", fit_params))
         return self._kept(X, model, label_space(on_host(model.classes_), options(self, SpaceOptions)))
@@ -365,8 +366,9 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         ----------
         method : {"auto", "exact", "sample"}, default="auto"
             "exact": paths between observed nodes for a tree all of whose nodes are labels, the range of observed labels
-            on a line, and linear programs else. "sample": labels that are predicted for some of 12,288 random
-            probabilities, a part of the locus. "auto" is "sample" where more than 2,000 labels ask for linear programs.
+            on a line, and else a non-negative least squares problem for each label. "sample": labels that are predicted
+            for some of 12,288 random probabilities, a part of the locus. "auto" is "sample" where there are more than
+            2,000 such problems.
 
         Returns
         -------
@@ -397,13 +399,13 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         space, asked = recall(self, LabelSpace, None), options(self, SpaceOptions)
-        allowed = np.arange(len(space.labels)) if candidates is None else positions(candidates, space.labels)
+        allowed = np.arange(len(space.labels)) if candidates is None else np.unique(positions(candidates, space.labels))
         if _convex_tree(space, self.power):
             label = np.argsort(space.tree.node)  # of each node
             nodes = next_nodes(space.tree, space.tree.node[space.observed], n_classes, space.tree.node[allowed])
             return space.labels[label[nodes]]
         inside = _locus(space, "auto", self.power)
-        found = farthest_labels(lambda rows: distances_from(space, rows, asked), inside, n_classes, np.unique(allowed))
+        found = farthest_labels(lambda rows: distances_from(space, rows, asked), inside, n_classes, allowed)
         return space.labels[found]
 
     @property
@@ -447,7 +449,9 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             P = torch.stack([torch.zeros_like(P), P], dim=1) if P.ndim == 1 else P
             return (P / self.temperature).softmax(1), ws
         if not (P.isfinite().all() and (P >= 0).all()):
-            raise ValueError(f"predict_proba of {type(self.estimator_).__name__} gave values that are no probabilities.")
+            raise ValueError(
+                f"predict_proba of {type(self.estimator_).__name__} gave values that are no probabilities."
+            )
         return normalized(P, self.temperature), ws
 
     def _means(self, X, method):
