@@ -337,7 +337,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return ws.answer(variance)
 
     def score_distance(self, X, y, sample_weight=None) -> float:
-        """Return the mean of the distance of predictions from the true labels, to the power of `power`; lower is better.
+        """Return the mean distance of predictions from the true labels, to the power of `power`; lower is better.
 
         Parameters
         ----------
