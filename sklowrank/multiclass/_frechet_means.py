@@ -12,6 +12,7 @@ from .._core.blocks import in_blocks, rows_per_block
 _TIED = 1e-12  # functionals that agree so far, relative to their size, are equal
 _COLUMNS = 2048  # labels whose functionals are computed together
 _TREE_DIMS, _TREE_LABELS, _TREE_ROWS = 8, 4096, 256  # from which a tree of points is faster than products
+_TINY = 1e-200  # sums from which a division is exact to rounding
 _PAIRS = 1 << 20  # of rows and labels whose distances are computed together
 
 
@@ -34,9 +35,11 @@ class Pairs(NamedTuple):
 
 def normalized(P: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return rows (n, k) to the power of 1 / temperature that sum to one; uniform ones for rows of zeros."""
+    total = P.sum(1, keepdim=True)
+    if temperature == 1 and total.min() > _TINY:
+        return P / total
     largest = P.amax(1, keepdim=True)
-    P = torch.where(largest > 0, P / largest, 1.0)
-    P = P if temperature == 1 else P ** (1 / temperature)
+    P = torch.where(largest > 0, P / largest, 1.0) ** (1 / temperature)
     return P / P.sum(1, keepdim=True)
 
 

@@ -136,8 +136,9 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     >>> seen = np.isin(grade, [0, 4, 8])  # no training row has one of the other six grades
     >>> model = LokiClassifier(metric="numeric", label_space=np.arange(9)).fit(X[seen], grade[seen])
     >>> model.predict([[-1.5], [-1.0], [0.0], [1.0]])
-    array([1, 2, 4, 6])
-    >>> model.score_distance(X, grade) < np.mean((model.estimator_.predict(X) - grade) ** 2)
+    array([2, 3, 4, 5])
+    >>> argmax = model.estimator_.predict(X)
+    >>> bool(model.score_distance(X, grade) < 0.5 * np.mean((argmax - grade) ** 2))
     True
     """
 
@@ -448,7 +449,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if self.scores == "decision":
             P = torch.stack([torch.zeros_like(P), P], dim=1) if P.ndim == 1 else P
             return (P / self.temperature).softmax(1), ws
-        if not (P.isfinite().all() and (P >= 0).all()):
+        least, largest = P.aminmax()
+        if not (least >= 0 and largest < torch.inf):
             raise ValueError(
                 f"predict_proba of {type(self.estimator_).__name__} gave values that are no probabilities."
             )
