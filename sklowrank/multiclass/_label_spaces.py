@@ -8,7 +8,8 @@ import torch
 from sklearn.utils import check_array
 
 from .._core.validation import on_host
-from ._trees import Tree, pair_distances, rooted_tree, tree_distances, tree_edges
+from ._frechet_means import Labels
+from ._trees import Tree, pair_distances, rooted_tree, tree_distances, tree_edges, tree_locus
 
 _SYMMETRIC = 1e-8  # how far distances may be from symmetric, relative to the largest
 _ROWS = 1024  # of a matrix that are looked at together
@@ -185,7 +186,7 @@ def distances_from(space: LabelSpace, rows: np.ndarray, asked: SpaceOptions) -> 
     if space.table is None:
         return observed_distances(space._replace(observed=rows))
     if asked.metric == "precomputed":
-        return _distances(asked.distances, len(space.order))[np.ix_(space.order[rows], space.order)]
+        return np.asarray(on_host(asked.distances), dtype=float)[np.ix_(space.order[rows], space.order)]
     return _called(asked.metric, space.labels[rows], space.labels)
 
 
@@ -207,3 +208,45 @@ def distances_of_pairs(space: LabelSpace, a: np.ndarray, b: np.ndarray, asked: S
 def _euclidean(A, B):
     A, B = torch.from_numpy(A), torch.from_numpy(np.ascontiguousarray(B))
     return torch.cdist(A, B, compute_mode="donot_use_mm_for_euclid_dist").numpy()
+
+
+# What predictions are made with
+
+
+class Prepared(NamedTuple):
+    """What predictions are made with."""
+
+    columns: np.ndarray | None  # the labels that can be means, where they are not all looked at
+    labels: Labels
+    unit: float
+
+
+def prepared(space: LabelSpace, ws, *, reachable=False) -> Prepared:
+    """Return points or distances in units of a power of two, so that no power of them overflows."""
+    columns = None
+    if reachable and space.is_whole_tree:
+        columns = nodes_between(space)
+    elif reachable and space.points is None and space.table is None and space.tree is None:
+        columns = space.observed
+    observed = space.observed if columns is None else np.searchsorted(columns, space.observed)
+    size = len(space.labels) if columns is None else len(columns)
+    points = table = None
+    unit = 1.0
+    if space.points is not None:
+        points = space.points - space.points.mean(0)
+        unit = _power_of_two(np.abs(points).max(initial=0.0))
+    elif space.table is not None or space.tree is not None:
+        table = observed_distances(space, columns)
+        unit = _power_of_two(table.max(initial=0.0))
+    load = ws.exact().load
+    points, table = (None if part is None else load(part / unit) for part in (points, table))
+    return Prepared(columns, Labels(load(observed), size, points, table), unit)
+
+
+def _power_of_two(x):
+    return float(np.exp2(np.ceil(np.log2(x)))) if x > 0 else 1.0
+
+
+def nodes_between(space: LabelSpace) -> np.ndarray:
+    """Return the labels that are nodes on paths between observed ones."""
+    return np.flatnonzero(tree_locus(space.tree, space.tree.node[space.observed])[space.tree.node])

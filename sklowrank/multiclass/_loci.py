@@ -3,9 +3,30 @@
 import numpy as np
 from scipy.optimize import nnls
 
+from ._label_spaces import LabelSpace, nodes_between, observed_distances
+
+_MOST_EXACT = 2000  # labels for each of which a problem is solved
 _DRAWS = 4096  # of probabilities per concentration
 _CONCENTRATIONS = (0.1, 0.3, 1.0)
+_ROWS = 256  # of distances that are looked at together
 _MARGIN = 1e-9  # up to which a gap counts as none, relative to the largest power of a distance
+
+
+def locus(space: LabelSpace, method: str, power: float) -> np.ndarray:
+    """Return whether each label is in the locus."""
+    n_labels, observed = len(space.labels), space.observed
+    inside = np.zeros(n_labels, dtype=bool)
+    if method not in ("auto", "exact", "sample"):
+        raise ValueError(f"method={method!r} is none of 'auto', 'exact' and 'sample'.")
+    if method != "sample" and power >= 1 and space.is_whole_tree:  # functionals are convex along paths
+        inside[nodes_between(space)] = True
+        return inside
+    if method != "sample" and power >= 1 and space.points is not None and space.points.shape[1] == 1:
+        values = space.points[:, 0]
+        return (values >= values[observed].min()) & (values <= values[observed].max())
+    D = observed_distances(space)
+    exact = method == "exact" or (method == "auto" and n_labels <= _MOST_EXACT)
+    return (exact_locus if exact else sampled_locus)((D / (D.max(initial=0.0) or 1.0)) ** power, observed)
 
 
 def sampled_locus(A: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -64,7 +85,9 @@ def farthest_labels(distances, inside: np.ndarray, n_labels: int, allowed: np.nd
 
     `distances` gives those of some labels to all.
     """
-    near = distances(np.flatnonzero(inside)).min(0)
+    near = np.full(len(inside), np.inf)
+    for rows in np.split(np.flatnonzero(inside), range(_ROWS, inside.sum(), _ROWS)):
+        near = np.minimum(near, distances(rows).min(0))
     near[inside] = 0
     taken = []
     while len(taken) < n_labels and (near[allowed] > 0).any():

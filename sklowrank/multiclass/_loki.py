@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from .._core.compat import HasMethods, Interval, StrOptions, _fit_context, check
 from .._core.fitted import keep, options, recall
 from .._core.validation import on_host
 from .._core.workspace import check_place, open_workspace
-from ._frechet_means import Labels, frechet_means, functional, normalized
+from ._frechet_means import frechet_means, functional, normalized
 from ._label_spaces import (
     LabelSpace,
     SpaceOptions,
@@ -31,11 +31,10 @@ from ._label_spaces import (
     label_space,
     observed_distances,
     positions,
+    prepared,
 )
-from ._loci import exact_locus, farthest_labels, sampled_locus
-from ._trees import next_nodes, tree_locus
-
-_MOST_EXACT = 2000  # labels for each of which a problem is solved
+from ._loci import farthest_labels, locus
+from ._trees import next_nodes
 
 
 def _can_learn_in_batches(self):
@@ -378,7 +377,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         space = recall(self, LabelSpace, None)
-        return space.labels[_locus(space, method, self.power)]
+        return space.labels[locus(space, method, self.power)]
 
     def next_class(self, n_classes: int = 1, candidates=None):
         """Return the labels from which training rows would be most useful: those farthest from the locus.
@@ -401,11 +400,11 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         space, asked = recall(self, LabelSpace, None), options(self, SpaceOptions)
         allowed = np.arange(len(space.labels)) if candidates is None else np.unique(positions(candidates, space.labels))
-        if _convex_tree(space, self.power):
+        if space.is_whole_tree and self.power >= 1:  # functionals are convex along paths
             label = np.argsort(space.tree.node)  # of each node
             nodes = next_nodes(space.tree, space.tree.node[space.observed], n_classes, space.tree.node[allowed])
             return space.labels[label[nodes]]
-        inside = _locus(space, "auto", self.power)
+        inside = locus(space, "auto", self.power)
         found = farthest_labels(lambda rows: distances_from(space, rows, asked), inside, n_classes, allowed)
         return space.labels[found]
 
@@ -459,7 +458,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _means(self, X, method):
         """Return the positions of the predicted labels, the functional there, and a workspace."""
         P, ws = self._proba(X, method)
-        columns, labels, unit = _prepared(recall(self, LabelSpace, None), ws, reachable=True)
+        columns, labels, unit = prepared(recall(self, LabelSpace, None), ws, reachable=True)
         at, values = frechet_means(P, labels, self.power, tie_break=self.tie_break, batch_size=self.batch_size)
         at = at if columns is None else ws.load(columns)[at]
         return at, values * unit**self.power, ws
@@ -467,7 +466,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _functional(self, X, method):
         """Return the functional at all labels, in a unit of the distances."""
         P, ws = self._proba(X, method)
-        _, labels, unit = _prepared(recall(self, LabelSpace, None), ws)
+        _, labels, unit = prepared(recall(self, LabelSpace, None), ws)
         return functional(P, labels, self.power, batch_size=self.batch_size), unit, ws
 
     def __sklearn_tags__(self):
@@ -517,70 +516,3 @@ def _known(X):
 def _in_library(array, ws):
     """Return numbers in the user's library, other labels as they are."""
     return array if ws.home is None or array.dtype.kind not in "biuf" else ws.store(torch.from_numpy(array))
-
-
-# Labels
-
-
-class _Prepared(NamedTuple):
-    """What predictions are made with."""
-
-    columns: np.ndarray | None  # the labels that can be means, where they are not all looked at
-    labels: Labels
-    unit: float
-
-
-def _prepared(space: LabelSpace, ws, *, reachable=False) -> _Prepared:
-    """Return points or distances in units of a power of two, so that no power of them overflows."""
-    columns = None
-    if reachable and space.is_whole_tree:
-        columns = _nodes_between(space)
-    elif reachable and space.points is None and space.table is None and space.tree is None:
-        columns = space.observed
-    observed = space.observed if columns is None else np.searchsorted(columns, space.observed)
-    size = len(space.labels) if columns is None else len(columns)
-    points = table = None
-    unit = 1.0
-    if space.points is not None:
-        points = space.points - space.points.mean(0)
-        unit = _power_of_two(np.abs(points).max(initial=0.0))
-    elif space.table is not None or space.tree is not None:
-        table = observed_distances(space, columns)
-        unit = _power_of_two(table.max(initial=0.0))
-    load = ws.exact().load
-    points, table = (None if part is None else load(part / unit) for part in (points, table))
-    return _Prepared(columns, Labels(load(observed), size, points, table), unit)
-
-
-def _power_of_two(x):
-    return float(np.exp2(np.ceil(np.log2(x)))) if x > 0 else 1.0
-
-
-# The locus
-
-
-def _convex_tree(space, power):
-    """Return whether functionals are convex along the paths of a tree, all of whose nodes are labels."""
-    return space.is_whole_tree and power >= 1
-
-
-def _nodes_between(space):
-    """Return the labels that are nodes on paths between observed ones."""
-    return np.flatnonzero(tree_locus(space.tree, space.tree.node[space.observed])[space.tree.node])
-
-
-def _locus(space: LabelSpace, method, power):
-    """Return whether each label is in the locus."""
-    n_labels, observed = len(space.labels), space.observed
-    inside = np.zeros(n_labels, dtype=bool)
-    if method not in ("auto", "exact", "sample"):
-        raise ValueError(f"method={method!r} is none of 'auto', 'exact' and 'sample'.")
-    if method != "sample" and _convex_tree(space, power):
-        inside[_nodes_between(space)] = True
-        return inside
-    if method != "sample" and power >= 1 and space.points is not None and space.points.shape[1] == 1:
-        values = space.points[:, 0]
-        return (values >= values[observed].min()) & (values <= values[observed].max())
-    D = observed_distances(space)
-    exact = method == "exact" or (method == "auto" and n_labels <= _MOST_EXACT)
-    return (exact_locus if exact else sampled_locus)((D / (D.max(initial=0.0) or 1.0)) ** power, observed)
