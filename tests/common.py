@@ -52,6 +52,13 @@ def on_device(estimator, device):
     return {("device" if hasattr(estimator, "device") else "estimator__device"): device}
 
 
+def moved_to(device, model):
+    """Return a fitted model that computes somewhere else, or in which the fitted estimator does that it wraps."""
+    inner = next((vars(model)[name] for name in ("estimator_", "best_estimator_") if name in vars(model)), model)
+    inner.set_params(device=device)
+    return model
+
+
 def small_data(estimator, dtype=np.float64):
     """Return X, y of 60 rows near a plane in 5 dimensions: what an estimator of the suite is made for.
 

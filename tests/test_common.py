@@ -46,6 +46,7 @@ from tests.common import (
     fitted,
     made,
     methods_of,
+    moved_to,
     needs_two_features,
     new_data,
     off_the_law,
@@ -561,9 +562,7 @@ def test_unknown_device_names_the_cure(estimator, device):
     model = seeded(estimator, **on_device(estimator, device))
     with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
         fit(model, X, y)
-    model = fitted(estimator).model
-    inner = next((vars(model)[name] for name in ("estimator_", "best_estimator_") if hasattr(model, name)), model)
-    inner.set_params(device=device)
+    model = moved_to(device, fitted(estimator).model)
     for name in methods_of(estimator):
         with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
             getattr(model, name)(X)
