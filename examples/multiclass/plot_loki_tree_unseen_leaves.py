@@ -36,7 +36,9 @@ def fitted(labels):
 
 
 model = fitted(seen)
-print(f"{len(model.observed_classes_)} labels with rows, {len(model.locus())} can be predicted, of {len(model.classes_)}")
+print(
+    f"{len(model.observed_classes_)} labels with rows, {len(model.locus())} can be predicted, of {len(model.classes_)}"
+)
 
 # %%
 # Squared distances in the tree. A temperature near 0 makes the classifier sure of its most probable label, which gives

@@ -67,6 +67,6 @@ right.legend(fontsize="small")
 plt.show()
 
 # %%
-# What to see: arg-max predicts grades with training rows alone. LOKI predicts grades between them, at a squared distance
-# that is two fifths smaller. The default temperature of 1 is near the best. The ridge regression is close: where labels
-# are plain numbers a regressor does as well, and better on other splits.
+# What to see: arg-max predicts grades with training rows alone. LOKI predicts grades between them, and its squared
+# distance is two fifths smaller. The default temperature of 1 is near the best. The ridge regression is close: where
+# labels are plain numbers a regressor does as well, and better on other splits.

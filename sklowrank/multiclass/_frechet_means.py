@@ -17,12 +17,13 @@ _PAIRS = 1 << 20  # of rows and labels whose distances are computed together
 
 
 class Labels(NamedTuple):
-    """Distances of k observed labels to m labels, in units of `unit`; by points, by a table, or 0 and 1 without."""
+    """Distances of k observed labels to m labels: by points, by a table, or 0 and 1 without."""
 
     observed: torch.Tensor  # (k,) positions of the observed ones
     size: int  # m
-    points: torch.Tensor | None  # (m, e)
-    table: torch.Tensor | None  # (k, m)
+    points: torch.Tensor | None = None  # (m, e) divided by the unit
+    table: torch.Tensor | None = None  # (k, m)
+    unit: float = 1.0  # about the largest distance: functionals are in its powers
 
 
 class Pairs(NamedTuple):
@@ -72,7 +73,7 @@ def _functional_at(labels, columns, power) -> Callable[[torch.Tensor], torch.Ten
         points, some = labels.points[labels.observed], labels.points[columns]
         table = torch.cdist(points, some, compute_mode="donot_use_mm_for_euclid_dist") ** power
     elif labels.table is not None:
-        table = labels.table[:, columns] ** power
+        table = (labels.table[:, columns] / labels.unit) ** power
     else:
         numbers = torch.arange(columns.start, columns.stop, device=labels.observed.device)
         return lambda P: 1 - P @ (labels.observed[:, None] == numbers).to(P.dtype)
@@ -129,13 +130,15 @@ def _neighbors_on_a_line(means, values):
 
 
 def _neighbors_in_a_tree(means, spread, points):
-    """Return the pairs within the distance of the nearest point, which a tree finds."""
+    """Return the pairs within the distance of the nearest point, up to rounding, which a tree finds."""
     tree = KDTree(points)
-    distance, _ = tree.query(means)
-    radius = np.sqrt(distance**2 + 2 * _TIED * (distance**2 + spread)) * (1 + _TIED)
-    near = tree.query_ball_point(means, radius)
-    rows = np.repeat(np.arange(len(means)), [len(found) for found in near])
-    return torch.from_numpy(rows), torch.from_numpy(np.concatenate(near).astype(np.int64))
+    distance, label = tree.query(means, k=2)
+    radius = np.sqrt(distance[:, 0] ** 2 + 2 * _TIED * (distance[:, 0] ** 2 + spread)) * (1 + _TIED)
+    alone, tied = np.flatnonzero(distance[:, 1] > radius), np.flatnonzero(distance[:, 1] <= radius)
+    near = [np.array(found) for found in tree.query_ball_point(means[tied], radius[tied])]
+    rows = np.concatenate([alone, np.repeat(tied, [len(found) for found in near])])
+    labels = np.concatenate([label[alone, 0], *near])
+    return torch.from_numpy(rows), torch.from_numpy(labels.astype(np.int64))
 
 
 def _neighbors_by_products(means, spread, points, batch_size):

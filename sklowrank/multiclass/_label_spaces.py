@@ -1,6 +1,7 @@
 """Labels with a metric: sorted and checked, and the distances between them."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,7 +85,7 @@ def _sorted_labels(labels):
         raise ValueError(f"label_space has labels that cannot be sorted: {error}. Pass labels of one type.") from None
     if len(classes) < len(labels):
         twice = np.setdiff1d(np.arange(len(labels)), order)
-        raise ValueError(f"label_space has {labels[twice[0]]!r} more than once. Pass each label once.")
+        raise ValueError(f"label_space has {labels.tolist()[twice[0]]!r} more than once. Pass each label once.")
     return classes, order
 
 
@@ -120,12 +121,11 @@ def _labels_of_tree(observed, edges, tree_nodes):
 
 
 def _numbers(classes):
-    try:
-        return classes.astype(float)
-    except (TypeError, ValueError):
+    if not all(isinstance(label, Real) for label in classes[:1].tolist()):  # sorted, hence all are
         raise ValueError(
-            f"metric='numeric' needs labels that are numbers, but there is {classes[0]!r}. Use metric='ordinal'."
-        ) from None
+            f"metric='numeric' needs labels that are numbers, but there is {classes.tolist()[0]!r}. Use metric='ordinal'."
+        )
+    return classes.astype(float)
 
 
 def _embeddings(points, order):
@@ -218,11 +218,10 @@ class Prepared(NamedTuple):
 
     columns: np.ndarray | None  # the labels that can be means, where they are not all looked at
     labels: Labels
-    unit: float
 
 
 def prepared(space: LabelSpace, ws, *, reachable=False) -> Prepared:
-    """Return points or distances in units of a power of two, so that no power of them overflows."""
+    """Return the labels with points, or a table of distances, and a power of two as unit: no power overflows."""
     columns = None
     if reachable and space.is_whole_tree:
         columns = nodes_between(space)
@@ -230,17 +229,16 @@ def prepared(space: LabelSpace, ws, *, reachable=False) -> Prepared:
         columns = space.observed
     observed = space.observed if columns is None else np.searchsorted(columns, space.observed)
     size = len(space.labels) if columns is None else len(columns)
-    points = table = None
-    unit = 1.0
+    load = ws.exact().load
+    labels = Labels(load(observed), size)
     if space.points is not None:
         points = space.points - space.points.mean(0)
         unit = _power_of_two(np.abs(points).max(initial=0.0))
+        labels = labels._replace(points=load(points / unit), unit=unit)
     elif space.table is not None or space.tree is not None:
         table = observed_distances(space, columns)
-        unit = _power_of_two(table.max(initial=0.0))
-    load = ws.exact().load
-    points, table = (None if part is None else load(part / unit) for part in (points, table))
-    return Prepared(columns, Labels(load(observed), size, points, table), unit)
+        labels = labels._replace(table=load(table), unit=_power_of_two(table.max(initial=0.0)))
+    return Prepared(columns, labels)
 
 
 def _power_of_two(x):

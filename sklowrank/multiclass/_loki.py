@@ -458,16 +458,16 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def _means(self, X, method):
         """Return the positions of the predicted labels, the functional there, and a workspace."""
         P, ws = self._proba(X, method)
-        columns, labels, unit = prepared(recall(self, LabelSpace, None), ws, reachable=True)
+        columns, labels = prepared(recall(self, LabelSpace, None), ws, reachable=True)
         at, values = frechet_means(P, labels, self.power, tie_break=self.tie_break, batch_size=self.batch_size)
         at = at if columns is None else ws.load(columns)[at]
-        return at, values * unit**self.power, ws
+        return at, values * labels.unit**self.power, ws
 
     def _functional(self, X, method):
         """Return the functional at all labels, in a unit of the distances."""
         P, ws = self._proba(X, method)
-        _, labels, unit = prepared(recall(self, LabelSpace, None), ws)
-        return functional(P, labels, self.power, batch_size=self.batch_size), unit, ws
+        _, labels = prepared(recall(self, LabelSpace, None), ws)
+        return functional(P, labels, self.power, batch_size=self.batch_size), labels.unit, ws
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

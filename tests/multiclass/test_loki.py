@@ -191,6 +191,11 @@ def test_order_of_label_space_and_of_rows_does_not_matter():
         )
 
 
+def test_numbers_that_came_as_text_are_no_numbers():
+    with pytest.raises(ValueError, match="labels that are numbers, but there is '1'"):
+        given(["1", "2"], metric="numeric")
+
+
 def test_mean_and_not_median_and_distances_are_squared_once():
     """At 0, 1 and 10 with halves at the ends the functional is 50, 41, 50; the median ties at 5."""
     points, half = np.array([0, 1, 10]), np.array([[0.5, 0, 0.5]])
@@ -486,12 +491,12 @@ def test_the_rule_makes_no_tensor_elsewhere():
     P = torch.from_numpy(np.random.default_rng(0).dirichlet(np.ones(3), 10))
     points = torch.arange(6, dtype=torch.float64, device="cpu")[:, None]
     observed = torch.tensor([0, 2, 5], device="cpu")
-    expected = frechet_means(P, Labels(observed, 6, points, None), 2.0)
+    expected = frechet_means(P, Labels(observed, 6, points), 2.0)
     with torch.device("meta"):
         for power in (2.0, 3.0):
-            found = frechet_means(P, Labels(observed, 6, points, None), power)
+            found = frechet_means(P, Labels(observed, 6, points), power)
             assert found[0].device.type == "cpu"
-    assert torch.equal(frechet_means(P, Labels(observed, 6, points, None), 2.0)[0], expected[0])
+    assert torch.equal(frechet_means(P, Labels(observed, 6, points), 2.0)[0], expected[0])
 
 
 # Refusals
@@ -529,6 +534,7 @@ LOPSIDED[0, 1] = 5
         ({"metric": "tree", "label_tree": [("a", "b", -1), ("b", "c")]}, "label_tree has the weight -1"),
         ({"metric": "tree", "label_tree": [("a", "b", 1), ("b", 3)]}, "label_tree has nodes that cannot be sorted"),
         ({"metric": "tree", "label_tree": [("a", "b"), ("b", "x")]}, r"\['c'\] are not in label_tree"),
+        ({"metric": "numeric", "label_space": ["1", "2"]}, "are not in label_space"),
         ({"metric": "numeric"}, "metric='numeric' needs labels that are numbers"),
         ({"metric": lambda a, b: -1.0}, "metric returned a value that is negative"),
         ({"power": 0.0}, "power"),
