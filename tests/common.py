@@ -49,13 +49,19 @@ def seeded(estimator, **params):
 
 def on_device(estimator, device):
     """Return the parameter that says where to compute: of an estimator, or of what it wraps."""
-    return {("device" if hasattr(estimator, "device") else "estimator__device"): device}
+    places = ("device", "transport__device", "estimator__device")
+    return {next(name for name in places if name in estimator.get_params()): device}
+
+
+def computing(model):
+    """Return the part of a fitted model that answers: the fitted estimator that it wraps, or itself."""
+    return next((vars(model)[name] for name in ("estimator_", "best_estimator_") if name in vars(model)), model)
 
 
 def moved_to(device, model):
-    """Return a fitted model that computes somewhere else, or in which the fitted estimator does that it wraps."""
-    inner = next((vars(model)[name] for name in ("estimator_", "best_estimator_") if name in vars(model)), model)
-    inner.set_params(device=device)
+    """Return a fitted model that computes somewhere else, where it has a device."""
+    if "device" in computing(model).get_params():
+        computing(model).set_params(device=device)
     return model
 
 

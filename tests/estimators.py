@@ -4,6 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklowrank.transport import SinkhornTransport
 
 # What happens to an answer where X is multiplied by a scale
 LAWS: dict[str, Callable[[np.ndarray, float, int], np.ndarray]] = {
@@ -38,8 +44,8 @@ def _a_network():
 class Spec(NamedTuple):
     """A row of the table.
 
-    `laws` says for each method, and for `labels_`, with which of LAWS its answers follow the scale of X; what is not
-    named there, the estimator does not have.
+    `laws` says for each method, for `labels_`, and for `score` where there is nothing else, with which of LAWS its
+    answers follow the scale of X; what is not named there, the estimator does not have.
     """
 
     laws: dict[str, str]
@@ -58,6 +64,17 @@ class Spec(NamedTuple):
     too_large: dict[str, Any] = {"device": "warp"}  # parameters that `fit` refuses after it has looked at X
 
 
+def _adapted(estimator):
+    """Parameters with which an adaptation follows the scale of X, and has a device."""
+    return {"estimator": estimator, "transport": SinkhornTransport()}
+
+
+_ADAPTATION = Spec(
+    {},
+    seed=False,
+    holds=("sklowrank.transport._sinkhorn_transport.SinkhornTransport",),
+    too_large={"transport__device": "warp"},
+)
 _CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=False)
 _FEATURES = Spec({"transform": "same"}, y="numbers")
 _FEW_SWEEPS = {"max_iter": 20}
@@ -130,6 +147,15 @@ ESTIMATORS = {
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
     ),
     "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
+    "OTAdaptationClassifier": _ADAPTATION._replace(
+        laws={"predict": "same", "predict_proba": "same"},
+        y="classes",
+        quick=_adapted(make_pipeline(StandardScaler(with_mean=False), LogisticRegression())),
+    ),
+    "OTAdaptationRegressor": _ADAPTATION._replace(
+        laws={"predict": "same"}, y="numbers", quick=_adapted(KNeighborsRegressor(algorithm="brute"))
+    ),
+    "PersistenceSeparability": Spec({"score": "same"}),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(
@@ -144,6 +170,7 @@ ESTIMATORS = {
         wraps=_a_network,
         quick={"sparsity": 0.5, "n_grads": 30, "n_recompute": 4},
     ),
+    "SinkhornTransport": Spec({"transform": "linear"}, score=False, iterates=True),
     "SparseSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "SparseSubspaceClusteringOMP": _CLUSTERS,
     "SupervisedDictionaryLearning": Spec(

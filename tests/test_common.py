@@ -42,6 +42,7 @@ from sklowrank.mixture import LowRankGaussianMixture
 from tests.common import (
     METHODS,
     answers,
+    computing,
     fit,
     fitted,
     made,
@@ -90,7 +91,7 @@ def test_the_search_finds_the_estimators():
 def test_the_table_says_what_an_estimator_has(estimator):
     """What the tests below leave out, because the table says so, is not there."""
     spec, params = spec_of(estimator), estimator.get_params()
-    assert set(spec.laws) - {"labels_"} == {name for name in METHODS if hasattr(estimator, name)}
+    assert set(spec.laws) - {"labels_", "score"} == {name for name in METHODS if hasattr(estimator, name)}
     assert ("labels_" in spec.laws) == hasattr(estimator, "fit_predict")
     assert spec.score == hasattr(estimator, "score")
     assert spec.batches == hasattr(estimator, "partial_fit")
@@ -289,7 +290,7 @@ def test_float32_stays_and_agrees_with_float64(estimator):
     double = answers(fit(seeded(estimator), X, y), new_data(estimator, X))
     for name, answer in single.items():
         if answer.dtype.kind == "f":
-            assert answer.dtype == np.float32, name
+            assert answer.dtype == np.float32 or name == "score", name  # which is a number of Python
             # rounding of 6e-8, magnified by fits: networks reach 3e-5; benchmarks.quality measures real tables
             assert np.abs(answer - double[name]).max() <= 1e-3 * np.abs(double[name]).max(), name
 
@@ -353,9 +354,9 @@ def narrower(X):
 
 def refuse_a_parameter(model, estimator, X, y):
     params = spec_of(estimator).too_large
-    former = {name: getattr(model, name) for name in params}
+    former = {name: model.get_params()[name] for name in params}
     try:
-        with pytest.raises(ValueError, match=next(iter(params))):
+        with pytest.raises(ValueError, match=next(iter(params)).rpartition("__")[2]):
             fit(model.set_params(**params), narrower(X), y)
     finally:
         model.set_params(**former)
@@ -562,7 +563,10 @@ def test_unknown_device_names_the_cure(estimator, device):
     model = seeded(estimator, **on_device(estimator, device))
     with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
         fit(model, X, y)
-    model = moved_to(device, fitted(estimator).model)
+    model = fitted(estimator).model
+    if "device" not in computing(model).get_params():
+        return  # of scikit-learn, behind a transport
+    moved_to(device, model)
     for name in methods_of(estimator):
         with pytest.raises(ValueError, match=rf"device='{device}' is no device.*Use 'auto', 'cpu', 'cuda'"):
             getattr(model, name)(X)

@@ -4,7 +4,9 @@ import functools
 from collections.abc import Callable
 
 from sklearn.base import _fit_context as _fit_context_of_sklearn
+from sklearn.cluster._hierarchical_fast import single_linkage_label
 from sklearn.cluster._spectral import cluster_qr
+from sklearn.metrics.pairwise import _VALID_METRICS
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
@@ -21,8 +23,11 @@ from .annotations import Method
 from .fitted import unchanged_on_error
 from .modes import in_plain_modes
 
+PAIRWISE_METRICS = set(_VALID_METRICS) - {"precomputed"}  # of which distances to new rows can be computed
+
 __all__ = [
     "OUTPUT_ADAPTERS",
+    "PAIRWISE_METRICS",
     "HasMethods",
     "Interval",
     "Options",
@@ -42,6 +47,7 @@ __all__ = [
     "get_output_config",
     "move_to",
     "safe_indexing",
+    "single_linkage_label",
     "validate_params",
 ]
 

@@ -7,6 +7,7 @@ from ._intrinsic_dimension import IntrinsicDimension
 from ._learning_regime import LearningRegime
 from ._privacy_utility_display import PrivacyUtilityDisplay
 from ._spectrum_display import SpectrumDisplay
+from ._transport_plan_display import TransportPlanDisplay
 
 __all__ = [
     "AffinityDisplay",
@@ -16,4 +17,5 @@ __all__ = [
     "LearningRegime",
     "PrivacyUtilityDisplay",
     "SpectrumDisplay",
+    "TransportPlanDisplay",
 ]

@@ -1,3 +1,6 @@
 """Separability of unlabelled rows and features of shapes, from persistent homology."""
 
-__all__ = []
+from ._persistence_separability import PersistenceSeparability, persistence_separability_score
+from ._separability_monitor import SeparabilityMonitor
+
+__all__ = ["PersistenceSeparability", "SeparabilityMonitor", "persistence_separability_score"]

@@ -1,0 +1,100 @@
+"""When an embedding in training stops to separate its rows any better."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, clone
+from sklearn.utils import check_random_state
+
+from ._persistence_separability import PersistenceSeparability
+
+
+class SeparabilityMonitor:
+    """Watch the separability of the same rows over versions of their embedding, and say when it stops rising.
+
+    Parameters
+    ----------
+    estimator : estimator or None, default=None
+        What scores a version of the rows, by `score_` after `fit`; None is :class:`PersistenceSeparability` with its
+        defaults. Copies of it are fitted, with one seed for all updates, so that the same rows are drawn.
+    patience : int, default=5
+        Number of updates without progress after which to stop.
+    tol : float, default=0.01
+        By how much the best of the last `patience` scores has to exceed the best of those before them to count as
+        progress.
+
+    Attributes
+    ----------
+    history_ : list of float
+        The scores of all updates.
+    best_index_ : int
+        Position of the best score; of the first one, where several are equal.
+
+    See Also
+    --------
+    PersistenceSeparability : The score.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklowrank.topology import SeparabilityMonitor
+    >>> rng = np.random.default_rng(0)
+    >>> group, noise = rng.integers(3, size=200), rng.normal(size=(200, 8))
+    >>> monitor = SeparabilityMonitor(patience=2)
+    >>> spreads = [0.0, 3.0, 6.0, 6.0, 6.0]
+    >>> [monitor.update(noise + spread * np.eye(8)[group]) for spread in spreads]
+    [False, False, False, False, True]
+    >>> monitor.best_index_
+    2
+    """
+
+    history_: list[float]
+    best_index_: int
+
+    def __init__(self, estimator: BaseEstimator | None = None, *, patience: int = 5, tol: float = 0.01):
+        self.estimator = estimator
+        self.patience = patience
+        self.tol = tol
+
+    def update(self, X) -> bool:
+        """Score a version of the rows, and return whether to stop.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows in their present version: as many as in all updates, and in the same order.
+
+        Returns
+        -------
+        stop : bool
+            True where the last `patience` scores bring no progress.
+
+        Raises
+        ------
+        ValueError
+            If `patience` or `tol` is not what it has to be, or the number of rows is another one.
+        """
+        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
+        if not hasattr(self, "history_"):
+            self._begin(n_samples)
+        if n_samples != self._n_samples:
+            raise ValueError(
+                f"X has n_samples={n_samples}, but the first update had n_samples={self._n_samples}. Pass the same "
+                "rows at each update, or begin a new monitor."
+            )
+        self.history_.append(clone(self._scorer).fit(X).score_)
+        self.best_index_ = int(np.argmax(self.history_))
+        before, last = self.history_[: -self.patience], self.history_[-self.patience :]
+        return bool(before) and max(last) - max(before) < self.tol
+
+    def _begin(self, n_samples):
+        """Check the parameters, and draw the seed of all updates."""
+        if not isinstance(self.patience, Integral) or self.patience < 1:
+            raise ValueError(f"patience={self.patience!r} has to be an int of at least 1.")
+        if not isinstance(self.tol, Real) or not self.tol >= 0:
+            raise ValueError(f"tol={self.tol!r} has to be a number of at least 0.")
+        scorer = PersistenceSeparability() if self.estimator is None else clone(self.estimator)
+        if "random_state" in scorer.get_params():
+            seed = check_random_state(scorer.random_state).randint(np.iinfo(np.int32).max)
+            scorer.set_params(random_state=int(seed))
+        self._scorer, self._n_samples, self.history_ = scorer, n_samples, []

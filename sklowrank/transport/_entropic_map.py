@@ -1,0 +1,236 @@
+"""Costs between rows, the plan of a transport, and the maps that it defines."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.metrics import pairwise_distances
+from sklearn.metrics.pairwise import euclidean_distances
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.fitted import fitted_attributes
+from ._samples import Sample
+from ._sinkhorn_newton import check_costs
+from ._sinkhorn_newton_solver import (
+    EntropicProblem,
+    NewtonOptions,
+    Potentials,
+    feasible_plan,
+    positive_part,
+    scaling_form,
+    with_massless,
+)
+
+SPARSE_METRICS = ("sqeuclidean", "cosine")
+_LARGE_ENTROPY = 0.1  # of the median cost, from which sweeps alone are as fast
+
+
+class TransportOptions(NamedTuple):
+    """What of the estimator's parameters says what is solved, and how."""
+
+    reg: float
+    metric: Callable[..., Any] | str
+    reg_scale: str | None
+    class_reg: float
+    solver: str
+    warmup: int
+    continuation: bool
+    density: float | str
+    max_newton: int
+    tol: float
+
+
+class TransportProblem(NamedTuple):
+    """Two samples, the costs between them, and the entropy in their units."""
+
+    source: Sample
+    target: Sample
+    metric_cost: torch.Tensor
+    cost: torch.Tensor  # with the penalty of classes
+    reg: float
+    solving: NewtonOptions
+
+    def entropic(self) -> EntropicProblem:
+        """Return the problem of the potentials."""
+        return positive_part(self.cost, self.source.mass, self.target.mass, self.reg)
+
+
+class TransportModel(NamedTuple):
+    """What maps rows."""
+
+    X_source: Any
+    X_target: Any
+    mass_source: torch.Tensor
+    mass_target: torch.Tensor
+    potentials_source: torch.Tensor
+    potentials_target: torch.Tensor
+    cost: torch.Tensor
+    reg: float
+
+
+# The problem
+
+
+def transport_problem(source: Sample, target: Sample, options: TransportOptions) -> TransportProblem:
+    """Return the costs between two samples, and the entropy in their units."""
+    cost = costs(source.rows, target.rows, options.metric, source.mass.device)
+    check_costs(cost, f"The cost by metric={options.metric!r}")
+    rows, columns = source.mass > 0, target.mass > 0
+    median = weighted_median(cost[rows][:, columns], source.mass[rows], target.mass[columns])
+    largest = float(cost[rows][:, columns].abs().max())
+    unit = {"median": median, "max": largest, None: 1.0}[options.reg_scale]
+    reg = options.reg * (unit or largest or 1.0)  # the median of many equal rows is zero
+    penalised = cost
+    if options.class_reg > 0 and source.labels is not None and target.labels is not None:
+        penalised = cost + options.class_reg * largest * unlike(source.labels, target.labels).to(cost)
+    newton = options.solver == "sns" or (options.solver == "auto" and reg <= _LARGE_ENTROPY * median)
+    solving = NewtonOptions(
+        options.tol, newton, options.warmup, options.continuation, options.density, options.max_newton
+    )
+    return TransportProblem(source, target, cost, penalised, reg, solving)
+
+
+def costs(left, right, metric, device) -> torch.Tensor:
+    """Return the cost (n_left, n_right) between rows, tensors or CSR matrices, in float64."""
+    if metric == "sqeuclidean" and not issparse(left) and not issparse(right):
+        centre = right.mean(0)  # far from the origin products would lose digits
+        A, B = left - centre, right - centre
+        squares = torch.addmm((B * B).sum(1), A, B.T, alpha=-2.0)
+        return squares.add_((A * A).sum(1)[:, None]).clamp_(min=0.0)
+    left, right = (rows if issparse(rows) else rows.cpu().numpy() for rows in (left, right))
+    if metric == "sqeuclidean":
+        found = euclidean_distances(left, right, squared=True)
+    else:
+        found = pairwise_distances(left, right, metric=metric)
+    return torch.from_numpy(np.asarray(found, dtype=np.float64)).to(device)
+
+
+def turned_costs(left, right, metric, device) -> torch.Tensor:
+    """Return the cost of rows of the target with rows of the source."""
+    return costs(right, left, metric, device).T
+
+
+def weighted_median(cost, a, b) -> float:
+    """Return the median of a cost matrix whose entry i, j counts a_i b_j times."""
+    n = cost.numel()
+    if bool((a == a[0]).all() and (b == b[0]).all()):
+        middle = [cost.flatten().kthvalue(k).values for k in {(n + 1) // 2, n // 2 + 1}]
+        return float(sum(middle) / len(middle))
+    values, order = cost.flatten().sort()
+    below = torch.outer(a, b).flatten()[order].cumsum(0)
+    half = below[-1] / 2
+    slack = 1e-12 * half
+    ends = torch.searchsorted(below, torch.stack([half - slack, half + slack])).clamp(max=n - 1)
+    return float(values[ends].mean())
+
+
+def unlike(labels, target_labels) -> torch.Tensor:
+    """Return where two rows have known classes that differ."""
+    known, target_known = (~unknown(found) for found in (labels, target_labels))
+    differ = np.not_equal.outer(labels.astype(object), target_labels.astype(object)).astype(bool)
+    return torch.from_numpy(differ & known[:, None] & target_known)
+
+
+def unknown(labels) -> np.ndarray:
+    """Return which labels are -1, as a number or as text."""
+    return np.array([str(label) in ("-1", "-1.0", "nan", "None") for label in labels], dtype=bool)
+
+
+# The model
+
+
+def transport_model(problem: TransportProblem, state: Potentials) -> TransportModel:
+    """Return what maps rows."""
+    source, target = problem.source, problem.target
+    state = with_massless(state, source.mass, target.mass)
+    return TransportModel(
+        source.rows, target.rows, source.mass, target.mass, state.u, state.v, problem.cost, problem.reg
+    )
+
+
+def described(model: TransportModel, problem: TransportProblem, state: Potentials, ws) -> dict[str, Any]:
+    """Return the public attributes."""
+    rows = {"X_source_": model.X_source, "X_target_": model.X_target}
+    return {
+        **{name: table if issparse(table) else table.to(ws.precision) for name, table in rows.items()},
+        "potentials_source_": model.potentials_source,
+        "potentials_target_": model.potentials_target,
+        "cost_": model.cost,
+        "distance_": float((problem.metric_cost * coupling(model)).sum()),
+        "reg_": model.reg,
+        "n_sinkhorn_": state.n_sinkhorn,
+        "n_newton_": state.n_newton,
+        "n_iter_": state.n_sinkhorn + state.n_newton,
+    }
+
+
+def progress(problem, ws, state) -> dict[str, Any]:
+    """Return the fitted attributes at a state of the solver."""
+    model = transport_model(problem, state)
+    return fitted_attributes(ws, model, **described(model, problem, state, ws))
+
+
+def coupling(model: TransportModel) -> torch.Tensor:
+    """Return the plan, with its exact sums."""
+    plan = scaling_form(model.cost, model.potentials_source, model.potentials_target, model.reg)
+    return feasible_plan(plan, model.mass_source, model.mass_target)
+
+
+# The maps
+
+
+def turned(model: TransportModel) -> TransportModel:
+    """Return the model of the transport from the target to the source."""
+    return TransportModel(
+        model.X_target,
+        model.X_source,
+        model.mass_target,
+        model.mass_source,
+        model.potentials_target,
+        model.potentials_source,
+        model.cost.T,
+        model.reg,
+    )
+
+
+def entropic_rows(rows, model: TransportModel, cost_of) -> torch.Tensor:
+    """Return for each row the mean of the target rows, weighted by their potentials and by their cost."""
+
+    def of_block(block):
+        return _weighted_rows(cost_of(rows[block], model.X_target), model)
+
+    return _by_blocks(of_block, rows, model.X_target)
+
+
+def nearest_rows(rows, model: TransportModel, cost_of) -> torch.Tensor:
+    """Return each row moved like the nearest row of the plan."""
+    means = _weighted_rows(model.cost, model)
+
+    def of_block(block):
+        nearest = cost_of(rows[block], model.X_source).argmin(1)
+        return means[nearest] + _dense(rows[block], means) - _dense(model.X_source, means)[nearest]
+
+    return _by_blocks(of_block, rows, model.X_source)
+
+
+MAPS = {"entropic": entropic_rows, "nearest": nearest_rows}
+
+
+def _weighted_rows(cost, model):
+    share = torch.softmax((model.potentials_target - cost) / model.reg, 1)
+    if issparse(model.X_target):
+        return torch.from_numpy(np.asarray(share.cpu().numpy() @ model.X_target)).to(share)
+    return share @ model.X_target
+
+
+def _dense(rows, like):
+    return torch.from_numpy(rows.toarray()).to(like) if issparse(rows) else rows
+
+
+def _by_blocks(of_block, rows, others):
+    """Return what a function makes of slices of rows, each of which needs its costs to all of the others."""
+    size = 32 * others.shape[0]
+    block = rows_per_block("auto", rows.shape[0], size)
+    return torch.cat(list(in_blocks(of_block, rows.shape[0], block, bytes_per_row=size)))

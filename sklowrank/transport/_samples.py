@@ -1,0 +1,78 @@
+"""The two tables of a transport: source and target."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+from sklearn.utils.validation import check_consistent_length
+
+from .._core.compat import safe_indexing
+from .._core.validation import check_fit_data, on_host
+from .._core.workspace import Workspace
+from ._sinkhorn_newton import checked_masses
+
+
+class Tables(NamedTuple):
+    """What the user has given of both tables, not yet validated; targets are None where the source is meant."""
+
+    X: Any
+    y: Any
+    X_target: Any
+    y_target: Any
+
+
+class Sample(NamedTuple):
+    """Rows with masses that sum to one, and labels."""
+
+    rows: Any  # tensor in float64, or CSR matrix
+    mass: torch.Tensor
+    labels: np.ndarray | None
+
+
+def two_tables(X, y, X_target, y_target, sample_domain) -> Tables:
+    """Divide rows and labels by the sign of their domain, where there is one."""
+    if sample_domain is None:
+        return Tables(X, y, X_target, y_target)
+    if X_target is not None or y_target is not None:
+        raise ValueError("sample_domain says which rows of X are the target: pass it, or X_target and y_target.")
+    domain = np.asarray(on_host(sample_domain))
+    check_consistent_length(X, domain)
+    source, target = np.flatnonzero(domain > 0), np.flatnonzero(domain < 0)
+    if not (len(source) and len(target)) or len(source) + len(target) < len(domain):
+        raise ValueError(
+            "sample_domain has to be positive for rows of the source and negative for those of the target."
+        )
+    parts = [None if table is None else _taken(table, rows) for rows in (source, target) for table in (X, y)]
+    return Tables(*parts)
+
+
+def _taken(table, rows):
+    """Return rows of a table or of labels, in the user's library."""
+    if isinstance(table, torch.Tensor):
+        return table[torch.from_numpy(rows).to(table.device)]
+    return safe_indexing(table, rows)
+
+
+def checked_target(estimator, X_target, sparse_formats) -> Any:
+    """Return rows of the target, validated as those of the source were; errors name them."""
+    try:
+        return check_fit_data(estimator, X_target, accept_sparse=sparse_formats, reset=False)
+    except ValueError as error:
+        raise ValueError(f"X_target: {error}") from None
+
+
+def sample_of(rows, labels, weights, name: str, max_samples: int, ws: Workspace) -> Sample:
+    """Return validated rows with masses and labels; at most `max_samples`, drawn from those that have weight."""
+    mass = checked_masses(weights, rows.shape[0], name, ws)
+    if labels is not None:
+        labels = np.asarray(on_host(labels))
+        check_consistent_length(rows, labels)
+    rows = rows if issparse(rows) else ws.load(rows).double()
+    if rows.shape[0] <= max_samples:
+        return Sample(rows, mass, labels)
+    weighted = (mass > 0).nonzero()[:, 0].cpu()
+    drawn = weighted[torch.randperm(len(weighted), generator=ws.generator, device="cpu")[:max_samples]].sort().values
+    mass = mass[drawn.to(mass.device)]
+    index = drawn.numpy() if issparse(rows) else drawn.to(rows.device)
+    return Sample(rows[index], mass / mass.sum(), None if labels is None else labels[drawn.numpy()])
