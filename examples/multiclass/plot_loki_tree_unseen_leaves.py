@@ -84,6 +84,6 @@ axes[2].legend()
 plt.show()
 
 # %%
-# What to see: arg-max sends every row of an unseen leaf to one of the six seen ones, often far away. LOKI predicts inner
-# nodes on the paths between these, at a smaller squared distance. The leaves that
+# What to see: arg-max sends every row of an unseen leaf to one of the six seen ones, often far away. LOKI predicts
+# inner nodes on the paths between these, at a smaller squared distance. The leaves that
 # :meth:`~sklowrank.multiclass.LokiClassifier.next_class` picks bring the error down faster than random ones.

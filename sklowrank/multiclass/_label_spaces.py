@@ -123,7 +123,8 @@ def _labels_of_tree(observed, edges, tree_nodes):
 def _numbers(classes):
     if not all(isinstance(label, Real) for label in classes[:1].tolist()):  # sorted, hence all are
         raise ValueError(
-            f"metric='numeric' needs labels that are numbers, but there is {classes.tolist()[0]!r}. Use metric='ordinal'."
+            f"metric='numeric' needs labels that are numbers, but there is {classes.tolist()[0]!r}. Use "
+            "metric='ordinal'."
         )
     return classes.astype(float)
 
