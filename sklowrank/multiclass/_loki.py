@@ -118,8 +118,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     right. For n rows, k observed labels and m labels this is a matrix product, O(n k m), in blocks. For "ordinal",
     "numeric" and "embedding" with `power=2` it is the label nearest to the mean :math:`\\sum_i p_i e_i` of embeddings,
     O(n (k + m) e), and O(n (k + log m)) on a line; a table of k m distances is never made. In a tree only nodes between
-    observed ones can be means, and others are left out. Everything is computed in float64 where the probabilities are:
-    tensors of a classifier on their device, arrays on the CPU.
+    observed ones can be means, and others are left out. Everything is computed in float64: for tensors on their
+    device, for arrays on the CPU.
 
     References
     ----------
@@ -212,14 +212,15 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_place(X)
         labels = _labels_of(self.estimator, y)
         space = label_space(labels, options(self, SpaceOptions))
-        model = _to_be_fitted(self.estimator, labels)
-        model = model.fit(X, y, **_routed(self, "fit", fit_params))
+        if len(labels) == 1 and not isinstance(self.estimator, FrozenEstimator):
+            return self._kept(X, DummyClassifier().fit(X, y), space)
+        model = clone(_given(self.estimator)).fit(X, y, **_routed(self, "fit", fit_params))
         return self._kept(X, model, space)
 
     @available_if(_can_learn_in_batches)
     @_fit_context(prefer_skip_nested_validation=False)
     def partial_fit(self, X, y, classes=None, **fit_params) -> Self:
-        """Go on fitting the classifier with a batch of rows.
+        """Go on fitting the classifier with a batch of rows; the label space is that of the first call.
 
         Parameters
         ----------
@@ -238,12 +239,13 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_place(X)
         former = getattr(self, "estimator_", None)
-        goes_on = hasattr(former, "partial_fit")  # what stands in where there is one label has none
-        model = copy.deepcopy(former) if goes_on else clone(self.estimator)  # a batch that fails changes nothing
-        if not goes_on and classes is not None:
-            label_space(_labels_of(None, classes), options(self, SpaceOptions))
+        if hasattr(former, "partial_fit"):  # what stands in where there is one label has none
+            model, space = copy.deepcopy(former), recall(self, LabelSpace, None)  # a batch that fails changes nothing
+        else:
+            labels = _labels_of(None, y if classes is None else classes)
+            model, space = clone(self.estimator), label_space(labels, options(self, SpaceOptions))
         model.partial_fit(X, y, classes=classes, **_routed(self, "partial_fit", fit_params))
-        return self._kept(X, model, label_space(on_host(model.classes_), options(self, SpaceOptions)))
+        return self._kept(X, model, space)
 
     def _kept(self, X, model, space) -> Self:
         """Store the fitted classifier and the labels, those that are numbers in the library of X."""
@@ -437,15 +439,16 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return MetadataRouter(owner=self).add(estimator=_given(self.estimator), method_mapping=mapping)
 
     def _proba(self, X, method):
-        """Return the normalised probabilities of the observed labels, and a workspace where they are."""
+        """Return the normalised probabilities of the observed labels, and a workspace where X is."""
         check_is_fitted(self)
         check_place(X)
         check_same_namespace(X, self, attribute="observed_index_", method=method)
-        P = self.estimator_.predict_proba(X) if self.scores == "proba" else self.estimator_.decision_function(X)
+        by_decision = self.scores == "decision" and not isinstance(self.estimator_, DummyClassifier)
+        P = self.estimator_.decision_function(X) if by_decision else self.estimator_.predict_proba(X)
         P = P if _known(P) else np.asarray(P)
-        ws = open_workspace(P, device="auto" if isinstance(P, torch.Tensor) else "cpu")
+        ws = open_workspace(X if _known(X) else P, device="auto" if isinstance(X, torch.Tensor) else "cpu")
         P = ws.exact().load(P).double()
-        if self.scores == "decision":
+        if by_decision:
             P = torch.stack([torch.zeros_like(P), P], dim=1) if P.ndim == 1 else P
             return (P / self.temperature).softmax(1), ws
         least, largest = P.aminmax()
@@ -492,13 +495,6 @@ def _labels_of(estimator, y):
     y = on_host(y)
     check_classification_targets(y)
     return np.unique(column_or_1d(y))
-
-
-def _to_be_fitted(estimator, labels):
-    """Return a clone of the classifier; one that predicts a constant where there is one label."""
-    if len(labels) == 1 and not isinstance(estimator, FrozenEstimator):
-        return DummyClassifier()
-    return clone(_given(estimator))
 
 
 def _routed(router, method, params):

@@ -417,6 +417,8 @@ def test_batches():
     assert model.classes_.tolist() == [0, 1, 2, 3]
     with pytest.raises(ValueError, match=r"\[7\] are not in label_space"):
         clone(model).partial_fit(X, y, classes=[0, 1, 7])
+    stays = model.set_params(label_space=[0, 1, 2]).partial_fit(X, y)
+    assert stays.classes_.tolist() == [0, 1, 2, 3]
     constant = clone(model).fit(X[:50], y[:50])
     assert constant.partial_fit(X, y, classes=[0, 1, 2]).observed_classes_.tolist() == [0, 1, 2]
     assert not hasattr(LokiClassifier(), "partial_fit")
@@ -429,6 +431,11 @@ def test_one_label():
     assert set(model.predict(X)) == {2}
     assert np.array_equal(model.frechet_variance(X), np.zeros(150))
     assert model.locus().tolist() == [2]
+    by_decision = LokiClassifier(LinearSVC(), scores="decision").fit(X, ["a"] * 150, sample_weight=np.ones(150))
+    assert set(by_decision.predict(X)) == {"a"}
+    with config_context(array_api_dispatch=True):
+        rows, y = torch.from_numpy(X), torch.ones(150, dtype=torch.int64, device="cpu")
+        assert torch.equal(LokiClassifier().fit(rows, y).predict(rows), y)
 
 
 def test_calibration_one_versus_rest_and_grid_search():
