@@ -235,7 +235,8 @@ def prepared(space: LabelSpace, ws, *, reachable=False) -> Prepared:
     if space.points is not None:
         points = space.points - space.points.mean(0)
         unit = _power_of_two(np.abs(points).max(initial=0.0))
-        labels = labels._replace(points=load(points / unit), unit=unit)
+        points /= unit
+        labels = labels._replace(points=load(points), unit=unit)
     elif space.table is not None or space.tree is not None:
         table = observed_distances(space, columns)
         labels = labels._replace(table=load(table), unit=_power_of_two(table.max(initial=0.0)))
