@@ -97,6 +97,7 @@ ESTIMATORS = {
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
+    "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},
         y="classes",

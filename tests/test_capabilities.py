@@ -49,14 +49,6 @@ def test_a_cell_says_what_the_estimator_can(name, column):
         assert COLUMNS[column](clone(estimator).set_params(**{parameter: value}))
 
 
-@pytest.mark.parametrize("page", ["README.md", "doc/api.md"])
-def test_pages_name_the_estimators_with_callbacks(page):
-    text = (ROOT / page).read_text()
-    sentence = re.search(r"Callbacks such as `ProgressBar`[^:]*:(.*?)\.\s", text, re.DOTALL)[1]
-    named = set(re.findall(r"`(\w+)`", sentence))
-    assert named == {name for name, e in ESTIMATORS.items() if COLUMNS["callbacks, `verbose`"](e)}
-
-
 @pytest.mark.parametrize("name", sorted(ESTIMATORS))
 def test_verbose_and_callbacks_go_together(name):
     """Where there are steps to count there are both; what has neither has no `max_iter` or epochs either."""

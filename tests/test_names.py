@@ -40,6 +40,8 @@ OTHER_RANGES = {
     "n_clusters": "automatic for one",
     "n_components": "automatic, or a share of the variance, where the method can choose",
     "n_dims": "one per cluster, where clusters may differ",
+    "n_landmarks": "all rows, where distances are between rows of X",
+    "n_neighbors": "by the number of rows, where codes are clustered",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
     "power": "of distances, where any above 0 has a meaning, and of affinities",

@@ -35,7 +35,7 @@ _DOCS = {
 """,
     "balls": """
     n_landmarks : int, default=64
-        Number of landmarks: responses around which there are balls, spread evenly over all by their distances.
+        Number of landmarks. They are responses around which there are balls, spread evenly over all by their distances.
     n_thresholds : int, default=16
         Number of radii of the balls around each landmark, at most 255.
 """,

@@ -3,6 +3,7 @@
 from ._affinity_display import AffinityDisplay
 from ._completion_display import CompletionDisplay
 from ._dictionary_display import DictionaryDisplay
+from ._embedding_display import EmbeddingDisplay
 from ._intrinsic_dimension import IntrinsicDimension
 from ._learning_regime import LearningRegime
 from ._privacy_utility_display import PrivacyUtilityDisplay
@@ -13,6 +14,7 @@ __all__ = [
     "AffinityDisplay",
     "CompletionDisplay",
     "DictionaryDisplay",
+    "EmbeddingDisplay",
     "IntrinsicDimension",
     "LearningRegime",
     "PrivacyUtilityDisplay",

@@ -1,3 +1,5 @@
 """Embeddings, vector fields and alignment of points on curved surfaces."""
 
-__all__ = []
+from ._heat_geodesic_embedding import HeatGeodesicEmbedding
+
+__all__ = ["HeatGeodesicEmbedding"]
