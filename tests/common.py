@@ -59,7 +59,8 @@ def computing(model):
 
 
 def moved_to(device, model):
-    """Return a fitted model that computes somewhere else, where it has a device."""
+    """Return a fitted model that computes somewhere else, and so does the fitted estimator that it wraps."""
+    model.set_params(**on_device(model, device))
     if "device" in computing(model).get_params():
         computing(model).set_params(device=device)
     return model
