@@ -122,6 +122,14 @@ ESTIMATORS = {
         too_large={"layers": ["warp"]},
     ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
+    "LokiClassifier": Spec(
+        {"predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        batches=True,
+        seed=False,
+        wraps=_fast_classifier,
+        too_large={"label_space": [5, 6]},
+    ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
         min_features=2,

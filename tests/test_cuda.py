@@ -16,7 +16,7 @@ from sklowrank.datasets import make_union_of_subspaces
 from sklowrank.decomposition import SupervisedDictionaryLearning
 from sklowrank.mixture import LowRankGaussianMixture
 from sklowrank.privacy import PrivateKernelDensity
-from tests.common import answers, fit, new_data, on_device, public_estimators, seeded, small_data
+from tests.common import answers, fit, moved_to, new_data, on_device, public_estimators, seeded, small_data
 from tests.estimators import spec_of
 
 pytestmark = pytest.mark.cuda
@@ -30,7 +30,7 @@ def test_answers_are_those_of_the_cpu(estimator, dtype):
     X, y = small_data(estimator, dtype)
     here = answers(fit(seeded(estimator, **on_device(estimator, "cpu")), X, y), new_data(estimator, X))
     there = fit(seeded(estimator, **on_device(estimator, "cuda")), X, y)
-    moved = pickle.loads(pickle.dumps(there)).set_params(**on_device(estimator, "cpu"))
+    moved = moved_to("cpu", pickle.loads(pickle.dumps(there)))
     for model in (there, moved):
         for name, answer in answers(model, new_data(estimator, X)).items():
             rough = dtype is np.float32 or spec_of(estimator).network  # networks compute in float32, whatever X is
@@ -43,9 +43,9 @@ import pickle, sys
 import numpy as np
 import torch
 assert not torch.cuda.is_available()
-from tests.common import answers, on_device
+from tests.common import answers, moved_to
 for model, X in pickle.load(open(sys.argv[1], "rb")):
-    np.savez(sys.argv[2] + type(model).__name__, **answers(model.set_params(**on_device(model, "auto")), X))
+    np.savez(sys.argv[2] + type(model).__name__, **answers(moved_to("auto", model), X))
 """
 
 
