@@ -32,7 +32,7 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
     Parameters
     ----------
     degrees : tuple of int, default=(0, 1)
-        Degrees of homology: 0 for components, 1 for loops. Degree 0 alone takes half the time or less.
+        Degrees of homology: 0 for components, 1 for loops. Degree 0 alone takes a fifth of the time.
     kind : {"auto", "cloud", "graph", "series"}, default="auto"
         What the objects are. "auto" takes a list of arrays of shape (n_points, n_dims), or an array in three
         dimensions, for clouds; a list of sparse matrices for graphs, whose stored values are the lengths of edges; a
