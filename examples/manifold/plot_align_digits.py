@@ -71,6 +71,6 @@ right.suptitle("target rows, and their partners below")
 plt.show()
 
 # %%
-# What to see: the functional map needs three known pairs, the rotation as many as there are columns. With closest points
-# after it three suffice too, because the tables are rigid versions of one another: where they are, that is the better way.
-# Rows and the partners below them are the same images.
+# What to see: the functional map needs three known pairs, the rotation as many as there are columns. With closest
+# points after it three suffice too, because the tables are rigid versions of one another: where they are, that is the
+# better way. Rows and the partners below them are the same images.
