@@ -1,4 +1,9 @@
-"""Heat geodesic embedding: distances along rolls and trees with noise, digits, solvers of the kernel, landmarks."""
+"""Heat geodesic embedding: distances along rolls and trees with noise, digits, solvers of the kernel, landmarks.
+
+Seconds are processor time. The error of an embedding is one minus the mean rank correlation of its distances in the
+plane with the true geodesics; for digits it is the share of wrong classes by five neighbours. Ours runs with its
+defaults unless settings are named; PHATE's seconds contain its compilation.
+"""
 
 import os
 import time

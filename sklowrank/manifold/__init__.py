@@ -2,5 +2,6 @@
 
 from ._functional_map_aligner import FunctionalMapAligner
 from ._heat_geodesic_embedding import HeatGeodesicEmbedding
+from ._manifold_vector_field import ManifoldVectorFieldRegressor
 
-__all__ = ["FunctionalMapAligner", "HeatGeodesicEmbedding"]
+__all__ = ["FunctionalMapAligner", "HeatGeodesicEmbedding", "ManifoldVectorFieldRegressor"]

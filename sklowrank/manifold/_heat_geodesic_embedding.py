@@ -158,10 +158,10 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     >>> import numpy as np
     >>> from sklearn.datasets import make_swiss_roll
     >>> from sklowrank.manifold import HeatGeodesicEmbedding
-    >>> X, along = make_swiss_roll(300, random_state=0)
+    >>> X, along = make_swiss_roll(600, random_state=0)
     >>> model = HeatGeodesicEmbedding(random_state=0).fit(X)
     >>> model.embedding_.shape
-    (300, 2)
+    (600, 2)
     >>> bool(abs(np.corrcoef(model.embedding_[:, 0], along)[0, 1]) > 0.9)
     True
     """

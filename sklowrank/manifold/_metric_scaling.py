@@ -13,6 +13,7 @@ from .._math.linalg import signs_of_largest
 _SMALL = 200  # points up to which the eigendecomposition is dense
 _NEAREST = 10  # landmarks at whose mean a further point starts
 _PLACE_ITER = 10
+_LEAST_WEIGHT = 1e-8  # of the largest: below it, parts that smaller weights alone connect could not be placed
 _BLOCK = {"cpu": 1 << 16, "cuda": 1 << 24}  # distances at once: on a CPU those that its caches hold
 
 
@@ -71,8 +72,10 @@ def _embedded_distances(points):
 def smacof_steps(distances: torch.Tensor, start: torch.Tensor, weights: torch.Tensor | None = None) -> Iterator[Step]:
     """Minimise the stress by Guttman transforms, from a start (m, p); yield points after each.
 
-    The loss is the root of the weighted squared errors over the weighted squares; the gap is by how much it falls.
+    Weights count as 1e-8 of the largest at least. The loss is the root of the weighted squared errors over the weighted
+    squares; the gap is by how much it falls.
     """
+    weights = None if weights is None else weights.clamp(min=_LEAST_WEIGHT * float(weights.max()))
     solve = None if weights is None else _weighted_solver(weights)
     total = _weighted_squares(distances, weights)
     points, former = start, None
@@ -167,9 +170,7 @@ def _gauss_newton(places, landmarks, distances, weights):
     normal = weighted.mT @ unit
     p = normal.shape[1]
     trace = normal.diagonal(dim1=1, dim2=2).sum(1)[:, None, None]
-    normal = normal + torch.where(trace > 0, 1e-10 * trace, 1.0) * torch.eye(
-        p, dtype=normal.dtype, device=normal.device
-    )
+    normal += torch.where(trace > 0, 1e-10 * trace, 1.0) * torch.eye(p, dtype=normal.dtype, device=normal.device)
     return torch.linalg.solve(normal, (weighted * (distances - embedded)[:, :, None]).sum(1))
 
 

@@ -72,6 +72,15 @@ def test_stress_falls_with_weights_to_a_point_without_slope():
     assert points.grad.abs().max() < 1e-2 * float((W * D).sum()) / 40
 
 
+def test_parts_that_tiny_weights_connect_are_placed():
+    X = np.vstack([flat(20), flat(20) + 8])
+    first = np.arange(40) < 20
+    weights = tensor(np.where(first == first[:, None], 1.0, 1e-40))
+    step = last(scaling.smacof_steps(tensor(cdist(X, X)), tensor(X + 0.1 * flat(40)), weights), 50)
+    assert torch.isfinite(step.state).all()
+    np.testing.assert_allclose(cdist(step.state[:20], step.state[:20]), cdist(X[:20], X[:20]), atol=0.05)
+
+
 def test_points_that_coincide_do_not_stop_the_fit():
     D = tensor(crooked(20))
     assert torch.isfinite(last(scaling.smacof_steps(D, torch.zeros(20, 2, dtype=torch.float64)), 3).state).all()
