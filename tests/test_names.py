@@ -17,6 +17,7 @@ OTHER_WORDS = {
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
+    "max_samples": "rows of one table, and of either of two",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
 }
@@ -35,6 +36,7 @@ OTHER_RANGES = {
     "init": "each method has starts of its own",
     "kernel": "each method has kernels of its own",
     "learning_rate": "a pair for a training of two stages",
+    "max_samples": "a spanning tree needs two rows or all, a plan of a large table is bounded",
     "metric": "distances between responses, and between rows",
     "n_clusters": "automatic for one",
     "n_components": "automatic, or a share of the variance, where the method can choose",
