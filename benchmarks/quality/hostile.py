@@ -133,7 +133,8 @@ def _bad_target(value, *words):
             return Attack(X, y, same())
         y = y.astype(float)
         y[3] = value
-        return Attack(X, y, None, words)
+        unlabelled = spec_of(estimator).unlabelled and np.isnan(value)
+        return Attack(X, y, finite if unlabelled else None, words)
 
     return attack
 
