@@ -68,6 +68,7 @@ FITS = {
     "manifold": lambda: call("manifold", "HeatGeodesicEmbedding", 2).fit_transform(X),
     "metrics": lambda: call("metrics", "clustering_accuracy", [0, 0, 1], [1, 1, 0]),
     "mixture": lambda: call("mixture", "LowRankGaussianMixture", 2, n_dims=2).fit(X).score_samples(X),
+    "multiclass": lambda: call("multiclass", "LokiClassifier").fit(X, y > 0).predict(X),
     "neural": trained,
     "optim": lambda: call("optim", "InverseFisher", X, damp=1e-2).mul(X[0]),
     "privacy": lambda: call("privacy", "PrivateKernelDensity", bounds=(-9, 9)).fit(X).score_samples(X),

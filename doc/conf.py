@@ -99,8 +99,9 @@ left_out = "quickstart|principal_axes|__init__" + (
     "" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics"
 )
 
-packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "dimension_reduction")
-packages += ("manifold", "tensor", "topology", "transport", "neural", "compress", "inspection", "privacy")
+packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "multiclass")
+packages += ("dimension_reduction", "manifold", "tensor", "topology", "transport")
+packages += ("neural", "compress", "inspection", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -13,6 +13,7 @@ inspection           plots of fitted estimators
 manifold             embeddings that keep geodesic distances, vector fields and alignment of point clouds
 metrics              clustering accuracy, subspace errors, coding rates, distance correlation
 mixture              mixtures of low-rank Gaussians: density, outlier detection, denoising
+multiclass           classifiers that use distances between labels: ordinal grades, trees, embeddings
 neural               networks and rules that train them with few parameters or in flat minima
 optim                optimizers for torch with second-order information
 privacy              density estimation, distances and classification under differential privacy
@@ -38,6 +39,7 @@ _SUBPACKAGES = (
     "manifold",
     "metrics",
     "mixture",
+    "multiclass",
     "neural",
     "optim",
     "privacy",

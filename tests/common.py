@@ -53,6 +53,19 @@ def on_device(estimator, device):
     return {next(name for name in places if name in estimator.get_params()): device}
 
 
+def computing(model):
+    """Return the part of a fitted model that answers: the fitted estimator that it wraps, or itself."""
+    return next((vars(model)[name] for name in ("estimator_", "best_estimator_") if name in vars(model)), model)
+
+
+def moved_to(device, model):
+    """Return a fitted model that computes somewhere else, and so does the fitted estimator that it wraps."""
+    model.set_params(**on_device(model, device))
+    if "device" in computing(model).get_params():
+        computing(model).set_params(device=device)
+    return model
+
+
 def small_data(estimator, dtype=np.float64):
     """Return X, y of 60 rows near a plane in 5 dimensions: what an estimator of the suite is made for.
 

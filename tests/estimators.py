@@ -50,6 +50,7 @@ class Spec(NamedTuple):
 
     laws: dict[str, str]
     y: str | None = None  # what it asks for: "classes", "numbers" or nothing
+    unlabelled: bool = False  # NaN in y is a row without a label
     ids: bool = False  # the first two columns of X are identifiers
     min_features: int = 1  # in one dimension there is no room for a subspace
     score: bool = True
@@ -97,6 +98,9 @@ ESTIMATORS = {
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
+    "FunctionalMapAligner": Spec(
+        {"transform": "linear", "predict": "same"}, quick={"n_components": 12, "n_neighbors": 8}
+    ),
     "FunctionalTuckerRegressor": Spec(
         {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
     ),
@@ -121,6 +125,14 @@ ESTIMATORS = {
         too_large={"layers": ["warp"]},
     ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
+    "LokiClassifier": Spec(
+        {"predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        batches=True,
+        seed=False,
+        wraps=_fast_classifier,
+        too_large={"label_space": [5, 6]},
+    ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
         min_features=2,
@@ -135,9 +147,15 @@ ESTIMATORS = {
         network=True,
         quick={"n_epochs": (3, 2), "hidden_layer_sizes": (16,)},
     ),
+    "ManifoldVectorFieldRegressor": Spec(
+        {"predict": "same"}, y="numbers", unlabelled=True, quick={"n_eigenpairs": 20, "ambient": None}
+    ),
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
+    ),
+    "MultiparameterPersistence": Spec(
+        {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}
     ),
     "NetworkClassifier": _NETWORK._replace(
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK

@@ -16,7 +16,7 @@ from sklowrank.datasets import make_union_of_subspaces
 from sklowrank.decomposition import SupervisedDictionaryLearning
 from sklowrank.mixture import LowRankGaussianMixture
 from sklowrank.privacy import PrivateKernelDensity
-from tests.common import answers, fit, new_data, public_estimators, seeded, small_data
+from tests.common import answers, fit, moved_to, new_data, on_device, public_estimators, seeded, small_data
 from tests.estimators import spec_of
 
 pytestmark = pytest.mark.cuda
@@ -28,9 +28,9 @@ each = pytest.mark.parametrize("estimator", public_estimators(), ids=lambda e: t
 def test_answers_are_those_of_the_cpu(estimator, dtype):
     """The same seed on both. Sums in another order differ by rounding; fits magnify it by at most these bounds."""
     X, y = small_data(estimator, dtype)
-    here = answers(fit(seeded(estimator, device="cpu"), X, y), new_data(estimator, X))
-    there = fit(seeded(estimator, device="cuda"), X, y)
-    moved = pickle.loads(pickle.dumps(there)).set_params(device="cpu")
+    here = answers(fit(seeded(estimator, **on_device(estimator, "cpu")), X, y), new_data(estimator, X))
+    there = fit(seeded(estimator, **on_device(estimator, "cuda")), X, y)
+    moved = moved_to("cpu", pickle.loads(pickle.dumps(there)))
     for model in (there, moved):
         for name, answer in answers(model, new_data(estimator, X)).items():
             rough = dtype is np.float32 or spec_of(estimator).network  # networks compute in float32, whatever X is
@@ -43,9 +43,9 @@ import pickle, sys
 import numpy as np
 import torch
 assert not torch.cuda.is_available()
-from tests.common import answers
+from tests.common import answers, moved_to
 for model, X in pickle.load(open(sys.argv[1], "rb")):
-    np.savez(sys.argv[2] + type(model).__name__, **answers(model.set_params(device="auto"), X))
+    np.savez(sys.argv[2] + type(model).__name__, **answers(moved_to("auto", model), X))
 """
 
 
@@ -54,7 +54,7 @@ def test_models_fitted_on_a_gpu_do_without_it(tmp_path):
     fitted = []
     for estimator in public_estimators():
         X, y = small_data(estimator)
-        fitted.append((fit(seeded(estimator, device="cuda"), X, y), new_data(estimator, X)))
+        fitted.append((fit(seeded(estimator, **on_device(estimator, "cuda")), X, y), new_data(estimator, X)))
     (tmp_path / "models.pickle").write_bytes(pickle.dumps(fitted))
     command = [sys.executable, "-c", READ, str(tmp_path / "models.pickle"), f"{tmp_path}/"]
     without = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}

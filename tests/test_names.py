@@ -14,11 +14,17 @@ MOST_PARAMETERS = 20
 
 # Names whose meaning is the field's and differs between methods: their descriptions do not start alike.
 OTHER_WORDS = {
+    "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
+    "max_samples": "rows of one table, and of either of two",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
+    "power": "of distances between labels, and of affinities",
+    "refine": "of clusters, and of a map between shapes",
+    "resolution": "a distance on an axis of a plot, and a number of lines and times",
+    "weights": "of the components of a mixture, and of the edges of a graph",
 }
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
@@ -28,6 +34,7 @@ OTHER_WORDS_OF = {
 OTHER_RANGES = {
     "alpha": "by cross-validation for one, and 0 where the problem has a solution without a penalty",
     "assign_labels": "rows that are embedded, and codes that a network has learned",
+    "bandwidth": "one per column, where columns may have units of their own",
     "batch_size": "stochastic training needs some rows per cluster",
     "center": "automatic where sparse rows are not centred",
     "estimator": "networks that are torch modules, where no target is predicted",
@@ -35,6 +42,7 @@ OTHER_RANGES = {
     "init": "each method has starts of its own",
     "kernel": "each method has kernels of its own",
     "learning_rate": "a pair for a training of two stages",
+    "max_samples": "all rows, where no plan between all pairs is stored; a spanning tree needs two",
     "metric": "distances between responses, and between rows",
     "n_clusters": "automatic for one",
     "n_components": "automatic, or a share of the variance, where the method can choose",
@@ -43,8 +51,12 @@ OTHER_RANGES = {
     "n_neighbors": "by the number of rows, where codes are clustered",
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
+    "power": "of distances, where any above 0 has a meaning, and of affinities",
+    "refine": "of clusters, and of a map between shapes",
+    "resolution": "a distance on an axis of a plot, and a number of lines and times",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
+    "weights": "of the components of a mixture, and of the edges of a graph",
 }
 
 

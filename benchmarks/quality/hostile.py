@@ -133,7 +133,8 @@ def _bad_target(value, *words):
             return Attack(X, y, same())
         y = y.astype(float)
         y[3] = value
-        return Attack(X, y, None, words)
+        unlabelled = spec_of(estimator).unlabelled and np.isnan(value)
+        return Attack(X, y, finite if unlabelled else None, words)
 
     return attack
 
@@ -169,6 +170,13 @@ def _sparse(form):
         return Attack(form(X), y, None, ("Sparse", "sparse"))
 
     return attack
+
+
+def _three_dimensions(estimator, X, y):
+    """Refused, but by estimators of objects that each are a table."""
+    if estimator.__sklearn_tags__().input_tags.three_d_array:
+        return Attack(X[:, :, None], y, finite)
+    return Attack(X[:, :, None], y, None, ("dim",))
 
 
 def _memmap(estimator, X, y):
@@ -242,7 +250,7 @@ ATTACKS = {
     "no rows": _refused(lambda X, y: (X[:0], None if y is None else y[:0]), "sample"),
     "no features": _refused(lambda X, y: (X[:, :0], y), "feature"),
     "one dimension": _refused(lambda X, y: (X[:, 0], y), "1D", "2D"),
-    "three dimensions": _refused(lambda X, y: (X[:, :, None], y), "dim"),
+    "three dimensions": _three_dimensions,
     "CSR": _sparse(sp.csr_array),
     "COO": _sparse(sp.coo_array),
     "a file opened for reading": _memmap,

@@ -78,6 +78,12 @@ def replace_attributes(estimator, attributes: dict[str, Any]):
     return estimator
 
 
+def forget_columns(estimator) -> None:
+    """Drop what validation has noted of the columns of a table, before a fit to objects that have none."""
+    for name in _OF_VALIDATION:
+        vars(estimator).pop(name, None)
+
+
 def fitted_names(estimator) -> list[str]:
     """Return the names of what a fit has set, but for those that validation sets before a fit ends."""
     return [name for name in vars(estimator) if is_fitted_name(name) and name not in _OF_VALIDATION]

@@ -72,7 +72,8 @@ def _boruvka(closest: Closest, n: int, device: torch.device, listed: Any = None,
     none = torch.column_stack([rows, rows])[:0].cpu()
     found = [Tree(none, none[:, 0].double())]
     if n > 1:
-        lists = _Lists(*(listed(k) if listed else closest(rows, k, labels)), complete=k == n - 1)
+        lengths, indices = listed(k) if listed else closest(rows, k, labels)
+        lists = _Lists(lengths, indices, k == n - 1)
     while n_parts > 1:
         edges, known, doubtful = lists.shortest_edges(labels, n_parts)
         if 2 * int(known.sum()) >= n_parts:
@@ -223,7 +224,14 @@ def _largest_norm(Z):
 
 
 def _blocks(of_block, n_rows, bytes_per_row):
-    """Return two results of blocks of rows, each as one tensor."""
-    block = rows_per_block("auto", n_rows, bytes_per_row)
-    values, indices = zip(*in_blocks(of_block, n_rows, block, bytes_per_row=bytes_per_row))
-    return torch.cat(values), torch.cat(indices)
+    """Return two results of blocks of rows, each as one tensor.
+
+    They are copied into it at once: small tensors kept between large ones would fragment the memory.
+    """
+    block, done, wholes = rows_per_block("auto", n_rows, bytes_per_row), 0, None
+    for parts in in_blocks(of_block, n_rows, block, bytes_per_row=bytes_per_row):
+        wholes = wholes or [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
+        for whole, part in zip(wholes, parts):
+            whole[done : done + len(part)] = part
+        done += len(parts[0])
+    return wholes

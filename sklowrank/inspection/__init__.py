@@ -6,6 +6,7 @@ from ._dictionary_display import DictionaryDisplay
 from ._embedding_display import EmbeddingDisplay
 from ._intrinsic_dimension import IntrinsicDimension
 from ._learning_regime import LearningRegime
+from ._persistence_surface_display import PersistenceSurfaceDisplay
 from ._privacy_utility_display import PrivacyUtilityDisplay
 from ._spectrum_display import SpectrumDisplay
 from ._transport_plan_display import TransportPlanDisplay
@@ -17,6 +18,7 @@ __all__ = [
     "EmbeddingDisplay",
     "IntrinsicDimension",
     "LearningRegime",
+    "PersistenceSurfaceDisplay",
     "PrivacyUtilityDisplay",
     "SpectrumDisplay",
     "TransportPlanDisplay",

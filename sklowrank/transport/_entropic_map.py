@@ -78,8 +78,8 @@ def transport_problem(source: Sample, target: Sample, options: TransportOptions)
     cost = costs(source.rows, target.rows, options.metric, source.mass.device)
     check_costs(cost, f"The cost by metric={options.metric!r}")
     rows, columns = source.mass > 0, target.mass > 0
-    median = weighted_median(cost[rows][:, columns], source.mass[rows], target.mass[columns])
-    largest = float(cost[rows][:, columns].abs().max())
+    sizes = cost[rows][:, columns].abs()
+    median, largest = weighted_median(sizes, source.mass[rows], target.mass[columns]), float(sizes.max())
     unit = {"median": median, "max": largest, None: 1.0}[options.reg_scale]
     reg = options.reg * (unit or largest or 1.0)  # the median of many equal rows is zero
     penalised = cost
@@ -127,15 +127,15 @@ def weighted_median(cost, a, b) -> float:
 
 
 def unlike(labels, target_labels) -> torch.Tensor:
-    """Return where two rows have known classes that differ."""
-    known, target_known = (~unknown(found) for found in (labels, target_labels))
-    differ = np.not_equal.outer(labels.astype(object), target_labels.astype(object)).astype(bool)
-    return torch.from_numpy(differ & known[:, None] & target_known)
-
-
-def unknown(labels) -> np.ndarray:
-    """Return which labels are -1, as a number or as text."""
-    return np.array([str(label) in ("-1", "-1.0", "nan", "None") for label in labels], dtype=bool)
+    """Return where two rows have known classes that differ; -1, NaN and None are unknown."""
+    try:
+        classes = [found.astype(np.float64) for found in (labels, target_labels)]
+        known = [~(np.isnan(found) | (found == -1)) for found in classes]
+    except (TypeError, ValueError):
+        classes = [found.astype(str) for found in (labels, target_labels)]
+        known = [~np.isin(found, ("-1", "nan", "None")) for found in classes]
+    differ = classes[0][:, None] != classes[1]
+    return torch.from_numpy(differ & known[0][:, None] & known[1])
 
 
 # The model

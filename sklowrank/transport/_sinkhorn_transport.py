@@ -53,7 +53,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         Cost between a row and a row of the target: a name that :func:`~sklearn.metrics.pairwise_distances` knows, or a
         function of two rows. Sparse rows need "sqeuclidean" or "cosine".
     reg_scale : {"median", "max"} or None, default="median"
-        What of the cost matrix is the unit of `reg`. None is 1.
+        What of the magnitudes of the costs is the unit of `reg`. None is 1.
     solver : {"sns", "sinkhorn", "auto"}, default="sns"
         Algorithm of the fit. "sns" takes Newton steps with a sparse Hessian after some sweeps, "sinkhorn" only sweeps,
         and "auto" only sweeps where the entropy is above a tenth of the median cost.

@@ -181,6 +181,17 @@ def test_other_metrics(metric):
     assert np.abs(model.transform(X) - plan @ T / plan.sum(1, keepdims=True)).max() <= 1e-6
 
 
+def test_units_of_the_entropy():
+    cost = cdist(X, T, "cityblock")
+    for scale, unit in (("median", np.median(cost)), ("max", cost.max()), (None, 1.0)):
+        assert SinkhornTransport(0.1, metric="cityblock", reg_scale=scale).fit(X, X_target=T).reg_ == pytest.approx(
+            0.1 * unit
+        )
+    similar = SinkhornTransport(metric=lambda a, b: -np.exp(-np.square(a - b).sum())).fit(X, X_target=X)
+    assert similar.reg_ > 0
+    assert similar.n_iter_ < 100
+
+
 def test_costs_far_from_the_origin():
     far = X + 1e6
     found = costs(torch.from_numpy(far), torch.from_numpy(far), "sqeuclidean", torch.device("cpu")).numpy()

@@ -1,0 +1,5 @@
+"""Classifiers that use distances between labels."""
+
+from ._loki import LokiClassifier
+
+__all__ = ["LokiClassifier"]
