@@ -219,8 +219,7 @@ def test_products_that_are_not_centred():
     X, _, _ = surface(300)
     y = np.exp(np.sin(4 * X[:, 0]) + X[:, 1])
     fits = {
-        on: FunctionalTuckerRegressor(1, fit_intercept=on, random_state=0).fit(X[:200], y[:200])
-        for on in (0 == 1, True)
+        on: FunctionalTuckerRegressor(1, fit_intercept=on, random_state=0).fit(X[:200], y[:200]) for on in (False, True)
     }
     assert fits[False].intercept_ == 0.0
     assert rmse(fits[False].predict(X[200:]), y[200:]) < 0.5 * rmse(fits[True].predict(X[200:]), y[200:])
