@@ -10,6 +10,7 @@ import torch
 from .._core.blocks import in_blocks
 from .._core.iterate import Step
 from .._core.validation import on_host
+from .._core.warn import warn
 from .._core.workspace import Workspace
 from ._heat_graph import (
     GraphOptions,
@@ -197,3 +198,50 @@ def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     size = 48 * len(marks)
     block = min(X.shape[0], _NEW_ROWS)
     return torch.cat(list(in_blocks(of, X.shape[0], block, bytes_per_row=size)))
+
+
+def warn_of_problem(problem: HeatProblem) -> None:
+    """Warn where an embedding is other than what was asked for, or carries no information."""
+    _warn_of_graph(problem)
+    _warn_of_heat(problem)
+
+
+def _warn_of_graph(problem):
+    """Say what makes an embedding other than what was asked for."""
+    if all_equal(problem.rows):
+        warn("All rows of X are equal: the embedding is zero.", UserWarning)
+    elif problem.graph.n_connected > 1:
+        k, count = problem.graph_options.n_neighbors, problem.graph.n_connected
+        warn(
+            f"The graph of n_neighbors={k} has {count} connected components. They are joined by the shortest "
+            "edges between them, across which distances are large and uncertain. Raise n_neighbors for a graph that is "
+            "connected.",
+            UserWarning,
+        )
+
+
+def _warn_of_heat(problem):
+    """Say where distances are those of rounding, or one constant."""
+    heat, options = problem.heat, problem.options
+    n_pairs = len(problem.landmarks) * (len(problem.landmarks) - 1) * len(problem.times)
+    t = ", ".join(f"{time:.3g}" for time in problem.times)
+    if all_equal(problem.rows):
+        return
+    if heat.even:
+        warn(
+            f"Heat is spread evenly over all rows at diffusion time t={t}: distances are rounding errors. Pass a "
+            "smaller t or times, or smaller affinities for graph='precomputed'.",
+            UserWarning,
+        )
+    elif heat.n_vanished and options.heat_solver == "euler":
+        warn(
+            f"At diffusion time t={t} no heat arrives at {heat.n_vanished / n_pairs:.1%} of the pairs of rows, in "
+            "float64: their distances are one constant. Pass a larger t or times, or a larger n_neighbors.",
+            UserWarning,
+        )
+    if heat.n_clipped > n_pairs / 2 and not heat.even:
+        warn(
+            f"{heat.n_clipped / n_pairs:.1%} of the squared distances were negative and are 0. Pass a smaller "
+            f"volume_weight, which is {options.volume_weight:g}.",
+            UserWarning,
+        )

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from .._math.graphs import csr_from
 from .._math.neighbors import farthest_points, nearest_neighbors
 
+_FARTHEST = 1e100  # units: squares of larger numbers would overflow
 _TIES = 10  # neighbours looked at beyond n_neighbors, among them those at the same distance as the last one
 
 
@@ -34,13 +35,17 @@ class RowGraph(NamedTuple):
 def scaled(rows: Any, like: Any = None) -> Any:
     """Return rows (tensor or CSR) in float64, in units in which no square overflows; dense ones are centred.
 
-    Units and centre are those of `like`, the rows of the fit.
+    Units and centre are those of `like`, the rows of the fit. Entries beyond 1e100 units count as 1e100.
     """
     like = rows if like is None else like
     if sp.issparse(rows):
-        return rows.astype(np.float64) * (1 / _unit(float(abs(like).max()) if like.nnz else 0.0))
+        points = rows.astype(np.float64)
+        unit = _unit(float(abs(like).max()) if like.nnz else 0.0)
+        with np.errstate(over="ignore"):
+            points.data = (points.data / unit).clip(-_FARTHEST, _FARTHEST)
+        return points
     unit = _unit(float(like.abs().max()))
-    return rows.double() / unit - (like.double() / unit).mean(0)
+    return (rows.double() / unit).clamp(-_FARTHEST, _FARTHEST) - (like.double() / unit).mean(0)
 
 
 def _unit(largest):
@@ -82,17 +87,20 @@ def _joined(affinity, points, bandwidths, options):
     """Join connected components by the edges of a minimum spanning tree of them.
 
     The weight of an edge of length d is that of the last neighbour, times (bandwidth / d)^2: weights of a difference
-    quotient fall like this.
+    quotient fall like this. The median of the positive bandwidths counts as the least one, or where there is none the
+    median length of the edges: the weight of an edge is never 0.
     """
     count, component = connected_components(affinity, directed=False)
     n_connected = count
     if isinstance(points, torch.Tensor) and count > 1:
         points = points.cpu().numpy()
-    typical = float(np.median(bandwidths))
+    positive = bandwidths[bandwidths > 0]  # rows with many copies have none
+    typical = float(np.median(positive)) if len(positive) else 0.0
     while count > 1:
         largest = np.bincount(component).argmax()
         edges = [_shortest_edge(points, component == c) for c in range(count) if c != largest]
         i, j, length = (np.array(part) for part in zip(*edges))
+        typical = typical or float(np.median(length))
         reach = np.maximum(np.maximum(bandwidths[i], bandwidths[j]), typical)
         share = np.divide(reach, length, out=np.ones_like(length), where=length > reach) ** 2
         weight = share if options.graph == "knn" else share / math.e
