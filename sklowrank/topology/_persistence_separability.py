@@ -15,7 +15,7 @@ from .._core.fitted import keep, options
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._persistence_separability_solver import SeparabilityOptions, check_distances, separability
+from ._persistence_separability_solver import SeparabilityOptions, check_distances, check_metric, separability
 
 _WITH_PARAMETERS = {"mahalanobis", "nan_euclidean", "seuclidean"}  # of the whole table, or of cells that are missing
 METRICS = {*VALID_METRICS["brute"], "precomputed"} - _WITH_PARAMETERS
@@ -38,6 +38,7 @@ class PersistenceSeparability(BaseEstimator):
         each: for tables with outliers.
     normalize : bool, default=True
         Whether to scale rows to unit norm, so that only the angles between them count. The columns are centred before.
+        Metrics of single cells need False: "hamming", "haversine" and those of true and false, such as "jaccard".
         Not used for `metric="precomputed"`.
     metric : str or callable, default="euclidean"
         Distance between rows: a name that :func:`~sklearn.metrics.pairwise_distances` knows and that needs no
@@ -174,6 +175,8 @@ class PersistenceSeparability(BaseEstimator):
         calibrate = not given if self.calibrate == "auto" else self.calibrate
         if given:
             check_distances(X, calibrate)
+        else:
+            check_metric(X, self.metric, self.normalize)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         found = separability(X, options(self, SeparabilityOptions, calibrate=calibrate), ws.exact())
         if not found.persistence[0]:
