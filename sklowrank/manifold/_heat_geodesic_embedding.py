@@ -143,7 +143,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     series of products with the sparse graph, in O(n m k c) time with k neighbours and c terms, a few hundred for
     ``t=10``, and O(n m) memory; scaling takes O(m²) per iteration. The neighbours of n rows are found by
     :class:`~sklearn.neighbors.NearestNeighbors` on a CPU. Neighbours as far away as the last one count as well, up to
-    ten of them, so that the order of rows does not matter.
+    100 of them, so that the order of rows does not matter; more lead to a warning.
 
     A row that is no landmark starts at the weighted mean of its ten nearest landmarks and minimises its squared errors
     of distances to all landmarks by Gauss-Newton steps. A new row first gets the mean heat of its neighbours in the

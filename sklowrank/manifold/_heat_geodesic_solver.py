@@ -176,6 +176,13 @@ def described(model: HeatModel, problem: HeatProblem, dtype: torch.dtype) -> dic
     }
 
 
+def _in_form_of(fitted, rows):
+    """Return rows as CSR where the rows of the fit are, else as a tensor."""
+    if sp.issparse(fitted):
+        return rows if sp.issparse(rows) else sp.csr_array(rows.cpu().numpy())
+    return torch.from_numpy(rows.toarray()).to(fitted.device) if sp.issparse(rows) else rows
+
+
 def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     """Return the places of new rows, a tensor or CSR.
 
@@ -187,7 +194,8 @@ def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     everywhere = landmark_heat(laplacian, marks, model.times, options, device) if many else []
 
     def of(rows):
-        weights = new_row_weights(points, scaled(X[rows], like=model.rows), model.graph_options, device)
+        queries = scaled(_in_form_of(model.rows, X[rows]), like=model.rows)
+        weights = new_row_weights(points, queries, model.graph_options, device)
         heat = [averages(weights, h) for h in everywhere]
         heat = heat or new_heat(laplacian, weights, marks, model.times, options, device)
         own = averages(weights, model.diagonals.mT.contiguous()).mT
@@ -208,14 +216,22 @@ def warn_of_problem(problem: HeatProblem) -> None:
 
 def _warn_of_graph(problem):
     """Say what makes an embedding other than what was asked for."""
+    k = problem.graph_options.n_neighbors
     if all_equal(problem.rows):
         warn("All rows of X are equal: the embedding is zero.", UserWarning)
     elif problem.graph.n_connected > 1:
-        k, count = problem.graph_options.n_neighbors, problem.graph.n_connected
+        count = problem.graph.n_connected
         warn(
             f"The graph of n_neighbors={k} has {count} connected components. They are joined by the shortest "
             "edges between them, across which distances are large and uncertain. Raise n_neighbors for a graph that is "
             "connected.",
+            UserWarning,
+        )
+    if problem.graph.cut_ties and not all_equal(problem.rows):
+        warn(
+            f"Some rows have more than {k + 100} neighbours that are as near as the one of rank n_neighbors={k}: which "
+            "of them count depends on the order of rows. X has many copies or few distinct values. Fit distinct rows, "
+            "as numpy.unique(X, axis=0) gives them, and place the others by transform.",
             UserWarning,
         )
 

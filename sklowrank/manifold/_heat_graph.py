@@ -14,7 +14,8 @@ from .._math.graphs import csr_from
 from .._math.neighbors import farthest_points, nearest_neighbors
 
 _FARTHEST = 1e100  # units: squares of larger numbers would overflow
-_TIES = 10  # neighbours looked at beyond n_neighbors, among them those at the same distance as the last one
+_TIES = 10, 100  # neighbours listed beyond n_neighbors: at first, and where more are as far away as the last one
+_TIE = 1 + 1e-9  # distances up to this ratio are equal
 
 
 class GraphOptions(NamedTuple):
@@ -30,6 +31,7 @@ class RowGraph(NamedTuple):
 
     affinity: sp.csr_array  # (n, n), symmetric, with an empty diagonal
     n_connected: int  # connected components, before they were joined
+    cut_ties: bool = False  # whether the order of rows chose among neighbours at one distance
 
 
 def scaled(rows: Any, like: Any = None) -> Any:
@@ -60,13 +62,28 @@ def find_neighbors(points: Any, n_neighbors: int, queries: Any = None, device: A
     return torch.from_numpy(distances).to(device), torch.from_numpy(indices.astype(np.int64)).to(device)
 
 
+def tied_neighbors(points: Any, n_neighbors: int, most: int, queries: Any = None, device: Any = None):
+    """Return distances and indices of neighbours with those as far away as the last of `n_neighbors`, and if all.
+
+    At most `most` are listed, and at most 100 beyond `n_neighbors`.
+    """
+    for ties in _TIES:
+        listed = min(most, n_neighbors + ties)
+        distances, indices = find_neighbors(points, listed, queries, device)
+        complete = listed == most or bool((distances[:, -1] > distances[:, n_neighbors - 1] * _TIE).all())
+        if complete:
+            break
+    return distances, indices, complete
+
+
 def row_graph(points: Any, options: GraphOptions, device: Any) -> RowGraph:
     """Return the graph of nearest neighbours of points (n, d), with components joined by their shortest edges."""
     n, k = points.shape[0], options.n_neighbors
-    distances, indices = find_neighbors(points, min(n - 1, k + _TIES), device=device)
+    distances, indices, complete = tied_neighbors(points, k, n - 1, device=device)
     directed = csr_from(indices, neighbor_weights(distances, options), n)
     both = directed.maximum(directed.T) if options.graph == "knn" else (directed + directed.T) / 2
-    return _joined(sp.csr_array(both), points, distances[:, k - 1].cpu().numpy(), options)
+    graph = _joined(sp.csr_array(both), points, distances[:, k - 1].cpu().numpy(), options)
+    return graph._replace(cut_ties=not complete)
 
 
 def neighbor_weights(distances: torch.Tensor, options: GraphOptions) -> torch.Tensor:
@@ -75,7 +92,7 @@ def neighbor_weights(distances: torch.Tensor, options: GraphOptions) -> torch.Te
     Neighbours as far away as the last one count too: among them the order of rows would choose.
     """
     bandwidths = distances[:, options.n_neighbors - 1 : options.n_neighbors]
-    within = distances <= bandwidths * (1 + 1e-9)
+    within = distances <= bandwidths * _TIE
     if options.graph == "knn":
         return within.to(distances.dtype)
     positive = bandwidths[bandwidths > 0]
@@ -157,7 +174,7 @@ def new_row_weights(points: Any, queries: Any, options: GraphOptions, device: An
     They are those of the graph over the squared distance, so that a row that comes near a row of the fit gets its heat.
     """
     n = points.shape[0]
-    distances, indices = find_neighbors(points, min(n, options.n_neighbors + _TIES), queries, device)
+    distances, indices, _ = tied_neighbors(points, options.n_neighbors, n, queries, device)
     reach = distances[:, options.n_neighbors - 1 : options.n_neighbors]
     ratio = distances / torch.where(reach > 0, reach, 1.0)
     weights = neighbor_weights(distances, options) / ratio.clamp(min=1e-8).square()

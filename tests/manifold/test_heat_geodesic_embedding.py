@@ -332,6 +332,24 @@ def test_copies_of_every_row(shuffled):
     assert D[same].mean() < 0.1 * D[~same].mean()
 
 
+def test_order_of_rows_with_few_distinct_values_does_not_matter():
+    X = np.random.RandomState(0).randint(3, size=(200, 4))
+    order = np.random.RandomState(1).permutation(len(X))
+    one, other = fit(X).embedding_, fit(X[order]).embedding_
+    D = cdist(one, one)[np.ix_(order, order)]
+    assert np.allclose(cdist(other, other), D, atol=1e-6 * D.max())
+    with pytest.warns(UserWarning, match=r"more than 110 neighbours.*order of rows.*numpy.unique"):
+        HeatGeodesicEmbedding().fit(np.repeat(X[:3], 150, axis=0))
+
+
+def test_new_rows_may_be_sparse_where_rows_of_the_fit_are_dense_and_the_other_way_round():
+    X, _ = roll(0.5, 100)
+    dense, sparse = fit(X), fit(sp.csr_array(X))
+    places = dense.transform(X[:5] + 0.1)
+    assert np.allclose(dense.transform(sp.csr_array(X[:5] + 0.1)), places)
+    assert np.allclose(sparse.transform(X[:5] + 0.1), places, atol=1e-6)
+
+
 def test_rows_of_which_most_have_copies():
     X, _ = roll(0.5, 60)
     with pytest.warns(UserWarning, match="connected components"):
