@@ -41,7 +41,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     For plots and clusterings of rows on a curved surface of low dimension: cells along a development, positions of a
     process, poses. Like Isomap, it measures along the data rather than through empty space. Where noise connects parts
     of the surface that are far apart, shortest paths take these connections, while heat averages over all paths and is
-    less misled. Without noise :class:`~sklearn.manifold.Isomap` is as accurate, and faster.
+    less affected. Without noise :class:`~sklearn.manifold.Isomap` is as accurate, and faster.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         Tolerance of the stopping criterion. SMACOF ends where an iteration lowers the stress by less than this, in
         relation to the stress.
     n_landmarks : int, "auto" or None, default="auto"
-        Number of landmarks, above `n_components`. They are rows that are far from one another; all other rows are
+        Number of landmarks. They are rows that are far from one another, more than `n_components`; all other rows are
         placed by their distances to them. None takes all rows, "auto" 2000 above 5000 rows.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
