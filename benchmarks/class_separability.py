@@ -2,8 +2,8 @@
 
 Ladders are ten tables of 600 rows and 16 columns: round groups whose centres move apart, from no groups at all to
 groups without overlap. Silhouettes and Calinski-Harabasz scores are those of the labels of KMeans
-with the right number of groups, which ours does not use. Ours runs with its defaults unless settings are named. Seconds are those
-of the processor, with one thread.
+with the right number of groups, which ours does not use. Ours runs with its defaults unless settings are named.
+Seconds are those of the processor, with one thread.
 """
 
 import os

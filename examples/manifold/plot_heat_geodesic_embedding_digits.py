@@ -2,8 +2,8 @@
 Heat geodesic embedding of handwritten digits, and errors of its distances
 ==========================================================================
 
-In two dimensions the distances of high-dimensional rows have errors. A display colours each row by how far its distances in the plot
-are from those that the embedding was fitted to: where errors are large, the plot is wrong.
+In two dimensions the distances of high-dimensional rows have errors. A display colours each row by how far its
+distances in the plot are from those that the embedding was fitted to: where errors are large, the plot is wrong.
 """
 
 # %%

@@ -26,8 +26,9 @@ class PersistenceSeparability(BaseEstimator):
 
     The score is between 0 and 1 and asks for neither labels nor a number of groups. It ranks versions of the same rows,
     such as scalings, embeddings or states of a network in training. It is not comparable across data sets, and says
-    little of fewer than five columns. Columns of different units have to be standardized before. Where the number of round groups is known,
-    :func:`~sklearn.metrics.silhouette_score` of the labels of :class:`~sklearn.cluster.KMeans` is at least as good.
+    little of fewer than five columns. Columns of different units have to be standardized before. Where the number of
+    round groups is known, :func:`~sklearn.metrics.silhouette_score` of the labels of :class:`~sklearn.cluster.KMeans`
+    is at least as good.
 
     Parameters
     ----------
@@ -94,7 +95,8 @@ class PersistenceSeparability(BaseEstimator):
 
     for "mean". Time O(n² n_features) for the n rows that are drawn, less in few dimensions; memory O(n n_features). An
     outlier lengthens one bar and so raises "mean" and "gap": with `normalize` hardly, as it is moved to the sphere of
-    all rows. Everything is computed in float64. The bars are those of [1]_; statistics and calibration are not part of it.
+    all rows. Everything is computed in float64. The bars are those of [1]_; statistics and calibration are
+    not part of it.
 
     References
     ----------
