@@ -30,7 +30,7 @@ class GraphOptions(NamedTuple):
 
     tangent: bool  # vectors in tangent spaces, or numbers
     n_neighbors: int
-    tangent_neighbors: float
+    tangent_neighbors: float | str
     intrinsic_dim: int | str
     explained_variance: float
     n_eigenpairs: int
@@ -50,6 +50,7 @@ class Cloud(NamedTuple):
     eigenvalues: torch.Tensor
     density: torch.Tensor  # (N,): sums of Gaussian weights, ones for binary weights
     rule: "Rule"
+    unexplained: float = 0.0  # mean share of the local variance outside of the tangent spaces; known while fitting
 
 
 class Rule(NamedTuple):
@@ -101,7 +102,8 @@ def connection_modes(points, options):
     d = frames.shape[2]
     codes = frames @ (vectors * math.sqrt(n * d)).reshape(n, d, -1)
     row = torch.arange(n, device=points.device)
-    return Cloud(points, row, frames.contiguous(), codes, eigenvalues, density, Rule(k, wide, bandwidth, unit))
+    rule, unexplained = Rule(k, wide, bandwidth, unit), 1 - float(_explained(spread)[:, dimension - 1].mean())
+    return Cloud(points, row, frames.contiguous(), codes, eigenvalues, density, rule, unexplained)
 
 
 def codes_at(queries, cloud):
@@ -173,11 +175,16 @@ def _dimension(spread, options):
     """Return the given dimension, or the least whose share of the variance suffices in most places."""
     if options.intrinsic_dim != "auto":
         return min(options.intrinsic_dim, spread.shape[1])
-    energy = spread.square().cumsum(1)
-    share = energy / energy[:, -1:].clamp(min=torch.finfo(energy.dtype).tiny)
+    share = _explained(spread)
     least = share.mean(0) - share.std(0, correction=0)
     enough = least >= options.explained_variance - 1e-12
     return int(enough.long().argmax()) + 1 if bool(enough.any()) else spread.shape[1]
+
+
+def _explained(spread):
+    """Return the shares (n, r) of the local variance that the leading directions explain."""
+    energy = spread.square().cumsum(1)
+    return energy / energy[:, -1:].clamp(min=torch.finfo(energy.dtype).tiny)
 
 
 def _edges(neighbors, distances, near):

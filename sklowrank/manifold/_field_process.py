@@ -47,6 +47,8 @@ class Observed(NamedTuple):
     node: torch.Tensor  # (m,): where
     offset: torch.Tensor  # (D, 1) or (1, c)
     scale: torch.Tensor  # (c,)
+    beside: float = 0.0  # sum of squares of parts outside of the tangent spaces, in units of the scale
+    n_beside: int = 0  # numbers of them
 
 
 class Moments(NamedTuple):
@@ -101,6 +103,7 @@ class Process(NamedTuple):
     kernel: Kernel
     median: float  # distance, in units of the points
     log_likelihood: float
+    log_likelihood_of_all: float  # of whole vectors, of which parts outside of the tangent spaces are noise
 
 
 class Coordinates(NamedTuple):
@@ -120,7 +123,15 @@ def fit_process(observed, points, eigenvalues, options, draws):
     kernel, loss = _best_kernel(observed, coordinates, eigenvalues, options, draws)
     posterior = _posterior(observed, coordinates, eigenvalues, kernel, options)
     units = float(observed.scale.log().sum()) * (observed.Y.numel() / len(observed.scale))
-    return Process(posterior, kernel, 1.0 if coordinates is None else coordinates.median, -loss - units)
+    median = 1.0 if coordinates is None else coordinates.median
+    found = -loss - units
+    return Process(posterior, kernel, median, found, found + _likelihood_beside(observed, kernel.noise_variance))
+
+
+def _likelihood_beside(observed, noise):
+    """Return the logarithm of the likelihood of the parts outside of the tangent spaces, which are noise alone."""
+    units = 2 * float(observed.scale.log().sum())
+    return -(observed.beside / noise + observed.n_beside * (math.log(2 * math.pi * noise) + units)) / 2
 
 
 def observe(y, place, cloud, tangent, in_frames):
@@ -139,7 +150,10 @@ def observe(y, place, cloud, tangent, in_frames):
     scale = _root_mean_square(values)
     if tangent and in_frames:
         frames = cloud.frames[node]
+        beside = float(((values - frames @ (frames.mT @ values)) / scale).square().sum())
+        n_beside = len(frames) * (frames.shape[1] - frames.shape[2])
         codes, values = frames.mT @ codes, frames.mT @ values
+        return Observed(codes, values / scale, node, offset, scale, beside, n_beside)
     return Observed(codes, values / scale, node, offset, scale)
 
 

@@ -12,7 +12,7 @@ from sklowrank.manifold import ManifoldVectorFieldRegressor
 from sklowrank.manifold import _connection as connection
 from sklowrank.manifold import _field_process as process
 
-FIXED = {"optimizer": None, "length_scale": 20.0, "noise_variance": 0.01, "n_eigenpairs": 40}
+FIXED = {"tangent_neighbors": 1.5, "optimizer": None, "length_scale": 20.0, "noise_variance": 0.01, "n_eigenpairs": 40}
 
 
 def sphere(n, seed=0):
@@ -237,6 +237,48 @@ def test_a_smooth_field_on_a_sphere_is_left_to_the_coordinates():
     assert scores[0] > scores[2] - 0.005
     assert scores[0] > scores[1]
     assert model.kernel_params_["ambient_amplitude"] > model.kernel_params_["amplitude"]
+
+
+def test_tangent_spaces_are_wider_where_points_are_noisy():
+    X, F = sphere(400)
+    rng = np.random.default_rng(2)
+    X, F = np.pad(X, ((0, 0), (0, 9))), np.pad(F, ((0, 0), (0, 9)))
+    y, given = some_known(F, 100)
+    assert ManifoldVectorFieldRegressor(optimizer=None).fit(X, y).tangent_neighbors_ == 1.5  # the points are clean
+    noisy = X + 0.04 * rng.normal(size=X.shape)
+    fits = [ManifoldVectorFieldRegressor(tangent_neighbors=w, optimizer=None).fit(noisy, y) for w in (1.5, 3, 6)]
+    best = max(fits, key=lambda fit: fit.log_marginal_likelihood_value_)
+    model = ManifoldVectorFieldRegressor(optimizer=None).fit(noisy, y)
+    assert model.tangent_neighbors_ == best.tangent_neighbors_ > 1.5
+    assert np.array_equal(model.predict(noisy), best.predict(noisy))
+    bare = {"ambient": None, "random_state": 0}
+    model, narrow = (ManifoldVectorFieldRegressor(**w, **bare).fit(noisy, y) for w in ({}, {"tangent_neighbors": 1.5}))
+    assert model.tangent_neighbors_ > 1.5
+    assert r2(model.predict(noisy)[~given], F[~given]) > r2(narrow.predict(noisy)[~given], F[~given]) + 0.01
+
+
+def test_tangent_spaces_are_not_wider_where_the_surface_is_curved():
+    X, F = roll(500)  # the likelihood alone would take all of space for the tangent space
+    y, _ = some_known(F, 100)
+    model = ManifoldVectorFieldRegressor(random_state=0).fit(X, y)
+    assert (model.tangent_neighbors_, model.intrinsic_dim_) == (1.5, 2)
+
+
+def test_the_likelihood_of_whole_vectors_counts_parts_beside_the_tangent_spaces_as_noise(small):
+    X, _, y, given = small
+    place, values = torch.arange(150), torch.from_numpy(3 * y)
+    cloud = connection.connection_modes(
+        torch.from_numpy(X), connection.GraphOptions(True, 10, 1.5, 2, 0.8, 40, "binary")
+    )
+    options = process.ProcessOptions("rbf", None, 1.5, 20.0, 0.01, None, 0)
+    observed = process.observe(values, place, cloud, True, in_frames=True)
+    found = process.fit_process(observed, None, cloud.eigenvalues, options, None)
+    noise = found.kernel.noise_variance * float(observed.scale) ** 2
+    E, s = cloud.codes[given].numpy().reshape(150, 40), np.exp(-cloud.eigenvalues.numpy() * 200)
+    K = (E * (s / s.sum() * float(observed.scale) ** 2)) @ E.T + noise * np.eye(150)
+    target = 3 * y[given].ravel()
+    slow = target @ np.linalg.solve(K, target) + np.linalg.slogdet(K)[1] + 150 * np.log(2 * np.pi)
+    assert found.log_likelihood_of_all == pytest.approx(-slow / 2, abs=1e-6)
 
 
 def test_columns_of_numbers_have_units_of_their_own(small):
