@@ -6,7 +6,7 @@ import torch
 
 from .._core.blocks import in_blocks, rows_per_block
 from ._connection import SPARE, Cloud, Rule, codes_at, scaled
-from ._field_process import Posterior, deviation_at, field_at
+from ._field_posterior import Posterior, deviation_at, field_at
 
 
 class FieldModel(NamedTuple):

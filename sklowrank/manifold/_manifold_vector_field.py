@@ -15,9 +15,10 @@ from .._core.validation import check_fit_data, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._connection import GraphOptions, codes_at, place_rows, scaled
+from ._field_evidence import ProcessOptions
 from ._field_fit import fit_field
 from ._field_model import FieldModel, cloud_of, described, field_model, known_points, predicted, shaped
-from ._field_process import ProcessOptions, draws_at
+from ._field_posterior import draws_at
 
 
 class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimator):

@@ -10,6 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from sklowrank.manifold import ManifoldVectorFieldRegressor
 from sklowrank.manifold import _connection as connection
+from sklowrank.manifold import _field_evidence as likelihood
 from sklowrank.manifold import _field_process as process
 
 FIXED = {"tangent_neighbors": 1.5, "optimizer": None, "length_scale": 20.0, "noise_variance": 0.01, "n_eigenpairs": 40}
@@ -105,11 +106,11 @@ def test_mean_deviation_and_evidence_are_those_of_dense_algebra(small, kernel, a
 def test_slopes_of_the_evidence_are_differences(kernel):
     generator = torch.Generator().manual_seed(0)
     P, Y, points = (torch.randn(9, *s, generator=generator, dtype=torch.float64) for s in ((2, 7), (2, 3), (3,)))
-    observed = process.Observed(P, Y, torch.arange(9), torch.zeros(1), torch.ones(3))
-    options = process.ProcessOptions(kernel, "matern", 1.5, 5.0, 1e-3, None, 0)
-    moments, _ = process._moments(observed, process._coordinates(observed, points), 0.8)
+    observed = likelihood.Observed(P, Y, torch.arange(9), torch.zeros(1), torch.ones(3))
+    options = likelihood.ProcessOptions(kernel, "matern", 1.5, 5.0, 1e-3, None, 0)
+    moments, _ = likelihood.moments_of(observed, likelihood.coordinates_of(observed, points), 0.8)
     moments = moments._replace(G=moments.G + torch.eye(7), b=moments.b + 0.1, y=moments.y + 3, n_rest=2, lost=0.4)
-    call = lambda theta: process._loss_and_slope(theta, moments, torch.linspace(0.1, 2, 7).double(), options)  # noqa: E731
+    call = lambda theta: likelihood.loss_and_slope(theta, moments, torch.linspace(0.1, 2, 7).double(), options)  # noqa: E731
     theta = np.log([2.0, 0.6, 0.05, 0.7])
     differences = [(call(theta + 1e-5 * e)[0] - call(theta - 1e-5 * e)[0]) / 2e-5 for e in np.eye(4)]
     assert np.allclose(call(theta)[1], differences, rtol=1e-6)
@@ -118,10 +119,10 @@ def test_slopes_of_the_evidence_are_differences(kernel):
 def test_inducing_points_are_a_bound_that_becomes_exact(small, monkeypatch):
     X, _, y, _ = small
     exact = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
-    monkeypatch.setattr(process, "_EXACT", 149)
-    monkeypatch.setattr(process, "_INDUCING", 48)
+    monkeypatch.setattr(likelihood, "_EXACT", 149)
+    monkeypatch.setattr(likelihood, "_INDUCING", 48)
     most = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
-    monkeypatch.setattr(process, "_INDUCING", 20)
+    monkeypatch.setattr(likelihood, "_INDUCING", 20)
     few = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
     evidence = [m.log_marginal_likelihood_value_ for m in (few, most, exact)]
     assert evidence == sorted(evidence)
@@ -270,7 +271,7 @@ def test_the_likelihood_of_whole_vectors_counts_parts_beside_the_tangent_spaces_
     cloud = connection.connection_modes(
         torch.from_numpy(X), connection.GraphOptions(True, 10, 1.5, 2, 0.8, 40, "binary")
     )
-    options = process.ProcessOptions("rbf", None, 1.5, 20.0, 0.01, None, 0)
+    options = likelihood.ProcessOptions("rbf", None, 1.5, 20.0, 0.01, None, 0)
     observed = process.observe(values, place, cloud, True, in_frames=True)
     found = process.fit_process(observed, None, cloud.eigenvalues, options, None)
     noise = found.kernel.noise_variance * float(observed.scale) ** 2
