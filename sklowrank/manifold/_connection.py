@@ -126,7 +126,8 @@ def _extended(queries, distances, neighbors, cloud):
     weights, neighbors = near[:, : k + SPARE].to(queries.dtype), neighbors[:, : max(k + SPARE, rule.wide + SPARE)]
     if rule.bandwidth:
         weights = weights * torch.exp(-distances[:, : k + SPARE].square() / rule.bandwidth)
-        weights = weights / weights.sum(1, keepdim=True) / cloud.density[neighbors[:, : k + SPARE]] * rule.unit
+        total = weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        weights = weights / total / cloud.density[neighbors[:, : k + SPARE]] * rule.unit
     beside = neighbors[:, : weights.shape[1]]
     if cloud.frames.shape[1] == 1:
         frames = queries.new_ones(len(queries), 1, 1)
@@ -204,8 +205,8 @@ def _edge_weights(edges, lengths, n, k, bandwidth):
     if not bandwidth:
         return torch.ones_like(lengths), ones, 1.0
     weights = torch.exp(-lengths.square() / bandwidth)
-    density = _sums(edges, weights, n)
-    weights = weights / density[edges].prod(1)
+    density = _sums(edges, weights, n).clamp(min=torch.finfo(weights.dtype).tiny)  # far from all others it vanishes
+    weights = weights / density[edges[:, 0]] / density[edges[:, 1]]
     unit = float(k * n / (2 * weights.sum()))
     return unit * weights, density, unit
 

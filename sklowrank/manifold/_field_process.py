@@ -15,6 +15,7 @@ _LENGTHS = 5  # of the kernel of coordinates that are tried, from twice the spac
 _LONGEST = 30.0  # of them, in medians of distances
 _ROUGH = {"ftol": 1e-6, "gtol": 1e-2}  # tolerances while the length is searched
 _ROUGH_LENGTH = {"xatol": 0.05}
+_HELD = 1e-4, 1e4  # lengths beyond count as these, at which the kernel of the modes no longer changes
 _BOUNDS = {  # of logarithms; variances relative to the mean square of y
     "length_scale": (1e-1, 1e3),
     "amplitude": (1e-6, 1e4),
@@ -88,7 +89,8 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
     and then between its neighbours, with the others optimised for each.
     """
     noise = max(options.noise_variance, _BOUNDS["noise_variance"][0])
-    start = Kernel(options.length_scale, *((1.0, noise, 0.0) if coordinates is None else (0.5, noise, 0.5)))
+    length_scale = min(max(options.length_scale, _HELD[0]), _HELD[1])
+    start = Kernel(length_scale, *((1.0, noise, 0.0) if coordinates is None else (0.5, noise, 0.5)))
     if options.optimizer is None:
         moments, _ = moments_of(observed, coordinates, 1.0)
         values = [value for value in start[:4] if value > 0]
@@ -114,7 +116,7 @@ def _best_kernel(observed, coordinates, eigenvalues, options, draws):
         search = partial(minimize_scalar, method="bounded", options=_ROUGH_LENGTH)
         search(lambda log_length: improve(log_length, best.theta, **_ROUGH), bounds=about)
     improve(best.log_length, best.theta)
-    return Kernel(*np.exp(best.theta), ambient_length_scale=math.exp(best.log_length)), best.loss
+    return Kernel(*np.exp(best.theta).tolist(), ambient_length_scale=math.exp(best.log_length)), float(best.loss)
 
 
 class _Best(NamedTuple):

@@ -6,6 +6,7 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils import _safe_indexing, check_scalar
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from .._core.annotations import RandomState
@@ -63,7 +64,8 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
     nu : float, default=1.5
         Smoothness of `kernel="matern"`, above 0.
     length_scale : float, default=5.0
-        Length scale of the kernel of the modes, above 0, in units of the graph. With an optimizer, where it starts.
+        Length scale of the kernel of the modes, above 0, in units of the graph; values below 1e-4 or above 1e4 count as
+        these. With an optimizer, where it starts.
     noise_variance : float, default=1e-3
         Variance of the noise relative to the mean square of y, at least 0; values below 1e-8 count as 1e-8. With an
         optimizer, where it starts.
@@ -280,6 +282,29 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         answers = [shaped(part, model) for part in predicted(queries, model, return_std)]
         return tuple(map(ws.answer, answers)) if return_std else ws.answer(answers[0])
 
+    def score(self, X, y, sample_weight=None):
+        """Return the coefficient of determination, R², at the points with a label.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The points.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            The vectors or numbers. Rows that are NaN throughout do not count.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the points.
+
+        Returns
+        -------
+        score : float
+            The mean of R² over the columns of y.
+        """
+        known = _labelled(y)
+        if known is not None:
+            X, y = _safe_indexing(X, known), _safe_indexing(y, known)
+            sample_weight = None if sample_weight is None else _safe_indexing(sample_weight, known)
+        return super().score(X, y, sample_weight)
+
     def sample_y(self, X, n_samples=1, random_state=0):
         """Draw fields from the posterior.
 
@@ -288,7 +313,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         X : array-like or tensor of shape (n_points, n_features)
             The points. With a kernel of the coordinates the memory is that of n_points² numbers.
         n_samples : int, default=1
-            Number of draws.
+            Number of draws, above 0.
         random_state : int, RandomState instance or None, default=0
             Seed or generator of random numbers.
 
@@ -297,6 +322,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         y_samples : array of shape (n_points, n_samples) or (n_points, n_outputs, n_samples)
             The fields, without noise.
         """
+        check_scalar(n_samples, "n_samples", Integral, min_val=1)
         ws, model, queries = self._located(X, "sample_y", random_state)
         codes = codes_at(queries, cloud_of(model))
         draws = draws_at(codes, known_points(model), queries, model.posterior, n_samples, ws.exact().randn)
@@ -336,6 +362,13 @@ def _checked(estimator, X, y):
     if missing.all():
         raise ValueError(f"y has no label: all of its {len(y)} rows are NaN. Pass at least one row of numbers.")
     return X, y
+
+
+def _labelled(y):
+    """Return the positions of rows of y that are not NaN throughout; None where all are or none is."""
+    values = check_array(on_host(y), ensure_2d=False, dtype=np.float64, ensure_all_finite="allow-nan", input_name="y")
+    given = ~np.isnan(values).reshape(len(values), -1).all(1)
+    return np.flatnonzero(given) if given.any() and not given.all() else None
 
 
 def _is_tangent(signal, X, y):

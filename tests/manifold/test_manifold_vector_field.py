@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
 from sklowrank.manifold import ManifoldVectorFieldRegressor
@@ -351,6 +352,44 @@ def test_labels_without_noise():
     X, F = sphere(120)
     model = ManifoldVectorFieldRegressor(noise_variance=0.0, random_state=0).fit(X, F)
     assert r2(model.predict(X), F) > 0.9999
+
+
+def test_scores_are_those_of_rows_with_a_label(small):
+    X, _, y, given = small
+    model = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
+    weights = np.linspace(1, 2, 150)
+    assert model.score(X, y) == model.score(X[given], y[given])
+    assert model.score(X, y, weights) == model.score(X[given], y[given], weights[given])
+    scores = cross_val_score(ManifoldVectorFieldRegressor(**FIXED), X, y, cv=KFold(3, shuffle=True, random_state=0))
+    assert np.isfinite(scores).all()
+
+
+def test_a_point_far_from_all_others_has_no_gaussian_weights(small):
+    X, F, _, _ = small
+    model = ManifoldVectorFieldRegressor(weights="gaussian", **FIXED)
+    model.fit(np.r_[X, [[100.0, 0, 0]]], np.r_[F, [[1.0, 1, 1]]])
+    assert r2(model.predict(X), F) > 0.9
+    assert np.isfinite(model.predict([[50.0, 0, 0], [1e5, 0, 0]], return_std=True)).all()
+
+
+@pytest.mark.parametrize("kernel", ["matern", "rbf"])
+@pytest.mark.parametrize("length_scale", [1e-300, 1e300])
+def test_extreme_length_scales_are_limits(small, kernel, length_scale):
+    X, _, y, _ = small
+    settings = {**FIXED, "kernel": kernel}
+    found, limit = (
+        ManifoldVectorFieldRegressor(**{**settings, "length_scale": length}).fit(X, y).predict(X)
+        for length in (length_scale, 1e-3 if length_scale < 1 else 3e3)
+    )
+    assert np.allclose(found, limit, atol=1e-4)
+
+
+def test_the_number_of_draws_is_checked(small):
+    X, _, y, _ = small
+    model = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
+    for bad, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="n_samples"):
+            model.sample_y(X[:3], bad)
 
 
 @pytest.mark.cuda
