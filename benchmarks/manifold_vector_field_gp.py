@@ -261,7 +261,7 @@ def many(kind, n, n_labels, settings):
 def compare(bench, label, kind, n, n_labels, seeds, **others):
     """Measure our default, others of ours, and the baseline."""
     args, named = (completed, kind, n, n_labels, seeds), {"default": {}, **others, "GaussianProcessRegressor": None}
-    return [bench.measure(f"{label}{name.replace('_', ' ')}", *args, settings) for name, settings in named.items()]
+    return [bench.measure(f"{label}{name}", *args, settings) for name, settings in named.items()]
 
 
 def recipe(bench):

@@ -29,7 +29,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
     regressor learns tangent spaces of the surface and how vectors are carried from one point to the next, and predicts
     the field at all points with its standard deviation. It pays where many points are known, few have a label, and the
     surface comes close to itself, such as a roll. Where the surface does not, and for tables in general,
-    :class:`~sklearn.gaussian_process.GaussianProcessRegressor` is as accurate and faster.
+    :class:`~sklearn.gaussian_process.GaussianProcessRegressor` is about as accurate and faster.
 
     Parameters
     ----------
@@ -39,12 +39,14 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
     signal : {"auto", "tangent", "scalar"}, default="auto"
         What y holds: "tangent" vectors with as many columns as X, or "scalar" for numbers, where each column of y is a
         field of its own; columns have the kernel in common but for their units. "auto" is "tangent" if y has two axes
-        and as many columns as X.
+        and as many columns as X; pass "scalar" where these are not vectors. Vectors have the axes of X: where columns of
+        X are scaled each by itself, vectors are no longer tangent, unless those of y are scaled likewise.
     tangent_neighbors : float or "auto", default="auto"
         Number of neighbours from which a tangent space is estimated, as a multiple of `n_neighbors`. Larger values
         average the noise of the points, smaller ones follow the curvature. "auto" is 1.5, but where tangent spaces of
-        that width leave more than 7 % of the local variance unexplained, the value among 1.5, 3 and 6 of the largest
-        marginal likelihood, which takes three fits in place of one. For numbers it is without effect.
+        that width leave more than 7 % of the local variance unexplained, it is the value among 1.5, 3 and 6 of the
+        largest marginal likelihood, without those at which `intrinsic_dim="auto"` finds a larger dimension. That takes
+        up to three fits in place of one. For numbers it is without effect.
     intrinsic_dim : int or "auto", default="auto"
         Dimension of the tangent spaces, at most n_features and the neighbours that there are. "auto" is the smallest
         one at which the share of the local variance, its mean over points less one standard deviation, reaches
