@@ -133,7 +133,10 @@ class TransportPlanDisplay:
         plan, source, target = (_on_host(table) for table in (model.coupling_, model.X_source_, model.X_target_))
         if kind == "segments":
             return cls(kind, **_segments(plan, source, target, n_segments)).plot(ax=ax, cmap=cmap)
-        classes = [_checked_labels(found, n) for found, n in zip((labels, target_labels), plan.shape)]
+        if (labels is None) != (target_labels is None):
+            raise ValueError("Of labels and target_labels one is None. Pass both, or none.")
+        named = zip((labels, target_labels), plan.shape, ("labels", "target_labels"))
+        classes = [_checked_labels(found, n, name) for found, n, name in named]
         return cls(kind, **_image(plan, source, *classes, n_cells)).plot(ax=ax, cmap=cmap)
 
     def plot(self, *, ax=None, cmap="magma") -> Self:
@@ -189,13 +192,16 @@ def _on_host(table):
     return table.toarray() if issparse(table) else move_to(table, xp=np, device="cpu")
 
 
-def _checked_labels(labels, n):
+def _checked_labels(labels, n, name):
     """Return labels, all equal where there are none."""
     if labels is None:
         return np.zeros(n, dtype=int)
     labels = np.asarray(labels)
     if labels.shape != (n,):
-        raise ValueError(f"labels have shape {labels.shape}, but there are {n} rows in the plan.")
+        raise ValueError(
+            f"{name} has shape {labels.shape}, but there are {n} rows in the plan: pass their classes. With more than "
+            "max_samples rows those of the plan are drawn; raise max_samples to plot all."
+        )
     return labels
 
 

@@ -25,7 +25,7 @@ _PARAGRAPHS = {
     "transport_parameter": """
         transport : transformer or None, default=None
             What moves the source, with ``fit(X, y, X_target=...)`` and ``transform``; it is cloned. None is
-            ``SinkhornTransport()``.
+            ``SinkhornTransport()``. Pass one to choose its `reg`, also by a search over ``transport__reg``.
     """,
     "fit_parameters": """
         Parameters
@@ -82,6 +82,8 @@ class _Adaptation:
         """Return the fitted transport, and the rows of the source moved by it."""
         Z = None if tables.X_target is None else checked_target(self, tables.X_target, self._sparse_formats())
         transport = clone(SinkhornTransport() if self.transport is None else self.transport)
+        if hasattr(transport, "set_output"):  # new rows come to the model as arrays, so moved ones do
+            transport.set_output(transform="default")
         transport.fit(X, X_target=Z)
         return transport, transport.transform(X)
 
@@ -200,6 +202,20 @@ class OTAdaptationClassifier(_Adaptation, ClassifierMixin, BaseEstimator):
         """
         X = self._new(X, "predict_proba")
         return self.estimator_.predict_proba(X)
+
+    @_base_has("decision_function")
+    def decision_function(self, X):
+        """Return the scores of the classes for rows of the target.
+
+        <predict_parameters>
+
+        Returns
+        -------
+        scores : array of shape (n_samples, n_classes) or (n_samples,)
+            As the classifier returns them.
+        """
+        X = self._new(X, "decision_function")
+        return self.estimator_.decision_function(X)
 
     def _base(self):
         return LogisticRegression() if self.estimator is None else self.estimator

@@ -85,7 +85,9 @@ def test_refusals(transport):
     for wrong in ({"kind": "lines"}, {"n_cells": 0}, {"n_segments": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TransportPlanDisplay.from_estimator(transport, **wrong)
-    with pytest.raises(ValueError, match="labels have shape"):
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
+        TransportPlanDisplay.from_estimator(transport, labels=np.ones(3), target_labels=np.ones(3))
+    with pytest.raises(ValueError, match="Pass both, or none"):
         TransportPlanDisplay.from_estimator(transport, labels=np.ones(3))
     wide = SinkhornTransport().fit(np.eye(3))
     with pytest.raises(ValueError, match="needs two features"):
