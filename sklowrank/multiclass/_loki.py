@@ -12,17 +12,16 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clo
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils import get_tags
+from sklearn.utils import check_scalar, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from .._core.compat import HasMethods, Interval, StrOptions, _fit_context, check_same_namespace
 from .._core.fitted import keep, options, recall
-from .._core.validation import on_host
+from .._core.validation import check_classes, on_host
 from .._core.workspace import check_place, open_workspace
-from ._frechet_means import frechet_means, functional, normalized
+from ._frechet_means import frechet_means, functional, in_power_of, normalized
 from ._label_spaces import (
     LabelSpace,
     SpaceOptions,
@@ -57,13 +56,13 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The classifier, of which a clone is fitted; one in a :class:`~sklearn.frozen.FrozenEstimator` is used as it is.
         None is a :class:`~sklearn.linear_model.LogisticRegression`.
     metric : {"discrete", "ordinal", "numeric", "precomputed", "embedding", "tree"} or callable, default="ordinal"
-        Distances between labels. "discrete": 0 or 1, which gives the arg-max rule. "ordinal": difference of the
-        positions in the sorted label space. "numeric": difference of labels that are numbers. "precomputed":
-        `distances`. "embedding": Euclidean distances of `label_embeddings`. "tree": lengths of paths in `label_tree`. A
-        callable takes two labels and returns their distance.
+        Distances between labels. "discrete": 0 or 1, which gives the arg-max rule. "ordinal": difference of ranks, for
+        text by the order of `label_space`, else by size. "numeric": difference of labels that are numbers.
+        "precomputed": `distances`. "embedding": Euclidean distances of `label_embeddings`. "tree": lengths of paths in
+        `label_tree`. A callable takes two labels and returns their distance.
     label_space : array-like of shape (n_classes,) or None, default=None
         All labels that may be predicted, those of the training rows among them. None is the labels of the training
-        rows; with `metric="tree"` see `tree_nodes`.
+        rows, sorted; with `metric="tree"` see `tree_nodes`.
     distances : array-like of shape (n_classes, n_classes) or None, default=None
         Distances between labels, not squared, in the order of `label_space`. For `metric="precomputed"`.
     label_embeddings : array-like of shape (n_classes, n_dims) or None, default=None
@@ -249,6 +248,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _kept(self, X, model, space) -> Self:
         """Store the fitted classifier and the labels, those that are numbers in the library of X."""
+        _check_classifier(model, self.scores)
         observed = on_host(model.classes_)
         if not np.array_equal(observed, space.labels[space.observed]):
             space = label_space(observed, options(self, SpaceOptions))
@@ -305,8 +305,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Of two labels the functional at the first less that at the second.
         """
         values, unit, ws = self._functional(X, "decision_function")
-        values = values * unit**self.power
-        return ws.answer(values[:, 0] - values[:, 1] if values.shape[1] == 2 else -values)
+        scores = values[:, 0] - values[:, 1] if values.shape[1] == 2 else -values
+        return ws.answer(in_power_of(unit, scores, self.power))
 
     def base_proba(self, X):
         """Return the probabilities of the observed labels, with `temperature`, normalised.
@@ -400,6 +400,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             In the order in which they are picked.
         """
         check_is_fitted(self)
+        check_scalar(n_classes, "n_classes", Integral, min_val=1)
         space, asked = recall(self, LabelSpace, None), options(self, SpaceOptions)
         allowed = np.arange(len(space.labels)) if candidates is None else np.unique(positions(candidates, space.labels))
         if space.is_whole_tree and self.power >= 1:  # functionals are convex along paths
@@ -446,6 +447,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         by_decision = self.scores == "decision" and not isinstance(self.estimator_, DummyClassifier)
         P = self.estimator_.decision_function(X) if by_decision else self.estimator_.predict_proba(X)
         P = P if _known(P) else np.asarray(P)
+        _check_columns(P, len(self.observed_classes_), self.estimator_, self.scores)
         ws = open_workspace(X if _known(X) else P, device="auto" if isinstance(X, torch.Tensor) else "cpu")
         P = ws.exact().load(P).double()
         if by_decision:
@@ -464,7 +466,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         columns, labels = prepared(recall(self, LabelSpace, None), ws, reachable=True)
         at, values = frechet_means(P, labels, self.power, tie_break=self.tie_break, batch_size=self.batch_size)
         at = at if columns is None else ws.load(columns)[at]
-        return at, values * labels.unit**self.power, ws
+        return at, in_power_of(labels.unit, values, self.power), ws
 
     def _functional(self, X, method):
         """Return the functional at all labels, in a unit of the distances."""
@@ -490,11 +492,35 @@ def _given(estimator):
 def _labels_of(estimator, y):
     """Return the labels that a classifier will know: its own if it is frozen, else those of y."""
     if isinstance(estimator, FrozenEstimator):
+        check_is_fitted(estimator)
         return on_host(estimator.classes_)
     check_place(y, "y")
     y = on_host(y)
-    check_classification_targets(y)
+    check_classes(y)
     return np.unique(column_or_1d(y))
+
+
+def _check_classifier(model, scores):
+    """Raise a ValueError where a fitted model has no classes, or not the scores that are asked for."""
+    name, method = type(model).__name__, {"proba": "predict_proba", "decision": "decision_function"}[scores]
+    if not hasattr(model, "classes_"):
+        raise ValueError(f"estimator={name} has no classes_ after its fit. Pass a classifier.")
+    if not (hasattr(model, method) or isinstance(model, DummyClassifier)):
+        other = "decision" if scores == "proba" else "proba"
+        raise ValueError(
+            f"estimator={name} has no {method}, which scores={scores!r} needs. Use scores={other!r}, or wrap it in a "
+            "CalibratedClassifierCV."
+        )
+
+
+def _check_columns(P, n_observed, model, scores):
+    """Raise a ValueError where scores are not one for each class, such as one for each pair."""
+    n_columns = 2 if P.ndim == 1 else P.shape[1]
+    if P.ndim > 2 or n_columns != n_observed:
+        raise ValueError(
+            f"With scores={scores!r} {type(model).__name__} gave {n_columns} columns for {n_observed} classes. Use a "
+            "classifier with a score for each class, such as SVC(decision_function_shape='ovr')."
+        )
 
 
 def _routed(router, method, params):

@@ -7,12 +7,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.compat import HasMethods, _fit_context
 from .._core.docs import documented
 from .._core.fitted import keep
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_classes, check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ._samples import checked_target, two_tables
 from ._sinkhorn_transport import SinkhornTransport
@@ -172,7 +171,7 @@ class OTAdaptationClassifier(_Adaptation, ClassifierMixin, BaseEstimator):
         """
         tables = two_tables(X, y, X_target, None, sample_domain)
         X, y = check_fit_data(self, tables.X, tables.y, accept_sparse=self._sparse_formats())
-        check_classification_targets(y)
+        check_classes(y)
         transport, moved = self._moved(tables, X)
         model = clone(self._base()).fit(moved, y)
         ws = open_workspace(X)
