@@ -76,8 +76,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     power : float, default=2.0
         Power of the distance, above 0: 2 gives Fréchet means, 1 Fréchet medians.
     temperature : float, default=1.0
-        Probabilities are raised to the power 1 / temperature, above 0. Above 1 for a classifier that is too sure of
-        itself. Choose it by cross-validation, or wrap a calibrated classifier.
+        Probabilities are raised to the power 1 / temperature, above 0. Above 1 for an overconfident classifier.
+        Choose it by cross-validation, or wrap a calibrated classifier.
     scores : {"proba", "decision"}, default="proba"
         Where probabilities come from: `predict_proba`, or the softmax of `decision_function` over `temperature`.
     tie_break : {"proba", "first"}, default="proba"
@@ -447,7 +447,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         by_decision = self.scores == "decision" and not isinstance(self.estimator_, DummyClassifier)
         P = self.estimator_.decision_function(X) if by_decision else self.estimator_.predict_proba(X)
         P = P if _known(P) else np.asarray(P)
-        _check_columns(P, len(self.observed_classes_), self.estimator_, self.scores)
+        _check_columns(P, self.observed_index_.shape[0], self.estimator_, self.scores)
         ws = open_workspace(X if _known(X) else P, device="auto" if isinstance(X, torch.Tensor) else "cpu")
         P = ws.exact().load(P).double()
         if by_decision:
