@@ -1,5 +1,6 @@
 """Picture of a transport plan: an image of its mass, or segments between two clouds."""
 
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -126,8 +127,8 @@ class TransportPlanDisplay:
         if not hasattr(model, "coupling_"):
             raise ValueError(f"{type(model).__name__} has no coupling_. Pass a fitted SinkhornTransport.")
         for name, value in (("n_cells", n_cells), ("n_segments", n_segments)):
-            if value < 1:
-                raise ValueError(f"{name}={value} should be at least 1.")
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r} should be an integer of at least 1.")
         if kind not in ("image", "segments"):
             raise ValueError(f"kind={kind!r} should be 'image' or 'segments'.")
         plan, source, target = (_on_host(table) for table in (model.coupling_, model.X_source_, model.X_target_))
@@ -137,6 +138,10 @@ class TransportPlanDisplay:
             raise ValueError("Of labels and target_labels one is None. Pass both, or none.")
         named = zip((labels, target_labels), plan.shape, ("labels", "target_labels"))
         classes = [_checked_labels(found, n, name) for found, n, name in named]
+        if (classes[0].dtype.kind == "U") != (classes[1].dtype.kind == "U"):
+            raise ValueError(
+                "Of labels and target_labels one is text, the other numbers. Pass text in both, or numbers."
+            )
         return cls(kind, **_image(plan, source, *classes, n_cells)).plot(ax=ax, cmap=cmap)
 
     def plot(self, *, ax=None, cmap="magma") -> Self:
@@ -197,6 +202,7 @@ def _checked_labels(labels, n, name):
     if labels is None:
         return np.zeros(n, dtype=int)
     labels = np.asarray(labels)
+    labels = labels.astype(str) if labels.dtype.kind in "OS" else labels
     if labels.shape != (n,):
         raise ValueError(
             f"{name} has shape {labels.shape}, but there are {n} rows in the plan: pass their classes. With more than "

@@ -93,15 +93,28 @@ def known_labels(tables: Tables, class_reg: float) -> tuple[np.ndarray | None, n
 
 
 def sample_of(rows, labels, weights, name: str, max_samples: int, ws: Workspace) -> Sample:
-    """Return validated rows with masses and labels; at most `max_samples`, drawn from those that have weight."""
+    """Return validated rows with masses and labels, of which at most `max_samples` are drawn."""
     mass = checked_masses(weights, rows.shape[0], name, ws)
     if labels is not None:
         check_consistent_length(rows, labels)
     rows = rows if issparse(rows) else ws.load(rows).double()
     if rows.shape[0] <= max_samples:
         return Sample(rows, mass, labels)
-    weighted = (mass > 0).nonzero()[:, 0].cpu()
-    drawn = weighted[torch.randperm(len(weighted), generator=ws.generator, device="cpu")[:max_samples]].sort().values
-    mass = mass[drawn.to(mass.device)]
+    drawn, mass = drawn_rows(mass, max_samples, ws)
     index = drawn.numpy() if issparse(rows) else drawn.to(rows.device)
-    return Sample(rows[index], mass / mass.sum(), None if labels is None else labels[drawn.numpy()])
+    return Sample(rows[index], mass, None if labels is None else labels[drawn.numpy()])
+
+
+def drawn_rows(mass: torch.Tensor, n_draws: int, ws: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the numbers of rows, on the CPU, that are drawn in proportion to their masses, and new masses.
+
+    The masses of the rows in a random order are laid end to end, and read at equal distances. So a row of mass w is
+    drawn n w times in the mean, at most once more or less, and rows of equal mass at most once each.
+    """
+    shuffled = torch.randperm(len(mass), generator=ws.generator, device="cpu")
+    first = torch.rand(1, generator=ws.generator, device="cpu", dtype=torch.float64)
+    ends = mass.cpu()[shuffled].cumsum(0)
+    ticks = (first + torch.arange(n_draws, dtype=torch.float64, device="cpu")) * (ends[-1] / n_draws)
+    found = shuffled[torch.searchsorted(ends, ticks, right=True).clamp(max=len(mass) - 1)]
+    drawn, counts = found.unique(return_counts=True)
+    return drawn, (counts / n_draws).to(mass)

@@ -78,8 +78,8 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         Penalty, at least 0, for pairs of rows of different known classes, in units of the largest cost. It
         needs `y` and `y_target`.
     max_samples : int, default=2000
-        Number of rows of either table for which the plan is computed. From larger tables rows are drawn; all rows are
-        moved.
+        Number of rows of either table for which the plan is computed. From larger tables rows are drawn in proportion
+        to their weights; all rows are moved.
     out_of_sample : {"entropic", "nearest"}, default="entropic"
         How rows are moved: to the mean of the target rows weighted by the potentials, or like the nearest row of the
         plan, with the offset from it.

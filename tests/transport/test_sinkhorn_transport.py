@@ -13,8 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
+from sklowrank._core.workspace import open_workspace
 from sklowrank.transport import SinkhornTransport
 from sklowrank.transport._entropic_map import costs, unlike, weighted_median
+from sklowrank.transport._samples import drawn_rows
 
 RNG = np.random.default_rng(3)
 X, NEW = RNG.normal(size=(120, 3)), RNG.normal(size=(40, 3))
@@ -333,3 +335,27 @@ def test_each_kind_of_missing_class_is_unknown(missing):
 def test_class_reg_without_classes_warns():
     with pytest.warns(UserWarning, match="class_reg=1 has no effect without y and y_target"):
         SinkhornTransport(class_reg=1.0).fit(X, X_target=T)
+
+
+def test_rows_are_drawn_in_proportion_to_their_weights():
+    mass = torch.tensor([0.6, 0.0, *[0.01] * 40], dtype=torch.float64)
+    total = torch.zeros(42, dtype=torch.float64)
+    for seed in range(400):
+        drawn, new = drawn_rows(mass, 20, open_workspace(X, random_state=seed).exact())
+        assert np.isclose(float(new.sum()), 1)
+        assert abs(float(new[0]) - 0.6) <= 0.05
+        total[drawn] += new / 400
+    assert np.allclose(total, mass, atol=0.01)
+    even, new = drawn_rows(
+        torch.full((21,), 1 / 21, dtype=torch.float64), 20, open_workspace(X, random_state=0).exact()
+    )
+    assert len(even) == 20
+    assert np.allclose(new, 1 / 20)
+
+
+def test_a_heavy_row_is_in_the_plan_of_a_large_table():
+    weights = np.r_[120.0, np.full(119, 1.0)]
+    model = SinkhornTransport(max_samples=20, random_state=0).fit(X, X_target=T, source_weight=weights)
+    heavy = int(np.argmin(np.abs(model.X_source_ - X[0]).sum(1)))
+    assert np.array_equal(model.X_source_[heavy], X[0])
+    assert 0.45 <= model.coupling_.sum(1)[heavy] <= 0.55
