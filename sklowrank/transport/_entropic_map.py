@@ -87,8 +87,8 @@ def transport_problem(source: Sample, target: Sample, options: TransportOptions)
     median, largest = weighted_median(sizes, source.mass[rows], target.mass[columns]), float(sizes.max())
     unit = {"median": median, "max": largest, None: 1.0}[options.reg_scale]
     reg = options.reg * (unit or largest or 1.0)  # the median of many equal rows is zero
-    if options.metric == "sqeuclidean" and options.reg_scale == "median":
-        _warn_of_a_large_shift(source, target, cost, options.reg)
+    if options.metric == "sqeuclidean" and options.reg_scale is not None:
+        _warn_of_a_large_shift(source, target, cost, reg)
     penalised = cost
     if source.labels is not None and target.labels is not None:
         penalised = cost + options.class_reg * largest * unlike(source.labels, target.labels).to(cost)
@@ -100,15 +100,15 @@ def transport_problem(source: Sample, target: Sample, options: TransportOptions)
 
 
 def _warn_of_a_large_shift(source, target, cost, reg):
-    """Warn where most of the cost is the distance between the means, and the entropy is large against the rest."""
+    """Warn where most of the mean cost is the distance between the means, and the entropy is large against the rest."""
     if min(cost.shape) == 1:  # no extent to lose
         return
-    away = _mean_row(source) - _mean_row(target)
-    share = float(away @ away) / (float(source.mass @ cost @ target.mass) or 1.0)
-    if share > _LARGE_SHIFT and reg > _SHRINKING_ENTROPY * (1 - share):
+    away, mean = _mean_row(source) - _mean_row(target), float(source.mass @ cost @ target.mass)
+    shift = float(away @ away)
+    if shift > _LARGE_SHIFT * mean and reg > _SHRINKING_ENTROPY * (mean - shift):
         warn(
-            f"The distance between the means of both tables makes up {share:.1%} of the mean cost, and with it of the "
-            f"unit of reg={reg:g}: moved rows shrink towards the mean of the target. Centre both tables, as by "
+            f"The distance between the means of both tables makes up {shift / mean:.1%} of the mean cost, and so of "
+            "the unit of reg: moved rows shrink towards the mean of the target. Centre both tables, as by "
             "X - X.mean(axis=0), or lower reg.",
             UserWarning,
         )

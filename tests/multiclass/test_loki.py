@@ -253,9 +253,9 @@ def test_decision_values_stand_in_for_probabilities():
     assert np.array_equal(two.predict(X[:100]), y[:100])
     assert two.decision_function(X).shape == (150,)
     assert np.array_equal(two.decision_function(X) > 0, two.predict(X) == 1)
-    with pytest.raises(ValueError, match=r"LinearSVC has no predict_proba.*Use scores='decision'"):
+    with pytest.raises(AttributeError, match=r"LinearSVC has no predict_proba.*Use scores='decision'"):
         LokiClassifier(LinearSVC()).fit(X, y)
-    with pytest.raises(ValueError, match=r"GaussianNB has no decision_function.*Use scores='proba'"):
+    with pytest.raises(AttributeError, match=r"GaussianNB has no decision_function.*Use scores='proba'"):
         LokiClassifier(GaussianNB(), scores="decision").fit(X, y)
     digits = load_digits(n_class=4, return_X_y=True)
     pairs = LokiClassifier(SVC(decision_function_shape="ovo"), scores="decision").fit(*digits)
