@@ -116,7 +116,7 @@ def _warn_of_a_large_shift(source, target, cost, reg):
 
 def _mean_row(sample):
     if issparse(sample.rows):
-        return torch.from_numpy(sample.rows.T @ sample.mass.cpu().numpy())
+        return torch.from_numpy(sample.rows.T @ sample.mass.cpu().numpy()).to(sample.mass)
     return sample.mass @ sample.rows
 
 

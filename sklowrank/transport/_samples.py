@@ -108,8 +108,8 @@ def sample_of(rows, labels, weights, name: str, max_samples: int, ws: Workspace)
 def drawn_rows(mass: torch.Tensor, n_draws: int, ws: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the numbers of rows, on the CPU, that are drawn in proportion to their masses, and new masses.
 
-    The masses of the rows in a random order are laid end to end, and read at equal distances. So a row of mass w is
-    drawn n w times in the mean, at most once more or less, and rows of equal mass at most once each.
+    Systematic sampling: the cumulated masses of the rows, in a random order, are read at equal distances. So a row of
+    mass w is drawn ``n_draws * w`` times in the mean, rounded up or down; its new mass is its share of the draws.
     """
     shuffled = torch.randperm(len(mass), generator=ws.generator, device="cpu")
     first = torch.rand(1, generator=ws.generator, device="cpu", dtype=torch.float64)
