@@ -31,7 +31,7 @@ _LARGE_SHIFT, _SHRINKING_ENTROPY = 0.8, 0.25  # of the mean cost, and of what is
 
 
 class TransportOptions(NamedTuple):
-    """What of the estimator's parameters says what is solved, and how."""
+    """Parameters of the estimator that define the problem and the solver."""
 
     reg: float
     metric: Callable[..., Any] | str
@@ -62,7 +62,7 @@ class TransportProblem(NamedTuple):
 
 
 class TransportModel(NamedTuple):
-    """What maps rows."""
+    """What the maps of rows need."""
 
     X_source: Any
     X_target: Any
@@ -193,7 +193,7 @@ def _is_known(labels):
 
 
 def transport_model(problem: TransportProblem, state: Potentials) -> TransportModel:
-    """Return what maps rows."""
+    """Return what the maps of rows need."""
     source, target = problem.source, problem.target
     state = with_massless(state, source.mass, target.mass)
     return TransportModel(
