@@ -218,9 +218,11 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         else:
             forget_columns(self)
         ws = _workspace(X, self.device)
-        objects = read_objects(X, options(self, ObjectOptions, kind=kind))
+        reading = options(self, ObjectOptions, kind=kind)
+        objects = read_objects(X, reading)
         n_dims = None if kind == "graph" else objects[0].n_dims
-        model = PersistenceModel(kind, n_dims, *fit_scales(objects, options(self, ScaleOptions), ws))
+        scales = fit_scales(objects, options(self, ScaleOptions), ws)
+        model = PersistenceModel(kind, n_dims, *scales, reading, options(self, LineOptions))
         size = len(self.degrees) * self.resolution[0] * self.resolution[1]
         public = {"kind_": kind, "box_": model.box, "bandwidth_": model.bandwidth, "max_edge_": model.max_edge}
         return keep(self, ws, model, **public, n_features_out_=size)
@@ -246,15 +248,15 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
             kind_of(X, self.kind_)
         ws = _workspace(X, self.device)
         model = recall(self, PersistenceModel, ws.exact())
-        objects = read_objects(X, options(self, ObjectOptions, kind=model.kind), model.n_dims)
-        chosen = options(self, LineOptions)
+        objects = read_objects(X, model.reading, model.n_dims)
+        chosen = model.lines._replace(backend=self.backend)
 
         def vectors(place):
-            found = in_box([objects[k] for k in place], self.second, model, ws)
+            found = in_box([objects[k] for k in place], model.reading.second, model, ws)
             return place, line_vectors(found, chosen).flatten(1)
 
         answer = torch.empty((len(objects), self.n_features_out_), dtype=torch.float64, device=ws.device)
-        for place, part in over_blocks(objects, vectors, partial(bytes_of_lines, self.resolution[0])):
+        for place, part in over_blocks(objects, vectors, partial(bytes_of_lines, chosen.resolution[0])):
             answer[torch.from_numpy(place).to(ws.device)] = part
         return ws.answer(answer)
 
@@ -270,13 +272,15 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
 
 class PersistenceModel(NamedTuple):
-    """What `transform` needs of a fit."""
+    """What `transform` needs of a fit; parameters that are set after it change nothing but where it is computed."""
 
     kind: str
     n_dims: int | None  # None for graphs
     box: torch.Tensor
     bandwidth: float | None
     max_edge: float
+    reading: ObjectOptions
+    lines: LineOptions
 
 
 def _workspace(X, device):
@@ -287,7 +291,8 @@ def _workspace(X, device):
 
 def _check_parameters(degrees, resolution, second, kind):
     """Refuse tuples that are none of those that the docstring names, and second values that a kind does not have."""
-    if not degrees or not {*degrees} <= {0, 1} or len({*degrees}) < len(degrees):
+    whole = all(isinstance(degree, Integral) and not isinstance(degree, bool) for degree in degrees)
+    if not degrees or not whole or not {*degrees} <= {0, 1} or len({*degrees}) < len(degrees):
         raise ValueError(f"degrees={degrees!r} should be a tuple of 0 and 1 without repeats, such as (0, 1).")
     if len(resolution) != 2 or not all(isinstance(k, Integral) and k >= 1 for k in resolution):
         raise ValueError(f"resolution={resolution!r} should be a pair of integers of at least 1: lines and times.")
