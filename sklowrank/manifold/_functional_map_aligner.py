@@ -13,7 +13,7 @@ from .._core.fitted import keep, options, recall
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS
-from ._functional_map_inputs import check_inputs, check_target, check_truth, two_shapes
+from ._functional_map_inputs import check_columns, check_inputs, check_target, check_truth, two_shapes
 from ._functional_map_solver import (
     AlignmentModel,
     AlignmentOptions,
@@ -235,6 +235,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         """
         X = check_fit_data(self, X)
         goal = X if X_target is None else check_target(X_target, X)
+        check_columns(getattr(self, "feature_names_in_", None), X_target)
         start, known = self.init, {"landmarks": self.landmarks, "faces": self.faces, "target_faces": self.target_faces}
         inputs = check_inputs(X, goal, init=start, **known)
         ws = open_workspace(X, device=self.device, random_state=self.random_state).exact()

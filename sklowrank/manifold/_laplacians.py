@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
 from .._core.blocks import in_blocks, rows_per_block
@@ -53,6 +54,13 @@ def spectrum_of(edges: Edges, n_components: int, start: torch.Tensor) -> Spectru
     order = np.argsort(values)[:n_components]
     values, functions = values[order].clip(0), vectors[:, order] / root[:, None]
     return Spectrum(torch.from_numpy(values).to(mass), torch.from_numpy(functions).to(mass), mass)
+
+
+def n_parts(edges: Edges) -> int:
+    """Return the number of parts of a shape between which there are no edges."""
+    n = len(edges.mass)
+    i, j = edges.first.cpu().numpy(), edges.second.cpu().numpy()
+    return connected_components(sp.coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)[0]
 
 
 # Meshes and surfaces
