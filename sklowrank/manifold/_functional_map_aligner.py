@@ -221,7 +221,8 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         y : None
             Not used.
         X_target : array-like or tensor of shape (n_target, n_target_features), default=None
-            The target; X itself if None.
+            The target; X itself if None. The steps of a pipeline before this one do not transform it: do so first.
+            Cross-validation splits it like X where both have as many rows.
 
         Returns
         -------
@@ -234,7 +235,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             that `init` could compare.
         """
         X = check_fit_data(self, X)
-        goal = X if X_target is None else check_target(X_target, X)
+        goal = X if X_target is None else check_target(X_target)
         check_columns(getattr(self, "feature_names_in_", None), X_target)
         start, known = self.init, {"landmarks": self.landmarks, "faces": self.faces, "target_faces": self.target_faces}
         inputs = check_inputs(X, goal, init=start, **known)

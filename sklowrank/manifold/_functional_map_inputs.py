@@ -32,10 +32,10 @@ class Inputs(NamedTuple):
     partners: Any = None
 
 
-def check_target(X_target, X) -> Any:
-    """Return the target as an array; its columns are free."""
+def check_target(X_target) -> Any:
+    """Return the target as an array; its columns are free, and it may be of another library than X."""
     check_place(X_target, "X_target")
-    xp, _ = get_namespace(X)
+    xp, _ = get_namespace(X_target)
     if isinstance(X_target, torch.Tensor):
         X_target = X_target.detach()
     try:

@@ -62,7 +62,7 @@ def kind_of(X, kind: str) -> str:
         raise TypeError(
             "X is one sparse matrix. Pass a list of adjacency matrices, such as [X], or rows of series as X.toarray()."
         )
-    if not hasattr(X, "shape") and not isinstance(X, list | tuple):
+    if not isinstance(X, list | tuple) and not hasattr(X, "shape") and not hasattr(X, "__array__"):
         raise TypeError(f"X is a {type(X).__name__}. Pass a list of clouds or graphs, or a table of series.")
     if kind != "auto":
         return kind

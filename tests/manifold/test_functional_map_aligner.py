@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
+from sklearn import config_context
 
 from sklowrank.manifold import FunctionalMapAligner
 from sklowrank.manifold._functional_maps import nearest_codes, posed, refined_map
@@ -346,6 +347,16 @@ def test_wide_tables_that_are_turned_and_moved(n_features):
     np.testing.assert_allclose(moved, X @ Q + 3, atol=1e-6)
     model = FunctionalMapAligner(**SMALL).fit(X, X_target=X[order] @ Q + 3)
     assert np.array_equal(model.correspondence_, order)
+
+
+def test_source_and_target_may_be_of_different_libraries():
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    expected = FunctionalMapAligner(**SMALL).fit(X, X_target=T).correspondence_
+    with config_context(array_api_dispatch=True):
+        for source, target in ((tensor(X), T), (X, tensor(T)), (tensor(X), T.tolist()), (tensor(X), pd.DataFrame(T))):
+            model = FunctionalMapAligner(**SMALL).fit(source, X_target=target)
+            assert type(model.correspondence_) is type(source)
+            assert np.array_equal(np.asarray(model.correspondence_), expected)
 
 
 def test_targets_that_are_none_are_named():
