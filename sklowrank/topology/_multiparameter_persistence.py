@@ -25,8 +25,8 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
     A row of features for each object of a list, for any classifier or regressor. One function is the distance between
     points, the other a value at each point: a measured one (`second="column"` or a function), or one of the points
-    alone. Use it where the class lies in how a measured value is spread over the shape, which neither the shape nor the
-    values tell by themselves. Where the shape alone tells classes apart, one-parameter persistence or a histogram of
+    alone. Use it where the class lies in how a measured value is spread over the shape, and neither the shape nor the
+    values alone distinguish the classes. Where the shape alone does, one-parameter persistence or a histogram of
     distances is faster and often as accurate: try these first.
 
     Parameters
@@ -36,7 +36,7 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
     kind : {"auto", "cloud", "graph", "series"}, default="auto"
         What the objects are. "auto" takes a list of arrays of shape (n_points, n_dims), or an array in three
         dimensions, for clouds; a list of sparse matrices for graphs, whose stored values are the lengths of edges; a
-        table for series, one in each row, which are delay-embedded.
+        table for series, one in each row, which are delay-embedded. Pass one cloud as a list, ``[points]``.
     second : {"codensity", "eccentricity", "column"} or callable, default="codensity"
         Second function, of which small values enter first. "column": the last column of clouds is a measured value, not
         a coordinate. A function gets a cloud, a graph or the embedded points of a series, and returns a value for each
