@@ -11,6 +11,8 @@ from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import check_place
 
+_UNLIKE = 1e6  # ratio of sizes above which places in one frame mean nothing
+
 
 class Shape(NamedTuple):
     """The distinct rows of a cloud or mesh."""
@@ -139,11 +141,14 @@ def check_truth(y, n_rows, n_target) -> np.ndarray:
 def two_shapes(X: torch.Tensor, X_target: torch.Tensor | None, inputs: Inputs) -> tuple[Shape, Shape, Inputs]:
     """Return the distinct rows of source and target, in one frame where they are of one space, and inputs for them.
 
-    Without a target it is the source itself.
+    Shapes of which one is more than `_UNLIKE` times as large as the other have frames of their own: in one frame the
+    smaller would be rounded to a point. Without a target it is the source itself.
     """
     source = target = _shape(X, inputs.triangles, *_frame(X))
     if X_target is not None:
-        frame = (source.centre, source.scale) if X.shape[1] == X_target.shape[1] else _frame(X_target)
+        frame = _frame(X_target)
+        if X.shape[1] == X_target.shape[1] and 1 / _UNLIKE <= frame[1] / source.scale <= _UNLIKE:
+            frame = source.centre, source.scale
         target = _shape(X_target, inputs.target_triangles, *frame)
     landmarks, partners = inputs.landmarks, inputs.partners
 

@@ -28,6 +28,7 @@ _SAMPLE = 2000  # rows on which the map is refined until its last step
 _SCOUTS = 500  # rows on which starts are compared
 _SURE = 20  # eigenfunctions from which on both directions are used
 _CORNERS = 3  # partners between which a row is placed
+_FAR = 1e100  # from the source, in units of its size: rows farther away are as far, so that squares stay finite
 _RIDGE = 1e-3  # as of locally linear embedding
 
 
@@ -123,7 +124,8 @@ def spectra_of(source, target, opts, generator) -> tuple[Spectrum, Spectrum]:
         if shape.triangles is not None:
             edges = mesh_edges(shape.points, shape.triangles)
         else:
-            edges = surface_edges(shape.points, q) if surfaces else graph_edges(shape.points, q)
+            flat = surfaces and shape.points.shape[1] > 1
+            edges = surface_edges(shape.points, q) if flat else graph_edges(shape.points, q)
         if target is not source and n_parts(edges) > 1:
             warn(
                 f"{name} falls into {n_parts(edges)} parts without edges between them: partners can be in the wrong "
@@ -221,7 +223,7 @@ def spread(points: torch.Tensor) -> torch.Tensor:
 
 def codes_of(model: AlignmentModel, X: torch.Tensor) -> torch.Tensor:
     """Return the codes of new rows: those of their neighbours in the source, with the weights that rebuild a row."""
-    rows = (X - model.centre) / model.scale
+    rows = ((X - model.centre) / model.scale).clamp(-_FAR, _FAR)
     distances, indices = nearest_neighbors(model.points, model.n_neighbors, rows)
 
     def of_block(block):

@@ -319,6 +319,35 @@ def test_few_rows_and_pieces():
     assert FunctionalMapAligner(500).fit(X[:40], X_target=T[:30]).functional_map_.shape == (28, 28)
 
 
+@pytest.mark.parametrize("unit", [1e-300, 1e-25, 1e-3, 1e25, 1e300])
+def test_the_target_may_have_other_units(unit):
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    model = FunctionalMapAligner(**SMALL).fit(X, X_target=T * unit)
+    assert error(model) < 0.1
+    assert abs(model.score(X, model.inverse_correspondence_)) < 0.1
+
+
+def test_rows_far_from_the_source():
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    model = FunctionalMapAligner(**SMALL).fit(X, X_target=T)
+    far = np.array([[1e6, 0, 0], [1e200, -1e200, 0], [1e308, -1e308, 1e308]])
+    assert np.isfinite(model.transform(far)).all()
+    assert model.predict(far).shape == (3,)
+
+
+def test_curves_in_space():
+    s, t = (np.sort(np.random.RandomState(k).rand(n)) for k, n in ((0, 200), (1, 180)))
+    straight = [np.c_[u, 2 * u, 3 * u] for u in (s, t)]
+    helix = np.c_[np.cos(4 * t), np.sin(4 * t), t]
+    assert not is_surface(tensor(straight[0]), 20)
+    assert not is_surface(tensor(helix), 10)
+    for source, target in ((straight[0], straight[1]), (straight[0], helix)):
+        model = FunctionalMapAligner(20, n_neighbors=10, random_state=0).fit(source, X_target=target)
+        wrong = np.abs(s[model.correspondence_] - t).mean()
+        mirrored = np.abs(1 - s[model.correspondence_] - t).mean()
+        assert min(wrong, mirrored) < 0.05
+
+
 def test_parts_are_named():
     X, T = flat(SOURCE), rolled(GOAL, 0.9)
     apart = np.array([0, 0, 50])
