@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self
 
@@ -65,8 +66,9 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Number of coordinates of embedded series. Series shorter than ``(embedding_dim - 1) * delay + 2`` are points of
         one dimension.
     backend : {"auto", "native", "gudhi"}, default="auto"
-        What finds the bars; the vectors are the same. "auto" is "native", which takes many objects at once. "gudhi"
-        needs the package of this name (extra ``topology``) and less memory: use it for graphs of thousands of vertices.
+        What finds the bars; the vectors are the same. "native" takes many objects at once. "gudhi" needs the package of
+        this name (extra ``topology``) and less memory, and is faster for graphs, whose many loops do not end. "auto" is
+        "gudhi" for the loops of graphs on the CPU, where it is installed, and "native" else.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1". Objects of a list are answered by an array of numpy.
@@ -249,7 +251,7 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         ws = _workspace(X, self.device)
         model = recall(self, PersistenceModel, ws.exact())
         objects = read_objects(X, model.reading, model.n_dims)
-        chosen = model.lines._replace(backend=self.backend)
+        chosen = model.lines._replace(backend=_chosen_backend(self.backend, model, ws.device))
 
         def vectors(place):
             found = in_box([objects[k] for k in place], model.reading.second, model, ws)
@@ -287,6 +289,14 @@ def _workspace(X, device):
     """Return the workspace of one array, or of a list of objects, which is answered by an array of numpy."""
     array = X if hasattr(X, "shape") and str(X.dtype) != "object" else np.empty(0)
     return open_workspace(array, device=device)
+
+
+def _chosen_backend(backend, model, device):
+    """Return what finds the bars: the time of the sweep grows with the loops that are alive, many in graphs."""
+    if backend != "auto":
+        return backend
+    loops_of_graphs = model.kind == "graph" and 1 in model.lines.degrees and device.type == "cpu"
+    return "gudhi" if loops_of_graphs and find_spec("gudhi") else "native"
 
 
 def _check_parameters(degrees, resolution, second, kind):

@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklowrank._core import blocks
-from sklowrank.topology import MultiparameterPersistence
+from sklowrank.topology import MultiparameterPersistence, _multiparameter_persistence_solver
 
 
 def columns_reduced(vertex, edges):
@@ -373,6 +373,27 @@ def test_other_objects_than_in_fit():
 def test_degrees_are_zero_and_one(degrees):
     with pytest.raises(ValueError, match="degrees"):
         MultiparameterPersistence(degrees).fit(SMALL)
+
+
+def test_loops_of_graphs_are_found_by_gudhi_where_it_is_installed(monkeypatch):
+    pytest.importorskip("gudhi")
+    graph = sp.random_array((60, 60), density=0.1, rng=0)
+    graphs, used = [sp.csr_array(graph + graph.T)], []
+    find = _multiparameter_persistence_solver.bars_by_gudhi
+    model = MultiparameterPersistence(resolution=(3, 4)).fit(graphs)
+
+    def noted(*args, **kwargs):
+        used.append("gudhi")
+        return find(*args, **kwargs)
+
+    monkeypatch.setattr(_multiparameter_persistence_solver, "bars_by_gudhi", noted)
+    V = model.transform(graphs)
+    assert used == ["gudhi"]
+    monkeypatch.setitem(sys.modules, "gudhi", None)
+    assert np.allclose(model.transform(graphs), V, rtol=0, atol=1e-12)
+    assert np.array_equal(model.set_params(backend="native").transform(graphs), model.transform(graphs))
+    MultiparameterPersistence(resolution=(3, 4)).fit(SMALL).transform(SMALL)
+    assert used == ["gudhi"]
 
 
 def test_gudhi_that_is_not_installed_is_named(monkeypatch):
