@@ -12,7 +12,8 @@ from sklearn.utils.validation import check_consistent_length, column_or_1d
 from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import Workspace
-from .._math.neighbors import farthest_points
+
+_KMEANS_ITER = 20  # centres of anchors need not converge
 
 
 class AnchorOptions(NamedTuple):
@@ -86,9 +87,16 @@ def _stratified(y, n, m, ws):
 
 
 def _farthest(Z, m, ws):
-    """Return m rows, each the farthest from those before it, beginning with the row farthest from the mean."""
-    first = int(Z.square().sum(1).argmax())
-    return _filled(farthest_points(Z, m, first).cpu().numpy(), m, len(Z))
+    """Return m distinct rows, each the farthest from those before it, beginning with the row farthest from the mean."""
+    squares = Z.square().sum(1)
+    chosen = squares.argmax()[None]
+    nearest = torch.full_like(squares, torch.inf)
+    for _ in range(m - 1):
+        latest = chosen[-1]
+        nearest = torch.minimum(nearest, squares + squares[latest] - 2 * (Z @ Z[latest]))
+        nearest[chosen] = -torch.inf
+        chosen = torch.cat([chosen, nearest.argmax()[None]])
+    return chosen.cpu().numpy()
 
 
 def _near_centers(Z, m, ws):
@@ -96,7 +104,7 @@ def _near_centers(Z, m, ws):
     rows = Z.cpu().numpy()
     distinct = len(np.unique(rows, axis=0)) if m > 1 else 1
     seed = int(torch.randint(2**31 - 1, (), generator=ws.generator, device="cpu"))
-    model = KMeans(min(m, distinct), n_init=1, random_state=seed).fit(rows)
+    model = KMeans(min(m, distinct), n_init=1, max_iter=_KMEANS_ITER, random_state=seed).fit(rows)
     away = np.square(rows - model.cluster_centers_[model.labels_]).sum(1)
     order = np.lexsort((away, model.labels_))
     _, start = np.unique(model.labels_[order], return_index=True)
@@ -105,6 +113,5 @@ def _near_centers(Z, m, ws):
 
 def _filled(chosen, m, n):
     """Return distinct indices, with further ones where there are fewer than m different rows."""
-    chosen = np.asarray(list(dict.fromkeys(chosen.tolist())), dtype=np.int64)
     others = np.setdiff1d(np.arange(n), chosen)
     return np.concatenate([chosen, others[: m - len(chosen)]])

@@ -79,7 +79,7 @@ def likenesses(r: torch.Tensor, s: torch.Tensor, k: int, noise: float) -> tuple[
     def of_block(rows):
         C = r[rows] @ s.T
         own = (r[rows] * s[rows]).sum(1)
-        rank = 1 + (C > own[:, None] + noise).sum(1)
+        rank = 1 + (own[:, None] + noise < C).sum(1)
         near, other = _neighbors(r, rows, k), _neighbors(s, rows, k)
         common = (near[:, :, None] == other[:, None, :]).sum((1, 2)).double()
         return torch.stack([own.sum(), (1 / rank.double()).sum(), (common / (2 * k - common)).sum()])

@@ -87,7 +87,7 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     They do not change under :math:`x \\mapsto c Q x + b` with an orthogonal :math:`Q` and :math:`c > 0`. The paper does
     not subtract the mean, so that an offset :math:`b` changes them. Whitening uses the covariance of the anchors with
     1e-3 of its mean variance added to the diagonal. A row at the mean has cosines of zero. Time O(n_samples n_anchors
-    n_features), in blocks of rows; "kmeans" and "farthest" take as long in `fit`. Distances of rows to anchors have an
+    n_features), in blocks of rows; "farthest" takes as many products in `fit`, "kmeans" several times as many. Distances of rows to anchors have an
     absolute error of the square root of the precision where a row is an anchor. Sparse X is taken with ``center=False``
     and ``whiten=False``.
 
@@ -199,10 +199,10 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = check_new_data(self, X, like="anchors_", method="transform", accept_sparse=self._sparse_formats(X))
         ws = open_workspace(X, device=self.device)
         names = similarities_of(self.similarity)
-        exact = ws.exact() if {"euclidean", "rbf", "geodesic"} & set(names) else ws  # differences of large numbers
+        exact = names != ["cosine"]  # others are differences of large numbers
+        model = recall(self, Anchors, ws.exact() if exact else ws)
         rows = X if issparse(X) else ws.load(X)
-        model = recall(self, Anchors, exact)
-        found = relative_rows(rows, model, names, quantize=self.quantize, batch_size=self.batch_size, ws=exact)
+        found = relative_rows(rows, model, names, quantize=self.quantize, batch_size=self.batch_size, ws=ws)
         return ws.answer(found)
 
     @property

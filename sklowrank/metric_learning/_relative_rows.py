@@ -3,6 +3,7 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from scipy.sparse import csr_array, issparse
 
@@ -11,7 +12,7 @@ from .._core.workspace import Workspace
 from .._math.sparse import csr_tensor
 
 _SHRINKAGE = 1e-3  # of the anchors' covariance, in units of its mean variance
-_BLOCKS = 4  # of the size of the answer that are held at once
+_BLOCKS = 4  # of the size of the answer, held at once
 
 
 class Anchors(NamedTuple):
@@ -68,7 +69,7 @@ def relative_rows(
 ) -> torch.Tensor:
     """Return the similarities (n, n_anchors * n_similarities) of rows to the anchors, in blocks of rows.
 
-    X is a tensor or a CSR matrix; the model is in the precision of `ws`.
+    X is a tensor or a CSR matrix; sums are in the precision of the model, the answer in that of `ws`.
     """
     n, m = X.shape[0], len(model.anchors)
     A = _seen(model.anchors, model)
@@ -80,14 +81,13 @@ def relative_rows(
         Z, norms = _block(X[rows], model, ws)
         by_name = {}
         if {"cosine", "geodesic"} & set(similarities):
-            by_name["cosine"] = (Z @ V.T).div_(torch.where(norms > 0, norms, torch.inf)[:, None])
+            by_name["cosine"] = (Z @ V.T).div_(torch.where(norms > 0, norms, torch.inf)[:, None])  # zeros for zero rows
         if {"euclidean", "rbf"} & set(similarities):
             by_name["square"] = (norms.square()[:, None] + squares).addmm_(Z, A.T, alpha=-2).clamp_(min=0)
         for i, name in enumerate(similarities):
             out[rows, i * m : (i + 1) * m] = _similarity(name, by_name, model)
 
-    width = X.shape[1] + _BLOCKS * out.shape[1]
-    bytes_per_row = out.element_size() * width
+    bytes_per_row = A.element_size() * (2 * X.shape[1] + _BLOCKS * out.shape[1])
     block = rows_per_block(batch_size, n, bytes_per_row)
     for _ in in_blocks(put, n, block, bytes_per_row=bytes_per_row):
         pass
@@ -107,10 +107,11 @@ def _similarity(name, by_name, model):
 
 def _block(X, model, ws):
     """Return rows as similarities see them, a tensor or a sparse one, and their norms."""
+    dtype = model.mean.dtype
     if not issparse(X):
-        Z = _seen(X, model)
-        return Z, torch.linalg.vector_norm(Z, dim=1, dtype=torch.float64).to(Z.dtype)
-    X = csr_array(X)
+        Z = _seen(X.to(dtype), model)
+        return Z, torch.linalg.vector_norm(Z, dim=1, dtype=torch.float64).to(dtype)
     X = csr_array((X.data / model.unit, X.indices, X.indptr), shape=X.shape)
-    norms = ws.load(X.multiply(X).sum(1)).sqrt()
-    return csr_tensor(ws.load(X.indptr), ws.load(X.indices), ws.load(X.data), X.shape), norms
+    norms = np.sqrt(X.multiply(X).sum(1))
+    indptr, indices, values = (ws.load(part) for part in (X.indptr, X.indices, X.data))
+    return csr_tensor(indptr, indices, values.to(dtype), X.shape), ws.load(norms).to(dtype)
