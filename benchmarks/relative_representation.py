@@ -1,8 +1,8 @@
 """Relative representations: `RelativeRepresentation` and `StitchedClassifier` against absolute rows and Procrustes.
 
-A classifier (`LogisticRegression(C=10)`) is fitted to digits as one encoder gives them, and is tested on digits as another
-one gives them. "Other" is its accuracy there, "own" that for the encoder of the fit. Both encoders have seen the 100
-anchors. Procrustes turns the anchors of the other encoder onto those of the first, with the scale of their spread.
+A classifier (`LogisticRegression(C=10)`) is fitted to digits as one encoder gives them, and is tested on digits as
+another one gives them. "Other" is its accuracy there, "own" that for the encoder of the fit. Both encoders have seen
+the 100 anchors. Procrustes turns the anchors of the other encoder onto those of the first, with the scale of their spread.
 """
 
 import numpy as np
@@ -84,10 +84,12 @@ def stitched(task, how, m=100, other="same", **settings):
         here = RelativeRepresentation(m, random_state=0, **settings).fit(A, a)
         at = here.anchor_indices_
     here = RelativeRepresentation(anchors=at, **settings).fit(A)
-    at = {"same": at, "shuffled": np.random.RandomState(1).permutation(at), "drawn": anchors_of(2 * len(A))[::-1]}[
-        other
-    ]
-    there = RelativeRepresentation(anchors=at % len(A), **settings).fit(C)
+    at = {
+        "same": at,
+        "shuffled": np.random.RandomState(1).permutation(at),
+        "drawn": np.random.RandomState(9).permutation(len(A))[: len(at)],
+    }[other]
+    there = RelativeRepresentation(anchors=at, **settings).fit(C)
     model = quietly(head().fit, here.transform(A), a)
     off = np.abs(here.transform(B) - there.transform(D)).max()
     return _scores(model.score(here.transform(B), b), model.score(there.transform(D), b)) | {"off": float(off)}

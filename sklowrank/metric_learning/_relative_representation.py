@@ -87,9 +87,9 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
     They do not change under :math:`x \\mapsto c Q x + b` with an orthogonal :math:`Q` and :math:`c > 0`. The paper does
     not subtract the mean, so that an offset :math:`b` changes them. Whitening uses the covariance of the anchors with
     1e-3 of its mean variance added to the diagonal. A row at the mean has cosines of zero. Time O(n_samples n_anchors
-    n_features), in blocks of rows; "farthest" takes as many products in `fit`, "kmeans" several times as many. Distances of rows to anchors have an
-    absolute error of the square root of the precision where a row is an anchor. Sparse X is taken with ``center=False``
-    and ``whiten=False``.
+    n_features), in blocks of rows; in `fit` "farthest" takes as many products, and "kmeans" several times as many. The
+    distance of a row to an anchor that is equal to it has an absolute error of the square root of the precision. Sparse
+    X is taken with ``center=False`` and ``whiten=False``.
 
     References
     ----------
