@@ -2,7 +2,7 @@
 
 A classifier (`LogisticRegression(C=10)`) is fitted to digits as one encoder gives them, and is tested on digits as
 another one gives them. "Other" is its accuracy there, "own" that for the encoder of the fit. Both encoders have seen
-the 100 anchors. Procrustes turns the anchors of the other encoder onto those of the first, with the scale of their spread.
+the 100 anchors. Procrustes turns the anchors of the other encoder onto those of the first, and scales them.
 """
 
 import numpy as np
@@ -44,6 +44,8 @@ def encoded(task):
         return (A, B), [rows @ rotation() for rows in (A, B)], a, b
     if task in NETWORKS:
         return hidden(0, 64, (A, B), a), hidden(1, 64 if "equal" in task else 128, (A, B), a), a, b
+    if task == "unlike":
+        return hidden(0, 64, (A, B), a), [rows @ rotation() for rows in (A, B)], a, b
     if task == "widths":
         scores = PCA(30, random_state=0).fit(A)
         return [scores.transform(rows) for rows in (A, B)], [rows @ rotation() + 2 for rows in (A, B)], a, b
@@ -128,6 +130,10 @@ def networks(bench):
     bench.claim("64 units: accuracy for the other network", same.other, at_least=0.95)
     bench.claim("64 units: absolute rows", absolute.other, at_most=0.4)
     bench.note("64 units: Procrustes, relative", f"{turn.other:.3f}, {same.other:.3f}")
+    unlike = bench.measure("relative, 64 units and turned pixels", stitched, "unlike", "relative")
+    turn = bench.measure("Procrustes, 64 units and turned pixels", stitched, "unlike", "Procrustes")
+    bench.claim("encoders that are not alike: the loss, at least", unlike.own - unlike.other, at_least=0.05)
+    bench.note("encoders that are not alike: Procrustes, relative", f"{turn.other:.3f}, {unlike.other:.3f}")
 
 
 def widths(bench):

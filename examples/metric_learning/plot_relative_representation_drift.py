@@ -35,8 +35,8 @@ def encoder(stretch):
 
 
 # %%
-# Rows by their similarities to 60 anchors, of the first encoder and of one that turns, scales and shifts: plain cosines,
-# and those seen from the anchors' mean.
+# Rows by their similarities to 60 anchors, of the first encoder and of one that turns and shifts: plain cosines, and
+# those seen from the anchors' mean.
 
 anchors = np.arange(60)
 turned = encoder(1)
@@ -82,4 +82,4 @@ plt.show()
 # %%
 # What to see: plain cosines of the two encoders have little in common, because of the offset; seen from the anchors'
 # mean they are equal. Where axes are stretched, rows share fewer neighbours, and the classifier loses accuracy. With
-# whitening it keeps more of it for all stretches, at a price where there is none.
+# whitening it stays where it is, at a price of some points where there is no stretch.

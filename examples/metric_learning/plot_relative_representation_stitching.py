@@ -2,10 +2,10 @@
 One classifier for several encoders of digits
 =============================================
 
-A classifier of embeddings is useless once the encoder is replaced: the new embeddings have other axes, and often another
-width. :class:`~sklowrank.metric_learning.StitchedClassifier` is fitted once, to similarities with anchor rows, and is
-adapted to each further encoder by the same anchors, without labels and without training. Here the encoders are networks
-of different seeds and widths, principal components, and pixels that are turned and shifted.
+A classifier of embeddings is useless once the encoder is replaced: the new embeddings have other axes, and often
+another width. :class:`~sklowrank.metric_learning.StitchedClassifier` is fitted once, to similarities with anchor rows,
+and is adapted to each further encoder by the same anchors, without labels and without training. Here the encoders are
+networks of different seeds and widths, principal components, and pixels that are turned and shifted.
 """
 
 # %%
@@ -84,6 +84,7 @@ right.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: the classifier of the first network works on four other encoders almost as well as on its own, also
-# where the width differs. On absolute rows it is near to guessing for each of them. For the encoder of the fit absolute
-# rows are better by a point or so, which is the price. About 50 anchors suffice here.
+# What to see: the classifier of the first network works as well on the other two networks, whatever their width. On
+# absolute rows it is near to guessing for each other encoder. Principal components and pixels arrange the digits in
+# another way than networks that were trained on their classes do: there accuracy falls to about 0.83. For the encoder
+# of the fit absolute rows are better by two points, which is the price. Some 20 anchors suffice here.
