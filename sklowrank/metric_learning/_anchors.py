@@ -101,7 +101,7 @@ def _farthest(Z, m, ws):
 
 def _near_centers(Z, m, ws):
     """Return of each of m clusters the row nearest to its centre."""
-    rows = Z.cpu().numpy()
+    rows = Z.to(ws.dtype).cpu().numpy()
     distinct = len(np.unique(rows, axis=0)) if m > 1 else 1
     seed = int(torch.randint(2**31 - 1, (), generator=ws.generator, device="cpu"))
     model = KMeans(min(m, distinct), n_init=1, max_iter=_KMEANS_ITER, random_state=seed).fit(rows)
