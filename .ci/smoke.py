@@ -74,6 +74,7 @@ FITS = {
     "optim": lambda: call("optim", "InverseFisher", X, damp=1e-2).mul(X[0]),
     "privacy": lambda: call("privacy", "PrivateKernelDensity", bounds=(-9, 9)).fit(X).score_samples(X),
     "recommend": lambda: call("recommend", "MatrixFactorizationRegressor", 2).fit(pairs, y).predict(pairs),
+    "tensor": lambda: call("tensor", "FunctionalTuckerRegressor", 1).fit(X[:, :2], y).predict(X[:, :2]),
     "topology": lambda: call("topology", "persistence_separability_score", X),
     "transport": lambda: call("transport", "SinkhornTransport").fit(X, X_target=X + 1).transform(X),
 }

@@ -100,8 +100,8 @@ left_out = "quickstart|principal_axes|__init__" + (
 )
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "multiclass")
-packages += ("dimension_reduction", "manifold", "topology", "transport", "metric_learning", "neural")
-packages += ("compress", "inspection", "privacy")
+packages += ("dimension_reduction", "manifold", "tensor", "topology", "transport", "metric_learning")
+packages += ("neural", "compress", "inspection", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -19,6 +19,7 @@ neural               networks and rules that train them with few parameters or i
 optim                optimizers for torch with second-order information
 privacy              density estimation, distances and classification under differential privacy
 recommend            values of (row, column) pairs: ratings, recommendations
+tensor               regression on coordinates by tensors of smooth functions
 topology             persistent homology: separability of unlabelled rows, features of shapes and series
 transport            entropic optimal transport between tables, domain adaptation
 """
@@ -45,6 +46,7 @@ _SUBPACKAGES = (
     "optim",
     "privacy",
     "recommend",
+    "tensor",
     "topology",
     "transport",
 )

@@ -102,6 +102,9 @@ ESTIMATORS = {
     "FunctionalMapAligner": Spec(
         {"transform": "linear", "predict": "same"}, quick={"n_components": 12, "n_neighbors": 8}
     ),
+    "FunctionalTuckerRegressor": Spec(
+        {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
+    ),
     "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},

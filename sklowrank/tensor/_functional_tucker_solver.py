@@ -1,0 +1,376 @@
+"""Functional Tucker regression by mean-field coordinate ascent; knows no estimator.
+
+Second moments of functions and core are symmetric: products over modes are taken of their entries on and below the
+diagonal.
+"""
+
+import math
+from functools import reduce
+from typing import NamedTuple
+
+import torch
+
+from .._core.blocks import in_blocks, rows_per_block
+from .._core.iterate import Step
+from ._packed import folded_moment, packed, places, second_moment, unpacked
+from ._state_space import Chain, Process, observed_chain, smoothed, total
+
+_START_PRECISION = 10.0  # of the noise, in units of y: at 1 many columns or few rows end with noise alone
+_START_VARIANCE = 0.1
+_WAVES = 8  # cosines of a random curve
+_EVERY = 3  # sweeps between searches of the length scales
+_CAUTIOUS = 10  # sweeps in which bases change slowly
+_SMALL = 1e-12
+_LONGEST = 10.0  # length scale, in ranges of the coordinate
+_SEARCHES = (0.8, 0.2)  # spacings of the lengths tried, on a logarithmic scale
+_MANY_MODES = 6  # more modes than these start from functions near one
+
+
+class TuckerOptions(NamedTuple):
+    """Parameters that the solver reads; checked, those of modes are lists of one value for each."""
+
+    rank: list[int]
+    core: str
+    kernel: list[str]
+    length_scale: list[float]
+    signal_variance: float
+    categorical_features: list[bool]
+    fit_intercept: bool
+    optimize_hyperparameters: bool
+    noise_prior: tuple[float, float]
+    damping: float
+    n_init: int
+    batch_size: int | str
+
+    @property
+    def cp(self) -> bool:
+        return self.core == "cp"
+
+
+class Grid(NamedTuple):
+    """The distinct coordinates of a mode."""
+
+    points: torch.Tensor  # (T,), from 0 to 1; labels as they are
+    gaps: torch.Tensor  # (T,) to the point before, infinite for the first and for labels
+    labels: bool
+    process: Process
+
+    @property
+    def smooth(self) -> bool:
+        """Whether there is a length scale to be learned."""
+        return len(self.points) > 1 and not self.labels
+
+
+class Cells(NamedTuple):
+    """Distinct rows, and what is known of each."""
+
+    codes: torch.Tensor  # (n, K), positions in the grids
+    weight: torch.Tensor  # (n,)
+    y: torch.Tensor  # (n,), means
+    order: list[torch.Tensor]  # of each mode, rows sorted by its coordinate
+    total_weight: float
+    squares: float  # weighted sum of the squares of all y, not of the means
+
+
+class TuckerProblem(NamedTuple):
+    """Rows in the units of the solver, and by what they were brought there."""
+
+    grids: list[Grid]
+    cells: Cells
+    options: TuckerOptions
+    values: list[torch.Tensor]  # distinct coordinates of each mode, in the user's units
+    low: torch.Tensor  # (K,), coordinates are (x - low) / span
+    span: torch.Tensor
+    intercept: float
+    scale: float
+
+
+class ModeState(NamedTuple):
+    """The posterior of the functions of a mode."""
+
+    length: torch.Tensor  # ()
+    linear: torch.Tensor | None  # (T, R) and (T, R, R), the message that made it; None at the start
+    quadratic: torch.Tensor | None
+    chain: Chain | None
+    mean: torch.Tensor  # (T, R)
+    covariance: torch.Tensor  # (T, R, R)
+    evidence: torch.Tensor | float  # of the message
+
+    @property
+    def moment(self) -> torch.Tensor:
+        """Second moments (T, R, R)."""
+        return second_moment(self.mean, self.covariance)
+
+
+class TuckerState(NamedTuple):
+    """The posterior of everything, in units of the scaled y."""
+
+    modes: list[ModeState]
+    core: torch.Tensor  # (P,); ones (R,) for cp
+    core_covariance: torch.Tensor  # (P, P); zeros for cp
+    noise: tuple[torch.Tensor, torch.Tensor]  # shape and rate of the precision
+    loss: torch.Tensor  # minus the bound
+
+    @property
+    def precision(self):
+        return self.noise[0] / self.noise[1]
+
+
+# Sweeps
+
+
+def sweeps(problem: TuckerProblem, ws):
+    """Yield the best of `n_init` states after each sweep."""
+    states = [start(problem, ws) for _ in range(problem.options.n_init)]
+    losses, sweep = [math.inf] * len(states), 0
+    while True:
+        states = [swept(state, problem, sweep) for state in states]
+        now = torch.stack([state.loss for state in states]).tolist()
+        gap = max(abs(old - new) / max(abs(new), 1.0) for old, new in zip(losses, now))
+        losses, sweep = now, sweep + 1
+        best = min(range(len(now)), key=now.__getitem__)
+        yield Step(states[best], gap, now[best])
+
+
+def swept(state: TuckerState, problem: TuckerProblem, sweep: int) -> TuckerState:
+    """Return the state after one sweep over modes, core and noise; its bound is no lower."""
+    options, cells = problem.options, problem.cells
+    for k in range(len(state.modes)):
+        state, (linear, quadratic) = with_mode(k, state, problem, sweep)
+    last = state.modes[-1]
+    if options.cp:
+        core, core_covariance, divergence = state.core, state.core_covariance, 0.0
+        explained = 2 * (linear * last.mean).sum() - (unpacked(quadratic, options.rank[-1]) * last.moment).sum()
+    else:
+        linear, quadratic = core_sums(linear, quadratic, last, options.rank)
+        core, core_covariance = fitted_core(state.precision * linear, state.precision * quadratic)
+        divergence = core_loss(core, core_covariance)
+        explained = 2 * core @ linear - (second_moment(core, core_covariance) * quadratic).sum()
+    noise, noise_loss = fitted_noise(cells.squares - explained, cells.total_weight, options.noise_prior)
+    loss = sum(map(mode_loss, state.modes)) + divergence + noise_loss
+    return TuckerState(state.modes, core, core_covariance, noise, loss)
+
+
+def with_mode(k, state: TuckerState, problem: TuckerProblem, sweep: int):
+    """Return the state with new functions of mode k, and the sums over rows that they were fitted to.
+
+    A better basis of the core comes first; where it has lowered the bound, which can happen far from the optimum, the
+    functions are fitted in the former one.
+    """
+    mode, options = state.modes[k], problem.options
+    search = options.optimize_hyperparameters and sweep % _EVERY == _EVERY - 1
+    sums = sums_by_value(k, state.modes, problem)
+    if not (options.cp or options.damping or mode.linear is None):
+        linear, quadratic = message(k, sums, state, options)
+        former = (linear * mode.mean).sum() - (quadratic * mode.moment).sum() / 2 - mode_loss(mode)
+        former = former - core_loss(state.core, state.core_covariance)
+        found = fitted_mode(k, rotated(k, state, options.rank, cautious=sweep < _CAUTIOUS), sums, problem, search)
+        if found.modes[k].evidence - core_loss(found.core, found.core_covariance) >= former:
+            return found, sums
+    return fitted_mode(k, state, sums, problem, search), sums
+
+
+def fitted_mode(k, state: TuckerState, sums, problem: TuckerProblem, search: bool) -> TuckerState:
+    """Return the state with new functions of mode k, and their length scale where it is to be searched."""
+    grid, mode, options = problem.grids[k], state.modes[k], problem.options
+    linear, quadratic = message(k, sums, state, options)
+    length = mode.length
+    if search and grid.smooth:
+        length, scale = best_length(grid, length, linear, quadratic, state, options)
+        state = state._replace(core=scale * state.core, core_covariance=scale**2 * state.core_covariance)
+        linear, quadratic = scale * linear, scale**2 * quadratic
+    elif options.damping and mode.linear is not None:
+        linear = torch.lerp(linear, mode.linear, options.damping)
+        quadratic = torch.lerp(quadratic, mode.quadratic, options.damping)
+    mode = ModeState(length, linear, quadratic, *smoothed(grid.process, grid.gaps, length, linear, quadratic))
+    return state._replace(modes=[*state.modes[:k], mode, *state.modes[k + 1 :]])
+
+
+def sums_by_value(k, modes, problem):
+    """Return, by values of mode k, weighted sums of y E[z] (T, Q) and packed E[z z'] (T, .) over the other modes."""
+    options, cells = problem.options, problem.cells
+    others = [j for j in range(len(modes)) if j != k]
+    tables = [(modes[j].mean, packed(modes[j].moment)) for j in others]
+    times = torch.mul if options.cp else _kron
+    widths = _widths(options, others)
+    found = [cells.y.new_zeros(len(modes[k].mean), width) for width in widths]
+    order = cells.order[k]
+
+    def of_rows(part):
+        rows = order[part]
+        codes, weight = cells.codes[rows], cells.weight[rows, None]
+        low, high = codes[[0, -1], k].tolist()  # rows are sorted
+        sums = []
+        for i, (width, factor) in enumerate(zip(widths, (weight * cells.y[rows, None], weight))):
+            parts = (table[i].index_select(0, codes[:, j]) for j, table in zip(others, tables))
+            product = reduce(times, parts, factor.expand(-1, width if options.cp else 1))
+            sums.append(product.new_zeros(high + 1 - low, width).index_add_(0, codes[:, k] - low, product))
+        return low, sums
+
+    size = 24 * sum(widths)
+    block = rows_per_block(options.batch_size, len(order), size)
+    for low, sums in in_blocks(of_rows, len(order), block, bytes_per_row=size):
+        for out, part in zip(found, sums):
+            out[low : low + len(part)] += part
+    return found
+
+
+def message(k, sums, state: TuckerState, options):
+    """Return what the sums by value say of the functions of mode k: linear (T, R) and quadratic (T, R, R) parts."""
+    first, second = (state.precision * part for part in sums)
+    if options.cp:
+        return first, unpacked(second, options.rank[k])
+    rank, order = options.rank, [k, *(j for j in range(len(options.rank)) if j != k)]
+    core = state.core.reshape(rank).permute(order).reshape(rank[k], -1)
+    moment = second_moment(state.core, state.core_covariance).reshape(*rank, *rank)
+    folded = folded_moment(moment, order[1:])  # (R, R, packed pairs of the other modes)
+    return first @ core.T, (second @ folded.reshape(rank[k] ** 2, -1).T).reshape(-1, rank[k], rank[k])
+
+
+def rotated(k, state: TuckerState, rank, *, cautious) -> TuckerState:
+    """Return the state with its core in a better basis of mode k, whose functions are to be fitted next.
+
+    Functions M u and a core M^-T G fit the data as well as u and G. W = M'M minimises what both diverge from their
+    priors, tr(W S) + tr(W^-1 E) - (D - Q) log|W|, with S the squares of u in the norm of the prior and E = E[G G'].
+    Of the T values of u only the D that the data determine are moved, the degrees of freedom of the smoother: all
+    others are as under the prior. Where `cautious`, D is T, and the basis changes less: in the first sweeps functions
+    that are not fitted yet would vanish. Without this, core and functions trade scales over hundreds of sweeps.
+    """
+    mode, R, P = state.modes[k], rank[k], len(state.core)
+    Q = P // R
+    order = torch.arange(P, device=state.core.device).reshape(rank).movedim(k, 0).flatten()
+    core, covariance = state.core[order].reshape(R, Q), state.core_covariance[order][:, order].reshape(R, Q, R, Q)
+    E = core @ core.T + torch.einsum("aibi->ab", covariance)
+    D = core.new_tensor(float(len(mode.mean))) if cautious else (mode.quadratic * mode.covariance).sum() / R
+    S = D * torch.eye(R, dtype=core.dtype, device=core.device) + mode.linear.T @ mode.mean
+    S = S - torch.einsum("tab,tbc->ac", mode.quadratic, mode.moment)
+    B = _better_basis((S + S.T) / 2, E, D - Q)
+    core, covariance = B @ core, torch.einsum("ab,biqj,pq->aipj", B, covariance, B).reshape(P, P)
+    back = order.argsort()
+    return state._replace(core=core.flatten()[back], core_covariance=covariance[back][:, back])
+
+
+def _better_basis(S, E, surplus):
+    """Return M^-T, of which W = M'M solves W S W = surplus W + E."""
+    values, vectors = torch.linalg.eigh(S)
+    least = (_SMALL * values[-1]).clamp(min=_SMALL)  # data that say nothing leave no squares
+    root = vectors * torch.maximum(values, least).sqrt() @ vectors.T
+    values, vectors = torch.linalg.eigh(root @ E @ root)
+    values = values.clamp(min=0)
+    size = surplus.abs() / 2 + (surplus**2 / 4 + values).sqrt()
+    squares = torch.where(surplus >= 0, size, values / size)  # the positive root, where nothing cancels
+    return (vectors / squares.clamp(min=_SMALL).sqrt()).T @ root
+
+
+def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, options):
+    """Return a length scale and a factor of the core with which the bound is no lower, by trials of several at once.
+
+    The message stays as it is, but for the factor. Lengths are tried alone, and with a core that grows by the power of
+    the kernel's smoothness: functions with lengths beyond the range of the coordinate differ from others by the ratio
+    of these, and by little else.
+    """
+    lowest = grid.gaps[1:].min().clamp(max=_LONGEST)
+    energy = state.core @ state.core + state.core_covariance.trace()
+    steps = torch.tensor([-2.0, -1.0, 1.0, 2.0], dtype=length.dtype, device=length.device)
+    growth = torch.zeros_like(steps) if options.cp else torch.cat([0 * steps, (grid.process.order - 0.5) * steps])
+    steps, log_scale = steps.repeat(len(growth) // len(steps)), torch.zeros_like(length)
+
+    def evidence(trials):
+        scale = torch.exp(logs[trials])[:, None]
+        message = scale * linear[:, None], scale[..., None] ** 2 * quadratic[:, None]
+        return total(observed_chain(grid.process, grid.gaps, lengths[trials], *message)).factor[:, -1, -1] / -2
+
+    size = 64 * len(linear) * (grid.process.rank * grid.process.order + 1) ** 2
+    for spacing in _SEARCHES:
+        lengths = torch.cat([length[None], (length * torch.exp(spacing * steps)).clamp(lowest, _LONGEST)])
+        logs = log_scale + torch.cat([0 * length[None], spacing * growth])
+        block = rows_per_block("auto", len(logs), size)
+        found = torch.cat(list(in_blocks(evidence, len(logs), block, bytes_per_row=size)))
+        best = (found - energy * torch.exp(2 * logs) / 2 + len(state.core) * logs).argmax()
+        length, log_scale = lengths[best], logs[best]
+    return length, torch.exp(log_scale)
+
+
+def mode_loss(mode: ModeState):
+    """Return the divergence of the functions of a mode from their prior."""
+    return (mode.linear * mode.mean).sum() - (mode.quadratic * mode.moment).sum() / 2 - mode.evidence
+
+
+def core_sums(first, second, mode: ModeState, rank):
+    """Return weighted sums of y E[z] (P,) and E[z z'] (P, P) over all modes, from those by the values of the last."""
+    P, K = math.prod(rank), len(rank)
+    second = second.T @ packed(mode.moment)
+    second = second.reshape([r * (r + 1) // 2 for r in rank])
+    for k, r in enumerate(rank):  # entries of pairs, one mode after the other
+        second = second.movedim(k, -1)[..., places(r, second.device)].flatten(-2).movedim(-1, k)
+    pairs = second.reshape([size for r in rank for size in (r, r)])
+    second = pairs.permute([*range(0, 2 * K, 2), *range(1, 2 * K, 2)]).reshape(P, P)
+    return (first.T @ mode.mean).flatten(), second
+
+
+def fitted_core(linear, quadratic):
+    """Return mean (P,) and covariance (P, P) of the core."""
+    precision = quadratic + torch.eye(len(linear), dtype=linear.dtype, device=linear.device)
+    covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+    return covariance @ linear, covariance
+
+
+def core_loss(core, covariance):
+    """Return the divergence of the core from its prior."""
+    return (covariance.trace() + core @ core - len(core) - torch.linalg.slogdet(covariance).logabsdet) / 2
+
+
+def fitted_noise(residual, n, prior):
+    """Return the Gamma posterior of the precision, and what noise and data add to the loss."""
+    (a0, b0), a, b = prior, prior[0] + n / 2, prior[1] + residual / 2
+    constant = n / 2 * math.log(2 * math.pi) - a0 * math.log(b0) + math.lgamma(a0) - math.lgamma(a)
+    return (a, b), constant + a * torch.log(b)
+
+
+# Starts
+
+
+def start(problem: TuckerProblem, ws) -> TuckerState:
+    """Return random smooth functions of each mode, the first near one, and a random core."""
+    options = problem.options
+    modes = []
+    for grid, length in zip(problem.grids, options.length_scale):
+        T, R = len(grid.points), grid.process.rank
+        mean = random_curves(grid, ws)
+        mean[:, : R if len(problem.grids) > _MANY_MODES else 1] += 1.0
+        covariance = _START_VARIANCE * torch.eye(R, dtype=ws.dtype, device=ws.device).expand(T, R, R)
+        length = torch.tensor(length, dtype=ws.dtype, device=ws.device)
+        modes.append(ModeState(length, None, None, None, mean, covariance, 0.0))
+    if options.cp:
+        core = torch.ones(options.rank[0], dtype=ws.dtype, device=ws.device)
+    else:
+        core = 0.5 * ws.randn(math.prod(options.rank))
+    nothing = core.new_zeros(len(core), len(core))
+    noise = core.new_tensor(_START_PRECISION), core.new_tensor(1.0)
+    return TuckerState(modes, core, nothing, noise, core.new_tensor(math.inf))
+
+
+def random_curves(grid: Grid, ws):
+    """Return R curves (T, R) of standard deviation 0.5: sums of random cosines, or any values of labels."""
+    T, R = len(grid.points), grid.process.rank
+    if grid.labels:
+        return 0.5 * ws.randn(T, R)
+    frequency, phase, amplitude = 2 * math.pi * ws.randn(3, _WAVES, R)
+    waves = torch.cos(grid.points[:, None, None] * frequency + phase)
+    return 0.5 * math.sqrt(2 / _WAVES) * (waves * amplitude / (2 * math.pi)).sum(1)
+
+
+# Shapes
+
+
+def _kron(a, b):
+    return torch.einsum("na,nb->nab", a, b).flatten(1)
+
+
+def _widths(options, others):
+    """Return lengths of E[z] and of packed E[z z'] over the other modes."""
+    if options.cp:
+        rank = options.rank[0]
+        return rank, rank * (rank + 1) // 2
+    ranks = [options.rank[j] for j in others]
+    return math.prod(ranks), math.prod(r * (r + 1) // 2 for r in ranks)
