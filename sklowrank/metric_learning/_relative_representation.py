@@ -178,9 +178,9 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         X = check_fit_data(self, X, accept_sparse=self._sparse_formats(X))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         indices = anchor_indices(X, y, options(self, AnchorOptions), ws)
-        anchors = ws.load(X[indices].toarray()) if issparse(X) else ws.load(X)[indices]
-        model = fitted_anchors(anchors.double(), center=self.center, whiten=self.whiten)
         at = ws.load(indices)
+        anchors = ws.load(X[indices].toarray()) if issparse(X) else ws.load(X)[at]
+        model = fitted_anchors(anchors.double(), center=self.center, whiten=self.whiten)
         return keep(self, ws, model, anchors_=anchors, anchor_indices_=at, mean_=model.mean.to(ws.dtype))
 
     def transform(self, X):

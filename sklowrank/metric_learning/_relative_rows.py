@@ -83,7 +83,7 @@ def relative_rows(
         if {"cosine", "geodesic"} & set(similarities):
             by_name["cosine"] = (Z @ V.T).div_(torch.where(norms > 0, norms, torch.inf)[:, None])  # zeros for zero rows
         if {"euclidean", "rbf"} & set(similarities):
-            by_name["square"] = (norms.square()[:, None] + squares).addmm_(Z, A.T, alpha=-2).clamp_(min=0)
+            by_name["square"] = (Z @ A.T).mul_(-2).add_(norms.square()[:, None] + squares).clamp_(min=0)
         for i, name in enumerate(similarities):
             out[rows, i * m : (i + 1) * m] = _similarity(name, by_name, model)
 
