@@ -66,6 +66,7 @@ FITS = {
     "impute": lambda: call("impute", "MatrixCompletionImputer", 2).fit_transform(gaps),
     "inspection": display,
     "manifold": lambda: call("manifold", "HeatGeodesicEmbedding", 2).fit_transform(X),
+    "metric_learning": lambda: call("metric_learning", "RelativeRepresentation", 5).fit_transform(X),
     "metrics": lambda: call("metrics", "clustering_accuracy", [0, 0, 1], [1, 1, 0]),
     "mixture": lambda: call("mixture", "LowRankGaussianMixture", 2, n_dims=2).fit(X).score_samples(X),
     "multiclass": lambda: call("multiclass", "LokiClassifier").fit(X, y > 0).predict(X),

@@ -100,7 +100,7 @@ left_out = "quickstart|principal_axes|__init__" + (
 )
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "multiclass")
-packages += ("dimension_reduction", "manifold", "tensor", "topology", "transport")
+packages += ("dimension_reduction", "manifold", "tensor", "topology", "transport", "metric_learning")
 packages += ("neural", "compress", "inspection", "privacy")
 
 sphinx_gallery_conf = {

@@ -11,6 +11,7 @@ distributed          fits on Dask collections
 impute               missing values in tables, with standard errors
 inspection           plots of fitted estimators
 manifold             embeddings that keep geodesic distances, vector fields and alignment of point clouds
+metric_learning      representations in which embeddings of several encoders can be compared
 metrics              clustering accuracy, subspace errors, coding rates, distance correlation
 mixture              mixtures of low-rank Gaussians: density, outlier detection, denoising
 multiclass           classifiers that use distances between labels: ordinal grades, trees, embeddings
@@ -37,6 +38,7 @@ _SUBPACKAGES = (
     "impute",
     "inspection",
     "manifold",
+    "metric_learning",
     "metrics",
     "mixture",
     "multiclass",

@@ -49,7 +49,7 @@ def seeded(estimator, **params):
 
 def on_device(estimator, device):
     """Return the parameter that says where to compute: of an estimator, or of what it wraps."""
-    places = ("device", "transport__device", "estimator__device")
+    places = ("device", "transport__device", "representation__device", "estimator__device")
     return {next(name for name in places if name in estimator.get_params()): device}
 
 

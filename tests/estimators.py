@@ -9,6 +9,7 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from sklowrank.metric_learning import RelativeRepresentation
 from sklowrank.transport import SinkhornTransport
 
 # What happens to an answer where X is multiplied by a scale
@@ -178,6 +179,7 @@ ESTIMATORS = {
         batches=True,
         in_units=_bandwidth_in_units,
     ),
+    "RelativeRepresentation": Spec({"transform": "same"}, score=False, quick={"n_anchors": 20}),
     "SecondOrderPruner": Spec(
         {"predict": "same", "predict_proba": "same"},
         y="classes",
@@ -187,6 +189,14 @@ ESTIMATORS = {
     "SinkhornTransport": Spec({"transform": "linear"}, score=False, iterates=True),
     "SparseSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "SparseSubspaceClusteringOMP": _CLUSTERS,
+    "StitchedClassifier": Spec(
+        {"predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        seed=False,
+        holds=("sklowrank.metric_learning._relative_representation.RelativeRepresentation",),
+        quick={"representation": RelativeRepresentation(20, random_state=0)},
+        too_large={"representation__device": "warp"},
+    ),
     "SupervisedDictionaryLearning": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",

@@ -24,7 +24,9 @@ OTHER_WORDS = {
     "power": "of distances between labels, and of affinities",
     "refine": "of clusters, and of a map between shapes",
     "resolution": "a distance on an axis of a plot, and a number of lines and times",
+    "similarity": "a kernel between rows, and how rows are compared with anchors",
     "weights": "of the components of a mixture, and of the edges of a graph",
+    "whiten": "components of the answer, and columns before rows are compared",
 }
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
@@ -54,6 +56,7 @@ OTHER_RANGES = {
     "power": "of distances, where any above 0 has a meaning, and of affinities",
     "refine": "of clusters, and of a map between shapes",
     "resolution": "a distance on an axis of a plot, and a number of lines and times",
+    "similarity": "a kernel between rows, and how rows are compared with anchors",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
     "weights": "of the components of a mixture, and of the edges of a graph",
