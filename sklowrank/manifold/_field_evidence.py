@@ -196,9 +196,9 @@ def root_spectrum(eigenvalues, length_scale, amplitude, options):
 
     They are scaled so that the mean variance of the field is `amplitude`. The slopes are by that of `length_scale`.
     """
-    if options.kernel == "matern":
-        inner = 2 * options.nu / length_scale**2
-        logarithm, slope = -options.nu * (eigenvalues + inner).log(), 2 * options.nu * inner / (eigenvalues + inner)
+    if options.kernel == "matern":  # up to a factor (1 + x)^-nu, which keeps its digits where nu is large
+        x = (eigenvalues * (length_scale**2 / (2 * options.nu))).clamp(max=torch.finfo(eigenvalues.dtype).max)
+        logarithm, slope = -options.nu * x.log1p(), -2 * options.nu * (x / (1 + x))
     else:
         logarithm, slope = -eigenvalues * length_scale**2 / 2, -eigenvalues * length_scale**2
     share = torch.softmax(logarithm, 0)

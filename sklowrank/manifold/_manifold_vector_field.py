@@ -299,7 +299,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         Returns
         -------
         score : float
-            The mean of R² over the columns of y.
+            The mean of R² over the columns of y; a column that is constant counts as 0, unless it is met exactly.
         """
         known = _labelled(y)
         if known is not None:

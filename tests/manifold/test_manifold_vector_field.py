@@ -384,6 +384,16 @@ def test_extreme_length_scales_are_limits(small, kernel, length_scale):
     assert np.allclose(found, limit, atol=1e-4)
 
 
+def test_the_kernel_of_large_smoothness_is_the_exponential_one(small):
+    X, _, y, _ = small
+    smooth = ManifoldVectorFieldRegressor(kernel="rbf", **FIXED).fit(X, y).predict(X)
+    for nu in (1e8, 1e16, 1e300):
+        assert np.allclose(ManifoldVectorFieldRegressor(nu=nu, **FIXED).fit(X, y).predict(X), smooth, atol=1e-4)
+    for nu in (1e-300, 1e300):
+        model = ManifoldVectorFieldRegressor(nu=nu, n_eigenpairs=20, random_state=0).fit(X, y)
+        assert np.isfinite(model.predict(X)).all()
+
+
 def test_the_number_of_draws_is_checked(small):
     X, _, y, _ = small
     model = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
