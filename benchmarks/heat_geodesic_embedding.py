@@ -263,7 +263,7 @@ def noisy_roll(bench):
 
 
 def too_noisy_roll(bench):
-    """roll beyond repair: noise 1.5, four seeds; no method follows it."""
+    """roll with strong noise: noise 1.5, four seeds; no method follows it."""
     found = {m: bench.measure(m, geodesics, m, "roll", 1.5, SEEDS) for m in ("straight lines", "ours", "Isomap")}
     short = bench.measure("ours, t=1", geodesics, "ours", "roll", 1.5, SEEDS, {"t": 1.0})
     losses = [f"{name} {found[name].distances - found['ours'].distances:+.3f}" for name in ("straight lines", "Isomap")]

@@ -163,7 +163,7 @@ ESTIMATORS = {
     ),
     "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
     "OTAdaptationClassifier": _ADAPTATION._replace(
-        laws={"predict": "same", "predict_proba": "same"},
+        laws={"predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
         quick=_adapted(make_pipeline(StandardScaler(with_mean=False), LogisticRegression())),
     ),

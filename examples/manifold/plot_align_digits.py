@@ -27,7 +27,7 @@ place = np.argsort(order)  # where each row of X is in the target
 
 # %%
 # With 20 known pairs in 20 dimensions a rotation can be computed as well; with fewer it is not determined, but
-# eigenfunctions can be compared. That the tables are rigid versions of one another the functional map does not know.
+# eigenfunctions can be compared. The functional map does not use that the tables are rigid versions of one another.
 
 
 def by_rotation(known, rounds=0):
@@ -72,5 +72,5 @@ plt.show()
 
 # %%
 # What to see: the functional map needs three known pairs, the rotation as many as there are columns. With closest
-# points after it three suffice too, because the tables are rigid versions of one another: where they are, that is the
-# better way. Rows and the partners below them are the same images.
+# points after it three suffice too, because the tables are rigid versions of one another: for such tables use it rather
+# than the functional map. Rows and the partners below them are the same images.

@@ -2,8 +2,8 @@
 Heat geodesic embedding of handwritten digits, and errors of its distances
 ==========================================================================
 
-No plane holds all distances of high-dimensional rows. A display colours each row by how far its distances in the plot
-are from those that the embedding was made of, so that a reader knows where not to trust it.
+In two dimensions the distances of high-dimensional rows have errors. A display colours each row by how far its
+distances in the plot are from those that the embedding was fitted to: where errors are large, the plot is wrong.
 """
 
 # %%
@@ -26,7 +26,7 @@ isomap = Isomap(n_neighbors=10).fit(X)
 heat = HeatGeodesicEmbedding(random_state=0).fit(X)
 
 # %%
-# How often five neighbours in the plane tell the digit, which no embedding has seen.
+# Accuracy of five nearest neighbours in the plane; no embedding was fitted to the labels.
 
 for name, E in {"PCA": PCA(2).fit_transform(X), "Isomap": isomap.embedding_, "heat": heat.embedding_}.items():
     right = cross_val_score(KNeighborsClassifier(5), E, y, cv=5).mean()
@@ -49,4 +49,4 @@ plt.show()
 # %%
 # What to see: Isomap has its largest errors in the middle, where 1, 2, 5 and 8 overlap: shortest paths lead through a
 # few images that are near to many others. In the heat embedding these digits are apart, and errors are about 0.2
-# everywhere: groups can be trusted, distances between them are rough. Both colour scales are the same.
+# everywhere: groups are right, distances between them are approximate. Both colour scales are the same.

@@ -3,7 +3,7 @@ Heat geodesic embedding of a rolled strip, with more and more noise
 ===================================================================
 
 Shortest paths through a graph of neighbours measure distances along a surface, until noise adds edges between parts of
-it that are far apart: one such edge shortens thousands of paths. Heat takes all paths at once. A rolled strip, whose
+it that are far apart: one such edge shortens thousands of paths. Heat averages over all paths. A rolled strip, whose
 true distances are known, shows where this helps and where it does not.
 """
 

@@ -3,8 +3,8 @@ A taxonomy with unseen leaves
 =============================
 
 A taxonomy has 32 leaves, and training rows are there for six of them. For a row of another leaf a classifier can only
-name one of the six. :class:`~sklowrank.multiclass.LokiClassifier` knows the tree: it goes back to the node between
-the leaves that compete, and says which leaf should be labelled next.
+name one of the six. :class:`~sklowrank.multiclass.LokiClassifier` takes the tree as well: it predicts the node between
+the leaves that are probable, and which leaf should be labelled next.
 """
 
 # %%
@@ -41,7 +41,7 @@ print(
 )
 
 # %%
-# Squared distances in the tree. A temperature near 0 makes the classifier sure of its most probable label, which gives
+# Squared distances in the tree. A temperature near 0 gives the most probable label all of the probability, hence
 # arg-max.
 
 for name, temperature in (("arg-max", 0.01), ("LOKI", 1.0)):

@@ -39,8 +39,8 @@ y = np.repeat([0, 1], 40)
 X = [cloud(gap=label * 2 * np.pi / 3) for label in y]
 
 # %%
-# The last column is the second function. A histogram of pairs of points, by distance and difference of values, is what
-# one would try first; it sees both functions, but no shape.
+# The last column is the second function. A histogram of pairs of points, by distance and difference of values, is the
+# simplest alternative: it depends on both functions, but on no shape.
 
 model = MultiparameterPersistence(second="column", max_edge=0.45, resolution=(11, 16)).fit(X)
 features = {

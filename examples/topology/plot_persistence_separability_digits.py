@@ -37,10 +37,8 @@ versions["PCA 10"] = PCA(10, random_state=0).fit_transform(X)
 versions["LDA"] = LinearDiscriminantAnalysis().fit(X[:500], y[:500]).transform(X)
 
 # %%
-# Two scores that look at no labels, and the accuracy that they are meant to predict. k-means is told that there are ten
-# groups.
+# Two scores without labels, and the accuracy by which to judge them. k-means gets the right number of groups, ten.
 
-model = PersistenceSeparability(random_state=0)
 fits = {name: PersistenceSeparability(random_state=0).fit(E) for name, E in versions.items()}
 scores = [fit.score_ for fit in fits.values()]
 labels = {name: KMeans(10, n_init=2, random_state=0).fit_predict(E) for name, E in versions.items()}

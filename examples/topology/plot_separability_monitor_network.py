@@ -28,13 +28,13 @@ labelled, unlabelled = order[:300], order[300:1100]
 
 
 def hidden_states(module, rows):
-    """What the last hidden layer says of rows."""
+    """Values of the last hidden layer."""
     with torch.no_grad():
         return module[:-1](torch.from_numpy(rows)).numpy()
 
 
 # %%
-# ``update`` returns whether to stop. Here training goes on, to see what stopping would have missed.
+# ``update`` returns whether to stop. Here training continues, to measure what is lost by stopping.
 
 network = NetworkClassifier((64,), standardize=False, learning_rate=3e-3, batch_size=32, random_state=0)
 monitor = SeparabilityMonitor(PersistenceSeparability(random_state=0), patience=5, tol=0.01)
@@ -96,7 +96,7 @@ upper.annotate("stop", (stop, min(monitor.history_)), (4, 0), textcoords="offset
 plt.show()
 
 # %%
-# What to see: the score rises during the first eight epochs and not afterwards. The accuracy, which the monitor does
-# not know, rises steeply in the same epochs, and by three hundredths more in the 18 epochs after the stop. The score
+# What to see: the score rises during the first eight epochs and not afterwards. The accuracy, which is not used by the
+# monitor, rises steeply in the same epochs, and by three hundredths more in the 18 epochs after the stop. The score
 # says when the groups have formed, not when the last hundredth of accuracy is reached: with labels to spare, watch the
 # accuracy itself.

@@ -9,7 +9,7 @@ and fits the classifier there.
 
 # %%
 # The digits of scikit-learn: half of the images as they are, with labels; the other half turned by up to 40 degrees.
-# The turned images are not the same ones, and the methods are not told the angle.
+# The turned images are not the same ones, and the methods do not take the angle.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,6 +74,6 @@ plt.show()
 
 # %%
 # What to see: at 10 to 25 degrees transport keeps most of the accuracy that the turn costs the classifier. Without a
-# turn it loses a little, and it has no remedy for 40 degrees: by then a turned image is nearer to another digit than
+# turn it loses a little, and at 40 degrees it does not help: by then a turned image is nearer to another digit than
 # to its own, and what is nearest is all that transport goes by. Standardising, which does undo a drift of single
 # columns, makes these images worse.

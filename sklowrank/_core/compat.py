@@ -18,6 +18,7 @@ from sklearn.utils.validation import _check_feature_names_in as check_feature_na
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from sklearn.utils.validation import _check_y as check_y
 from sklearn.utils.validation import _get_feature_names as get_feature_names
+from sklearn.utils.validation import _num_samples as num_samples
 
 from .annotations import Method
 from .fitted import unchanged_on_error
@@ -46,6 +47,7 @@ __all__ = [
     "get_namespace_and_device",
     "get_output_config",
     "move_to",
+    "num_samples",
     "safe_indexing",
     "single_linkage_label",
     "validate_params",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn import get_config
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
 from .compat import check_same_namespace, check_y, get_namespace, move_to
@@ -31,6 +32,12 @@ _MOST_NAMED = 10  # columns that an error names
 def check_fit_data(estimator, X, y="no_validation", **kwargs) -> Any:
     """Validate what `fit` was given; float32 and float64 are kept, everything else becomes float64."""
     return _validate(estimator, _here(X), y, **{"dtype": _floats(X), **kwargs})
+
+
+def check_classes(y) -> None:
+    """Raise a ValueError where labels are no classes, for estimators whose classifier itself warns of many classes."""
+    if type_of_target(y, input_name="y") not in ("binary", "multiclass"):
+        check_classification_targets(y)
 
 
 def _validate(estimator, X, y="no_validation", **kwargs):

@@ -5,16 +5,17 @@ from typing import Any, Self
 import numpy as np
 from scipy.spatial.distance import cdist
 from sklearn.pipeline import Pipeline
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_array, check_is_fitted
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import check_matplotlib_support, move_to
+from .._core.validation import on_host
 
 
 class EmbeddingDisplay:
     """Visualization of an embedding in the plane, with rows coloured by the errors of their distances.
 
-    Positions of dark rows can be trusted; of bright rows some distances in the plot are not those of the data. Use
+    Distances of dark rows in the plot are those of the data; of bright rows some are not. Use
     :meth:`from_estimator` or :meth:`from_embedding` to create a display.
 
     Parameters
@@ -112,14 +113,19 @@ class EmbeddingDisplay:
         -------
         display : EmbeddingDisplay
         """
-        embedding, distances = np.asarray(embedding), np.asarray(distances)
-        if embedding.ndim != 2 or embedding.shape[1] < 2:
-            raise ValueError(f"embedding has shape {embedding.shape}, but two columns at least are needed for a plot.")
+        embedding = on_host(embedding)
+        distances = check_array(on_host(distances), dtype=np.float64, input_name="distances", ensure_2d=False)
+        shape = np.shape(embedding)
+        if len(shape) != 2 or shape[1] < 2:
+            raise ValueError(f"embedding has shape {shape}, but two columns at least are needed for a plot.")
+        embedding = check_array(embedding, dtype=np.float64, input_name="embedding")
         if distances.shape != (len(embedding), len(embedding)):
             raise ValueError(
                 f"distances has shape {distances.shape}, but there are {len(embedding)} rows. Pass the distances "
                 "between all of them."
             )
+        if distances.min() < 0:
+            raise ValueError(f"distances has negative entries, down to {distances.min():.3g}. Pass distances from 0.")
         squared, sizes = _squared_errors(embedding, distances)
         errors = np.sqrt(np.divide(squared, sizes, out=np.zeros_like(squared), where=sizes > 0))
         stress = float(np.sqrt(squared.sum() / sizes.sum())) if sizes.sum() > 0 else 0.0
@@ -155,11 +161,13 @@ class EmbeddingDisplay:
 
 
 def _squared_errors(embedding, distances):
-    """Return by row the sums of squared errors of distances, and of squared distances."""
+    """Return by row the sums of squared errors of distances, and of squared distances, in units of the largest."""
     size = 24 * len(embedding)
+    unit = float(distances.max()) or 1.0
+    embedding = embedding / unit
 
     def of(rows):
-        target = distances[rows].astype(np.float64)
+        target = distances[rows] / unit
         return ((cdist(embedding[rows], embedding) - target) ** 2).sum(1), (target**2).sum(1)
 
     n = len(embedding)

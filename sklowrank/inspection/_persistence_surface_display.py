@@ -7,7 +7,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support
+from .._core.fitted import recall
 from .._core.validation import on_host
+from .._core.workspace import open_workspace
+from ..topology._multiparameter_persistence import PersistenceModel
 from ..topology._multiparameter_persistence_solver import line_offsets
 
 
@@ -97,15 +100,18 @@ class PersistenceSurfaceDisplay:
                 "pipeline that begins with one."
             )
         check_is_fitted(model)
-        degree = model.degrees[-1] if degree is None else degree
-        if degree not in model.degrees:
-            raise ValueError(f"degree={degree!r} is not among the degrees {tuple(model.degrees)} of the estimator.")
+        fitted = recall(model, PersistenceModel, open_workspace(np.empty(0), device="cpu"))
+        degrees, resolution = tuple(fitted.lines.degrees), fitted.lines.resolution
+        degree = degrees[-1] if degree is None else degree
+        if degree not in degrees:
+            raise ValueError(f"degree={degree!r} is not among the degrees {degrees} of the estimator.")
         if second_name is None:
-            second_name = _SECOND.get(model.second, getattr(model.second, "__name__", "second value"))
-            second_name = "minus the degree" if model.kind_ == "graph" and model.second == "codensity" else second_name
+            second = fitted.reading.second
+            second_name = _SECOND.get(second, getattr(second, "__name__", "second value"))
+            second_name = "minus the degree" if model.kind_ == "graph" and second == "codensity" else second_name
         vector = np.asarray(on_host(model.transform(X))).mean(axis=0)
-        values = vector.reshape(len(model.degrees), *model.resolution)[list(model.degrees).index(degree)]
-        corners = _corners(np.asarray(on_host(model.box_)), *model.resolution)
+        values = vector.reshape(len(degrees), *resolution)[degrees.index(degree)]
+        corners = _corners(np.asarray(on_host(model.box_)), *resolution)
         return cls(*corners, values, degree=degree, second_name=second_name).plot(ax=ax, cmap=cmap, vmax=vmax)
 
     def plot(self, *, ax=None, cmap="magma", vmax=None) -> Self:

@@ -1,5 +1,6 @@
 """Picture of a transport plan: an image of its mass, or segments between two clouds."""
 
+from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -126,14 +127,21 @@ class TransportPlanDisplay:
         if not hasattr(model, "coupling_"):
             raise ValueError(f"{type(model).__name__} has no coupling_. Pass a fitted SinkhornTransport.")
         for name, value in (("n_cells", n_cells), ("n_segments", n_segments)):
-            if value < 1:
-                raise ValueError(f"{name}={value} should be at least 1.")
+            if not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"{name}={value!r} should be an integer of at least 1.")
         if kind not in ("image", "segments"):
             raise ValueError(f"kind={kind!r} should be 'image' or 'segments'.")
         plan, source, target = (_on_host(table) for table in (model.coupling_, model.X_source_, model.X_target_))
         if kind == "segments":
             return cls(kind, **_segments(plan, source, target, n_segments)).plot(ax=ax, cmap=cmap)
-        classes = [_checked_labels(found, n) for found, n in zip((labels, target_labels), plan.shape)]
+        if (labels is None) != (target_labels is None):
+            raise ValueError("Of labels and target_labels one is None. Pass both, or none.")
+        named = zip((labels, target_labels), plan.shape, ("labels", "target_labels"))
+        classes = [_checked_labels(found, n, name) for found, n, name in named]
+        if (classes[0].dtype.kind == "U") != (classes[1].dtype.kind == "U"):
+            raise ValueError(
+                "Of labels and target_labels one is text, the other numbers. Pass text in both, or numbers."
+            )
         return cls(kind, **_image(plan, source, *classes, n_cells)).plot(ax=ax, cmap=cmap)
 
     def plot(self, *, ax=None, cmap="magma") -> Self:
@@ -189,13 +197,17 @@ def _on_host(table):
     return table.toarray() if issparse(table) else move_to(table, xp=np, device="cpu")
 
 
-def _checked_labels(labels, n):
+def _checked_labels(labels, n, name):
     """Return labels, all equal where there are none."""
     if labels is None:
         return np.zeros(n, dtype=int)
     labels = np.asarray(labels)
+    labels = labels.astype(str) if labels.dtype.kind in "OS" else labels
     if labels.shape != (n,):
-        raise ValueError(f"labels have shape {labels.shape}, but there are {n} rows in the plan.")
+        raise ValueError(
+            f"{name} has shape {labels.shape}, but there are {n} rows in the plan: pass their classes. With more than "
+            "max_samples rows those of the plan are drawn; raise max_samples to plot all."
+        )
     return labels
 
 

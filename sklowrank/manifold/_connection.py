@@ -30,7 +30,7 @@ class GraphOptions(NamedTuple):
 
     tangent: bool  # vectors in tangent spaces, or numbers
     n_neighbors: int
-    tangent_neighbors: float
+    tangent_neighbors: float | str
     intrinsic_dim: int | str
     explained_variance: float
     n_eigenpairs: int
@@ -50,6 +50,7 @@ class Cloud(NamedTuple):
     eigenvalues: torch.Tensor
     density: torch.Tensor  # (N,): sums of Gaussian weights, ones for binary weights
     rule: "Rule"
+    unexplained: float = 0.0  # mean share of the local variance outside of the tangent spaces; known while fitting
 
 
 class Rule(NamedTuple):
@@ -101,7 +102,8 @@ def connection_modes(points, options):
     d = frames.shape[2]
     codes = frames @ (vectors * math.sqrt(n * d)).reshape(n, d, -1)
     row = torch.arange(n, device=points.device)
-    return Cloud(points, row, frames.contiguous(), codes, eigenvalues, density, Rule(k, wide, bandwidth, unit))
+    rule, unexplained = Rule(k, wide, bandwidth, unit), 1 - float(_explained(spread)[:, dimension - 1].mean())
+    return Cloud(points, row, frames.contiguous(), codes, eigenvalues, density, rule, unexplained)
 
 
 def codes_at(queries, cloud):
@@ -124,7 +126,8 @@ def _extended(queries, distances, neighbors, cloud):
     weights, neighbors = near[:, : k + SPARE].to(queries.dtype), neighbors[:, : max(k + SPARE, rule.wide + SPARE)]
     if rule.bandwidth:
         weights = weights * torch.exp(-distances[:, : k + SPARE].square() / rule.bandwidth)
-        weights = weights / weights.sum(1, keepdim=True) / cloud.density[neighbors[:, : k + SPARE]] * rule.unit
+        total = weights.sum(1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+        weights = weights / total / cloud.density[neighbors[:, : k + SPARE]] * rule.unit
     beside = neighbors[:, : weights.shape[1]]
     if cloud.frames.shape[1] == 1:
         frames = queries.new_ones(len(queries), 1, 1)
@@ -173,11 +176,16 @@ def _dimension(spread, options):
     """Return the given dimension, or the least whose share of the variance suffices in most places."""
     if options.intrinsic_dim != "auto":
         return min(options.intrinsic_dim, spread.shape[1])
-    energy = spread.square().cumsum(1)
-    share = energy / energy[:, -1:].clamp(min=torch.finfo(energy.dtype).tiny)
+    share = _explained(spread)
     least = share.mean(0) - share.std(0, correction=0)
     enough = least >= options.explained_variance - 1e-12
     return int(enough.long().argmax()) + 1 if bool(enough.any()) else spread.shape[1]
+
+
+def _explained(spread):
+    """Return the shares (n, r) of the local variance that the leading directions explain."""
+    energy = spread.square().cumsum(1)
+    return energy / energy[:, -1:].clamp(min=torch.finfo(energy.dtype).tiny)
 
 
 def _edges(neighbors, distances, near):
@@ -197,8 +205,8 @@ def _edge_weights(edges, lengths, n, k, bandwidth):
     if not bandwidth:
         return torch.ones_like(lengths), ones, 1.0
     weights = torch.exp(-lengths.square() / bandwidth)
-    density = _sums(edges, weights, n)
-    weights = weights / density[edges].prod(1)
+    density = _sums(edges, weights, n).clamp(min=torch.finfo(weights.dtype).tiny)  # far from all others it vanishes
+    weights = weights / density[edges[:, 0]] / density[edges[:, 1]]
     unit = float(k * n / (2 * weights.sum()))
     return unit * weights, density, unit
 

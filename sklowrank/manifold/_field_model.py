@@ -6,7 +6,7 @@ import torch
 
 from .._core.blocks import in_blocks, rows_per_block
 from ._connection import SPARE, Cloud, Rule, codes_at, scaled
-from ._field_process import Posterior, deviation_at, field_at
+from ._field_posterior import Posterior, deviation_at, field_at
 
 
 class FieldModel(NamedTuple):
@@ -25,21 +25,24 @@ class FieldModel(NamedTuple):
     flat: bool  # y was a vector
 
 
-def field_model(rows, placement, cloud, process, flat):
+def field_model(rows, placement, fit, flat):
     """Return the model, with frames and codes for each row."""
+    cloud, process, _ = fit
     first, place, center, unit = placement
     frames, codes, rest = cloud.frames[place], cloud.codes[place], (cloud.density, cloud.rule, process.posterior)
     return FieldModel(rows, frames, codes, cloud.eigenvalues, first, center, unit, *rest, flat)
 
 
-def described(model, process, X, ws):
+def described(model, fit, X, ws):
     """Return the public attributes; hyperparameters and coefficients in units of X and y."""
+    process = fit.process
     public = (getattr(model, name).to(ws.precision) for name in ("gauges", "eigenvalues", "eigenvectors"))
     alpha = model.posterior.alpha
     return {
         **dict(zip(("gauges_", "eigenvalues_", "eigenvectors_"), public)),
         "X_fit_": X,
         "intrinsic_dim_": model.gauges.shape[2],
+        "tangent_neighbors_": fit.tangent_neighbors,
         "alpha_": (alpha[:, 0] if alpha.shape[1] == 1 else alpha).to(ws.precision),
         "kernel_params_": in_units(process.kernel, model, process.median),
         "log_marginal_likelihood_value_": process.log_likelihood,

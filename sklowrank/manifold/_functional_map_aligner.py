@@ -13,7 +13,7 @@ from .._core.fitted import keep, options, recall
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS
-from ._functional_map_inputs import check_inputs, check_target, check_truth, two_shapes
+from ._functional_map_inputs import check_columns, check_inputs, check_target, check_truth, two_shapes
 from ._functional_map_solver import (
     AlignmentModel,
     AlignmentOptions,
@@ -37,9 +37,10 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     ----------
     n_components : int, default=80
         Number of components. Here eigenfunctions of either shape, at most two fewer than distinct rows of the smaller
-        one. More resolve finer detail, until they follow the sampling.
+        one. More resolve finer detail; beyond a quarter of the rows they follow the sampling and errors grow.
     n_components_init : int, default=4
-        Number of eigenfunctions of the first map. Coarse starts bear few.
+        Number of eigenfunctions of the first map. Few suit coarse starts; more make sense where partners in `init` or
+        `landmarks` are accurate. The starts by signs, with which the first three of `init` compete, always have four.
     step : int, default=2
         By how many eigenfunctions the map grows in a refinement.
     init : {"nearest", "cpd", "field", "landmarks"} or array-like of shape (n_target,), default="nearest"
@@ -50,13 +51,14 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         many columns; their map competes with those of all signs of the first eigenfunctions, and where several fit it
         decides.
     landmarks : tuple of two array-like of shape (n_landmarks,), default=None
-        Rows of X, and their partners in the target, for `init="landmarks"`.
+        Rows of X, and their partners in the target, for `init="landmarks"`; with another one they are not used, with a
+        warning.
     refine : {"zoomout", "spectral_field", "none"}, default="zoomout"
         "zoomout": alternate partners and maps of more and more eigenfunctions. "spectral_field": move the codes by a
         network afterwards, for shapes that are stretched. "none": keep the partners of the start.
     n_neighbors : int, default=20
         Number of nearest neighbours. Of points without triangles, for the Laplacian; and for new rows. At most one less
-        than the distinct rows.
+        than the distinct rows. Below 12, triangulations have gaps and errors grow.
     faces, target_faces : array-like of shape (n_faces, 3), default=None
         Triangles of the source and of the target, as indices of rows. Clouds without triangles are triangulated near
         each point if neighbours lie in planes, in both clouds; else they are graphs of neighbours.
@@ -79,7 +81,7 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         "cuda:1". Eigenfunctions are always computed on the CPU.
     random_state : int, RandomState instance or None, default=None
         Seed or generator of random numbers; pass an int for reproducible results. For networks, and the start of the
-        eigenvalue solver, on which results do not depend beyond rounding.
+        eigenvalue solver, which changes results by rounding alone.
 
     Attributes
     ----------
@@ -117,7 +119,8 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     On more than 2,000 rows of either shape, well spread ones of them are used until the last step. Eigenfunctions take
     about O(n_samples n_components²) time, the last partners O(n_samples n_target n_components), in blocks: memory is
     that of the eigenfunctions. Equal rows count as one. Everything is in float64. With fewer than eight distinct rows
-    partners are nearest rows, with a warning.
+    partners are nearest rows, and of shapes in several parts they can be in the wrong part, both with a warning. In
+    more than 64 dimensions rigid motions are sought along the 64 axes of most variance of both clouds.
 
     References
     ----------
@@ -221,7 +224,8 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         y : None
             Not used.
         X_target : array-like or tensor of shape (n_target, n_target_features), default=None
-            The target; X itself if None.
+            The target; X itself if None. The steps of a pipeline before this one do not transform it: do so first.
+            Cross-validation splits it like X where both have as many rows.
 
         Returns
         -------
@@ -234,7 +238,8 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
             that `init` could compare.
         """
         X = check_fit_data(self, X)
-        goal = X if X_target is None else check_target(X_target, X)
+        goal = X if X_target is None else check_target(X_target)
+        check_columns(getattr(self, "feature_names_in_", None), X_target)
         start, known = self.init, {"landmarks": self.landmarks, "faces": self.faces, "target_faces": self.target_faces}
         inputs = check_inputs(X, goal, init=start, **known)
         ws = open_workspace(X, device=self.device, random_state=self.random_state).exact()

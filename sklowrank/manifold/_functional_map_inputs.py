@@ -8,7 +8,10 @@ from sklearn.utils import check_array
 
 from .._core.compat import get_namespace
 from .._core.validation import on_host
+from .._core.warn import warn
 from .._core.workspace import check_place
+
+_UNLIKE = 1e6  # ratio of sizes above which places in one frame mean nothing
 
 
 class Shape(NamedTuple):
@@ -31,16 +34,46 @@ class Inputs(NamedTuple):
     partners: Any = None
 
 
-def check_target(X_target, X) -> Any:
-    """Return the target as an array; its columns are free."""
+def check_target(X_target) -> Any:
+    """Return the target as an array; its columns are free, and it may be of another library than X."""
     check_place(X_target, "X_target")
-    xp, _ = get_namespace(X)
-    return check_array(X_target, dtype=[xp.float64, xp.float32], input_name="X_target")
+    xp, _ = get_namespace(X_target)
+    if isinstance(X_target, torch.Tensor):
+        X_target = X_target.detach()
+    try:
+        return check_array(X_target, dtype=[xp.float64, xp.float32], input_name="X_target")
+    except ValueError as error:
+        raise ValueError(_without_cells(str(error))) from None
+
+
+def _without_cells(text):
+    """Return what validation found of the target, in words that name it and show none of its values."""
+    if text.startswith("Complex data not supported"):
+        return "Complex data not supported: X_target. Pass real and imaginary parts as columns."
+    if text.startswith("could not convert string") or "array of bytes/strings" in text:
+        return "X_target has text in it. Pass numbers: encode these columns, or leave them out."
+    if "array=" in text:
+        return "X_target is no table of rows and columns. Pass an array of shape (n_target, n_target_features)."
+    return text
+
+
+def check_columns(names, X_target) -> None:
+    """Refuse a data frame that has the columns of X in another order: places are compared column by column."""
+    others = [*getattr(X_target, "columns", [])]
+    if names is not None and others != [*names] and sorted(map(str, others)) == sorted(names):
+        raise ValueError(
+            "X_target has the columns of X in another order. Pass X_target[X.columns], so that columns of one name "
+            "are compared."
+        )
 
 
 def check_inputs(X, X_target, *, init, landmarks, faces, target_faces) -> Inputs:
     """Check what ties parameters to the rows, and return it."""
     n, m = X.shape[0], X_target.shape[0]
+    if target_faces is not None and X_target is X:
+        raise ValueError("target_faces are triangles of X_target, which is not given. Pass X_target, or only faces.")
+    if landmarks is not None and not (isinstance(init, str) and init == "landmarks"):
+        warn("landmarks are used by init='landmarks' alone. Pass it, or landmarks=None.", UserWarning)
     by_place = isinstance(init, str) and init != "landmarks"
     if by_place and X.shape[1] != X_target.shape[1]:
         raise ValueError(
@@ -108,11 +141,14 @@ def check_truth(y, n_rows, n_target) -> np.ndarray:
 def two_shapes(X: torch.Tensor, X_target: torch.Tensor | None, inputs: Inputs) -> tuple[Shape, Shape, Inputs]:
     """Return the distinct rows of source and target, in one frame where they are of one space, and inputs for them.
 
-    Without a target it is the source itself.
+    Shapes of which one is more than `_UNLIKE` times as large as the other have frames of their own: in one frame the
+    smaller would be rounded to a point. Without a target it is the source itself.
     """
     source = target = _shape(X, inputs.triangles, *_frame(X))
     if X_target is not None:
-        frame = (source.centre, source.scale) if X.shape[1] == X_target.shape[1] else _frame(X_target)
+        frame = _frame(X_target)
+        if X.shape[1] == X_target.shape[1] and 1 / _UNLIKE <= frame[1] / source.scale <= _UNLIKE:
+            frame = source.centre, source.scale
         target = _shape(X_target, inputs.target_triangles, *frame)
     landmarks, partners = inputs.landmarks, inputs.partners
 

@@ -21,13 +21,14 @@ from ._functional_maps import (
     spectral_map,
     spread_rows,
 )
-from ._laplacians import Spectrum, graph_edges, is_surface, mesh_edges, spectrum_of, surface_edges
+from ._laplacians import Spectrum, graph_edges, is_surface, mesh_edges, n_parts, spectrum_of, surface_edges
 
 LEAST_ROWS = 8  # distinct rows of either shape that eigenfunctions are computed of
 _SAMPLE = 2000  # rows on which the map is refined until its last step
 _SCOUTS = 500  # rows on which starts are compared
 _SURE = 20  # eigenfunctions from which on both directions are used
 _CORNERS = 3  # partners between which a row is placed
+_FAR = 1e100  # from the source, in units of its size: rows farther away are as far, so that squares stay finite
 _RIDGE = 1e-3  # as of locally linear embedding
 
 
@@ -119,16 +120,23 @@ def spectra_of(source, target, opts, generator) -> tuple[Spectrum, Spectrum]:
     meshes = any(shape.triangles is not None for shape in (source, target))
     surfaces = meshes or all(is_surface(shape.points, q) for shape in (source, target))
 
-    def spectrum(shape):
+    def spectrum(shape, name):
         if shape.triangles is not None:
             edges = mesh_edges(shape.points, shape.triangles)
         else:
-            edges = surface_edges(shape.points, q) if surfaces else graph_edges(shape.points, q)
+            flat = surfaces and shape.points.shape[1] > 1
+            edges = surface_edges(shape.points, q) if flat else graph_edges(shape.points, q)
+        if target is not source and n_parts(edges) > 1:
+            warn(
+                f"{name} falls into {n_parts(edges)} parts without edges between them: partners can be in the wrong "
+                "part. Raise n_neighbors, or align the parts one by one.",
+                UserWarning,
+            )
         start = torch.randn(len(shape.points), generator=generator, dtype=torch.float64, device="cpu")
         return spectrum_of(edges, k, start)
 
-    first = spectrum(source)
-    return first, first if target is source else spectrum(target)
+    first = spectrum(source, "X")
+    return first, first if target is source else spectrum(target, "X_target")
 
 
 def coarse_pairing(source, target, spectra, inputs, opts, generator) -> Pairing:
@@ -215,7 +223,7 @@ def spread(points: torch.Tensor) -> torch.Tensor:
 
 def codes_of(model: AlignmentModel, X: torch.Tensor) -> torch.Tensor:
     """Return the codes of new rows: those of their neighbours in the source, with the weights that rebuild a row."""
-    rows = (X - model.centre) / model.scale
+    rows = ((X - model.centre) / model.scale).clamp(-_FAR, _FAR)
     distances, indices = nearest_neighbors(model.points, model.n_neighbors, rows)
 
     def of_block(block):

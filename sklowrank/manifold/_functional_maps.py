@@ -15,6 +15,7 @@ _SCOUTS = 300  # points of either cloud that poses are compared with
 _BETTER = 0.8  # share of the distance from the given pose that another pose has to reach
 _STILL = 1e-9  # distance of clouds, in units of their size, that is none
 _ROUNDS = 20
+_WIDE = 64  # dimensions in which poses are compared
 
 
 # Refinement
@@ -121,22 +122,59 @@ def posed(points: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     directions; one of these has to be much better than the given pose to replace it. Where the clouds stay farther
     apart than their points, they are not rigid versions of one another: such a motion often turns a bent shape over,
     and the points are returned as they are.
+
+    In more dimensions than `_WIDE` the motion is one along the axes of most variance of both clouds, and keeps what is
+    orthogonal to them.
     """
+    if min(len(points), len(target)) < 2:
+        return points
     some, goal = points[spread_rows(points, _SCOUTS)], target[spread_rows(target, _SCOUTS)]
+    if points.shape[1] <= _WIDE:
+        turn, shift = _closest_motion(some, goal)
+
+        def moved(rows):
+            return rows @ turn + shift
+    else:
+        axes = _shared_axes(some, goal)
+        turn, shift = _closest_motion(some @ axes, goal @ axes)
+
+        def moved(rows):
+            along = rows @ axes
+            return rows + (along @ turn + shift - along) @ axes.mT
+
+    spacing = nearest_neighbors(goal, 1)[0].mean()
+    return moved(points) if _mean_gaps(torch.cdist(moved(some), goal)) <= spacing else points
+
+
+def _shared_axes(points, target):
+    """Return the axes of most variance of both clouds, (D, _WIDE) at most."""
+    both = torch.cat([points - points.mean(0), target - target.mean(0), (points.mean(0) - target.mean(0))[None]])
+    return torch.linalg.svd(both, full_matrices=False)[2][:_WIDE].mT
+
+
+def _closest_motion(points, target):
+    """Return the rotation or reflection, and the shift after it, that closest points end with."""
     eye = torch.eye(points.shape[1], dtype=points.dtype, device=points.device)
-    turns = torch.stack([eye, *_axis_turns(some, goal)])
-    shifts = goal.mean(0) - (some @ turns).mean(1)
+    turns = torch.stack([eye, *_axis_turns(points, target)])
+    shifts = target.mean(0) - (points @ turns).mean(1)
     shifts[0] = 0
+    former = None
     for n in range(_ROUNDS):
-        gaps = torch.cdist(some @ turns + shifts[:, None], goal)  # (poses, points, target points)
-        distances = (gaps.amin(2).mean(1) + gaps.amin(1).mean(1)) / 2
-        if n == _ROUNDS - 1 or distances.amin() <= _STILL:
+        gaps = torch.cdist(points @ turns + shifts[:, None], target)  # (poses, points, target points)
+        distances, pairs = _mean_gaps(gaps), gaps.argmin(1)
+        settled = former is not None and torch.equal(pairs, former)
+        if n == _ROUNDS - 1 or settled or distances.amin() <= _STILL:
             break
-        turns, shifts = _closer(some[gaps.argmin(1)], goal, turns)
+        turns, shifts = _closer(points[pairs], target, turns)
+        former = pairs
     best = int(distances.argmin())
     best = best if distances[best] < _BETTER * distances[0] else 0
-    spacing = nearest_neighbors(goal, 1)[0].mean()
-    return points @ turns[best] + shifts[best] if distances[best] <= spacing else points
+    return turns[best], shifts[best]
+
+
+def _mean_gaps(gaps):
+    """Return the mean distance of points from the closest ones of the other cloud, of both sides."""
+    return (gaps.amin(-1).mean(-1) + gaps.amin(-2).mean(-1)) / 2
 
 
 def _axis_turns(points, target):

@@ -21,13 +21,13 @@ from ._heat_geodesic_solver import (
     HeatModel,
     HeatOptions,
     ScalingOptions,
-    all_equal,
     described,
     embedding_steps,
     heat_problem,
     model_of,
     new_places,
     on_device,
+    warn_of_problem,
 )
 
 _MANY = 5000  # rows above which "auto" takes landmarks
@@ -41,7 +41,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     For plots and clusterings of rows on a curved surface of low dimension: cells along a development, positions of a
     process, poses. Like Isomap, it measures along the data rather than through empty space. Where noise connects parts
     of the surface that are far apart, shortest paths take these connections, while heat averages over all paths and is
-    less misled. Without noise :class:`~sklearn.manifold.Isomap` is as accurate, and faster.
+    less affected. Without noise :class:`~sklearn.manifold.Isomap` is as accurate, and faster.
 
     Parameters
     ----------
@@ -53,13 +53,15 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     graph : {"alpha_decay", "knn", "precomputed"}, default="alpha_decay"
         Weights of the edges: a kernel that falls from 1 to ``exp(-1)`` at the last neighbour, 1 for each edge, or
         X is an affinity matrix, non-negative and symmetric, whose diagonal is ignored. New rows cannot be placed then.
+        Largest affinities of about 1 suit the default of `t`.
     decay : float, default=40.0
         Exponent of the kernel of `graph="alpha_decay"`, above 0. Large values give all but the last neighbours the same
         weight.
     t : float or "auto", default=10.0
-        Diffusion time, above 0, in units of the inverse degree. Small times resolve detail, large ones average over
-        noise. With `laplacian="normalized"` about ten times as much has the same effect. "auto" takes the knee of the
-        entropy of the heat kernel over 20 times between 0.05 and 50, which costs as many kernels.
+        Diffusion time, above 0, in units of the inverse weight of an edge. Small times resolve detail, large ones
+        average over noise. Affinities of `graph="precomputed"` twice as large have the effect of twice the time. With
+        `laplacian="normalized"` about ten times as much has the same effect. "auto" takes the knee of the entropy of
+        the heat kernel over 20 times between 0.05 and 50, which costs as many kernels.
     laplacian : {"combinatorial", "normalized"}, default="combinatorial"
         Laplacian of the graph: ``D - W`` or ``I - D^-1/2 W D^-1/2``, with degrees D.
     heat_solver : {"euler", "chebyshev", "exact"}, default="euler"
@@ -71,7 +73,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         Number of Euler steps, or the order of the polynomial, which has to be about 200 for ``t=10``.
     volume_weight : float, default=1.0
         Weight of the volume correction, at least 0. With 0 distances are those of Varadhan's formula, which are larger
-        where rows are sparse; with 1 the distance of a row to itself is 0 without further ado.
+        where rows are sparse; with 1 the formula gives a row the distance 0 to itself.
     times : list of floats or None, default=None
         Several diffusion times, over which distances are averaged; `t` is ignored then.
     mds : {"classic", "smacof"}, default="smacof"
@@ -86,8 +88,8 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         Tolerance of the stopping criterion. SMACOF ends where an iteration lowers the stress by less than this, in
         relation to the stress.
     n_landmarks : int, "auto" or None, default="auto"
-        Number of landmarks. They are rows that are far from one another; all other rows are placed by their distances
-        to them. None takes all rows, "auto" 2000 above 5000 rows.
+        Number of landmarks. They are rows that are far from one another, more than `n_components`; all other rows are
+        placed by their distances to them. None takes all rows, "auto" 2000 above 5000 rows.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
@@ -141,7 +143,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
     series of products with the sparse graph, in O(n m k c) time with k neighbours and c terms, a few hundred for
     ``t=10``, and O(n m) memory; scaling takes O(m²) per iteration. The neighbours of n rows are found by
     :class:`~sklearn.neighbors.NearestNeighbors` on a CPU. Neighbours as far away as the last one count as well, up to
-    ten of them, so that the order of rows does not matter.
+    100 of them, so that the order of rows does not matter; more lead to a warning.
 
     A row that is no landmark starts at the weighted mean of its ten nearest landmarks and minimises its squared errors
     of distances to all landmarks by Gauss-Newton steps. A new row first gets the mean heat of its neighbours in the
@@ -273,7 +275,7 @@ class HeatGeodesicEmbedding(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixi
         steps = embedding_steps(problem, ws.exact().randn(scaling.n_landmarks))
         run = drive(self, steps, attributes=attributes, X=X, y=y, advice="Raise max_iter or tol.")
         model = model_of(run.state, problem)
-        _warn_of_graph(problem)
+        warn_of_problem(problem)
         return keep(self, ws, model, **described(model, problem, ws.dtype), n_iter_=run.n_iter)
 
     def fit_transform(self, X, y=None):
@@ -349,6 +351,12 @@ def _check_sizes(heat, scaling, n):
         raise ValueError(
             f"n_components={scaling.n_components} is too large for {many}. Pass at most {scaling.n_landmarks}."
         )
+    if scaling.n_components >= scaling.n_landmarks < n:
+        raise ValueError(
+            f"n_landmarks={scaling.n_landmarks} is too small for n_components={scaling.n_components}: places of rows "
+            f"need distances to more landmarks than there are components. Pass n_landmarks of at least "
+            f"{scaling.n_components + 1}, or None."
+        )
     if heat.heat_solver == "exact" and n > _MOST_EXACT:
         raise ValueError(
             f"heat_solver='exact' takes at most {_MOST_EXACT} rows, but n_samples={n}. Use heat_solver='euler'."
@@ -359,7 +367,10 @@ def _diffusion_times(times, t):
     """Return the diffusion times as a list, None where the data choose one."""
     if times is None:
         return None if t == "auto" else [float(t)]
-    values = np.asarray(times)
+    try:
+        values = np.asarray(times)
+    except ValueError:  # lists of different lengths
+        values = np.asarray(None)
     if (
         values.ndim != 1
         or not len(values)
@@ -368,17 +379,3 @@ def _diffusion_times(times, t):
     ):
         raise ValueError(f"times={times!r} should be None or a list of one or more finite numbers above 0.")
     return [float(value) for value in values]
-
-
-def _warn_of_graph(problem):
-    """Say what makes an embedding other than what was asked for."""
-    if all_equal(problem.rows):
-        warn("All rows of X are equal: the embedding is zero.", UserWarning)
-    elif problem.graph.n_connected > 1:
-        k, count = problem.graph_options.n_neighbors, problem.graph.n_connected
-        warn(
-            f"The graph of n_neighbors={k} has {count} connected components. They are joined by the shortest "
-            "edges between them, across which distances are large and uncertain. Raise n_neighbors for a graph that is "
-            "connected.",
-            UserWarning,
-        )

@@ -10,6 +10,7 @@ import torch
 from .._core.blocks import in_blocks
 from .._core.iterate import Step
 from .._core.validation import on_host
+from .._core.warn import warn
 from .._core.workspace import Workspace
 from ._heat_graph import (
     GraphOptions,
@@ -175,6 +176,13 @@ def described(model: HeatModel, problem: HeatProblem, dtype: torch.dtype) -> dic
     }
 
 
+def _in_form_of(fitted, rows):
+    """Return rows as CSR where the rows of the fit are, else as a tensor."""
+    if sp.issparse(fitted):
+        return rows if sp.issparse(rows) else sp.csr_array(rows.cpu().numpy())
+    return torch.from_numpy(rows.toarray()).to(fitted.device) if sp.issparse(rows) else rows
+
+
 def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     """Return the places of new rows, a tensor or CSR.
 
@@ -186,7 +194,8 @@ def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     everywhere = landmark_heat(laplacian, marks, model.times, options, device) if many else []
 
     def of(rows):
-        weights = new_row_weights(points, scaled(X[rows], like=model.rows), model.graph_options, device)
+        queries = scaled(_in_form_of(model.rows, X[rows]), like=model.rows)
+        weights = new_row_weights(points, queries, model.graph_options, device)
         heat = [averages(weights, h) for h in everywhere]
         heat = heat or new_heat(laplacian, weights, marks, model.times, options, device)
         own = averages(weights, model.diagonals.mT.contiguous()).mT
@@ -197,3 +206,58 @@ def new_places(X: Any, model: HeatModel) -> torch.Tensor:
     size = 48 * len(marks)
     block = min(X.shape[0], _NEW_ROWS)
     return torch.cat(list(in_blocks(of, X.shape[0], block, bytes_per_row=size)))
+
+
+def warn_of_problem(problem: HeatProblem) -> None:
+    """Warn where an embedding is other than what was asked for, or carries no information."""
+    _warn_of_graph(problem)
+    _warn_of_heat(problem)
+
+
+def _warn_of_graph(problem):
+    """Say what makes an embedding other than what was asked for."""
+    k = problem.graph_options.n_neighbors
+    if all_equal(problem.rows):
+        warn("All rows of X are equal: the embedding is zero.", UserWarning)
+    elif problem.graph.n_connected > 1:
+        count = problem.graph.n_connected
+        warn(
+            f"The graph of n_neighbors={k} has {count} connected components. They are joined by the shortest "
+            "edges between them, across which distances are large and uncertain. Raise n_neighbors for a graph that is "
+            "connected.",
+            UserWarning,
+        )
+    if problem.graph.cut_ties and not all_equal(problem.rows):
+        warn(
+            f"Some rows have more than {k + 100} neighbours that are as near as the one of rank n_neighbors={k}: which "
+            "of them count depends on the order of rows. X has many copies or few distinct values. Fit distinct rows, "
+            "as numpy.unique(X, axis=0) gives them, and place the others by transform.",
+            UserWarning,
+        )
+
+
+def _warn_of_heat(problem):
+    """Say where distances are those of rounding, or one constant."""
+    heat, options = problem.heat, problem.options
+    n_pairs = len(problem.landmarks) * (len(problem.landmarks) - 1) * len(problem.times)
+    t = ", ".join(f"{time:.3g}" for time in problem.times)
+    if all_equal(problem.rows):
+        return
+    if heat.even:
+        warn(
+            f"Heat is spread evenly over all rows at diffusion time t={t}: distances are rounding errors. Pass a "
+            "smaller t or times, or smaller affinities for graph='precomputed'.",
+            UserWarning,
+        )
+    elif heat.n_vanished and options.heat_solver == "euler":
+        warn(
+            f"At diffusion time t={t} no heat arrives at {heat.n_vanished / n_pairs:.1%} of the pairs of rows, in "
+            "float64: their distances are one constant. Pass a larger t or times, or a larger n_neighbors.",
+            UserWarning,
+        )
+    if heat.n_clipped > n_pairs / 2 and not heat.even:
+        warn(
+            f"{heat.n_clipped / n_pairs:.1%} of the squared distances were negative and are 0. Pass a smaller "
+            f"volume_weight, which is {options.volume_weight:g}.",
+            UserWarning,
+        )

@@ -13,7 +13,9 @@ from sklearn.neighbors import NearestNeighbors
 from .._math.graphs import csr_from
 from .._math.neighbors import farthest_points, nearest_neighbors
 
-_TIES = 10  # neighbours looked at beyond n_neighbors, among them those at the same distance as the last one
+_FARTHEST = 1e100  # units: squares of larger numbers would overflow
+_TIES = 10, 100  # neighbours listed beyond n_neighbors: at first, and where more are as far away as the last one
+_TIE = 1 + 1e-9  # distances up to this ratio are equal
 
 
 class GraphOptions(NamedTuple):
@@ -29,18 +31,23 @@ class RowGraph(NamedTuple):
 
     affinity: sp.csr_array  # (n, n), symmetric, with an empty diagonal
     n_connected: int  # connected components, before they were joined
+    cut_ties: bool = False  # whether the order of rows chose among neighbours at one distance
 
 
 def scaled(rows: Any, like: Any = None) -> Any:
     """Return rows (tensor or CSR) in float64, in units in which no square overflows; dense ones are centred.
 
-    Units and centre are those of `like`, the rows of the fit.
+    Units and centre are those of `like`, the rows of the fit. Entries beyond 1e100 units count as 1e100.
     """
     like = rows if like is None else like
     if sp.issparse(rows):
-        return rows.astype(np.float64) * (1 / _unit(float(abs(like).max()) if like.nnz else 0.0))
+        points = rows.astype(np.float64)
+        unit = _unit(float(abs(like).max()) if like.nnz else 0.0)
+        with np.errstate(over="ignore"):
+            points.data = (points.data / unit).clip(-_FARTHEST, _FARTHEST)
+        return points
     unit = _unit(float(like.abs().max()))
-    return rows.double() / unit - (like.double() / unit).mean(0)
+    return (rows.double() / unit).clamp(-_FARTHEST, _FARTHEST) - (like.double() / unit).mean(0)
 
 
 def _unit(largest):
@@ -55,13 +62,28 @@ def find_neighbors(points: Any, n_neighbors: int, queries: Any = None, device: A
     return torch.from_numpy(distances).to(device), torch.from_numpy(indices.astype(np.int64)).to(device)
 
 
+def tied_neighbors(points: Any, n_neighbors: int, most: int, queries: Any = None, device: Any = None):
+    """Return distances and indices of neighbours with those as far away as the last of `n_neighbors`, and if all.
+
+    At most `most` are listed, and at most 100 beyond `n_neighbors`.
+    """
+    for ties in _TIES:
+        listed = min(most, n_neighbors + ties)
+        distances, indices = find_neighbors(points, listed, queries, device)
+        complete = listed == most or bool((distances[:, -1] > distances[:, n_neighbors - 1] * _TIE).all())
+        if complete:
+            break
+    return distances, indices, complete
+
+
 def row_graph(points: Any, options: GraphOptions, device: Any) -> RowGraph:
     """Return the graph of nearest neighbours of points (n, d), with components joined by their shortest edges."""
     n, k = points.shape[0], options.n_neighbors
-    distances, indices = find_neighbors(points, min(n - 1, k + _TIES), device=device)
+    distances, indices, complete = tied_neighbors(points, k, n - 1, device=device)
     directed = csr_from(indices, neighbor_weights(distances, options), n)
     both = directed.maximum(directed.T) if options.graph == "knn" else (directed + directed.T) / 2
-    return _joined(sp.csr_array(both), points, distances[:, k - 1].cpu().numpy(), options)
+    graph = _joined(sp.csr_array(both), points, distances[:, k - 1].cpu().numpy(), options)
+    return graph._replace(cut_ties=not complete)
 
 
 def neighbor_weights(distances: torch.Tensor, options: GraphOptions) -> torch.Tensor:
@@ -70,7 +92,7 @@ def neighbor_weights(distances: torch.Tensor, options: GraphOptions) -> torch.Te
     Neighbours as far away as the last one count too: among them the order of rows would choose.
     """
     bandwidths = distances[:, options.n_neighbors - 1 : options.n_neighbors]
-    within = distances <= bandwidths * (1 + 1e-9)
+    within = distances <= bandwidths * _TIE
     if options.graph == "knn":
         return within.to(distances.dtype)
     positive = bandwidths[bandwidths > 0]
@@ -82,17 +104,20 @@ def _joined(affinity, points, bandwidths, options):
     """Join connected components by the edges of a minimum spanning tree of them.
 
     The weight of an edge of length d is that of the last neighbour, times (bandwidth / d)^2: weights of a difference
-    quotient fall like this.
+    quotient fall like this. The median of the positive bandwidths counts as the least one, or where there is none the
+    median length of the edges: the weight of an edge is never 0.
     """
     count, component = connected_components(affinity, directed=False)
     n_connected = count
     if isinstance(points, torch.Tensor) and count > 1:
         points = points.cpu().numpy()
-    typical = float(np.median(bandwidths))
+    positive = bandwidths[bandwidths > 0]  # rows with many copies have none
+    typical = float(np.median(positive)) if len(positive) else 0.0
     while count > 1:
         largest = np.bincount(component).argmax()
         edges = [_shortest_edge(points, component == c) for c in range(count) if c != largest]
         i, j, length = (np.array(part) for part in zip(*edges))
+        typical = typical or float(np.median(length))
         reach = np.maximum(np.maximum(bandwidths[i], bandwidths[j]), typical)
         share = np.divide(reach, length, out=np.ones_like(length), where=length > reach) ** 2
         weight = share if options.graph == "knn" else share / math.e
@@ -149,7 +174,7 @@ def new_row_weights(points: Any, queries: Any, options: GraphOptions, device: An
     They are those of the graph over the squared distance, so that a row that comes near a row of the fit gets its heat.
     """
     n = points.shape[0]
-    distances, indices = find_neighbors(points, min(n, options.n_neighbors + _TIES), queries, device)
+    distances, indices, _ = tied_neighbors(points, options.n_neighbors, n, queries, device)
     reach = distances[:, options.n_neighbors - 1 : options.n_neighbors]
     ratio = distances / torch.where(reach > 0, reach, 1.0)
     weights = neighbor_weights(distances, options) / ratio.clamp(min=1e-8).square()

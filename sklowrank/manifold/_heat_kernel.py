@@ -19,6 +19,8 @@ _MOST_DENSE = 4000  # rows up to which there may be a dense kernel although a pa
 _COLUMNS = {"cpu": 16, "cuda": 512}  # columns at once: on a CPU those that its caches hold
 _ACCURACY = 1e-7  # relative, of each entry of the kernel
 _WEIGHTS = 1024  # of the series that are computed at once
+_MOST_SPREAD = 1e10  # t times the largest degree: beyond it the identity is lost in I + t L
+_EVEN = 1e-10  # below it, what heat differs by is rounding
 TIMES = np.linspace(0.05, 50, 20)
 
 
@@ -177,6 +179,7 @@ def knee_time(laplacian, rows, options: HeatOptions, device) -> float:
 
     The knee is where the curve is farthest from the line between its ends.
     """
+    _check_times(TIMES, laplacian)
     chosen = identity_rows(rows, laplacian.shape[0])
     curve = np.array([_entropy(heat_rows(laplacian, chosen, t, options, device)) for t in TIMES])
     chord = np.interp(TIMES, TIMES[[0, -1]], curve[[0, -1]])
@@ -200,12 +203,15 @@ class HeatDistances(NamedTuple):
     diagonals: torch.Tensor  # (n_times, n): H_ii; of rows that are no landmarks a mean of those of landmarks
     kernel: torch.Tensor | None  # (n_landmarks, n): the mean kernel, where it was asked for
     n_clipped: int
+    n_vanished: int  # entries between landmarks that float64 cannot represent
+    even: bool  # whether rows of the kernel differ by rounding alone
 
 
 def heat_distances(laplacian, landmarks, times, options: HeatOptions, device, *, with_kernel=False) -> HeatDistances:
     """Return distances of all rows to the landmarks, averaged over diffusion times."""
+    _check_times(times, laplacian)
     n, rows = laplacian.shape[0], landmarks.to(device)
-    chosen, diagonals, n_clipped = identity_rows(landmarks, n), [], 0
+    chosen, diagonals, n_clipped, n_vanished, even = identity_rows(landmarks, n), [], 0, 0, False
     distances = kernel = None
     for t, share in zip(times, time_shares(times)):
         heat = heat_rows(laplacian, chosen, t, options, device).clamp_(min=_FLOORS[options.heat_solver])
@@ -215,6 +221,8 @@ def heat_distances(laplacian, landmarks, times, options: HeatOptions, device, *,
         if with_kernel:
             kernel = _added(kernel, share * heat)
         own = between.diagonal().clone()
+        n_vanished += int((between <= _TINY).sum())
+        even |= _is_even(between)
         diagonal = own @ heat / heat.sum(0)
         diagonal[rows] = own
         squares = log_distances(heat, own[:, None], diagonal, t, options.volume_weight)
@@ -222,7 +230,24 @@ def heat_distances(laplacian, landmarks, times, options: HeatOptions, device, *,
         n_clipped += int((squares[:, rows] < 0).sum())
         distances = _added(distances, squares.clamp_(min=0).sqrt_().mul_(share))
         diagonals.append(diagonal)
-    return HeatDistances(distances, torch.stack(diagonals), kernel, n_clipped)
+    return HeatDistances(distances, torch.stack(diagonals), kernel, n_clipped, n_vanished, even)
+
+
+def _check_times(times, laplacian):
+    """Refuse times for which the kernel cannot be computed."""
+    degree, t = float(laplacian.diagonal().max()), max(times)
+    if t * degree > _MOST_SPREAD:
+        raise ValueError(
+            f"The diffusion time t={t:.3g} times the largest degree of the graph, {degree:.3g}, has to be at most "
+            f"{_MOST_SPREAD:.0e}: heat would spread evenly over all rows. Pass a smaller t or times, or smaller "
+            "affinities for graph='precomputed'."
+        )
+
+
+def _is_even(between):
+    """Return whether all H_ij^2 are H_ii H_jj, to which they tend for large times."""
+    root = between.diagonal().sqrt()
+    return float((between / root).div_(root[:, None]).min()) > 1 - _EVEN
 
 
 def log_distances(heat, own, others, t, volume_weight):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 import torch
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
 from .._core.blocks import in_blocks, rows_per_block
@@ -14,6 +15,7 @@ from .._math.neighbors import nearest_neighbors
 _DENSE = 300  # rows up to which all eigenvectors are computed
 _SHIFT = -1e-2  # below the spectrum of a shape of unit area, whose first positive eigenvalue is near ten
 _FLAT = 0.95  # share of the variance of neighbours in two directions above which a cloud is a surface
+_THIN = 0.01  # share in the second of them below which it is a curve
 _STRAIGHT = 1e-9  # angles below count as zero
 
 
@@ -53,6 +55,13 @@ def spectrum_of(edges: Edges, n_components: int, start: torch.Tensor) -> Spectru
     order = np.argsort(values)[:n_components]
     values, functions = values[order].clip(0), vectors[:, order] / root[:, None]
     return Spectrum(torch.from_numpy(values).to(mass), torch.from_numpy(functions).to(mass), mass)
+
+
+def n_parts(edges: Edges) -> int:
+    """Return the number of parts of a shape between which there are no edges."""
+    n = len(edges.mass)
+    i, j = edges.first.cpu().numpy(), edges.second.cpu().numpy()
+    return connected_components(sp.coo_array((np.ones(len(i)), (i, j)), shape=(n, n)), directed=False)[0]
 
 
 # Meshes and surfaces
@@ -115,11 +124,12 @@ def is_surface(points: torch.Tensor, n_neighbors: int) -> bool:
     every = max(1, len(points) // 500)
     _, indices = nearest_neighbors(points, n_neighbors, points[::every])
     offsets = points[indices] - points[::every, None]
-    return bool(tangent_coordinates(offsets)[1].median() >= _FLAT)
+    shares = tangent_coordinates(offsets)[1]
+    return bool(shares.sum(1).median() >= _FLAT and shares[:, 0].median() >= _THIN)
 
 
 def tangent_coordinates(offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return offsets (b, k, D) in the planes of most variance, (b, k, 2), and the share of the variance there."""
+    """Return offsets (b, k, D) in the planes of most variance, (b, k, 2), and shares of both axes in it, ascending."""
     centred = offsets - offsets.mean(1, keepdim=True)
     if offsets.shape[2] <= offsets.shape[1]:
         variances, axes = torch.linalg.eigh(centred.mT @ centred)
@@ -127,8 +137,8 @@ def tangent_coordinates(offsets: torch.Tensor) -> tuple[torch.Tensor, torch.Tens
     else:
         variances, vectors = torch.linalg.eigh(centred @ centred.mT)
         plane = torch.nn.functional.normalize(centred.mT @ vectors[:, :, -2:], dim=1)
-    share = variances[:, -2:].sum(1) / variances.sum(1).clamp_min(torch.finfo(offsets.dtype).tiny)
-    return offsets @ plane, share
+    total = variances.sum(1, keepdim=True).clamp_min(torch.finfo(offsets.dtype).tiny)
+    return offsets @ plane, variances[:, -2:] / total
 
 
 def delaunay_stars(flat: torch.Tensor, radius: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

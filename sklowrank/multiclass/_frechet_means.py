@@ -44,6 +44,14 @@ def normalized(P: torch.Tensor, temperature: float) -> torch.Tensor:
     return P / P.sum(1, keepdim=True)
 
 
+def in_power_of(unit: float, values: torch.Tensor, power: float) -> torch.Tensor:
+    """Return values in units of a power of a unit without it; those that are too large for it are infinite."""
+    try:
+        return values * unit**power
+    except OverflowError:
+        return values.sign() * (values.abs() ** (1 / power) * unit) ** power
+
+
 def functional(P, labels: Labels, power, *, batch_size="auto") -> torch.Tensor:
     """Return the functional (n, m) of each row at each label."""
     compute = _functional_at(labels, slice(0, labels.size), power)

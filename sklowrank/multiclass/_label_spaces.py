@@ -9,11 +9,13 @@ import torch
 from sklearn.utils import check_array
 
 from .._core.validation import on_host
+from .._core.warn import warn
 from ._frechet_means import Labels
 from ._trees import Tree, pair_distances, rooted_tree, tree_distances, tree_edges, tree_locus
 
 _SYMMETRIC = 1e-8  # how far distances may be from symmetric, relative to the largest
 _ROWS = 1024  # of a matrix that are looked at together
+_READ_BY = {"precomputed": "distances", "embedding": "label_embeddings", "tree": "label_tree"}
 
 
 class SpaceOptions(NamedTuple):
@@ -45,13 +47,14 @@ class LabelSpace(NamedTuple):
 
 def label_space(observed: np.ndarray, asked: SpaceOptions) -> LabelSpace:
     """Return the labels that may be predicted where `observed` (k,) are those of the base model."""
+    _warn_of_what_is_not_read(asked)
     edges = tree_edges(asked.label_tree) if asked.metric == "tree" else None
     labels = observed if edges is None else _labels_of_tree(observed, edges, asked.tree_nodes)
     classes, order = _sorted_labels(labels if asked.label_space is None else asked.label_space)
     space = LabelSpace(classes, order, _positions(observed, classes, "label_space"))
     match asked.metric:
         case "ordinal":
-            return space._replace(points=np.arange(len(classes), dtype=float)[:, None])
+            return space._replace(points=_ranks(classes, order, asked.label_space is not None)[:, None])
         case "numeric":
             return space._replace(points=_numbers(classes)[:, None])
         case "embedding":
@@ -67,6 +70,15 @@ def label_space(observed: np.ndarray, asked: SpaceOptions) -> LabelSpace:
         case "discrete":
             return space
     return space._replace(table=_called(asked.metric, classes[space.observed], classes))
+
+
+def _warn_of_what_is_not_read(asked):
+    """Warn of distances, points or edges that another metric would read."""
+    for metric, name in _READ_BY.items():
+        if getattr(asked, name) is not None and asked.metric != metric:
+            warn(
+                f"{name} is not read with metric={asked.metric!r}. Set metric={metric!r}, or {name}=None.", UserWarning
+            )
 
 
 # Labels
@@ -120,6 +132,23 @@ def _labels_of_tree(observed, edges, tree_nodes):
 # Distances
 
 
+def _ranks(classes, order, given):
+    """Return the ranks of labels: text has the order in which the user gives it, everything else that of its values."""
+    ranks = np.arange(len(classes), dtype=float)
+    if not (len(classes) and isinstance(classes.tolist()[0], str | bytes)):
+        return ranks
+    if given:
+        return order.astype(float)
+    if len(classes) > 2:
+        first = ", ".join(map(repr, classes.tolist()[:3])) + (", ..." if len(classes) > 3 else "")
+        warn(
+            f"metric='ordinal' takes text labels in alphabetical order: {first}. Pass label_space in the order "
+            "of the grades, or another metric.",
+            UserWarning,
+        )
+    return ranks
+
+
 def _numbers(classes):
     if not all(isinstance(label, Real) for label in classes[:1].tolist()):  # sorted, hence all are
         raise ValueError(
@@ -163,10 +192,18 @@ def _distances(distances, n_labels):
 
 def _called(metric, rows, columns):
     """Return the distances that a function of two labels gives."""
-    D = np.array([[float(metric(a, b)) for b in columns.tolist()] for a in rows.tolist()])
-    D = D.reshape(len(rows), len(columns))
+    found = [[metric(a, b) for b in columns.tolist()] for a in rows.tolist()]
+    try:
+        D = np.array(found, dtype=float).reshape(len(rows), len(columns))
+    except (TypeError, ValueError):
+        raise ValueError(
+            "metric returned a value that is no number. Distances are finite numbers, at least 0."
+        ) from None
     if not (np.isfinite(D).all() and (D >= 0).all()):
         raise ValueError("metric returned a value that is negative, infinite or NaN. Distances are finite, at least 0.")
+    itself = D[rows[:, None] == columns]
+    if itself.any():
+        raise ValueError(f"metric returned {itself.max():g} for a label and itself, which has to be 0.")
     return D
 
 
@@ -188,6 +225,7 @@ def distances_from(space: LabelSpace, rows: np.ndarray, asked: SpaceOptions) -> 
         return observed_distances(space._replace(observed=rows))
     if asked.metric == "precomputed":
         return np.asarray(on_host(asked.distances), dtype=float)[np.ix_(space.order[rows], space.order)]
+    _check_callable(asked.metric)
     return _called(asked.metric, space.labels[rows], space.labels)
 
 
@@ -201,9 +239,16 @@ def distances_of_pairs(space: LabelSpace, a: np.ndarray, b: np.ndarray, asked: S
         return (a != b).astype(float)
     if asked.metric == "precomputed":
         return np.asarray(on_host(asked.distances), dtype=float)[space.order[a], space.order[b]]
+    _check_callable(asked.metric)
     pairs, at = np.unique(np.stack([a, b]), axis=1, return_inverse=True)
     labels = zip(space.labels[pairs[0]].tolist(), space.labels[pairs[1]].tolist())
     return np.array([float(asked.metric(u, v)) for u, v in labels])[at.ravel()]
+
+
+def _check_callable(metric):
+    """Raise a ValueError where another metric was set after a fit to a table of distances."""
+    if not callable(metric):
+        raise ValueError(f"metric={metric!r} was set after the fit to other distances. Fit again.")
 
 
 def _euclidean(A, B):

@@ -7,22 +7,19 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from sklearn import get_config
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression
-from sklearn.utils import get_tags
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
+from sklearn.utils import check_scalar, get_tags
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from .._core.compat import HasMethods, Interval, StrOptions, _fit_context, check_same_namespace
 from .._core.fitted import keep, options, recall
 from .._core.validation import on_host
 from .._core.workspace import check_place, open_workspace
-from ._frechet_means import frechet_means, functional, normalized
+from ._frechet_means import frechet_means, functional, in_power_of, normalized
 from ._label_spaces import (
     LabelSpace,
     SpaceOptions,
@@ -35,6 +32,15 @@ from ._label_spaces import (
 )
 from ._loci import farthest_labels, locus
 from ._trees import next_nodes
+from ._wrapped_classifier import (
+    check_classifier,
+    check_columns,
+    classifier_of,
+    in_library,
+    is_array,
+    labels_of,
+    routed,
+)
 
 
 def _can_learn_in_batches(self):
@@ -57,13 +63,13 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         The classifier, of which a clone is fitted; one in a :class:`~sklearn.frozen.FrozenEstimator` is used as it is.
         None is a :class:`~sklearn.linear_model.LogisticRegression`.
     metric : {"discrete", "ordinal", "numeric", "precomputed", "embedding", "tree"} or callable, default="ordinal"
-        Distances between labels. "discrete": 0 or 1, which gives the arg-max rule. "ordinal": difference of the
-        positions in the sorted label space. "numeric": difference of labels that are numbers. "precomputed":
-        `distances`. "embedding": Euclidean distances of `label_embeddings`. "tree": lengths of paths in `label_tree`. A
-        callable takes two labels and returns their distance.
+        Distances between labels. "discrete": 0 or 1, which gives the arg-max rule. "ordinal": difference of ranks, for
+        text by the order of `label_space`, else by size. "numeric": difference of labels that are numbers.
+        "precomputed": `distances`. "embedding": Euclidean distances of `label_embeddings`. "tree": lengths of paths in
+        `label_tree`. A callable takes two labels and returns their distance.
     label_space : array-like of shape (n_classes,) or None, default=None
         All labels that may be predicted, those of the training rows among them. None is the labels of the training
-        rows; with `metric="tree"` see `tree_nodes`.
+        rows, sorted; with `metric="tree"` see `tree_nodes`.
     distances : array-like of shape (n_classes, n_classes) or None, default=None
         Distances between labels, not squared, in the order of `label_space`. For `metric="precomputed"`.
     label_embeddings : array-like of shape (n_classes, n_dims) or None, default=None
@@ -77,8 +83,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     power : float, default=2.0
         Power of the distance, above 0: 2 gives Fréchet means, 1 Fréchet medians.
     temperature : float, default=1.0
-        Probabilities are raised to the power 1 / temperature, above 0. Above 1 for a classifier that is too sure of
-        itself. Choose it by cross-validation, or wrap a calibrated classifier.
+        Probabilities are raised to the power 1 / temperature, above 0. Above 1 for an overconfident classifier.
+        Choose it by cross-validation, or wrap a calibrated classifier.
     scores : {"proba", "decision"}, default="proba"
         Where probabilities come from: `predict_proba`, or the softmax of `decision_function` over `temperature`.
     tie_break : {"proba", "first"}, default="proba"
@@ -210,11 +216,11 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self : LokiClassifier
         """
         check_place(X)
-        labels = _labels_of(self.estimator, y)
+        labels = labels_of(self.estimator, y)
         space = label_space(labels, options(self, SpaceOptions))
         if len(labels) == 1 and not isinstance(self.estimator, FrozenEstimator):
             return self._kept(X, DummyClassifier().fit(X, y), space)
-        model = clone(_given(self.estimator)).fit(X, y, **_routed(self, "fit", fit_params))
+        model = clone(classifier_of(self.estimator)).fit(X, y, **routed(self, "fit", fit_params))
         return self._kept(X, model, space)
 
     @available_if(_can_learn_in_batches)
@@ -242,19 +248,20 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         if hasattr(former, "partial_fit"):  # what stands in where there is one label has none
             model, space = copy.deepcopy(former), recall(self, LabelSpace, None)  # a batch that fails changes nothing
         else:
-            labels = _labels_of(None, y if classes is None else classes)
+            labels = labels_of(None, y if classes is None else classes)
             model, space = clone(self.estimator), label_space(labels, options(self, SpaceOptions))
-        model.partial_fit(X, y, classes=classes, **_routed(self, "partial_fit", fit_params))
+        model.partial_fit(X, y, classes=classes, **routed(self, "partial_fit", fit_params))
         return self._kept(X, model, space)
 
     def _kept(self, X, model, space) -> Self:
         """Store the fitted classifier and the labels, those that are numbers in the library of X."""
+        check_classifier(model, self.scores)
         observed = on_host(model.classes_)
         if not np.array_equal(observed, space.labels[space.observed]):
             space = label_space(observed, options(self, SpaceOptions))
-        ws = open_workspace(X if _known(X) else np.empty((0, 0)), device="cpu")
+        ws = open_workspace(X if is_array(X) else np.empty((0, 0)), device="cpu")
         public = {"classes_": space.labels, "observed_classes_": observed, "observed_index_": space.observed}
-        arrays = {name: _in_library(array, ws) for name, array in public.items()}
+        arrays = {name: in_library(array, ws) for name, array in public.items()}
         return keep(self, ws, space, estimator_=model, **arrays)
 
     def predict(self, X):
@@ -270,7 +277,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         y : array of shape (n_samples,)
         """
         at, _, ws = self._means(X, "predict")
-        return _in_library(recall(self, LabelSpace, None).labels[at.cpu().numpy()], ws)
+        return in_library(recall(self, LabelSpace, None).labels[at.cpu().numpy()], ws)
 
     def predict_proba(self, X):
         """Return weights of all labels that sum to one and are largest at the prediction.
@@ -305,8 +312,8 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             Of two labels the functional at the first less that at the second.
         """
         values, unit, ws = self._functional(X, "decision_function")
-        values = values * unit**self.power
-        return ws.answer(values[:, 0] - values[:, 1] if values.shape[1] == 2 else -values)
+        scores = values[:, 0] - values[:, 1] if values.shape[1] == 2 else -values
+        return ws.answer(in_power_of(unit, scores, self.power))
 
     def base_proba(self, X):
         """Return the probabilities of the observed labels, with `temperature`, normalised.
@@ -357,7 +364,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         at, _, _ = self._means(X, "score_distance")
         space = recall(self, LabelSpace, None)
         true = positions(column_or_1d(on_host(y)), space.labels)
-        check_consistent_length(at, true)
+        check_consistent_length(at, true, sample_weight)
         away = distances_of_pairs(space, at.cpu().numpy(), true, options(self, SpaceOptions))
         return float(np.average(away**self.power, weights=sample_weight))
 
@@ -400,6 +407,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
             In the order in which they are picked.
         """
         check_is_fitted(self)
+        check_scalar(n_classes, "n_classes", Integral, min_val=1)
         space, asked = recall(self, LabelSpace, None), options(self, SpaceOptions)
         allowed = np.arange(len(space.labels)) if candidates is None else np.unique(positions(candidates, space.labels))
         if space.is_whole_tree and self.power >= 1:  # functionals are convex along paths
@@ -436,7 +444,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         routing : MetadataRouter
         """
         mapping = MethodMapping().add(caller="fit", callee="fit").add(caller="partial_fit", callee="partial_fit")
-        return MetadataRouter(owner=self).add(estimator=_given(self.estimator), method_mapping=mapping)
+        return MetadataRouter(owner=self).add(estimator=classifier_of(self.estimator), method_mapping=mapping)
 
     def _proba(self, X, method):
         """Return the normalised probabilities of the observed labels, and a workspace where X is."""
@@ -445,8 +453,9 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_same_namespace(X, self, attribute="observed_index_", method=method)
         by_decision = self.scores == "decision" and not isinstance(self.estimator_, DummyClassifier)
         P = self.estimator_.decision_function(X) if by_decision else self.estimator_.predict_proba(X)
-        P = P if _known(P) else np.asarray(P)
-        ws = open_workspace(X if _known(X) else P, device="auto" if isinstance(X, torch.Tensor) else "cpu")
+        P = P if is_array(P) else np.asarray(P)
+        check_columns(P, self.observed_index_.shape[0], self.estimator_, self.scores)
+        ws = open_workspace(X if is_array(X) else P, device="auto" if isinstance(X, torch.Tensor) else "cpu")
         P = ws.exact().load(P).double()
         if by_decision:
             P = torch.stack([torch.zeros_like(P), P], dim=1) if P.ndim == 1 else P
@@ -464,7 +473,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         columns, labels = prepared(recall(self, LabelSpace, None), ws, reachable=True)
         at, values = frechet_means(P, labels, self.power, tie_break=self.tie_break, batch_size=self.batch_size)
         at = at if columns is None else ws.load(columns)[at]
-        return at, values * labels.unit**self.power, ws
+        return at, in_power_of(labels.unit, values, self.power), ws
 
     def _functional(self, X, method):
         """Return the functional at all labels, in a unit of the distances."""
@@ -474,41 +483,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        of = get_tags(_given(self.estimator))
+        of = get_tags(classifier_of(self.estimator))
         tags.classifier_tags, tags.target_tags, tags.input_tags = of.classifier_tags, of.target_tags, of.input_tags
         tags.array_api_support, tags.non_deterministic = of.array_api_support, of.non_deterministic
         return tags
-
-
-# What is given
-
-
-def _given(estimator):
-    return LogisticRegression() if estimator is None else estimator
-
-
-def _labels_of(estimator, y):
-    """Return the labels that a classifier will know: its own if it is frozen, else those of y."""
-    if isinstance(estimator, FrozenEstimator):
-        return on_host(estimator.classes_)
-    check_place(y, "y")
-    y = on_host(y)
-    check_classification_targets(y)
-    return np.unique(column_or_1d(y))
-
-
-def _routed(router, method, params):
-    """Return the parameters that go to the classifier."""
-    if not get_config()["enable_metadata_routing"]:
-        return params
-    return getattr(process_routing(router, method, **params).estimator, method)
-
-
-def _known(X):
-    """Return whether X is an array that says in which library, and how precisely, to answer."""
-    return isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__")
-
-
-def _in_library(array, ws):
-    """Return numbers in the user's library, other labels as they are."""
-    return array if ws.home is None or array.dtype.kind not in "biuf" else ws.store(torch.from_numpy(array))

@@ -1,6 +1,6 @@
 """Trees of labels: distances along their edges, and the nodes between some of them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -21,10 +21,13 @@ def tree_edges(edges) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the nodes of a tree, sorted, the two ends (N - 1, 2) of its edges among them, and their lengths."""
     if edges is None:
         raise ValueError("metric='tree' needs label_tree: a list of edges (parent, child) or (a, b, weight).")
-    edges = [tuple(edge) for edge in edges]
+    edges = [tuple(edge) if isinstance(edge, Iterable) and not isinstance(edge, str) else () for edge in edges]
     if not edges or any(len(edge) not in (2, 3) for edge in edges):
         raise ValueError("label_tree has to be a list of edges (parent, child) or (a, b, weight), one at least.")
-    weights = np.array([edge[2] if len(edge) == 3 else 1.0 for edge in edges], dtype=float)
+    try:
+        weights = np.array([edge[2] if len(edge) == 3 else 1.0 for edge in edges], dtype=float)
+    except (TypeError, ValueError):
+        raise ValueError("label_tree has a weight that is no number. Pass edges (a, b, weight).") from None
     if not (np.isfinite(weights).all() and (weights > 0).all()):
         raise ValueError(f"label_tree has the weight {weights.min():g}. Weights of edges are finite and above 0.")
     ends = [end for edge in edges for end in edge[:2]]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self
 
@@ -25,8 +26,8 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
     A row of features for each object of a list, for any classifier or regressor. One function is the distance between
     points, the other a value at each point: a measured one (`second="column"` or a function), or one of the points
-    alone. Use it where the class lies in how a measured value is spread over the shape, which neither the shape nor the
-    values tell by themselves. Where the shape alone tells classes apart, one-parameter persistence or a histogram of
+    alone. Use it where the class lies in how a measured value is spread over the shape, and neither the shape nor the
+    values alone distinguish the classes. Where the shape alone does, one-parameter persistence or a histogram of
     distances is faster and often as accurate: try these first.
 
     Parameters
@@ -36,7 +37,7 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
     kind : {"auto", "cloud", "graph", "series"}, default="auto"
         What the objects are. "auto" takes a list of arrays of shape (n_points, n_dims), or an array in three
         dimensions, for clouds; a list of sparse matrices for graphs, whose stored values are the lengths of edges; a
-        table for series, one in each row, which are delay-embedded.
+        table for series, one in each row, which are delay-embedded. Pass one cloud as a list, ``[points]``.
     second : {"codensity", "eccentricity", "column"} or callable, default="codensity"
         Second function, of which small values enter first. "column": the last column of clouds is a measured value, not
         a coordinate. A function gets a cloud, a graph or the embedded points of a series, and returns a value for each
@@ -65,8 +66,9 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         Number of coordinates of embedded series. Series shorter than ``(embedding_dim - 1) * delay + 2`` are points of
         one dimension.
     backend : {"auto", "native", "gudhi"}, default="auto"
-        What finds the bars; the vectors are the same. "auto" is "native", which takes many objects at once. "gudhi"
-        needs the package of this name (extra ``topology``) and less memory: use it for graphs of thousands of vertices.
+        What finds the bars; the vectors are the same. "native" takes many objects at once. "gudhi" needs the package of
+        this name (extra ``topology``) and less memory, and is faster for graphs, whose many loops do not end. "auto" is
+        "gudhi" for the loops of graphs on the CPU, where it is installed, and "native" else.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1". Objects of a list are answered by an array of numpy.
@@ -218,9 +220,11 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
         else:
             forget_columns(self)
         ws = _workspace(X, self.device)
-        objects = read_objects(X, options(self, ObjectOptions, kind=kind))
+        reading = options(self, ObjectOptions, kind=kind)
+        objects = read_objects(X, reading)
         n_dims = None if kind == "graph" else objects[0].n_dims
-        model = PersistenceModel(kind, n_dims, *fit_scales(objects, options(self, ScaleOptions), ws))
+        scales = fit_scales(objects, options(self, ScaleOptions), ws)
+        model = PersistenceModel(kind, n_dims, *scales, reading, options(self, LineOptions))
         size = len(self.degrees) * self.resolution[0] * self.resolution[1]
         public = {"kind_": kind, "box_": model.box, "bandwidth_": model.bandwidth, "max_edge_": model.max_edge}
         return keep(self, ws, model, **public, n_features_out_=size)
@@ -246,15 +250,15 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
             kind_of(X, self.kind_)
         ws = _workspace(X, self.device)
         model = recall(self, PersistenceModel, ws.exact())
-        objects = read_objects(X, options(self, ObjectOptions, kind=model.kind), model.n_dims)
-        chosen = options(self, LineOptions)
+        objects = read_objects(X, model.reading, model.n_dims)
+        chosen = model.lines._replace(backend=_chosen_backend(self.backend, model, ws.device))
 
         def vectors(place):
-            found = in_box([objects[k] for k in place], self.second, model, ws)
+            found = in_box([objects[k] for k in place], model.reading.second, model, ws)
             return place, line_vectors(found, chosen).flatten(1)
 
         answer = torch.empty((len(objects), self.n_features_out_), dtype=torch.float64, device=ws.device)
-        for place, part in over_blocks(objects, vectors, partial(bytes_of_lines, self.resolution[0])):
+        for place, part in over_blocks(objects, vectors, partial(bytes_of_lines, chosen.resolution[0])):
             answer[torch.from_numpy(place).to(ws.device)] = part
         return ws.answer(answer)
 
@@ -270,13 +274,15 @@ class MultiparameterPersistence(ClassNamePrefixFeaturesOutMixin, TransformerMixi
 
 
 class PersistenceModel(NamedTuple):
-    """What `transform` needs of a fit."""
+    """What `transform` needs of a fit; parameters that are set after it change nothing but where it is computed."""
 
     kind: str
     n_dims: int | None  # None for graphs
     box: torch.Tensor
     bandwidth: float | None
     max_edge: float
+    reading: ObjectOptions
+    lines: LineOptions
 
 
 def _workspace(X, device):
@@ -285,9 +291,18 @@ def _workspace(X, device):
     return open_workspace(array, device=device)
 
 
+def _chosen_backend(backend, model, device):
+    """Return what finds the bars: the time of the sweep grows with the loops that are alive, many in graphs."""
+    if backend != "auto":
+        return backend
+    loops_of_graphs = model.kind == "graph" and 1 in model.lines.degrees and device.type == "cpu"
+    return "gudhi" if loops_of_graphs and find_spec("gudhi") else "native"
+
+
 def _check_parameters(degrees, resolution, second, kind):
     """Refuse tuples that are none of those that the docstring names, and second values that a kind does not have."""
-    if not degrees or not {*degrees} <= {0, 1} or len({*degrees}) < len(degrees):
+    whole = all(isinstance(degree, Integral) and not isinstance(degree, bool) for degree in degrees)
+    if not degrees or not whole or not {*degrees} <= {0, 1} or len({*degrees}) < len(degrees):
         raise ValueError(f"degrees={degrees!r} should be a tuple of 0 and 1 without repeats, such as (0, 1).")
     if len(resolution) != 2 or not all(isinstance(k, Integral) and k >= 1 for k in resolution):
         raise ValueError(f"resolution={resolution!r} should be a pair of integers of at least 1: lines and times.")

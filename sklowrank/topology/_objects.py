@@ -62,15 +62,31 @@ def kind_of(X, kind: str) -> str:
         raise TypeError(
             "X is one sparse matrix. Pass a list of adjacency matrices, such as [X], or rows of series as X.toarray()."
         )
+    if not isinstance(X, list | tuple) and not hasattr(X, "shape") and not hasattr(X, "__array__"):
+        raise TypeError(f"X is a {type(X).__name__}. Pass a list of clouds or graphs, or a table of series.")
     if kind != "auto":
         return kind
     if _is_list(X):
         if len(X) == 0:
             raise ValueError("X is an empty list. Pass at least one cloud or graph.")
-        if issparse(X[0]):
+        first = next(iter(X))
+        if issparse(first):
             return "graph"
-        return "cloud" if _n_dims(X[0]) == 2 else "series"
+        if _n_dims(first) != 2:
+            _check_lengths(X)
+            return "series"
+        return "cloud"
     return "cloud" if _n_dims(X) == 3 else "series"
+
+
+def _check_lengths(series):
+    """Refuse lists of series of which not all have the same number of steps, which make no table."""
+    lengths = {len(steps) for steps in series if hasattr(steps, "__len__") and not isinstance(steps, str)}
+    if len(lengths) > 1:
+        raise ValueError(
+            f"X is a list of series of {min(lengths)} to {max(lengths)} steps. Pass series of one length, or clouds: "
+            "arrays of shape (n_points, n_dims), such as delay embeddings."
+        )
 
 
 def read_objects(X, chosen: ObjectOptions, n_dims: int | None = None) -> Objects:
@@ -96,7 +112,10 @@ def read_objects(X, chosen: ObjectOptions, n_dims: int | None = None) -> Objects
     measured = int(chosen.second == "column")
     n_columns = clouds[0].shape[1] if n_dims is None else n_dims + measured
     if n_columns <= measured:
-        raise ValueError(f"Clouds have {n_columns} columns, but second={chosen.second!r} needs {measured + 1}.")
+        raise ValueError(
+            f"Clouds have {n_columns} columns, but second={chosen.second!r} needs at least {measured + 1}: coordinates"
+            + (", and the measured value. Pass second='codensity' if nothing is measured." if measured else ".")
+        )
     for number, points in enumerate(clouds):
         if points.shape[1] != n_columns:
             raise ValueError(f"Cloud {number} has {points.shape[1]} columns where {n_columns} are expected.")
@@ -127,10 +146,15 @@ def _windows(rows, chosen):
 
 def _table(points, number):
     """Return the points of a cloud as a table of float64."""
+    points = np.asarray(on_host(points.double() if isinstance(points, torch.Tensor) else points))
+    if np.iscomplexobj(points):
+        raise ValueError(f"Complex data not supported: object {number} of X. Pass real and imaginary parts as columns.")
     try:
-        points = np.asarray(on_host(points), dtype=np.float64)
+        points = points.astype(np.float64, copy=False)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"Cloud {number} has entries that are no numbers.") from error
+        raise ValueError(
+            f"Cloud {number} has entries that are no numbers. Encode text, and impute missing values."
+        ) from error
     if points.ndim != 2 or points.shape[0] == 0:
         raise ValueError(f"Cloud {number} has shape {points.shape}. Pass (n_points, n_dims), with at least one point.")
     if not np.isfinite(points).all():
@@ -147,7 +171,8 @@ def _cloud(points, number, chosen):
         values = _called(chosen.second, points, len(points), f"cloud {number}")
     k = min(len(points), chosen.max_points)
     if k < len(points):
-        order = np.lexsort(points.T)  # ties between distances do not depend on the order of the points
+        keys = points if values is None else np.column_stack([values, points])
+        order = np.lexsort(keys.T)  # ties between distances do not depend on the order of the points
         points, values = points[order], None if values is None else values[order]
         front = _spread(points, k)
         points = np.concatenate([points[front], np.delete(points, front, axis=0)])
@@ -165,7 +190,10 @@ def _spread(points, n_points):
 
 def _called(second, thing, n_vertices, name):
     """Return the values that a function gives the vertices of an object."""
-    values = np.asarray(on_host(second(thing)), dtype=np.float64)
+    values = np.asarray(on_host(second(thing)))
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"second returned values of type {values.dtype} for {name}. It should return numbers.")
+    values = values.astype(np.float64)
     if values.shape != (n_vertices,) or not np.isfinite(values).all():
         raise ValueError(
             f"second returned values of shape {values.shape} for {name}. It should return {n_vertices} finite values, "
@@ -179,6 +207,8 @@ def _graph(matrix, number, chosen):
     edges = coo_array(matrix if issparse(matrix) else _table(matrix, number))
     if edges.shape[0] != edges.shape[1] or edges.shape[0] == 0:
         raise ValueError(f"Graph {number} has an adjacency matrix of shape {edges.shape}, which should be square.")
+    if np.iscomplexobj(edges.data):
+        raise ValueError(f"Complex data not supported: object {number} of X. Pass an adjacency matrix of lengths.")
     edges.sum_duplicates()
     (i, j), lengths = edges.coords, edges.data.astype(np.float64)
     if not np.isfinite(lengths).all() or (lengths < 0).any():

@@ -15,7 +15,7 @@ from .._core.fitted import keep, options
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._persistence_separability_solver import SeparabilityOptions, check_distances, separability
+from ._persistence_separability_solver import SeparabilityOptions, check_distances, check_metric, separability
 
 _WITH_PARAMETERS = {"mahalanobis", "nan_euclidean", "seuclidean"}  # of the whole table, or of cells that are missing
 METRICS = {*VALID_METRICS["brute"], "precomputed"} - _WITH_PARAMETERS
@@ -26,8 +26,9 @@ class PersistenceSeparability(BaseEstimator):
 
     The score is between 0 and 1 and asks for neither labels nor a number of groups. It ranks versions of the same rows,
     such as scalings, embeddings or states of a network in training. It is not comparable across data sets, and says
-    little of fewer than five columns. Where the number of round groups is known,
-    :func:`~sklearn.metrics.silhouette_score` of the labels of :class:`~sklearn.cluster.KMeans` is at least as good.
+    little of fewer than five columns. Columns of different units have to be standardized before. Where the number of
+    round groups is known, :func:`~sklearn.metrics.silhouette_score` of the labels of :class:`~sklearn.cluster.KMeans`
+    is at least as good.
 
     Parameters
     ----------
@@ -38,6 +39,7 @@ class PersistenceSeparability(BaseEstimator):
         each: for tables with outliers.
     normalize : bool, default=True
         Whether to scale rows to unit norm, so that only the angles between them count. The columns are centred before.
+        Metrics of single cells need False: "hamming", "haversine" and those of true and false, such as "jaccard".
         Not used for `metric="precomputed"`.
     metric : str or callable, default="euclidean"
         Distance between rows: a name that :func:`~sklearn.metrics.pairwise_distances` knows and that needs no
@@ -93,7 +95,8 @@ class PersistenceSeparability(BaseEstimator):
 
     for "mean". Time O(n² n_features) for the n rows that are drawn, less in few dimensions; memory O(n n_features). An
     outlier lengthens one bar and so raises "mean" and "gap": with `normalize` hardly, as it is moved to the sphere of
-    all rows. Everything is computed in float64. The bars are those of [1]_; statistics and calibration are ours.
+    all rows. Everything is computed in float64. The bars are those of [1]_; statistics and calibration are
+    not part of it.
 
     References
     ----------
@@ -174,6 +177,8 @@ class PersistenceSeparability(BaseEstimator):
         calibrate = not given if self.calibrate == "auto" else self.calibrate
         if given:
             check_distances(X, calibrate)
+        else:
+            check_metric(X, self.metric, self.normalize)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         found = separability(X, options(self, SeparabilityOptions, calibrate=calibrate), ws.exact())
         if not found.persistence[0]:

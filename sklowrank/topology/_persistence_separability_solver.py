@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from scipy.sparse import csc_array, csr_array, issparse
 from sklearn.metrics import pairwise_distances
+from sklearn.metrics.pairwise import PAIRWISE_BOOLEAN_FUNCTIONS
+from sklearn.neighbors import VALID_METRICS_SPARSE
 
 from .._core.compat import single_linkage_label
 from .._core.workspace import Workspace
@@ -15,6 +17,7 @@ from .._math.spanning_tree import Tree, euclidean_tree, tree_of_distances
 
 N_DROPS = 20  # among which the largest is looked for
 _TINY_ROW = 1e-14  # of the largest row: what centring leaves of a row that is the mean
+_OF_CELLS = {*PAIRWISE_BOOLEAN_FUNCTIONS, "hamming", "haversine"}  # metrics of cells that centring would change
 _ASYMMETRY = 1e-8  # of the largest distance: what rounding may make of a symmetric matrix
 
 
@@ -48,16 +51,48 @@ def check_distances(D, calibrate: bool) -> None:
         )
     if D.shape[0] != D.shape[1]:
         raise ValueError(
-            f"With metric='precomputed' X has to be a square matrix of distances, but it has shape {tuple(D.shape)}."
+            f"With metric='precomputed' X has to be a square matrix of distances, but it has shape {tuple(D.shape)}. "
+            "Cross-validation passes distances from new rows to those of the fit: use the table itself there."
         )
     least, most = float(D.min()), float(D.max())
     if least < 0:
         raise ValueError(f"With metric='precomputed' X has to have distances, but the least entry is {least:.3g}.")
+    diagonal = float(D.diagonal().max())
+    if diagonal > _ASYMMETRY * most:
+        raise ValueError(
+            "With metric='precomputed' X has to have distances, but the distance of a row to itself is up to "
+            f"{diagonal:.3g}. Pass distances, such as 1 - X for similarities up to 1."
+        )
     off = float(abs(D - D.T).max())
     if off > _ASYMMETRY * most:
         raise ValueError(
             f"With metric='precomputed' X has to be symmetric, but entries (i, j) and (j, i) differ by {off:.3g}. Pass "
             "(X + X.T) / 2."
+        )
+
+
+def check_metric(X, metric, normalize: bool) -> None:
+    """Refuse metrics that do not suit the table, or not after it is centred."""
+    if not isinstance(metric, str):
+        return
+    if normalize and metric in _OF_CELLS:
+        raise ValueError(
+            f"metric={metric!r} compares cells as they are, but normalize=True centres the columns and scales the "
+            "rows. Pass normalize=False."
+        )
+    if metric == "haversine" and X.shape[1] != 2:
+        raise ValueError(f"metric='haversine' needs two columns, latitude and longitude, but X has {X.shape[1]}.")
+    if not issparse(X) or metric in ("euclidean", "l2"):
+        return
+    if normalize:
+        raise ValueError(
+            f"metric={metric!r} of centred rows needs dense X. Pass normalize=False, metric='euclidean', "
+            "or X.toarray() if it fits into memory."
+        )
+    if metric not in VALID_METRICS_SPARSE["brute"]:
+        raise ValueError(
+            f"metric={metric!r} needs dense X. Pass metric='euclidean', 'manhattan' or 'cosine', or X.toarray() if it "
+            "fits into memory."
         )
 
 
@@ -144,14 +179,7 @@ def _tree(rows, options):
     if options.metric == "precomputed":
         return tree_of_distances(lambda asked: rows[asked], n, rows.device)
     if issparse(rows):
-        if options.normalize and not euclidean:
-            raise ValueError(
-                f"metric={options.metric!r} of centred rows needs dense X. Pass normalize=False, metric='euclidean', "
-                "or X.toarray() if it fits into memory."
-            )
-        if options.normalize:
-            return _tree_of_sparse_directions(rows)
-        return _tree_by_sklearn(rows, options.metric)
+        return _sparse_tree(rows, options.normalize) if euclidean else _tree_by_sklearn(rows, options.metric)
     rows = _directions(rows) if options.normalize else rows
     return euclidean_tree(rows) if euclidean else _tree_by_sklearn(rows.cpu().numpy(), options.metric)
 
@@ -165,19 +193,24 @@ def _directions(X):
     return torch.where(norms > _TINY_ROW, Z / norms.clamp(min=_TINY_ROW), 0.0)
 
 
-def _tree_of_sparse_directions(X):
-    """Return the tree of centred rows of unit norm, by products of sparse rows; its lengths are from differences."""
-    X = X / (abs(X.data).max(initial=0.0) or 1.0)
-    mean = np.asarray(X.mean(0)).ravel()
+def _sparse_tree(X, directions):
+    """Return the tree of sparse rows, or of their directions, by products of rows; its lengths are from differences.
+
+    Directions are those of centred rows: they have unit norm.
+    """
+    unit = 2.0 ** math.frexp(abs(X.data).max(initial=0.0))[1]
+    X = X.copy()
+    X.data /= unit
+    mean = np.asarray(X.mean(0)).ravel() if directions else np.zeros(X.shape[1])
     along = X @ mean
     square = np.asarray(X.multiply(X).sum(1)).ravel() - 2 * along + mean @ mean
-    norms = np.sqrt(square.clip(min=0))
+    norms = np.sqrt(square.clip(min=0)) if directions else np.ones(len(square))
     norms = np.where(norms > 1e-7, norms, np.inf)
+    own = square / norms**2
 
     def distances(asked):
         asked = asked.numpy()
         inner = (X[asked] @ X.T).toarray() - along[asked, None] - along + mean @ mean
-        own = np.isfinite(norms).astype(float)
         square = own[asked, None] + own - 2 * inner / (norms[asked, None] * norms)
         return torch.from_numpy(np.sqrt(square.clip(min=0)))
 
@@ -186,13 +219,15 @@ def _tree_of_sparse_directions(X):
     scaled = csr_array(X.multiply(1 / norms[:, None]))
     difference, shift = scaled[a] - scaled[b], 1 / norms[a] - 1 / norms[b]
     square = np.asarray(difference.multiply(difference).sum(1)).ravel() - 2 * shift * (difference @ mean)
-    lengths = np.sqrt((square + shift**2 * (mean @ mean)).clip(min=0))
+    lengths = np.sqrt((square + shift**2 * (mean @ mean)).clip(min=0)) * (1.0 if directions else unit)
     order = np.argsort(lengths, kind="stable")
     return Tree(edges[torch.from_numpy(order)], torch.from_numpy(lengths[order]))
 
 
 def _tree_by_sklearn(rows, metric):
-    """Return the tree by any metric of scikit-learn."""
+    """Return the tree by any metric of scikit-learn, or a function of two rows."""
+    if isinstance(metric, str) and metric in PAIRWISE_BOOLEAN_FUNCTIONS and np.isin(rows, (0, 1)).all():
+        rows = rows.astype(bool)
 
     def distances(asked):
         D = pairwise_distances(rows[asked.numpy()], rows, metric=metric)
@@ -201,9 +236,27 @@ def _tree_by_sklearn(rows, metric):
                 f"metric={metric!r} gives distances that are not finite for some rows, such as rows of zeros or of "
                 "equal values. Leave these out, or pass metric='euclidean'."
             )
+        if callable(metric):
+            _check_function(D, asked.numpy(), metric)
         return torch.from_numpy(D)
 
     return tree_of_distances(distances, rows.shape[0], torch.device("cpu"))
+
+
+def _check_function(D, asked, metric):
+    """Refuse values of a function that are no distances."""
+    if D.min() < 0:
+        raise ValueError(
+            f"metric={metric!r} has to give distances, but it gives {D.min():.3g}. Pass a function that is never "
+            "negative."
+        )
+    own = D[:, asked]
+    off = abs(own - own.T).max()
+    if off > _ASYMMETRY * D.max():
+        raise ValueError(
+            f"metric={metric!r} has to be symmetric, but for some rows a and b the distances from a to b and from b to "
+            f"a differ by {off:.3g}. Pass a symmetric function, such as the mean of both."
+        )
 
 
 # Tables without groups

@@ -4,8 +4,10 @@ from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
+from .._core.compat import num_samples
 from ._persistence_separability import PersistenceSeparability
 
 
@@ -14,9 +16,10 @@ class SeparabilityMonitor:
 
     Parameters
     ----------
-    estimator : estimator or None, default=None
-        What scores a version of the rows, by `score_` after `fit`; None is :class:`PersistenceSeparability` with its
-        defaults. Copies of it are fitted, with one seed for all updates, so that the same rows are drawn.
+    estimator : estimator, Pipeline or None, default=None
+        Estimator whose `score_` after `fit` is the score of a version of the rows; of a pipeline that of the last step.
+        None is :class:`PersistenceSeparability` with its defaults. Copies of it are fitted, with one seed for all
+        updates, so that the same rows are drawn.
     patience : int, default=5
         Number of updates without progress after which to stop.
     tol : float, default=0.01
@@ -74,27 +77,40 @@ class SeparabilityMonitor:
         ValueError
             If `patience` or `tol` is not what it has to be, or the number of rows is another one.
         """
-        n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
         if not hasattr(self, "history_"):
-            self._begin(n_samples)
-        if n_samples != self._n_samples:
+            self._begin()
+        n_samples = num_samples(X)
+        if self.history_ and n_samples != self._n_samples:
             raise ValueError(
                 f"X has n_samples={n_samples}, but the first update had n_samples={self._n_samples}. Pass the same "
                 "rows at each update, or begin a new monitor."
             )
-        self.history_.append(clone(self._scorer).fit(X).score_)
+        self.history_.append(_score(clone(self._scorer).fit(X)))
+        self._n_samples = n_samples
         self.best_index_ = int(np.argmax(self.history_))
         before, last = self.history_[: -self.patience], self.history_[-self.patience :]
         return bool(before) and max(last) - max(before) < self.tol
 
-    def _begin(self, n_samples):
+    def _begin(self):
         """Check the parameters, and draw the seed of all updates."""
         if not isinstance(self.patience, Integral) or self.patience < 1:
             raise ValueError(f"patience={self.patience!r} has to be an int of at least 1.")
         if not isinstance(self.tol, Real) or not self.tol >= 0:
             raise ValueError(f"tol={self.tol!r} has to be a number of at least 0.")
         scorer = PersistenceSeparability() if self.estimator is None else clone(self.estimator)
-        if "random_state" in scorer.get_params():
-            seed = check_random_state(scorer.random_state).randint(np.iinfo(np.int32).max)
-            scorer.set_params(random_state=int(seed))
-        self._scorer, self._n_samples, self.history_ = scorer, n_samples, []
+        for name, value in sorted(scorer.get_params().items(), key=lambda item: item[0]):
+            if name == "random_state" or name.endswith("__random_state"):
+                seed = check_random_state(value).randint(np.iinfo(np.int32).max)
+                scorer.set_params(**{name: int(seed)})
+        self._scorer, self.history_ = scorer, []
+
+
+def _score(fitted):
+    """Return the score of a fitted estimator, or of the last step of a pipeline."""
+    last = fitted[-1] if isinstance(fitted, Pipeline) else fitted
+    if not hasattr(last, "score_"):
+        raise ValueError(
+            f"estimator={last!r} has no score_ after fit. Pass PersistenceSeparability, or a pipeline that "
+            "ends with it."
+        )
+    return last.score_

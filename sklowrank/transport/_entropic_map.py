@@ -11,6 +11,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.fitted import fitted_attributes
+from .._core.warn import warn
 from ._samples import Sample
 from ._sinkhorn_newton import check_costs
 from ._sinkhorn_newton_solver import (
@@ -23,12 +24,14 @@ from ._sinkhorn_newton_solver import (
     with_massless,
 )
 
+_UNKNOWN = ("-1", "-1.0", "nan", "None", "NaT", "<NA>")  # classes, as text
 SPARSE_METRICS = ("sqeuclidean", "cosine")
 _LARGE_ENTROPY = 0.1  # of the median cost, from which sweeps alone are as fast
+_LARGE_SHIFT, _SHRINKING_ENTROPY = 0.8, 0.25  # of the mean cost, and of what is left of it: moved rows then shrink
 
 
 class TransportOptions(NamedTuple):
-    """What of the estimator's parameters says what is solved, and how."""
+    """Parameters of the estimator that define the problem and the solver."""
 
     reg: float
     metric: Callable[..., Any] | str
@@ -47,6 +50,7 @@ class TransportProblem(NamedTuple):
 
     source: Sample
     target: Sample
+    metric: Any
     metric_cost: torch.Tensor
     cost: torch.Tensor  # with the penalty of classes
     reg: float
@@ -58,7 +62,7 @@ class TransportProblem(NamedTuple):
 
 
 class TransportModel(NamedTuple):
-    """What maps rows."""
+    """What the maps of rows need."""
 
     X_source: Any
     X_target: Any
@@ -68,6 +72,7 @@ class TransportModel(NamedTuple):
     potentials_target: torch.Tensor
     cost: torch.Tensor
     reg: float
+    metric: Any  # that of the fit: potentials belong to it
 
 
 # The problem
@@ -82,14 +87,37 @@ def transport_problem(source: Sample, target: Sample, options: TransportOptions)
     median, largest = weighted_median(sizes, source.mass[rows], target.mass[columns]), float(sizes.max())
     unit = {"median": median, "max": largest, None: 1.0}[options.reg_scale]
     reg = options.reg * (unit or largest or 1.0)  # the median of many equal rows is zero
+    if options.metric == "sqeuclidean" and options.reg_scale is not None:
+        _warn_of_a_large_shift(source, target, cost, reg)
     penalised = cost
-    if options.class_reg > 0 and source.labels is not None and target.labels is not None:
+    if source.labels is not None and target.labels is not None:
         penalised = cost + options.class_reg * largest * unlike(source.labels, target.labels).to(cost)
     newton = options.solver == "sns" or (options.solver == "auto" and reg <= _LARGE_ENTROPY * median)
     solving = NewtonOptions(
         options.tol, newton, options.warmup, options.continuation, options.density, options.max_newton
     )
-    return TransportProblem(source, target, cost, penalised, reg, solving)
+    return TransportProblem(source, target, options.metric, cost, penalised, reg, solving)
+
+
+def _warn_of_a_large_shift(source, target, cost, reg):
+    """Warn where most of the mean cost is the distance between the means, and the entropy is large against the rest."""
+    if min(cost.shape) == 1:  # no extent to lose
+        return
+    away, mean = _mean_row(source) - _mean_row(target), float(source.mass @ cost @ target.mass)
+    shift = float(away @ away)
+    if shift > _LARGE_SHIFT * mean and reg > _SHRINKING_ENTROPY * (mean - shift):
+        warn(
+            f"The distance between the means of both tables makes up {shift / mean:.1%} of the mean cost, and so of "
+            "the unit of reg: moved rows shrink towards the mean of the target. Centre both tables, as by "
+            "X - X.mean(axis=0), or lower reg.",
+            UserWarning,
+        )
+
+
+def _mean_row(sample):
+    if issparse(sample.rows):
+        return torch.from_numpy(sample.rows.T @ sample.mass.cpu().numpy()).to(sample.mass)
+    return sample.mass @ sample.rows
 
 
 def costs(left, right, metric, device) -> torch.Tensor:
@@ -103,8 +131,20 @@ def costs(left, right, metric, device) -> torch.Tensor:
     if metric == "sqeuclidean":
         found = euclidean_distances(left, right, squared=True)
     else:
-        found = pairwise_distances(left, right, metric=metric)
+        found = _pairwise_distances(left, right, metric)
     return torch.from_numpy(np.asarray(found, dtype=np.float64)).to(device)
+
+
+def _pairwise_distances(left, right, metric):
+    """Return scikit-learn's distances; errors of named metrics, some of which need parameters, name the metric."""
+    try:
+        return pairwise_distances(left, right, metric=metric)
+    except ValueError as error:
+        if callable(metric):
+            raise
+        raise ValueError(
+            f"metric={metric!r} failed: {str(error).rstrip('.')}. Use another metric, or a function of two rows."
+        ) from None
 
 
 def turned_costs(left, right, metric, device) -> torch.Tensor:
@@ -127,26 +167,37 @@ def weighted_median(cost, a, b) -> float:
 
 
 def unlike(labels, target_labels) -> torch.Tensor:
-    """Return where two rows have known classes that differ; -1, NaN and None are unknown."""
-    try:
-        classes = [found.astype(np.float64) for found in (labels, target_labels)]
-        known = [~(np.isnan(found) | (found == -1)) for found in classes]
-    except (TypeError, ValueError):
-        classes = [found.astype(str) for found in (labels, target_labels)]
-        known = [~np.isin(found, ("-1", "nan", "None")) for found in classes]
-    differ = classes[0][:, None] != classes[1]
-    return torch.from_numpy(differ & known[0][:, None] & known[1])
+    """Return where two rows have known classes that differ; -1, NaN, None and other missing values are unknown."""
+    known, target_known = _is_known(labels), _is_known(target_labels)
+    classes, target_classes = (
+        np.array(found[there].tolist()) for found, there in ((labels, known), (target_labels, target_known))
+    )
+    if len(classes) and len(target_classes) and (classes.dtype.kind in "SU") != (target_classes.dtype.kind in "SU"):
+        examples = classes.tolist()[0], target_classes.tolist()[0]
+        raise ValueError(
+            f"y has classes such as {examples[0]!r}, y_target such as {examples[1]!r}. Pass text in both, or numbers."
+        )
+    codes = np.unique(np.concatenate([classes, target_classes]), return_inverse=True)[1]
+    differ = np.zeros((len(labels), len(target_labels)), dtype=bool)
+    differ[np.ix_(known, target_known)] = codes[: len(classes), None] != codes[len(classes) :]
+    return torch.from_numpy(differ)
+
+
+def _is_known(labels):
+    if labels.dtype.kind in "biuf":
+        return ~(np.isnan(labels) | (labels == -1))
+    return ~np.isin(labels.astype(str), _UNKNOWN)
 
 
 # The model
 
 
 def transport_model(problem: TransportProblem, state: Potentials) -> TransportModel:
-    """Return what maps rows."""
+    """Return what the maps of rows need."""
     source, target = problem.source, problem.target
     state = with_massless(state, source.mass, target.mass)
     return TransportModel(
-        source.rows, target.rows, source.mass, target.mass, state.u, state.v, problem.cost, problem.reg
+        source.rows, target.rows, source.mass, target.mass, state.u, state.v, problem.cost, problem.reg, problem.metric
     )
 
 
@@ -192,6 +243,7 @@ def turned(model: TransportModel) -> TransportModel:
         model.potentials_source,
         model.cost.T,
         model.reg,
+        model.metric,
     )
 
 

@@ -7,12 +7,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.compat import HasMethods, _fit_context
 from .._core.docs import documented
 from .._core.fitted import keep
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_classes, check_fit_data, check_new_data
 from .._core.workspace import open_workspace
 from ._samples import checked_target, two_tables
 from ._sinkhorn_transport import SinkhornTransport
@@ -25,7 +24,7 @@ _PARAGRAPHS = {
     "transport_parameter": """
         transport : transformer or None, default=None
             What moves the source, with ``fit(X, y, X_target=...)`` and ``transform``; it is cloned. None is
-            ``SinkhornTransport()``.
+            ``SinkhornTransport()``. Pass one to choose its `reg`, also by a search over ``transport__reg``.
     """,
     "fit_parameters": """
         Parameters
@@ -82,6 +81,8 @@ class _Adaptation:
         """Return the fitted transport, and the rows of the source moved by it."""
         Z = None if tables.X_target is None else checked_target(self, tables.X_target, self._sparse_formats())
         transport = clone(SinkhornTransport() if self.transport is None else self.transport)
+        if hasattr(transport, "set_output"):  # new rows come to the model as arrays, so moved ones do
+            transport.set_output(transform="default")
         transport.fit(X, X_target=Z)
         return transport, transport.transform(X)
 
@@ -170,7 +171,7 @@ class OTAdaptationClassifier(_Adaptation, ClassifierMixin, BaseEstimator):
         """
         tables = two_tables(X, y, X_target, None, sample_domain)
         X, y = check_fit_data(self, tables.X, tables.y, accept_sparse=self._sparse_formats())
-        check_classification_targets(y)
+        check_classes(y)
         transport, moved = self._moved(tables, X)
         model = clone(self._base()).fit(moved, y)
         ws = open_workspace(X)
@@ -200,6 +201,20 @@ class OTAdaptationClassifier(_Adaptation, ClassifierMixin, BaseEstimator):
         """
         X = self._new(X, "predict_proba")
         return self.estimator_.predict_proba(X)
+
+    @_base_has("decision_function")
+    def decision_function(self, X):
+        """Return the scores of the classes for rows of the target.
+
+        <predict_parameters>
+
+        Returns
+        -------
+        scores : array of shape (n_samples, n_classes) or (n_samples,)
+            As the classifier returns them.
+        """
+        X = self._new(X, "decision_function")
+        return self.estimator_.decision_function(X)
 
     def _base(self):
         return LogisticRegression() if self.estimator is None else self.estimator

@@ -204,11 +204,17 @@ def checked_masses(weights, n: int, name: str, ws: Workspace) -> torch.Tensor:
     """Return masses (n,) that sum to one, uniform where there are no weights."""
     if weights is None:
         return torch.full((n,), 1 / n, dtype=torch.float64, device=ws.device)
-    found = np.asarray(on_host(weights), dtype=np.float64)
+    try:
+        found = np.asarray(on_host(weights), dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} has values that are no numbers. Pass non-negative numbers.") from None
     if found.shape != (n,):
         raise ValueError(f"{name} has shape {found.shape}, but there are {n} rows to weight. Pass shape ({n},).")
     if not np.all(np.isfinite(found)) or found.min() < 0 or found.max() <= 0:
-        raise ValueError(f"{name} has to be finite, at least 0, and above 0 somewhere.")
+        raise ValueError(
+            f"{name} has to be finite, at least 0, and above 0 somewhere; its values are between {found.min():g} and "
+            f"{found.max():g}."
+        )
     found = found / found.max()
     return ws.load(found / found.sum())
 

@@ -9,12 +9,14 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
 
 from .._core.annotations import RandomState
 from .._core.compat import PAIRWISE_METRICS, Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.iterate import drive
 from .._core.validation import check_fit_data, check_new_data
+from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._entropic_map import (
     MAPS,
@@ -30,7 +32,7 @@ from ._entropic_map import (
     turned,
     turned_costs,
 )
-from ._samples import checked_target, sample_of, two_tables
+from ._samples import checked_target, known_labels, sample_of, two_tables
 from ._sinkhorn_newton import SOLVER_CONSTRAINTS
 from ._sinkhorn_newton_solver import solve_potentials
 
@@ -42,7 +44,9 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
 
     It corrects a drift between two tables with the same columns, such as those of two sensors or batches, of which no
     rows are known to belong together. Each row becomes a weighted mean of rows of the target, new rows too. Where the
-    drift only shifts and scales columns, standardising both tables undoes it as well, and is faster.
+    drift only shifts and scales columns, standardising both tables undoes it as well, and is faster. Where the means of
+    the tables are farther apart than their rows, centre both first, or moved rows shrink towards the mean of the
+    target: ``fit(X - X.mean(axis=0), X_target=Z - Z.mean(axis=0))``.
 
     Parameters
     ----------
@@ -71,10 +75,11 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
     tol : float, default=1e-8
         Tolerance of the stopping criterion. This is the marginal error in l1, for weights that sum to one.
     class_reg : float, default=0.0
-        Penalty, at least 0, for pairs of rows of different known classes, in units of the largest cost.
+        Penalty, at least 0, for pairs of rows of different known classes, in units of the largest cost. It
+        needs `y` and `y_target`.
     max_samples : int, default=2000
-        Number of rows of either table for which the plan is computed. From larger tables rows are drawn; all rows are
-        moved.
+        Number of rows of either table for which the plan is computed. From larger tables rows are drawn in proportion
+        to their weights; all rows are moved.
     out_of_sample : {"entropic", "nearest"}, default="entropic"
         How rows are moved: to the mean of the target rows weighted by the potentials, or like the nearest row of the
         plan, with the offset from it.
@@ -134,8 +139,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
     takes O(n_source n_target) time per iteration, and the map O(n_target n_features) per row.
 
     Each class is moved onto what lies near it. Where classes have other shares in the target than in the source, some
-    rows are moved to another class: about as many as the shares differ by. A drift that is large compared with the
-    extent of the tables enlarges the unit of `reg`: centre both first.
+    rows are moved to another class: about as many as the shares differ by.
 
     References
     ----------
@@ -260,13 +264,14 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         alone = tables.X_target is None
         Z = X if alone else checked_target(self, tables.X_target, self._sparse_formats())
         ws = open_workspace(X, device=self.device, random_state=self.random_state).exact()
-        source = sample_of(X, tables.y, source_weight, "source_weight", self.max_samples, ws)
-        target = sample_of(
-            Z, tables.y if alone else tables.y_target, target_weight, "target_weight", self.max_samples, ws
-        )
+        labels, target_labels = known_labels(tables, self.class_reg)
+        source = sample_of(X, labels, source_weight, "source_weight", self.max_samples, ws)
+        target = sample_of(Z, target_labels, target_weight, "target_weight", self.max_samples, ws)
         problem = transport_problem(source, target, options(self, TransportOptions))
         solver = solve_potentials(problem.entropic(), problem.solving)
         run = drive(self, solver, attributes=partial(progress, problem, ws), X=X, y=y, advice=_ADVICE)
+        if run.converged:
+            _warn_of_rounding(run.state.error, self.tol)
         model = transport_model(problem, run.state)
         return keep(self, ws, model, **described(model, problem, run.state, ws))
 
@@ -284,7 +289,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
             Dense, in the precision of X.
         """
         ws, rows, model = self._recalled(X, method="transform")
-        cost_of = partial(costs, metric=self.metric, device=ws.device)
+        cost_of = partial(costs, metric=model.metric, device=ws.device)
         return ws.answer(MAPS[self.out_of_sample](rows, model, cost_of))
 
     def inverse_transform(self, X):
@@ -301,7 +306,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
             Dense, in the precision of X. Both maps take means: one after the other is not the identity.
         """
         ws, rows, model = self._recalled(X, method="inverse_transform")
-        cost_of = partial(turned_costs, metric=self.metric, device=ws.device)
+        cost_of = partial(turned_costs, metric=model.metric, device=ws.device)
         return ws.answer(MAPS[self.out_of_sample](rows, turned(model), cost_of))
 
     @property
@@ -327,3 +332,13 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         tags.input_tags.sparse = self.metric in SPARSE_METRICS
         tags.array_api_support = True
         return tags
+
+
+def _warn_of_rounding(error, tol):
+    """Warn where the solver has ended above the tolerance; with a tolerance of 0 it always does."""
+    if error > tol > 0:
+        warn(
+            f"SinkhornTransport stopped with a marginal error of {error:.1e}, above tol={tol:.1e}, where rounding in "
+            "float64 allows no less. Raise reg or tol.",
+            ConvergenceWarning,
+        )

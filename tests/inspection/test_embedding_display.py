@@ -72,3 +72,17 @@ def test_what_cannot_be_plotted_is_refused():
         EmbeddingDisplay.from_estimator(HeatGeodesicEmbedding(1).fit(ROLL))
     with pytest.raises(ValueError, match=r"distances has shape \(10, 10\)"):
         EmbeddingDisplay.from_embedding(ROLL, np.zeros((10, 10)))
+    D = cdist(ROLL, ROLL)
+    with pytest.raises(ValueError, match="distances contains NaN"):
+        EmbeddingDisplay.from_embedding(ROLL, np.where(D > 5, np.nan, D))
+    with pytest.raises(ValueError, match="embedding contains infinity"):
+        EmbeddingDisplay.from_embedding(np.full_like(ROLL, np.inf), D)
+    with pytest.raises(ValueError, match="negative entries"):
+        EmbeddingDisplay.from_embedding(ROLL, -D)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_scale_does_not_change_errors(scale):
+    display = EmbeddingDisplay.from_embedding(scale * ROLL, 2 * scale * cdist(ROLL, ROLL))
+    np.testing.assert_allclose(display.errors, 0.5)
+    assert np.isclose(display.stress, 0.5)

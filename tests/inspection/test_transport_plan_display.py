@@ -85,7 +85,13 @@ def test_refusals(transport):
     for wrong in ({"kind": "lines"}, {"n_cells": 0}, {"n_segments": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TransportPlanDisplay.from_estimator(transport, **wrong)
-    with pytest.raises(ValueError, match="labels have shape"):
+    with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
+        TransportPlanDisplay.from_estimator(transport, labels=np.ones(3), target_labels=np.ones(3))
+    with pytest.raises(ValueError, match="one is text, the other numbers"):
+        TransportPlanDisplay.from_estimator(transport, labels=np.ones(len(X)), target_labels=["a"] * len(T))
+    with pytest.raises(ValueError, match=r"n_cells=2\.5 should be an integer"):
+        TransportPlanDisplay.from_estimator(transport, n_cells=2.5)
+    with pytest.raises(ValueError, match="Pass both, or none"):
         TransportPlanDisplay.from_estimator(transport, labels=np.ones(3))
     wide = SinkhornTransport().fit(np.eye(3))
     with pytest.raises(ValueError, match="needs two features"):

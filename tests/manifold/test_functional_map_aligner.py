@@ -4,10 +4,12 @@ import sys
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.spatial import Delaunay
 from scipy.spatial.distance import cdist
+from sklearn import config_context
 
 from sklowrank.manifold import FunctionalMapAligner
 from sklowrank.manifold._functional_maps import nearest_codes, posed, refined_map
@@ -315,6 +317,97 @@ def test_few_rows_and_pieces():
         pieces = FunctionalMapAligner(20).fit(np.r_[X, X + np.array([50, 0, 0])])
     assert np.isfinite(pieces.deformed_).all()
     assert FunctionalMapAligner(500).fit(X[:40], X_target=T[:30]).functional_map_.shape == (28, 28)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-25, 1e-3, 1e25, 1e300])
+def test_the_target_may_have_other_units(unit):
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    model = FunctionalMapAligner(**SMALL).fit(X, X_target=T * unit)
+    assert error(model) < 0.1
+    assert abs(model.score(X, model.inverse_correspondence_)) < 0.1
+
+
+def test_rows_far_from_the_source():
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    model = FunctionalMapAligner(**SMALL).fit(X, X_target=T)
+    far = np.array([[1e6, 0, 0], [1e200, -1e200, 0], [1e308, -1e308, 1e308]])
+    assert np.isfinite(model.transform(far)).all()
+    assert model.predict(far).shape == (3,)
+
+
+def test_curves_in_space():
+    s, t = (np.sort(np.random.RandomState(k).rand(n)) for k, n in ((0, 200), (1, 180)))
+    straight = [np.c_[u, 2 * u, 3 * u] for u in (s, t)]
+    helix = np.c_[np.cos(4 * t), np.sin(4 * t), t]
+    assert not is_surface(tensor(straight[0]), 20)
+    assert not is_surface(tensor(helix), 10)
+    for source, target in ((straight[0], straight[1]), (straight[0], helix)):
+        model = FunctionalMapAligner(20, n_neighbors=10, random_state=0).fit(source, X_target=target)
+        wrong = np.abs(s[model.correspondence_] - t).mean()
+        mirrored = np.abs(1 - s[model.correspondence_] - t).mean()
+        assert min(wrong, mirrored) < 0.05
+
+
+def test_parts_are_named():
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    apart = np.array([0, 0, 50])
+    with pytest.warns(UserWarning, match="X_target falls into 2 parts.*n_neighbors"):
+        FunctionalMapAligner(**SMALL).fit(X, X_target=np.r_[T, T + apart])
+    with pytest.warns(UserWarning, match="X falls into 2 parts"):
+        FunctionalMapAligner(**SMALL).fit(np.r_[X, X + apart], X_target=T)
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (50, 3)])
+def test_one_distinct_row(shape):
+    X = flat(SOURCE)
+    for source, target in ((X, np.ones(shape)), (np.ones(shape), X), (np.ones(shape), np.zeros(shape))):
+        with pytest.warns(UserWarning, match="1 distinct rows"):
+            model = FunctionalMapAligner().fit(source, X_target=target)
+        assert np.isfinite(model.deformed_).all()
+        assert np.isfinite(model.transform(source)).all()
+
+
+@pytest.mark.parametrize("n_features", [65, 300])
+def test_wide_tables_that_are_turned_and_moved(n_features):
+    r = np.random.RandomState(0)
+    X = r.randn(120, 6) @ r.randn(6, n_features)
+    Q, order = np.linalg.qr(r.randn(n_features, n_features))[0], r.permutation(120)
+    moved = posed(tensor(X), tensor(X @ Q + 3)).numpy()
+    np.testing.assert_allclose(moved, X @ Q + 3, atol=1e-6)
+    model = FunctionalMapAligner(**SMALL).fit(X, X_target=X[order] @ Q + 3)
+    assert np.array_equal(model.correspondence_, order)
+
+
+def test_source_and_target_may_be_of_different_libraries():
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    expected = FunctionalMapAligner(**SMALL).fit(X, X_target=T).correspondence_
+    with config_context(array_api_dispatch=True):
+        for source, target in ((tensor(X), T), (X, tensor(T)), (tensor(X), T.tolist()), (tensor(X), pd.DataFrame(T))):
+            model = FunctionalMapAligner(**SMALL).fit(source, X_target=target)
+            assert type(model.correspondence_) is type(source)
+            assert np.array_equal(np.asarray(model.correspondence_), expected)
+
+
+def test_targets_that_are_none_are_named():
+    X, T = flat(SOURCE), rolled(GOAL, 0.9)
+    frame = pd.DataFrame(X, columns=list("xyz"))
+    refused = {
+        "X_target has text": np.full((20, 3), "a"),
+        "Complex data not supported: X_target": T + 1j,
+        "X_target is no table": T[:, 0],
+        "X_target contains NaN": np.full((20, 3), np.nan),
+        "X_target has the columns of X in another order": pd.DataFrame(T, columns=list("zyx")),
+    }
+    for said, target in refused.items():
+        with pytest.raises(ValueError, match=said) as caught:
+            FunctionalMapAligner(**SMALL).fit(frame, X_target=target)
+        assert "array=" not in str(caught.value)
+    with pytest.raises(ValueError, match="target_faces"):
+        FunctionalMapAligner(target_faces=[[0, 1, 2]]).fit(X)
+    with pytest.warns(UserWarning, match="init='landmarks'"):
+        FunctionalMapAligner(landmarks=([0], [0]), **SMALL).fit(X, X_target=T)
+    tracked = torch.from_numpy(T).requires_grad_()
+    assert error(FunctionalMapAligner(**SMALL).fit(X, X_target=tracked)) < 0.1
 
 
 @pytest.mark.cuda

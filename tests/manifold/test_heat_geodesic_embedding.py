@@ -311,8 +311,80 @@ def test_what_cannot_be_is_refused_with_the_cure():
     ]:
         with pytest.raises(ValueError, match=text):
             fit(X, **params)
+    with pytest.raises(ValueError, match=r"n_landmarks=2 is too small for n_components=2.*at least 3"):
+        fit(X, n_landmarks=2)
+    with pytest.raises(ValueError, match=r"times=\[\[1.0\], \[2.0, 3.0\]\]"):
+        fit(X, times=[[1.0], [2.0, 3.0]])
     with pytest.raises(ValueError, match="heat_solver='exact' takes at most 3000 rows"):
         fit(np.random.RandomState(0).randn(3001, 2), heat_solver="exact")
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_copies_of_every_row(shuffled):
+    """All bandwidths are 0: components of copies are joined by edges that have a weight nevertheless."""
+    X = np.repeat(np.random.RandomState(0).randint(3, size=(25, 3)).astype(float), 16, axis=0)
+    X = np.random.RandomState(1).permutation(X) if shuffled else X
+    with pytest.warns(UserWarning, match="connected components"):
+        model = HeatGeodesicEmbedding(5 if shuffled else 2).fit(X)
+    assert np.isfinite(model.embedding_).all()
+    same = (X[:, None] == X).all(2)
+    D = cdist(model.embedding_, model.embedding_)
+    assert D[same].mean() < 0.1 * D[~same].mean()
+
+
+def test_order_of_rows_with_few_distinct_values_does_not_matter():
+    X = np.random.RandomState(0).randint(3, size=(200, 4))
+    order = np.random.RandomState(1).permutation(len(X))
+    one, other = fit(X).embedding_, fit(X[order]).embedding_
+    D = cdist(one, one)[np.ix_(order, order)]
+    assert np.allclose(cdist(other, other), D, atol=1e-6 * D.max())
+    with pytest.warns(UserWarning, match=r"more than 110 neighbours.*order of rows.*numpy.unique"):
+        HeatGeodesicEmbedding().fit(np.repeat(X[:3], 150, axis=0))
+
+
+def test_new_rows_may_be_sparse_where_rows_of_the_fit_are_dense_and_the_other_way_round():
+    X, _ = roll(0.5, 100)
+    dense, sparse = fit(X), fit(sp.csr_array(X))
+    places = dense.transform(X[:5] + 0.1)
+    assert np.allclose(dense.transform(sp.csr_array(X[:5] + 0.1)), places)
+    assert np.allclose(sparse.transform(X[:5] + 0.1), places, atol=1e-6)
+
+
+def test_rows_of_which_most_have_copies():
+    X, _ = roll(0.5, 60)
+    with pytest.warns(UserWarning, match="connected components"):
+        model = HeatGeodesicEmbedding(n_neighbors=3).fit(np.vstack([X, np.repeat(X[:20], 20, axis=0)]))
+    assert np.isfinite(model.embedding_).all()
+
+
+@pytest.mark.parametrize(
+    ("params", "scale", "text"),
+    [
+        ({"t": 1e6}, 1.0, "spread evenly.*smaller t"),
+        ({"t": 1e6, "laplacian": "normalized"}, 1.0, "spread evenly"),
+        ({}, 1e4, "spread evenly.*smaller affinities"),
+        ({"t": 1e-250}, 1.0, "one constant.*larger t"),
+        ({"volume_weight": 10.0}, 1.0, "negative.*volume_weight, which is 10"),
+    ],
+)
+def test_distances_without_information_are_warned_of(params, scale, text):
+    affinity = fit(roll(0.5, 100)[0]).affinity_matrix_
+    with pytest.warns(UserWarning, match=text):
+        HeatGeodesicEmbedding(graph="precomputed", **params).fit(affinity * scale)
+
+
+@pytest.mark.parametrize("t", [10.0, "auto"])
+def test_affinities_without_a_kernel_are_refused(t):
+    affinity = fit(roll(0.5, 100)[0]).affinity_matrix_
+    with pytest.raises(ValueError, match=r"largest degree of the graph.*smaller affinities"):
+        fit(affinity * 1e25, graph="precomputed", t=t)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sp.csr_array])
+@pytest.mark.parametrize("scale", [1.0, 1e-200])
+def test_new_rows_that_are_very_far_have_places(form, scale):
+    model = fit(form(scale * roll(0.5, 100)[0]))
+    assert np.isfinite(model.transform(form(np.full((2, 10), 1e200)))).all()
 
 
 def test_classes_of_digits_stay_together():

@@ -6,13 +6,15 @@ import torch
 from scipy.spatial.distance import cdist
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.neighbors import NearestNeighbors
 
 from sklowrank.manifold import ManifoldVectorFieldRegressor
 from sklowrank.manifold import _connection as connection
+from sklowrank.manifold import _field_evidence as likelihood
 from sklowrank.manifold import _field_process as process
 
-FIXED = {"optimizer": None, "length_scale": 20.0, "noise_variance": 0.01, "n_eigenpairs": 40}
+FIXED = {"tangent_neighbors": 1.5, "optimizer": None, "length_scale": 20.0, "noise_variance": 0.01, "n_eigenpairs": 40}
 
 
 def sphere(n, seed=0):
@@ -105,11 +107,11 @@ def test_mean_deviation_and_evidence_are_those_of_dense_algebra(small, kernel, a
 def test_slopes_of_the_evidence_are_differences(kernel):
     generator = torch.Generator().manual_seed(0)
     P, Y, points = (torch.randn(9, *s, generator=generator, dtype=torch.float64) for s in ((2, 7), (2, 3), (3,)))
-    observed = process.Observed(P, Y, torch.arange(9), torch.zeros(1), torch.ones(3))
-    options = process.ProcessOptions(kernel, "matern", 1.5, 5.0, 1e-3, None, 0)
-    moments, _ = process._moments(observed, process._coordinates(observed, points), 0.8)
+    observed = likelihood.Observed(P, Y, torch.arange(9), torch.zeros(1), torch.ones(3))
+    options = likelihood.ProcessOptions(kernel, "matern", 1.5, 5.0, 1e-3, None, 0)
+    moments, _ = likelihood.moments_of(observed, likelihood.coordinates_of(observed, points), 0.8)
     moments = moments._replace(G=moments.G + torch.eye(7), b=moments.b + 0.1, y=moments.y + 3, n_rest=2, lost=0.4)
-    call = lambda theta: process._loss_and_slope(theta, moments, torch.linspace(0.1, 2, 7).double(), options)  # noqa: E731
+    call = lambda theta: likelihood.loss_and_slope(theta, moments, torch.linspace(0.1, 2, 7).double(), options)  # noqa: E731
     theta = np.log([2.0, 0.6, 0.05, 0.7])
     differences = [(call(theta + 1e-5 * e)[0] - call(theta - 1e-5 * e)[0]) / 2e-5 for e in np.eye(4)]
     assert np.allclose(call(theta)[1], differences, rtol=1e-6)
@@ -118,10 +120,10 @@ def test_slopes_of_the_evidence_are_differences(kernel):
 def test_inducing_points_are_a_bound_that_becomes_exact(small, monkeypatch):
     X, _, y, _ = small
     exact = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
-    monkeypatch.setattr(process, "_EXACT", 149)
-    monkeypatch.setattr(process, "_INDUCING", 48)
+    monkeypatch.setattr(likelihood, "_EXACT", 149)
+    monkeypatch.setattr(likelihood, "_INDUCING", 48)
     most = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
-    monkeypatch.setattr(process, "_INDUCING", 20)
+    monkeypatch.setattr(likelihood, "_INDUCING", 20)
     few = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
     evidence = [m.log_marginal_likelihood_value_ for m in (few, most, exact)]
     assert evidence == sorted(evidence)
@@ -239,6 +241,48 @@ def test_a_smooth_field_on_a_sphere_is_left_to_the_coordinates():
     assert model.kernel_params_["ambient_amplitude"] > model.kernel_params_["amplitude"]
 
 
+def test_tangent_spaces_are_wider_where_points_are_noisy():
+    X, F = sphere(400)
+    rng = np.random.default_rng(2)
+    X, F = np.pad(X, ((0, 0), (0, 9))), np.pad(F, ((0, 0), (0, 9)))
+    y, given = some_known(F, 100)
+    assert ManifoldVectorFieldRegressor(optimizer=None).fit(X, y).tangent_neighbors_ == 1.5  # the points are clean
+    noisy = X + 0.04 * rng.normal(size=X.shape)
+    fits = [ManifoldVectorFieldRegressor(tangent_neighbors=w, optimizer=None).fit(noisy, y) for w in (1.5, 3, 6)]
+    best = max(fits, key=lambda fit: fit.log_marginal_likelihood_value_)
+    model = ManifoldVectorFieldRegressor(optimizer=None).fit(noisy, y)
+    assert model.tangent_neighbors_ == best.tangent_neighbors_ > 1.5
+    assert np.array_equal(model.predict(noisy), best.predict(noisy))
+    bare = {"ambient": None, "random_state": 0}
+    model, narrow = (ManifoldVectorFieldRegressor(**w, **bare).fit(noisy, y) for w in ({}, {"tangent_neighbors": 1.5}))
+    assert model.tangent_neighbors_ > 1.5
+    assert r2(model.predict(noisy)[~given], F[~given]) > r2(narrow.predict(noisy)[~given], F[~given]) + 0.01
+
+
+def test_tangent_spaces_are_not_wider_where_the_surface_is_curved():
+    X, F = roll(500)  # the likelihood alone would take all of space for the tangent space
+    y, _ = some_known(F, 100)
+    model = ManifoldVectorFieldRegressor(random_state=0).fit(X, y)
+    assert (model.tangent_neighbors_, model.intrinsic_dim_) == (1.5, 2)
+
+
+def test_the_likelihood_of_whole_vectors_counts_parts_beside_the_tangent_spaces_as_noise(small):
+    X, _, y, given = small
+    place, values = torch.arange(150), torch.from_numpy(3 * y)
+    cloud = connection.connection_modes(
+        torch.from_numpy(X), connection.GraphOptions(True, 10, 1.5, 2, 0.8, 40, "binary")
+    )
+    options = likelihood.ProcessOptions("rbf", None, 1.5, 20.0, 0.01, None, 0)
+    observed = process.observe(values, place, cloud, True, in_frames=True)
+    found = process.fit_process(observed, None, cloud.eigenvalues, options, None)
+    noise = found.kernel.noise_variance * float(observed.scale) ** 2
+    E, s = cloud.codes[given].numpy().reshape(150, 40), np.exp(-cloud.eigenvalues.numpy() * 200)
+    K = (E * (s / s.sum() * float(observed.scale) ** 2)) @ E.T + noise * np.eye(150)
+    target = 3 * y[given].ravel()
+    slow = target @ np.linalg.solve(K, target) + np.linalg.slogdet(K)[1] + 150 * np.log(2 * np.pi)
+    assert found.log_likelihood_of_all == pytest.approx(-slow / 2, abs=1e-6)
+
+
 def test_columns_of_numbers_have_units_of_their_own(small):
     X, F, _, given = small
     y = np.where(given[:, None], F[:, :2], np.nan)
@@ -308,6 +352,44 @@ def test_labels_without_noise():
     X, F = sphere(120)
     model = ManifoldVectorFieldRegressor(noise_variance=0.0, random_state=0).fit(X, F)
     assert r2(model.predict(X), F) > 0.9999
+
+
+def test_scores_are_those_of_rows_with_a_label(small):
+    X, _, y, given = small
+    model = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
+    weights = np.linspace(1, 2, 150)
+    assert model.score(X, y) == model.score(X[given], y[given])
+    assert model.score(X, y, weights) == model.score(X[given], y[given], weights[given])
+    scores = cross_val_score(ManifoldVectorFieldRegressor(**FIXED), X, y, cv=KFold(3, shuffle=True, random_state=0))
+    assert np.isfinite(scores).all()
+
+
+def test_a_point_far_from_all_others_has_no_gaussian_weights(small):
+    X, F, _, _ = small
+    model = ManifoldVectorFieldRegressor(weights="gaussian", **FIXED)
+    model.fit(np.r_[X, [[100.0, 0, 0]]], np.r_[F, [[1.0, 1, 1]]])
+    assert r2(model.predict(X), F) > 0.9
+    assert np.isfinite(model.predict([[50.0, 0, 0], [1e5, 0, 0]], return_std=True)).all()
+
+
+@pytest.mark.parametrize("kernel", ["matern", "rbf"])
+@pytest.mark.parametrize("length_scale", [1e-300, 1e300])
+def test_extreme_length_scales_are_limits(small, kernel, length_scale):
+    X, _, y, _ = small
+    settings = {**FIXED, "kernel": kernel}
+    found, limit = (
+        ManifoldVectorFieldRegressor(**{**settings, "length_scale": length}).fit(X, y).predict(X)
+        for length in (length_scale, 1e-3 if length_scale < 1 else 3e3)
+    )
+    assert np.allclose(found, limit, atol=1e-4)
+
+
+def test_the_number_of_draws_is_checked(small):
+    X, _, y, _ = small
+    model = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
+    for bad, error in ((0, ValueError), (1.5, TypeError)):
+        with pytest.raises(error, match="n_samples"):
+            model.sample_y(X[:3], bad)
 
 
 @pytest.mark.cuda

@@ -10,14 +10,16 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_diabetes, load_digits, load_iris, load_wine
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LogisticRegression, SGDClassifier
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 from sklowrank.multiclass import LokiClassifier, _frechet_means
 from sklowrank.multiclass._frechet_means import Labels, frechet_means
@@ -251,8 +253,14 @@ def test_decision_values_stand_in_for_probabilities():
     assert np.array_equal(two.predict(X[:100]), y[:100])
     assert two.decision_function(X).shape == (150,)
     assert np.array_equal(two.decision_function(X) > 0, two.predict(X) == 1)
-    with pytest.raises(AttributeError, match="predict_proba"):
-        LokiClassifier(LinearSVC()).fit(X, y).predict(X)
+    with pytest.raises(AttributeError, match=r"LinearSVC has no predict_proba.*Use scores='decision'"):
+        LokiClassifier(LinearSVC()).fit(X, y)
+    with pytest.raises(AttributeError, match=r"GaussianNB has no decision_function.*Use scores='proba'"):
+        LokiClassifier(GaussianNB(), scores="decision").fit(X, y)
+    digits = load_digits(n_class=4, return_X_y=True)
+    pairs = LokiClassifier(SVC(decision_function_shape="ovo"), scores="decision").fit(*digits)
+    with pytest.raises(ValueError, match=r"6 columns for 4 classes.*decision_function_shape='ovr'"):
+        pairs.predict(digits[0])
 
 
 # Labels without rows
@@ -552,3 +560,64 @@ LOPSIDED[0, 1] = 5
 def test_what_makes_no_label_space_is_refused_with_its_name(params, message):
     with pytest.raises(ValueError, match=message):
         LokiClassifier(logistic(), **params).fit(ROWS, NAMES)
+
+
+def test_ranks_of_text_are_those_of_label_space():
+    names = ["low", "mid", "high", "top"]
+    model = given(["high", "low", "top"], label_space=names)
+    assert list(model.classes_) == sorted(names)
+    ranks = np.array([names.index(name) for name in model.classes_])
+    assert np.array_equal(model.distances_, np.abs(ranks[model.observed_index_][:, None] - ranks))
+    assert model.predict([[0.5, 0.5, 0.0]]) == "mid"  # between high and low
+    assert model.score_distance([[0.0, 1.0, 0.0]], ["top"]) == 9
+    assert given([3, 1, 2], label_space=[3, 2, 1]).distances_[0, 2] == 2  # of numbers by size
+
+
+def test_alphabetical_ranks_warn():
+    with pytest.warns(UserWarning, match="alphabetical order: 'high', 'low', 'mid'. Pass label_space in the order"):
+        given(["low", "mid", "high"])
+
+
+def test_a_parameter_of_another_metric_warns():
+    with pytest.warns(UserWarning, match="distances is not read with metric='ordinal'. Set metric='precomputed'"):
+        given([0, 1], distances=np.ones((2, 2)) - np.eye(2))
+    with pytest.warns(UserWarning, match="label_tree is not read with metric='discrete'"):
+        given([0, 1], metric="discrete", label_tree=[(0, 1)])
+
+
+def test_powers_of_large_distances_overflow_to_infinity_alone():
+    model = given([0, 1, 2], metric="embedding", label_embeddings=[[0.0], [1e200], [3e200]])
+    P = [[1.0, 0.0, 0.0], [0.4, 0.3, 0.3]]
+    assert list(model.predict(P)) == [0, 1]
+    assert list(model.frechet_variance(P)) == [0, np.inf]
+    assert list(model.decision_function(P)[0]) == [0, -np.inf, -np.inf]
+
+
+def test_distances_of_another_fit_are_refused():
+    model = given([0, 1, 2], metric="precomputed", distances=np.abs(np.subtract.outer(range(3), range(3))))
+    with pytest.raises(ValueError, match=r"metric='ordinal' was set after the fit.*Fit again"):
+        model.set_params(metric="ordinal", distances=None).score_distance(np.eye(3), [0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    ("params", "match"),
+    [
+        ({"metric": lambda a, b: 1.0}, "returned 1 for a label and itself"),
+        ({"metric": lambda a, b: "far"}, "returned a value that is no number"),
+        ({"metric": "tree", "label_tree": {0: [1], 1: [2]}}, "label_tree has to be a list of edges"),
+        ({"metric": "tree", "label_tree": [(0, 1, "x"), (1, 2)]}, "label_tree has a weight that is no number"),
+    ],
+)
+def test_refusals_of_distances(params, match):
+    with pytest.raises(ValueError, match=match):
+        given([0, 1, 2], **params)
+
+
+def test_refusals_of_models():
+    X, y = load_iris(return_X_y=True)
+    with pytest.raises(ValueError, match=r"Ridge has no classes_ after its fit. Pass a classifier"):
+        LokiClassifier(Ridge()).fit(X, y)
+    with pytest.raises(NotFittedError):
+        LokiClassifier(FrozenEstimator(LogisticRegression())).fit(X, y)
+    with pytest.raises(ValueError, match="n_classes == 0"):
+        given([0, 1]).next_class(0)

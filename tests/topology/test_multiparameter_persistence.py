@@ -17,7 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklowrank._core import blocks
-from sklowrank.topology import MultiparameterPersistence
+from sklowrank.topology import MultiparameterPersistence, _multiparameter_persistence_solver
 
 
 def columns_reduced(vertex, edges):
@@ -201,6 +201,15 @@ def test_larger_clouds_keep_points_that_are_far_from_one_another():
     assert np.allclose(called, V, rtol=0, atol=1e-9)
 
 
+def test_equal_points_with_other_values_in_any_order():
+    r = np.random.RandomState(0)
+    clouds = [np.c_[np.repeat(c[:, :2], 2, axis=0), r.rand(2 * len(c))] for c in SMALL]
+    mixed = [r.permutation(cloud) for cloud in clouds]
+    for k in (6, 12, 100):
+        model = MultiparameterPersistence(second="column", max_points=k).fit(clouds)
+        assert np.allclose(model.transform(mixed), model.transform(clouds), rtol=0, atol=1e-12)
+
+
 def test_equal_points_lone_points_and_constant_values():
     lone = MultiparameterPersistence(second="column").fit(SMALL).transform([SMALL[0][:1]])
     assert not lone[0, 240:].any()
@@ -255,6 +264,30 @@ def test_lists_arrays_and_tensors_of_clouds_are_answered_alike():
     assert np.allclose(answer.numpy(), V, atol=1e-4)
 
 
+def test_series_of_pandas_may_have_any_index():
+    V = MultiparameterPersistence().fit_transform(SMALL)
+    labelled = pd.Series(SMALL, index=[f"patient {k}" for k in range(6)])
+    assert np.array_equal(MultiparameterPersistence().fit_transform(labelled), V)
+    assert np.array_equal(MultiparameterPersistence().fit_transform(labelled.set_axis(range(5, 11))), V)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [{"resolution": (3, 4)}, {"degrees": (1,)}, {"sigma": 0.5}, {"second": "eccentricity"}, {"max_points": 5}],
+)
+def test_transform_is_that_of_the_fit(later):
+    model = MultiparameterPersistence().fit(SMALL)
+    V = model.transform(SMALL)
+    assert np.array_equal(model.set_params(**later).transform(SMALL), V)
+
+
+def test_embeddings_are_those_of_the_fit():
+    rows = np.random.RandomState(0).randn(6, 20)
+    model = MultiparameterPersistence(resolution=(3, 4)).fit(rows)
+    V = model.transform(rows)
+    assert np.array_equal(model.set_params(embedding_dim=5, delay=2).transform(rows), V)
+
+
 @pytest.mark.cuda
 def test_the_device_does_not_matter():
     here = MultiparameterPersistence(second="column", device="cpu").fit(SIZES)
@@ -292,6 +325,8 @@ def heights(points):
         (lambda X: [X[0], X[1][:, 0]], "Cloud 1 has shape"),
         (lambda X: [X[0], np.full((3, 3), "a")], "Cloud 1 has entries that are no numbers"),
         (lambda X: [X[0], sp.eye_array(3)], "Cloud 1"),
+        (lambda X: [X[0], X[1] + 1j], "Complex data not supported: object 1"),
+        (lambda X: [c[:, :1] for c in X], "at least 2"),
     ],
 )
 def test_clouds_that_are_none_are_named(change, said):
@@ -306,6 +341,7 @@ def test_clouds_that_are_none_are_named(change, said):
         (sp.csr_array(np.ones((3, 4))), "Graph 1 has an adjacency matrix of shape"),
         (sp.csr_array(-np.ones((3, 3))), "Graph 1 has lengths of edges that are negative"),
         (sp.csr_array(np.full((3, 3), np.nan)), "Graph 1 has lengths"),
+        (sp.csr_array(np.ones((3, 3)) + 1j), "Complex data not supported: object 1"),
     ],
 )
 def test_graphs_that_are_none_are_named(graph, said):
@@ -325,12 +361,39 @@ def test_other_objects_than_in_fit():
         MultiparameterPersistence(second="column").fit(np.zeros((3, 4)))
     with pytest.raises(ValueError, match="3 finite values"):
         MultiparameterPersistence(second=lambda A: [1.0]).fit([np.eye(3)])
+    with pytest.raises(ValueError, match="It should return numbers"):
+        MultiparameterPersistence(second=lambda A: ["high"] * 3).fit([np.eye(3)])
+    with pytest.raises(ValueError, match="series of 2 to 3 steps"):
+        MultiparameterPersistence().fit([[1.0, 2.0, 3.0], [1.0, 2.0]])
+    with pytest.raises(TypeError, match="X is a dict"):
+        MultiparameterPersistence().fit({"first": SMALL[0]})
 
 
-@pytest.mark.parametrize("degrees", [(), (2,), (0, 0)])
+@pytest.mark.parametrize("degrees", [(), (2,), (0, 0), (0.0,), ([0],), (True,)])
 def test_degrees_are_zero_and_one(degrees):
     with pytest.raises(ValueError, match="degrees"):
         MultiparameterPersistence(degrees).fit(SMALL)
+
+
+def test_loops_of_graphs_are_found_by_gudhi_where_it_is_installed(monkeypatch):
+    pytest.importorskip("gudhi")
+    graph = sp.random_array((60, 60), density=0.1, rng=0)
+    graphs, used = [sp.csr_array(graph + graph.T)], []
+    find = _multiparameter_persistence_solver.bars_by_gudhi
+    model = MultiparameterPersistence(resolution=(3, 4)).fit(graphs)
+
+    def noted(*args, **kwargs):
+        used.append("gudhi")
+        return find(*args, **kwargs)
+
+    monkeypatch.setattr(_multiparameter_persistence_solver, "bars_by_gudhi", noted)
+    V = model.transform(graphs)
+    assert used == ["gudhi"]
+    monkeypatch.setitem(sys.modules, "gudhi", None)
+    assert np.allclose(model.transform(graphs), V, rtol=0, atol=1e-12)
+    assert np.array_equal(model.set_params(backend="native").transform(graphs), model.transform(graphs))
+    MultiparameterPersistence(resolution=(3, 4)).fit(SMALL).transform(SMALL)
+    assert used == ["gudhi"]
 
 
 def test_gudhi_that_is_not_installed_is_named(monkeypatch):

@@ -280,6 +280,8 @@ def test_distances():
         clone(model).fit(D)
     with pytest.raises(ValueError, match="square"):
         clone(model).fit(D[:10])
+    with pytest.raises(ValueError, match=r"distance of a row to itself is up to 1.*1 - X for similarities"):
+        clone(model).fit(np.exp(-cdist(X, X)))
     with pytest.raises(ValueError, match="least entry is -1"):
         clone(model).fit(-np.ones((3, 3)))
     with pytest.raises(ValueError, match="calibrate=True"):
@@ -293,6 +295,47 @@ def test_a_function_as_metric():
     assert np.allclose(model.persistence_, city.persistence_)
     with pytest.raises(ValueError, match=r"metric='correlation'.*not finite"):
         PersistenceSeparability(metric="correlation", normalize=False).fit(np.vstack([X, np.ones((1, 16))]))
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [(lambda a, b: (a - b).sum(), "never negative"), (lambda a, b: 1 + a[0] ** 2 * abs(b[0]), "symmetric")],
+)
+def test_functions_that_give_no_distances_are_refused(function, text):
+    with pytest.raises(ValueError, match=text):
+        PersistenceSeparability(metric=function).fit(groups(4, n=40)[0])
+
+
+@pytest.mark.parametrize("metric", ["jaccard", "dice", "hamming", "russellrao"])
+def test_metrics_of_cells_need_them_as_they_are(metric):
+    X = groups(4, n=80)[0] > 0.5
+    X = X[X.any(1)]
+    with pytest.raises(ValueError, match=rf"metric='{metric}'.*normalize=False"):
+        PersistenceSeparability(metric=metric).fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = PersistenceSeparability(metric=metric, normalize=False, calibrate=False).fit(X)
+    assert np.allclose(model.persistence_, linkage(X, metric=metric)[::-1, 2])
+
+
+def test_metrics_that_do_not_suit_the_table_are_refused():
+    X = groups(4, n=40)[0]
+    with pytest.raises(ValueError, match=r"metric='canberra' needs dense X.*toarray"):
+        PersistenceSeparability(metric="canberra", normalize=False).fit(sp.csr_array(X))
+    with pytest.raises(ValueError, match="needs two columns"):
+        PersistenceSeparability(metric="haversine", normalize=False).fit(X)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("scale", [1e-310, 1e-200, 1.0, 1e300])
+def test_scale_of_sparse_rows_changes_nothing_but_the_bars(scale, normalize):
+    X = groups(4, n=100)[0]
+    X = np.vstack([X, X[:5]])
+    dense = PersistenceSeparability(normalize=normalize, random_state=0).fit(X)
+    sparse = PersistenceSeparability(normalize=normalize, random_state=0).fit(sp.csr_array(scale * X))
+    assert sparse.score_ == pytest.approx(dense.score_, abs=1e-9)
+    assert sparse.n_components_estimate_ == dense.n_components_estimate_
+    assert (sparse.persistence_[-5:] == 0).all()  # copies
 
 
 def test_rows_that_are_drawn():

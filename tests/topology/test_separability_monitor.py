@@ -8,6 +8,8 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from sklowrank.topology import PersistenceSeparability, SeparabilityMonitor
 from tests.topology.test_persistence_separability import groups
@@ -87,6 +89,29 @@ def test_parameters_are_checked_at_the_first_update(bad):
     for _ in range(2):
         with pytest.raises(ValueError, match=next(iter(bad))):
             monitor.update(groups(3)[0])
+
+
+def test_a_pipeline_is_scored_by_its_last_step_with_one_seed():
+    X, _ = groups(3)
+    pipe = make_pipeline(StandardScaler(), PersistenceSeparability(max_samples=100))
+    monitor = SeparabilityMonitor(pipe)
+    for _ in range(3):
+        monitor.update(X)
+    assert len(set(monitor.history_)) == 1
+    with pytest.raises(ValueError, match=r"estimator=StandardScaler.*has no score_ after fit"):
+        SeparabilityMonitor(StandardScaler()).update(X)
+
+
+def test_an_update_that_fails_leaves_no_trace():
+    X, _ = groups(3)
+    monitor = SeparabilityMonitor()
+    with pytest.raises(ValueError, match="NaN"):
+        monitor.update(np.full((50, 2), np.nan))
+    assert monitor.history_ == []
+    monitor.update(X)
+    with pytest.raises(ValueError, match="n_samples=50"):
+        monitor.update(X[:50])
+    assert len(monitor.history_) == 1
 
 
 def test_a_network_in_training():

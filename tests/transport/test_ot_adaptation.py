@@ -1,12 +1,15 @@
 """Models for a table without labels."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+from sklearn import config_context
 from sklearn.datasets import make_moons
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -103,3 +106,18 @@ def test_refusals():
         OTAdaptationClassifier().fit(X, X[:, 0], X_target=T)
     with pytest.raises(ValueError, match="NaN"):
         OTAdaptationRegressor().fit(X, np.full(200, np.nan), X_target=T)
+
+
+def test_frames_as_output_of_transformers_change_nothing():
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
+    y = (X["a"] > 0).astype(int)
+    expected = OTAdaptationClassifier().fit(X, y, X_target=X + 1).decision_function(X + 1)
+    with config_context(transform_output="pandas"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = OTAdaptationClassifier().fit(X, y, X_target=X + 1)
+        assert np.array_equal(model.decision_function(X + 1), expected)
+
+
+def test_area_under_the_curve_of_a_base_without_probabilities():
+    X = np.random.default_rng(0).normal(size=(90, 2))
+    assert cross_val_score(OTAdaptationClassifier(LinearSVC()), X, X[:, 0] > 0, cv=3, scoring="roc_auc").min() > 0.9

@@ -1,5 +1,7 @@
 """Maps between tables: barycentres of the plan, their limits, and what is refused."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +13,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 
+from sklowrank._core.workspace import open_workspace
 from sklowrank.transport import SinkhornTransport
 from sklowrank.transport._entropic_map import costs, unlike, weighted_median
+from sklowrank.transport._samples import drawn_rows
 
 RNG = np.random.default_rng(3)
 X, NEW = RNG.normal(size=(120, 3)), RNG.normal(size=(40, 3))
@@ -246,6 +250,20 @@ def test_frames_and_pipelines():
         ({}, {"X_target": T, "target_weight": np.ones(120)}, r"target_weight has shape \(120,\), but there are 150"),
         ({"class_reg": 1.0}, {"X_target": T, "y": np.ones(120), "y_target": np.ones(3)}, "inconsistent numbers"),
         ({"metric": lambda a, b: np.inf}, {"X_target": T}, "cost by metric=.* contains NaN or infinity"),
+        (
+            {"class_reg": 1.0},
+            {"X_target": T, "y": np.ones(120), "y_target": ["a"] * 150},
+            "y has classes such as 1.0, y_",
+        ),
+        (
+            {"class_reg": 1.0},
+            {"X_target": T, "y": np.ones((120, 2)), "y_target": np.ones(150)},
+            "y should be a 1d array",
+        ),
+        ({}, {"y_target": np.ones(120)}, "Pass X_target too"),
+        ({}, {"sample_domain": ["s"] * 60 + ["t"] * 60}, "sample_domain has values that are no numbers"),
+        ({}, {"X_target": T, "source_weight": ["a"] * 120}, "source_weight has values that are no numbers"),
+        ({"metric": "seuclidean"}, {"X_target": T}, "metric='seuclidean' failed: .*Use another metric"),
         ({"metric": "precomputed"}, {}, "'metric'"),
         ({"reg": 0.0}, {}, "'reg'"),
         ({"solver": "newton"}, {}, "'solver'"),
@@ -263,3 +281,81 @@ def test_max_iter_warns():
         model = SinkhornTransport(0.001, max_iter=4).fit(X, X_target=T)
     assert model.n_iter_ == 4
     assert np.allclose(model.coupling_.sum(1), 1 / 120)
+
+
+def test_a_large_shift_warns_and_centring_undoes_it():
+    far = T + 100
+    with pytest.warns(UserWarning, match=r"makes up \d+\.\d% of the mean cost.*Centre both tables"):
+        shrunk = SinkhornTransport().fit(X, X_target=far).transform(X)
+    moved = SinkhornTransport().fit(X - X.mean(0), X_target=far - far.mean(0)).transform(X - X.mean(0))
+    assert shrunk.var(0).sum() < 0.1 * moved.var(0).sum()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SinkhornTransport(0.001).fit(X, X_target=T + 10)  # a small entropy against the rest of the cost
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_large_shift_of_sparse_rows_warns(sparse):
+    rows, other = sp.csr_array(np.eye(6)), sp.csr_array(np.eye(6) + 10)
+    with pytest.warns(UserWarning, match="Centre both tables"):
+        SinkhornTransport().fit(*((rows,) if sparse else (rows.toarray(),)), X_target=other)
+
+
+def test_rounding_that_ends_a_fit_above_the_tolerance_warns():
+    with pytest.warns(ConvergenceWarning, match="where rounding in float64 allows no less. Raise reg or tol"):
+        SinkhornTransport(1e-12).fit(X, X_target=T)
+
+
+def test_the_map_keeps_the_metric_of_the_fit(fitted):
+    expected = fitted.transform(X), fitted.inverse_transform(T)
+    other = SinkhornTransport(**fitted.get_params()).fit(X, X_target=T).set_params(metric="cityblock")
+    assert np.allclose(other.transform(X), expected[0])
+    assert np.allclose(other.inverse_transform(T), expected[1])
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        np.array([None, "b"], dtype=object),
+        pd.Series([None, "b"], dtype="string"),
+        pd.Series([None, "b"], dtype="category"),
+        np.array(["-1", "b"]),
+        pd.DataFrame({"y": [np.nan, "b"]}),
+    ],
+)
+def test_each_kind_of_missing_class_is_unknown(missing):
+    y = np.array(["a", "b"])[(X[:, 0] > 0).astype(int)]
+    rows = T[:2]
+    model = SinkhornTransport(class_reg=2.0).fit(X, y, X_target=rows, y_target=missing)
+    penalty = model.cost_ - costs(torch.from_numpy(X), torch.from_numpy(rows), "sqeuclidean", "cpu").numpy()
+    assert np.allclose(penalty[:, 0], 0)
+    assert np.array_equal(penalty[:, 1] > 1, y == "a")
+
+
+def test_class_reg_without_classes_warns():
+    with pytest.warns(UserWarning, match="class_reg=1 has no effect without y and y_target"):
+        SinkhornTransport(class_reg=1.0).fit(X, X_target=T)
+
+
+def test_rows_are_drawn_in_proportion_to_their_weights():
+    mass = torch.tensor([0.6, 0.0, *[0.01] * 40], dtype=torch.float64)
+    total = torch.zeros(42, dtype=torch.float64)
+    for seed in range(400):
+        drawn, new = drawn_rows(mass, 20, open_workspace(X, random_state=seed).exact())
+        assert np.isclose(float(new.sum()), 1)
+        assert abs(float(new[0]) - 0.6) <= 0.05
+        total[drawn] += new / 400
+    assert np.allclose(total, mass, atol=0.01)
+    even, new = drawn_rows(
+        torch.full((21,), 1 / 21, dtype=torch.float64), 20, open_workspace(X, random_state=0).exact()
+    )
+    assert len(even) == 20
+    assert np.allclose(new, 1 / 20)
+
+
+def test_a_heavy_row_is_in_the_plan_of_a_large_table():
+    weights = np.r_[120.0, np.full(119, 1.0)]
+    model = SinkhornTransport(max_samples=20, random_state=0).fit(X, X_target=T, source_weight=weights)
+    heavy = int(np.argmin(np.abs(model.X_source_ - X[0]).sum(1)))
+    assert np.array_equal(model.X_source_[heavy], X[0])
+    assert 0.45 <= model.coupling_.sum(1)[heavy] <= 0.55
