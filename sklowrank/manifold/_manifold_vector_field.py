@@ -39,8 +39,8 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
     signal : {"auto", "tangent", "scalar"}, default="auto"
         What y holds: "tangent" vectors with as many columns as X, or "scalar" for numbers, where each column of y is a
         field of its own; columns have the kernel in common but for their units. "auto" is "tangent" if y has two axes
-        and as many columns as X; pass "scalar" where these are not vectors. Vectors have the axes of X: where columns of
-        X are scaled each by itself, vectors are no longer tangent, unless those of y are scaled likewise.
+        and as many columns as X; pass "scalar" where these are not vectors. Vectors have the axes of X: where columns
+        of X are scaled each by itself, vectors are no longer tangent, unless those of y are scaled likewise.
     tangent_neighbors : float or "auto", default="auto"
         Number of neighbours from which a tangent space is estimated, as a multiple of `n_neighbors`. Larger values
         average the noise of the points, smaller ones follow the curvature. "auto" is 1.5, but where tangent spaces of
