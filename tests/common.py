@@ -54,8 +54,9 @@ def on_device(estimator, device):
 
 
 def computing(model):
-    """Return the part of a fitted model that answers: the fitted estimator that it wraps, or itself."""
-    return next((vars(model)[name] for name in ("estimator_", "best_estimator_") if name in vars(model)), model)
+    """Return the part of a fitted model that answers on a device: the fitted estimator that it wraps, or itself."""
+    parts = (vars(model).get(name) for name in ("representation_", "estimator_", "best_estimator_"))
+    return next((part for part in parts if isinstance(part, BaseEstimator)), model)
 
 
 def moved_to(device, model):

@@ -23,10 +23,11 @@ Similarity = Literal["cosine", "euclidean", "rbf", "geodesic"]
 class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Describe each row by its similarities to fixed anchor rows.
 
-    Embeddings of the same objects by different encoders differ by rotations, scales, offsets and widths. Similarities
-    to anchors do not, where the anchors are the same objects in the same order in each of them: a model fitted to the
-    relative rows of one encoder then works on those of another, without training. Where there are two encoders of equal
-    width, the orthogonal Procrustes solution is as accurate or slightly more so.
+    Embeddings of the same objects by different encoders often differ by little more than a rotation, a scale, an offset
+    and the width. Similarities to anchors do not depend on these, where the anchors are the same objects in the same
+    order for each encoder: a model fitted to the relative rows of one encoder then works for another, without training.
+    Between two encoders of equal width an orthogonal Procrustes map is about as accurate, and more so where they are
+    less alike.
 
     Parameters
     ----------
@@ -48,7 +49,8 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         adds an offset; distances do not depend on it.
     whiten : bool, default=False
         Whether to divide rows by the square root of the anchors' covariance. Then an invertible linear map between
-        encoders changes little, where there are clearly more anchors than features.
+        encoders changes little, where there are clearly more anchors than features. With ``center=False`` it is the
+        mean of squares and products.
     quantize : float or None, default=None
         Bin to whose multiples similarities are rounded.
     batch_size : int or "auto", default="auto"
