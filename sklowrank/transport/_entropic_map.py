@@ -283,6 +283,10 @@ def _dense(rows, like):
 
 def _by_blocks(of_block, rows, others):
     """Return what a function makes of slices of rows, each of which needs its costs to all of the others."""
-    size = 32 * others.shape[0]
-    block = rows_per_block("auto", rows.shape[0], size)
-    return torch.cat(list(in_blocks(of_block, rows.shape[0], block, bytes_per_row=size)))
+    size, n = 32 * others.shape[0], rows.shape[0]
+    moved, done = None, 0
+    for part in in_blocks(of_block, n, rows_per_block("auto", n, size), bytes_per_row=size):
+        moved = part.new_empty(n, part.shape[1]) if moved is None else moved
+        moved[done : done + len(part)] = part  # kept parts would lie between blocks and keep their memory from reuse
+        done += len(part)
+    return moved
