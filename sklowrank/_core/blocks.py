@@ -1,7 +1,7 @@
 """Walking rows in blocks that fit the memory, smaller ones where the device runs out."""
 
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -46,6 +46,25 @@ def in_blocks(compute: Callable[[slice], _T], n_rows: int, block: int, *, bytes_
             continue
         yield result
         start = rows.stop
+
+
+def join_blocks(compute: Callable[[slice], Any], n_rows: int, block: int, *, bytes_per_row: int) -> Any:
+    """Return what `compute` makes of blocks of rows, a tensor or a tuple of tensors with the rows first, as a whole.
+
+    Each block's result is copied into the whole at once: small results that are kept until the end lie between the
+    large temporary tensors of their blocks, and on the CPU the memory of these is then not used again.
+    """
+    done, wholes, single = 0, None, False
+    for found in in_blocks(compute, n_rows, block, bytes_per_row=bytes_per_row):
+        single = isinstance(found, torch.Tensor)
+        parts = (found,) if single else found
+        wholes = wholes or tuple(part.new_empty(n_rows, *part.shape[1:]) for part in parts)
+        for whole, part in zip(wholes, parts):
+            whole[done : done + len(part)] = part
+        done += len(parts[0])
+    if wholes is None:  # there are no rows
+        return compute(slice(0, 0))
+    return wholes[0] if single else wholes
 
 
 _SHORTAGES = (  # what the plain RuntimeErrors of torch say where memory is short

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 
 
 def nearest_neighbors(
@@ -45,7 +45,7 @@ def _among_all(points, n_neighbors, queries):
         return distances.topk(n_neighbors, largest=False).indices
 
     block = rows_per_block("auto", len(queries), bytes_per_row)
-    return torch.cat(list(in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)))
+    return join_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)
 
 
 def _distances(queries, points, indices):
@@ -56,7 +56,7 @@ def _distances(queries, points, indices):
     def of_block(rows):
         return torch.linalg.vector_norm(points[indices[rows]] - queries[rows, None], dim=2)
 
-    return torch.cat(list(in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)))
+    return join_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)
 
 
 def farthest_points(points: torch.Tensor, n_points: int, first: int) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .distinct import distinct_rows
 from .neighbors import nearest_neighbors
 
@@ -224,14 +224,5 @@ def _largest_norm(Z):
 
 
 def _blocks(of_block, n_rows, bytes_per_row):
-    """Return two results of blocks of rows, each as one tensor.
-
-    They are copied into it at once: small tensors kept between large ones would fragment the memory.
-    """
-    block, done, wholes = rows_per_block("auto", n_rows, bytes_per_row), 0, None
-    for parts in in_blocks(of_block, n_rows, block, bytes_per_row=bytes_per_row):
-        wholes = wholes or [part.new_empty(n_rows, *part.shape[1:]) for part in parts]
-        for whole, part in zip(wholes, parts):
-            whole[done : done + len(part)] = part
-        done += len(parts[0])
-    return wholes
+    """Return two results of blocks of rows, each as one tensor."""
+    return join_blocks(of_block, n_rows, rows_per_block("auto", n_rows, bytes_per_row), bytes_per_row=bytes_per_row)

@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from sklearn.metrics.cluster import contingency_matrix
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._math.coding_rates import coding_length
 from .._math.distinct import distinct_rows
 from .._math.graphs import k_means
@@ -158,7 +158,7 @@ def log_masses(C: torch.Tensor, codes: StoredCodes, n_clusters: int, clustering:
 
     size = 4 * len(codes.codes) * C.element_size()
     step = rows_per_block("auto", len(first), size)
-    return torch.cat(list(in_blocks(of_rows, len(first), step, bytes_per_row=size)))[kind]
+    return join_blocks(of_rows, len(first), step, bytes_per_row=size)[kind]
 
 
 def assign_rows(

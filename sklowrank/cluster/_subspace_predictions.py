@@ -8,7 +8,7 @@ import torch
 from sklearn.base import ClusterMixin
 from sklearn.utils import get_tags
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.fitted import fitted_matrix, recall
 from .._core.validation import check_new_data
 from .._math.graphs import largest_cluster
@@ -105,7 +105,7 @@ def nearest_subspaces(rows, model: Subspaces) -> torch.Tensor:
 
     per_row = 8 * (3 * D + 3 * K * (width + 2))
     block = rows_per_block("auto", rows.shape[0], per_row)
-    return torch.cat(list(in_blocks(nearest, rows.shape[0], block, bytes_per_row=per_row)))
+    return join_blocks(nearest, rows.shape[0], block, bytes_per_row=per_row)
 
 
 def _log_densities(components, means, bases):

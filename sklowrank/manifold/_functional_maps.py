@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._math.neighbors import farthest_points, nearest_neighbors
 from ._laplacians import Spectrum
 
@@ -63,7 +63,7 @@ def nearest_codes(codes: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
         return torch.addmm(half, queries[rows], codes.mT, alpha=-1).argmin(1)
 
     block = rows_per_block("auto", len(queries), size)
-    return torch.cat(list(in_blocks(of_block, len(queries), block, bytes_per_row=size)))
+    return join_blocks(of_block, len(queries), block, bytes_per_row=size)
 
 
 def sizes_between(k: int, last: int, step: int) -> list[int]:

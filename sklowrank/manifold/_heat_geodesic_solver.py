@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .._core.blocks import in_blocks
+from .._core.blocks import join_blocks
 from .._core.iterate import Step
 from .._core.validation import on_host
 from .._core.warn import warn
@@ -205,7 +205,7 @@ def new_places(X: Any, model: HeatModel) -> torch.Tensor:
 
     size = 48 * len(marks)
     block = min(X.shape[0], _NEW_ROWS)
-    return torch.cat(list(in_blocks(of, X.shape[0], block, bytes_per_row=size)))
+    return join_blocks(of, X.shape[0], block, bytes_per_row=size)
 
 
 def warn_of_problem(problem: HeatProblem) -> None:

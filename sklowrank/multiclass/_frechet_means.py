@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import in_blocks, join_blocks, rows_per_block
 
 _TIED = 1e-12  # functionals that agree so far, relative to their size, are equal
 _COLUMNS = 2048  # labels whose functionals are computed together
@@ -57,7 +57,7 @@ def functional(P, labels: Labels, power, *, batch_size="auto") -> torch.Tensor:
     compute = _functional_at(labels, slice(0, labels.size), power)
     size = 24 * labels.size
     block = rows_per_block(batch_size, len(P), size)
-    return torch.cat(list(in_blocks(lambda rows: compute(P[rows]), len(P), block, bytes_per_row=size)))
+    return join_blocks(lambda rows: compute(P[rows]), len(P), block, bytes_per_row=size)
 
 
 def frechet_means(P, labels: Labels, power, *, tie_break="proba", batch_size="auto"):

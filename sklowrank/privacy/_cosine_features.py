@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.validation import on_host
 from ._lattice import SHRINK, STEP, TABLE, TURN, Waves, block_wave_sums
 from ._mechanism import Norms, PrivacyOptions, calibrate, count_amplitude, deviation, with_count
@@ -304,7 +304,7 @@ def kernel_answers(Y, features: CosineFeatures, sketch: torch.Tensor) -> torch.T
         return torch.cos(angle) @ weighted[:M] + torch.sin(angle) @ weighted[M:]
 
     n = Y.shape[0]
-    return torch.cat(list(in_blocks(part, n, rows_per_block("auto", n, size), bytes_per_row=size)))
+    return join_blocks(part, n, rows_per_block("auto", n, size), bytes_per_row=size)
 
 
 def move_into_bounds(Y: torch.Tensor, features: CosineFeatures) -> torch.Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy.fft import dct
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from ._cosine_features import orthogonal
 from ._lattice import SHRINK, STEP, bin_counts, binned_sums, exact_products
 from ._mechanism import Norms, PrivacyOptions, calibrate, deviation, with_count
@@ -247,7 +247,7 @@ def series_answers(Y, box: Box, series: Series, ratios, sketch) -> torch.Tensor:
         cosines = torch.einsum("njm,jm->n", torch.cos(angle), weighted[:, 0])
         return cosines + torch.einsum("njm,jm->n", torch.sin(angle), weighted[:, 1])
 
-    return torch.cat(list(in_blocks(part, len(Y), rows_per_block("auto", len(Y), size), bytes_per_row=size)))
+    return join_blocks(part, len(Y), rows_per_block("auto", len(Y), size), bytes_per_row=size)
 
 
 def moment_norms(d: int) -> Norms:

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from ..impute._cell_values import (
     row_covariances,
     values_of_pairs,
@@ -76,7 +76,7 @@ def standard_errors(rows, cols, means, seen, model, options, ws):
 
     need = bytes_per_row(model, options)
     block = rows_per_block(options.batch_size, len(rows), need)
-    sorted_std = ws.answer(torch.cat(list(in_blocks(one_block, len(rows), block, bytes_per_row=need))))
+    sorted_std = ws.answer(join_blocks(one_block, len(rows), block, bytes_per_row=need))
     std = np.empty_like(sorted_std)
     std[order] = sorted_std
     return std

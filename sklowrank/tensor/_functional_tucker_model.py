@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import in_blocks, join_blocks, rows_per_block
 from ._functional_tucker_solver import Grid, TuckerProblem, TuckerState
 from ._packed import folded_moment, packed, second_moment
 from ._state_space import Chain, draws, moments
@@ -71,7 +71,7 @@ def predicted(model: TuckerModel, X, batch_size, *, with_variance):
 
     size = 16 * tables[-1][0].numel()
     block = rows_per_block(batch_size, len(X), size)
-    parts = [torch.cat(part) for part in zip(*in_blocks(of_rows, len(X), block, bytes_per_row=size))]
+    parts = join_blocks(of_rows, len(X), block, bytes_per_row=size)
     mean = model.intercept + model.scale * parts[0]
     if not with_variance:
         return mean, None
@@ -104,7 +104,7 @@ def drawn(model: TuckerModel, X, n_draws, batch_size, randn):
 
     size = 16 * n_draws * sum(table.shape[2] for table in tables) + 16 * core[0].numel()
     block = rows_per_block(batch_size, len(X), size)
-    return model.intercept + model.scale * torch.cat(list(in_blocks(of_rows, len(X), block, bytes_per_row=size)))
+    return model.intercept + model.scale * join_blocks(of_rows, len(X), block, bytes_per_row=size)
 
 
 def functions_drawn(model: TuckerModel, k, x, n_draws, randn):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import in_blocks, join_blocks, rows_per_block
 from .._core.iterate import Step
 from ._packed import folded_moment, packed, places, second_moment, unpacked
 from ._state_space import Chain, Process, observed_chain, smoothed, total
@@ -285,7 +285,7 @@ def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, optio
         lengths = torch.cat([length[None], (length * torch.exp(spacing * steps)).clamp(lowest, _LONGEST)])
         logs = log_scale + torch.cat([0 * length[None], spacing * growth])
         block = rows_per_block("auto", len(logs), size)
-        found = torch.cat(list(in_blocks(evidence, len(logs), block, bytes_per_row=size)))
+        found = join_blocks(evidence, len(logs), block, bytes_per_row=size)
         best = (found - energy * torch.exp(2 * logs) / 2 + len(state.core) * logs).argmax()
         length, log_scale = lengths[best], logs[best]
     return length, torch.exp(log_scale)

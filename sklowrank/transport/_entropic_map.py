@@ -9,7 +9,7 @@ from scipy.sparse import issparse
 from sklearn.metrics import pairwise_distances
 from sklearn.metrics.pairwise import euclidean_distances
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.fitted import fitted_attributes
 from .._core.warn import warn
 from ._samples import Sample
@@ -284,9 +284,4 @@ def _dense(rows, like):
 def _by_blocks(of_block, rows, others):
     """Return what a function makes of slices of rows, each of which needs its costs to all of the others."""
     size, n = 32 * others.shape[0], rows.shape[0]
-    moved, done = None, 0
-    for part in in_blocks(of_block, n, rows_per_block("auto", n, size), bytes_per_row=size):
-        moved = part.new_empty(n, part.shape[1]) if moved is None else moved
-        moved[done : done + len(part)] = part  # kept parts would lie between blocks and keep their memory from reuse
-        done += len(part)
-    return moved
+    return join_blocks(of_block, n, rows_per_block("auto", n, size), bytes_per_row=size)

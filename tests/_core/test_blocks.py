@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sklowrank._core.blocks import in_blocks, rows_per_block
+from sklowrank._core.blocks import in_blocks, join_blocks, rows_per_block
 from sklowrank._core.rows import Rows
 
 
@@ -15,6 +15,15 @@ def test_blocks_cover_the_rows_in_order():
 
 def test_no_rows_no_blocks():
     assert list(in_blocks(lambda rows: rows, 0, 4, bytes_per_row=8)) == []
+
+
+@pytest.mark.parametrize("n", [10, 0])
+def test_results_of_blocks_are_joined(n):
+    X = torch.arange(20.0, dtype=torch.float64, device="cpu").reshape(10, 2)[:n]
+    assert torch.equal(join_blocks(lambda rows: 2 * X[rows], n, 4, bytes_per_row=8), 2 * X)
+    values, indices = join_blocks(lambda rows: X[rows].max(1), n, 3, bytes_per_row=8)
+    assert torch.equal(values, X[:, 1])
+    assert indices.tolist() == [1] * n
 
 
 TOO_MUCH = 10**15  # numbers: more than any machine holds, but no overflow of sizes, so that allocators themselves fail
