@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .._core.blocks import join_blocks, rows_per_block
+from .._core.blocks import in_blocks, rows_per_block
 from .architecture import Architecture, build
 from .layers import SideBySide, linear
 from .randomness import fixed_randomness
@@ -72,4 +72,4 @@ def ensemble_outputs(nets: SideBySide | OneByOne, X: torch.Tensor) -> torch.Tens
         return nets(X[rows].expand(nets.count, -1, -1)).double().transpose(0, 1).flatten(1)
 
     with torch.inference_mode():
-        return join_blocks(of, len(X), step, bytes_per_row=size)
+        return torch.cat(list(in_blocks(of, len(X), step, bytes_per_row=size)))
