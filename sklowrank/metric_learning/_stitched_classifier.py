@@ -8,12 +8,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clo
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import HasMethods, _fit_context
 from .._core.fitted import keep
-from .._core.validation import check_fit_data, check_new_data, on_host
+from .._core.validation import check_classes, check_fit_data, check_new_data, on_host
 from .._core.workspace import open_workspace
 from ._relative_representation import RelativeRepresentation
 
@@ -114,7 +113,7 @@ class StitchedClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self : StitchedClassifier
         """
         X, y = check_fit_data(self, X, y, accept_sparse=self._relative()._sparse_formats(X))
-        check_classification_targets(on_host(y))
+        check_classes(on_host(y))
         representation = clone(self._relative()).fit(X, y)
         model = clone(self._head()).fit(representation.transform(X), y)
         return self._kept(X, model, representation, representation.anchor_indices_)
