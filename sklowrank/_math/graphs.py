@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.compat import cluster_qr
 from .doubly_stochastic import doubly_stochastic
 
@@ -79,8 +79,7 @@ def _similar_codes(codes, n_neighbors):
         value, column = cosine.topk(q, dim=1)
         return column, (value > 0).to(cosine.dtype)
 
-    parts = list(in_blocks(nearest, n, rows_per_block("auto", n, 8 * n), bytes_per_row=8 * n))
-    columns, values = (torch.cat(part) for part in zip(*parts))
+    columns, values = join_blocks(nearest, n, rows_per_block("auto", n, 8 * n), bytes_per_row=8 * n)
     return csr_from(columns, values, n)
 
 

@@ -9,7 +9,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.rows import largest_magnitude
 from .._core.warn import warn
 from .._math.distinct import distinct_weighted
@@ -210,5 +210,5 @@ def co_association(runs, n_neighbors, generator):
         return nearest.cpu(), shared.gather(1, nearest).cpu() / len(runs)
 
     block = rows_per_block("auto", n, 32 * n)
-    nearest, share = (torch.cat(part) for part in zip(*in_blocks(compute, n, block, bytes_per_row=32 * n)))
+    nearest, share = join_blocks(compute, n, block, bytes_per_row=32 * n)
     return affinity(csr_from(nearest, share.double(), n), "sum")

@@ -9,7 +9,7 @@ from scipy.sparse import csc_array, csr_array, eye_array
 from scipy.sparse.linalg import LinearOperator, eigsh, splu
 from sklearn.exceptions import ConvergenceWarning
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.warn import warn
 from .._math.distinct import distinct_rows
 from .._math.neighbors import nearest_neighbors
@@ -168,8 +168,7 @@ def _local_bases(at, points, neighbors, used):
 
     bytes_per_row = 4 * at.element_size() * neighbors.shape[1] * at.shape[1]
     block = rows_per_block("auto", len(at), bytes_per_row)
-    bases, spread = zip(*in_blocks(of_block, len(at), block, bytes_per_row=bytes_per_row))
-    return torch.cat(bases), torch.cat(spread)
+    return join_blocks(of_block, len(at), block, bytes_per_row=bytes_per_row)
 
 
 def _dimension(spread, options):
@@ -232,8 +231,7 @@ def _transports(frames, edges):
 
     bytes_per_row = 2 * frames.element_size() * frames[0].numel()
     block = rows_per_block("auto", len(edges), bytes_per_row)
-    blocks = in_blocks(of_block, len(edges), block, bytes_per_row=bytes_per_row)
-    return torch.cat([frames.new_zeros(0, frames.shape[2], frames.shape[2]), *blocks])
+    return join_blocks(of_block, len(edges), block, bytes_per_row=bytes_per_row)
 
 
 def _laplacian(edges, weights, frames, n):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from ._connection import SPARE, Cloud, Rule, codes_at, scaled
 from ._field_posterior import Posterior, deviation_at, field_at
 
@@ -85,8 +85,7 @@ def predicted(queries, model, with_deviation):
         return (field_at(*known), deviation_at(*known)) if with_deviation else (field_at(*known),)
 
     block = rows_per_block("auto", len(queries), bytes_per_row)
-    parts = in_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)
-    return [torch.cat(part) for part in zip(*parts)]
+    return join_blocks(of_block, len(queries), block, bytes_per_row=bytes_per_row)
 
 
 def shaped(values, model):

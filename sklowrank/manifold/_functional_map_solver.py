@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.warn import warn
 from .._math.neighbors import nearest_neighbors
 from ._deformation_fields import deformed_by_cpd, deformed_in_space, refined_in_spectrum
@@ -239,8 +239,7 @@ def codes_of(model: AlignmentModel, X: torch.Tensor) -> torch.Tensor:
         return (weights[:, None] @ model.codes[near])[:, 0]
 
     size = 8 * model.n_neighbors * (model.n_neighbors + model.points.shape[1] + model.codes.shape[1])
-    blocks = in_blocks(of_block, len(rows), rows_per_block("auto", len(rows), size), bytes_per_row=size)
-    return torch.cat(list(blocks))
+    return join_blocks(of_block, len(rows), rows_per_block("auto", len(rows), size), bytes_per_row=size)
 
 
 def positions(model: AlignmentModel, codes: torch.Tensor) -> torch.Tensor:
@@ -259,8 +258,7 @@ def _nearest_few(codes, queries, n):
         indices = torch.cdist(queries[rows], codes).topk(n, largest=False).indices
         return (queries[rows, None] - codes[indices]).square().sum(2), indices
 
-    blocks = in_blocks(of_block, len(queries), rows_per_block("auto", len(queries), size), bytes_per_row=size)
-    return (torch.cat(part) for part in zip(*blocks))
+    return join_blocks(of_block, len(queries), rows_per_block("auto", len(queries), size), bytes_per_row=size)
 
 
 def partners_of(model: AlignmentModel, X: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import in_blocks, join_blocks, rows_per_block
 from .._core.iterate import Step
 from .._math.linalg import signs_of_largest
 
@@ -134,9 +134,7 @@ def place(distances: torch.Tensor, landmarks: torch.Tensor, weights: torch.Tenso
     def of(rows):
         return _placed(distances[rows], landmarks, None if weights is None else weights[rows])
 
-    return torch.cat(
-        list(in_blocks(of, len(distances), rows_per_block("auto", len(distances), size), bytes_per_row=size))
-    )
+    return join_blocks(of, len(distances), rows_per_block("auto", len(distances), size), bytes_per_row=size)
 
 
 def _placed(distances, landmarks, weights):

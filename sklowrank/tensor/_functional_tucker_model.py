@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from .._core.blocks import in_blocks, join_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from ._functional_tucker_solver import Grid, TuckerProblem, TuckerState
 from ._packed import folded_moment, packed, second_moment
 from ._state_space import Chain, draws, moments
@@ -36,9 +36,7 @@ def functions_at(model: TuckerModel, k, x):
         def of_points(part):
             return moments(grid.process, grid.points, length, chain, x[part])
 
-        blocks = in_blocks(of_points, len(x), rows_per_block("auto", len(x), size), bytes_per_row=size)
-        mean, covariance = (torch.cat(part) for part in zip(*blocks))
-        return mean, covariance
+        return join_blocks(of_points, len(x), rows_per_block("auto", len(x), size), bytes_per_row=size)
     at = torch.searchsorted(grid.points, x).clamp(max=len(grid.points) - 1)
     known = (grid.points[at] == x).to(x.dtype)
     prior = grid.process.variance * torch.eye(grid.process.rank, dtype=x.dtype, device=x.device)
