@@ -102,15 +102,16 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
     Notes
     -----
-    Of a layer ``y = W x + b`` let mu and C be the mean and the covariance of y. The affine map of rank r that leaves the
-    least squared error is the projection on the r leading eigenvectors Q of C::
+    Of a layer ``y = W x + b`` let mu and C be the mean and the covariance of y. The affine map of rank r that leaves
+    the least squared error is the projection on the r leading eigenvectors Q of C::
 
         y = Q (Q' W x) + b + (I - Q Q') (mu - b)
 
-    so that the pair has the weights ``Q' W`` and Q. For "input_whitened", Q are the left singular vectors of ``W T`` with
-    ``T T' = E[x x']``; for "weight_svd" those of W. A convolution is r filters of its kernel and a convolution with a
-    kernel of one; an embedding is a table of width r and a linear layer. A pair takes the place of a layer under its own
-    name, as a :class:`torch.nn.Sequential`, where ``r (n_in + n_out)`` and its bias are fewer numbers than the layer has.
+    so that the pair has the weights ``Q' W`` and Q. For "input_whitened", Q are the left singular vectors of ``W T``
+    with ``T T' = E[x x']``; for "weight_svd" those of W. A convolution is r filters of its kernel and a convolution
+    with a kernel of one; an embedding is a table of width r and a linear layer. A pair takes the place of a layer under
+    its own name, as a :class:`torch.nn.Sequential`, where its ``r (n_in + n_out)`` weights and its bias are fewer
+    numbers than the layer has.
 
     Left as they are: layers that share weights, with a warning; convolutions in groups, recurrent layers, attention
     unless `split_attention`, layers with hooks, computed weights or `max_norm`, and those that no row reaches. With
