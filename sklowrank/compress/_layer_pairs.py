@@ -5,7 +5,9 @@ Of rank r it is ``x @ first.T @ second.T`` with the orthonormal columns of ``sec
 @ weight``: methods differ in these columns alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -15,17 +17,19 @@ from .._nets.holding import Calls
 from .._nets.recording import (
     LayerReport,
     Moments,
+    device_of,
     input_rows,
     layer_type,
-    moments,
+    merged,
+    moments_of,
     output_rows,
-    run,
     select_layers,
     watching,
 )
 
 _TYPES = ("linear", "conv1d", "conv2d", "conv3d", "embedding", "transposed")
 _BLOCK = 1 << 16  # columns of a weight that are projected at once: tables may have millions
+_PRIOR = 1e-10  # share of the second moments that inputs have equally in all directions, so that none is arbitrary
 
 
 class Directions(NamedTuple):
@@ -55,6 +59,7 @@ class Seen(NamedTuple):
 
     moments: Moments
     of_inputs: bool = False
+    n_calls: int = 1  # in a pass
 
 
 class Ladder(NamedTuple):
@@ -108,39 +113,59 @@ class Pair(nn.Sequential):
 # Closed forms
 
 
-def output_pca(rows: Moments, weight: torch.Tensor | None = None) -> Directions:
-    """Return the principal directions of products, which leave the least squared error with a bias that is free.
+def output_pca(rows: Moments, weight: torch.Tensor, *, of_inputs: bool = False) -> Directions:
+    """Return the principal directions of products with a weight (out, in): those of least error with a free bias.
 
-    `rows` are the moments of the products ``x @ weight.T``; of the inputs x where there is a weight.
+    `rows` are the moments of the products ``x @ weight.T``, or of the inputs x.
     """
-    return _directions(rows.covariance, weight)
+    return _directions(rows.covariance, weight, of_inputs)
 
 
-def input_whitened(rows: Moments, weight: torch.Tensor | None = None) -> Directions:
-    """Return the directions of the SVD of weight times the root of the second moment of x.
+def input_whitened(rows: Moments, weight: torch.Tensor, *, of_inputs: bool = False) -> Directions:
+    """Return the directions of the SVD of a weight times the root of the second moment of x.
 
-    They leave the least squared error with the bias as it is. `rows` are those of :func:`output_pca`.
+    They are those of least error with the bias as it is. `rows` are those of :func:`output_pca`.
     """
-    return _directions(rows.second, weight)
+    return _directions(rows.second, weight, of_inputs)
 
 
 def weight_svd(weight: torch.Tensor) -> Directions:
     """Return the left singular vectors of a weight (out, in), whatever the inputs are."""
+    if weight.shape[1] > 8 * len(weight):  # tables
+        values, vectors = torch.linalg.eigh(_gram(weight))
+        return Directions(vectors.flip(1), values.clamp(min=0).flip(0))
     U, s, _ = torch.linalg.svd(weight.double(), full_matrices=False)
     return Directions(U, s.square())
 
 
-def _directions(second, weight):
-    """Return the directions of rows with second moments `second`, or of their products with a weight."""
-    values, vectors = torch.linalg.eigh(second)
-    values = values.clamp(min=0)
-    if weight is None:
-        return Directions(vectors.flip(1), values.flip(0))
-    U, s, _ = torch.linalg.svd(weight.double() @ (vectors * values.sqrt()), full_matrices=False)
-    return Directions(U, s.square())
+def _directions(second, weight, of_inputs):
+    """Return the directions of products by the second moments of them or of inputs.
+
+    Where rows say nothing, as with fewer of them than directions, the weight alone decides.
+    """
+    if of_inputs:
+        values, vectors = torch.linalg.eigh(second)
+        values = values.clamp(min=_PRIOR * float(values[-1].clamp(min=0)) or _PRIOR)
+        U = torch.linalg.svd(weight.double() @ (vectors * values.sqrt()), full_matrices=False).U
+        along = weight.double().T @ U
+        return _sorted(U, (along * (second @ along)).sum(0))
+    gram = _gram(weight)
+    share = _PRIOR * second.trace() / gram.trace().clamp(min=torch.finfo(gram.dtype).tiny)
+    vectors = torch.linalg.eigh(second + torch.where(share > 0, share, _PRIOR) * gram).eigenvectors.flip(1)
+    return _sorted(vectors, (vectors * (second @ vectors)).sum(0))
 
 
-def factors(
+def _sorted(vectors, values):
+    """Return directions whose values are not negative, nor larger than those before."""
+    return Directions(vectors, values.clamp(min=0).cummin(0).values)
+
+
+def _gram(weight):
+    """Return ``weight @ weight.T`` in float64, by blocks."""
+    return sum(part.double() @ part.double().T for part in weight.split(_BLOCK, dim=1))
+
+
+def projected(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     vectors: torch.Tensor,
@@ -148,7 +173,7 @@ def factors(
 ) -> Factors:
     """Return the layer that projects products on orthonormal directions (out, r), about their mean if there is one."""
     first = torch.cat([vectors.T @ part.double() for part in weight.split(_BLOCK, dim=1)], 1)
-    bias = None if bias is None else bias.double()
+    bias = None if bias is None else bias.detach().double()
     if mean is not None:
         kept = mean - vectors @ (vectors.T @ mean)
         bias = kept if bias is None else bias + kept
@@ -189,51 +214,62 @@ def n_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def seen_of(module: nn.Module, calls: Calls, names: Sequence[str], size: int) -> dict[str, Seen]:
+class _Enough(BaseException):
+    """Ends a pass behind the last call of the layers that are looked at."""
+
+
+def seen_of(
+    module: nn.Module, calls: Calls, names: Sequence[str], size: int, n_calls: int | None = None
+) -> dict[str, Seen]:
     """Return what the rows of some calls show of the named layers, in one pass.
 
-    Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted.
+    Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. A pass is
+    left after `n_calls` calls of the layers.
     """
-    layers: dict[str, Any] = {name: module.get_submodule(name) for name in names}
-    tables = [name for name, layer in layers.items() if layer_type(layer) == "embedding"]
-    found = {
-        name: Seen(table_moments(layers[name].weight, n)) for name, n in lookups(module, calls, tables, size).items()
+    rows: dict[str, Moments] = {}
+    lookups: dict[str, torch.Tensor] = {}
+    counts: Counter[str] = Counter()
+
+    def see(name, layer, args, out):
+        counts[name] += 1
+        if layer_type(layer) == "embedding":
+            now = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
+            lookups[name] = lookups[name] + now if name in lookups else now
+        else:
+            now = moments_of((input_rows if inputs_are_narrow(layer) else output_rows)(layer, args, out))
+            rows[name] = merged(rows[name], now) if name in rows else now
+        if counts.total() == n_calls:
+            raise _Enough
+
+    per_pass: dict[str, int] = {}
+    with watching(module, names, see), torch.inference_mode():
+        for args, kwargs in calls.batches(size, device_of(module)):
+            with suppress(_Enough):
+                module(*args, **kwargs)
+            per_pass = per_pass or dict(counts)
+            counts.clear()
+    return {
+        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), per_pass[name]) for name in names
     }
-    others = [name for name in names if name not in tables]
-    for name, rows in (moments(module, calls, others, _narrow_rows, size) if others else {}).items():
-        of_inputs = _inputs_are_narrow(layers[name])
-        bias = getattr(layers[name], "bias", None)
-        if not of_inputs and bias is not None:
-            rows = rows._replace(mean=rows.mean - bias.detach().double())
-        found[name] = Seen(rows, of_inputs)
-    return found
 
 
-def _inputs_are_narrow(layer):
+def _seen(layer, rows, lookups, n_calls):
+    if lookups is not None:
+        return Seen(table_moments(layer.weight, lookups), n_calls=n_calls)
+    of_inputs = inputs_are_narrow(layer)
+    if not of_inputs and layer.bias is not None:
+        rows = rows._replace(mean=rows.mean - layer.bias.detach().double())
+    return Seen(rows, of_inputs, n_calls)
+
+
+def inputs_are_narrow(layer: nn.Module) -> bool:
+    """Return whether the inputs of a layer have fewer columns than its outputs."""
     n_out, n_in = product_weight(layer).shape
     return n_in < n_out
 
 
-def _narrow_rows(layer, args, out):
-    return (input_rows if _inputs_are_narrow(layer) else output_rows)(layer, args, out)
-
-
-def lookups(module: nn.Module, calls: Calls, names: Sequence[str], size: int) -> dict[str, torch.Tensor]:
-    """Return how often each row of the named embeddings is looked up."""
-    found: dict[str, torch.Tensor] = {}
-
-    def see(name, layer, args, out):
-        now = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
-        found[name] = found[name] + now if name in found else now
-
-    if names:
-        with watching(module, names, see):
-            run(module, calls, size)
-    return found
-
-
 def table_moments(table: torch.Tensor, counts: torch.Tensor) -> Moments:
-    """Return the moments of the rows of a table, each as often as it counts; blocks of rows that do are visited."""
+    """Return the moments of the rows of a table (n, width), each as often as it counts."""
     at = counts.nonzero()[:, 0]
     total = int(counts.sum())
     mean, scatter = (
@@ -256,16 +292,11 @@ def directions_of(layer: nn.Module, seen: Seen, method: str) -> tuple[Directions
     """Return the directions of a layer by a method, and the mean of its products where they are about it."""
     weight = product_weight(layer)
     if method == "weight_svd":
-        if layer_type(layer) == "embedding":  # its Gram matrix is small
-            return input_whitened(
-                table_moments(layer.weight, torch.ones_like(layer.weight[:, 0], dtype=torch.long))
-            ), None
         return weight_svd(weight), None
-    given = weight if seen.of_inputs else None
     if method == "input_whitened" or keeps_zero(layer):
-        return input_whitened(seen.moments, given), None
-    mean = seen.moments.mean if given is None else given.double() @ seen.moments.mean
-    return output_pca(seen.moments, given), mean
+        return input_whitened(seen.moments, weight, of_inputs=seen.of_inputs), None
+    mean = weight.double() @ seen.moments.mean if seen.of_inputs else seen.moments.mean
+    return output_pca(seen.moments, weight, of_inputs=seen.of_inputs), mean
 
 
 def pair_of(layer: Any, found: Factors) -> Pair:
@@ -421,16 +452,16 @@ def replace_layers(
     module: nn.Module,
     calls: Calls,
     ranks: Mapping[str, int | None],
+    seen: Mapping[str, Seen],
     *,
     method: str,
     size: int,
-    seen: Mapping[str, Seen] | None = None,
-    say: Callable[[dict[str, Any]], None] | None = None,
+    sequential: bool = True,
 ) -> LayerReport:
     """Replace layers by pairs of some ranks, in their order, and return what was done; None keeps a layer.
 
-    Each pair is fitted to what the layer gives for inputs that have passed the pairs before it, or to what was `seen`
-    of all layers.
+    `seen` is that of the module before. If `sequential`, each pair is fitted to what the layer gives for inputs that
+    have passed the pairs before it. Call :func:`leave_fast_paths` at the end.
     """
     report = LayerReport()
     for name, rank in ranks.items():
@@ -438,21 +469,17 @@ def replace_layers(
         row = {"name": name, "type": type(layer).__name__, "shape": tuple(layer.weight.shape), "rank": rank}
         row |= {"n_parameters_before": n_parameters(layer), "n_parameters": n_parameters(layer), "explained": 1.0}
         if rank is not None:
-            of_layer = (seen_of(module, calls, [name], size) if seen is None else seen)[name]
-            directions, mean = directions_of(layer, of_layer, method)
-            bias = None if layer_type(layer) == "embedding" else layer.bias
-            pair = pair_of(
-                layer,
-                factors(
-                    product_weight(layer), None if bias is None else bias.detach(), directions.vectors[:, :rank], mean
-                ),
-            )
+            now = seen[name]
+            follows = any(done["rank"] is not None for done in report) and layer_type(layer) != "embedding"
+            if sequential and follows and method != "weight_svd":
+                now = seen_of(module, calls, [name], size, now.n_calls)[name]
+            directions, mean = directions_of(layer, now, method)
+            bias = getattr(layer, "bias", None)
+            found = projected(product_weight(layer), bias, directions.vectors[:, :rank], mean)
+            pair = pair_of(layer, found)
             module.set_submodule(name, pair)
             row |= {"n_parameters": n_parameters(pair), "explained": float(1 - directions.lost[rank])}
         report.append(row)
-        if say is not None:
-            say(row)
-    leave_fast_paths(module)
     return report
 
 

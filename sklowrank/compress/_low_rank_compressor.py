@@ -68,8 +68,6 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Seed or generator of random numbers; pass an int for reproducible results. It draws rows, and seeds torch where
         a clone of `estimator` is fitted.
-    verbose : int, default=0
-        0 prints nothing, 1 prints a line per iteration. An iteration is a layer.
 
     Attributes
     ----------
@@ -157,7 +155,6 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         "split_attention": ["boolean"],
         "device": NETWORK_CONSTRAINTS["device"],
         "random_state": NETWORK_CONSTRAINTS["random_state"],
-        "verbose": NETWORK_CONSTRAINTS["verbose"],
     }
 
     # Set by fit
@@ -188,7 +185,6 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         split_attention: bool = False,
         device: str = "auto",
         random_state: RandomState = None,
-        verbose: int = 0,
     ):
         self.estimator = estimator
         self.rank = rank
@@ -205,7 +201,6 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         self.split_attention = split_attention
         self.device = device
         self.random_state = random_state
-        self.verbose = verbose
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None) -> Self:

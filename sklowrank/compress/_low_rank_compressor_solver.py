@@ -42,7 +42,6 @@ class CompressionOptions(NamedTuple):
     modules: str | Sequence[str] | None
     exclude: str | Sequence[str] | None
     split_attention: bool
-    verbose: int
 
 
 class Compressed(NamedTuple):
@@ -93,10 +92,6 @@ def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, de
         ranks = _smallest(problem, options, (lambda: score(device)) if score else error)
     report = _replaced(problem, ranks, options)
     leave_fast_paths(problem.module)
-    if options.verbose:
-        for row in report:
-            rank = "left as it is" if row["rank"] is None else f"rank {row['rank']}"
-            print(f"[LowRankCompressor] {row['name']}: {rank}, explained {row['explained']:.6g}")
     return Compressed(report, problem.n_before, n_parameters(problem.module), error())
 
 
@@ -140,10 +135,8 @@ def _replaced(problem, ranks, options):
     """Replace layers of the network, which is put back as it was before."""
     for name, layer in problem.layers.items():
         problem.module.set_submodule(name, layer)
-    seen = None if options.sequential else problem.seen
-    return replace_layers(
-        problem.module, problem.calls, ranks, method=options.method, size=options.batch_size, seen=seen
-    )
+    how = {"method": options.method, "size": options.batch_size, "sequential": options.sequential}
+    return replace_layers(problem.module, problem.calls, ranks, problem.seen, **how)
 
 
 def _smallest(problem, options, loss):
