@@ -328,7 +328,7 @@ def pair_of(layer: Any, found: Factors) -> Pair:
         if value is not None:
             value = value.T if part is first and kind == "embedding" else value
             value = value.reshape(getattr(part, name).shape).to(layer.weight.dtype, copy=True)
-            setattr(part, name, nn.Parameter(value.contiguous(), requires_grad=layer.weight.requires_grad))
+            part.register_parameter(name, nn.Parameter(value.contiguous(), requires_grad=layer.weight.requires_grad))
     pair = Pair(first, second).train(layer.training)
     pair.transposed = kind == "transposed"
     return pair
