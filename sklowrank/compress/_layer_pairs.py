@@ -203,6 +203,17 @@ def taken_layers(
     return names
 
 
+def left_layers(module: nn.Module, names: Sequence[str]) -> str:
+    """Return the three largest parts with parameters that are not among the named layers, in words."""
+    sizes = {
+        name or "the network itself": (sum(p.numel() for p in part.parameters(recurse=False)), type(part).__name__)
+        for name, part in module.named_modules()
+        if name not in names
+    }
+    largest = sorted(sizes, key=lambda name: -sizes[name][0])[:3]
+    return ", ".join(f"{name} ({sizes[name][1]}, {sizes[name][0]} parameters)" for name in largest if sizes[name][0])
+
+
 def product_weight(layer: Any) -> torch.Tensor:
     """Return the weight (out, in) of the product that a layer is, in its precision; it may be a view."""
     weight = layer.weight.detach()
@@ -235,22 +246,20 @@ def seen_of(
         if layer_type(layer) == "embedding":
             now = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
             lookups[name] = lookups[name] + now if name in lookups else now
-        else:
+        elif out.numel():
             now = moments_of((input_rows if inputs_are_narrow(layer) else output_rows)(layer, args, out))
             rows[name] = merged(rows[name], now) if name in rows else now
         if counts.total() == n_calls:
             raise _Enough
 
-    per_pass: dict[str, int] = {}
+    most: Counter[str] = Counter()
     with watching(module, names, see), torch.inference_mode():
         for args, kwargs in calls.batches(size, device_of(module)):
             with suppress(_Enough):
                 module(*args, **kwargs)
-            per_pass = per_pass or dict(counts)
+            most |= counts
             counts.clear()
-    return {
-        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), per_pass[name]) for name in names
-    }
+    return {name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name]) for name in names}
 
 
 def _seen(layer, rows, lookups, n_calls):

@@ -16,6 +16,7 @@ from ._layer_pairs import (
     ladder_of,
     least_size,
     leave_fast_paths,
+    left_layers,
     n_parameters,
     ranks_by_budget,
     ranks_by_number,
@@ -124,9 +125,11 @@ def _budget(problem, compression):
     """Return how many parameters the layers may have."""
     least = (least_size(problem.ladders) + problem.n_others) / problem.n_before
     if compression < least:
+        left = left_layers(problem.module, list(problem.layers))
         raise ValueError(
             f"compression={compression} cannot be reached: with rank 1 in all layers that are taken it is "
-            f"{math.ceil(1e4 * least) / 1e4:.4f}. Pass at least that, or take more layers by modules and exclude."
+            f"{math.ceil(1e4 * least) / 1e4:.4f}. Pass at least that, or take more layers by modules and exclude. "
+            f"Left as they are: {left or 'none'}."
         )
     return compression * problem.n_before - problem.n_others
 
