@@ -97,7 +97,8 @@ class Pair(nn.Sequential):
     @property
     def weight(self) -> torch.Tensor:
         """The product in the shape of the weight that was replaced."""
-        first, second = self[0].weight, self[1].weight.flatten(1)
+        layers: Any = self
+        first, second = layers[0].weight, layers[1].weight.flatten(1)
         if isinstance(self[0], nn.Embedding):
             table = first @ second.T
             return table if self.bias is None else table + self.bias
@@ -107,7 +108,8 @@ class Pair(nn.Sequential):
     @property
     def bias(self) -> torch.Tensor | None:
         """The bias of the second layer."""
-        return self[1].bias
+        second: Any = self[1]
+        return second.bias
 
 
 # Closed forms
@@ -244,8 +246,8 @@ def seen_of(
     def see(name, layer, args, out):
         counts[name] += 1
         if layer_type(layer) == "embedding":
-            now = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
-            lookups[name] = lookups[name] + now if name in lookups else now
+            count = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
+            lookups[name] = lookups[name] + count if name in lookups else count
         elif out.numel():
             now = moments_of((input_rows if inputs_are_narrow(layer) else output_rows)(layer, args, out))
             rows[name] = merged(rows[name], now) if name in rows else now
@@ -321,7 +323,7 @@ def pair_of(layer: Any, found: Factors) -> Pair:
     else:
         kept = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
         first = type(layer)(layer.in_channels, rank, layer.kernel_size, bias=False, **kept, device="meta")
-    how = {"bias": found.bias is not None, "device": "meta"}
+    how: dict[str, Any] = {"bias": found.bias is not None, "device": "meta"}
     is_convolution = isinstance(first, nn.modules.conv._ConvNd)
     second = (
         type(layer)(rank, len(found.second), 1, **how) if is_convolution else nn.Linear(rank, len(found.second), **how)
@@ -468,7 +470,12 @@ def replace_layers(
     report = LayerReport()
     for name, rank in ranks.items():
         layer: Any = module.get_submodule(name)
-        row = {"name": name, "type": type(layer).__name__, "shape": tuple(layer.weight.shape), "rank": rank}
+        row: dict[str, Any] = {
+            "name": name,
+            "type": type(layer).__name__,
+            "shape": tuple(layer.weight.shape),
+            "rank": rank,
+        }
         row |= {"n_parameters_before": n_parameters(layer), "n_parameters": n_parameters(layer), "explained": 1.0}
         if rank is not None:
             now = seen[name]
