@@ -8,7 +8,7 @@ import torch
 from .._core.blocks import join_blocks, rows_per_block
 from ._functional_tucker_solver import Grid, TuckerProblem, TuckerState
 from ._packed import folded_moment, packed, second_moment
-from ._state_space import Chain, draws, moments
+from ._state_space import Chain, draws, moments, posterior_chain
 
 
 class TuckerModel(NamedTuple):
@@ -134,7 +134,10 @@ def described(problem: TuckerProblem, state: TuckerState):
         core=public["core_"],
         core_covariance=None if options.cp else state.core_covariance,
         grids=problem.grids,
-        chains=[mode.chain for mode in state.modes],
+        chains=[
+            posterior_chain(grid.process, grid.gaps, mode.length, mode.linear, mode.quadratic)
+            for grid, mode in zip(problem.grids, state.modes)
+        ],
         length_scale=public["length_scale_"],
         low=problem.low,
         span=problem.span,

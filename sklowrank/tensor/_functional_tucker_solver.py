@@ -13,7 +13,7 @@ import torch
 from .._core.blocks import in_blocks, join_blocks, rows_per_block
 from .._core.iterate import Step
 from ._packed import folded_moment, packed, places, second_moment, unpacked
-from ._state_space import Chain, Process, observed_chain, smoothed, total
+from ._state_space import Process, log_evidence, points_together, smoothed
 
 _START_PRECISION = 10.0  # of the noise, in units of y: at 1 many columns or few rows end with noise alone
 _START_VARIANCE = 0.1
@@ -91,7 +91,6 @@ class ModeState(NamedTuple):
     length: torch.Tensor  # ()
     linear: torch.Tensor | None  # (T, R) and (T, R, R), the message that made it; None at the start
     quadratic: torch.Tensor | None
-    chain: Chain | None
     mean: torch.Tensor  # (T, R)
     covariance: torch.Tensor  # (T, R, R)
     evidence: torch.Tensor | float  # of the message
@@ -278,9 +277,10 @@ def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, optio
     def evidence(trials):
         scale = torch.exp(logs[trials])[:, None]
         message = scale * linear[:, None], scale[..., None] ** 2 * quadratic[:, None]
-        return total(observed_chain(grid.process, grid.gaps, lengths[trials], *message)).factor[:, -1, -1] / -2
+        return log_evidence(grid.process, grid.gaps, lengths[trials], *message)
 
-    size = 64 * len(linear) * (grid.process.rank * grid.process.order + 1) ** 2
+    width = grid.process.rank * (points_together(grid.process) + grid.process.order)
+    size = 64 * len(linear) * width**2 // points_together(grid.process)
     for spacing in _SEARCHES:
         lengths = torch.cat([length[None], (length * torch.exp(spacing * steps)).clamp(lowest, _LONGEST)])
         logs = log_scale + torch.cat([0 * length[None], spacing * growth])
@@ -340,7 +340,7 @@ def start(problem: TuckerProblem, ws) -> TuckerState:
         mean[:, : R if len(problem.grids) > _MANY_MODES else 1] += 1.0
         covariance = _START_VARIANCE * torch.eye(R, dtype=ws.dtype, device=ws.device).expand(T, R, R)
         length = torch.tensor(length, dtype=ws.dtype, device=ws.device)
-        modes.append(ModeState(length, None, None, None, mean, covariance, 0.0))
+        modes.append(ModeState(length, None, None, mean, covariance, 0.0))
     if options.cp:
         core = torch.ones(options.rank[0], dtype=ws.dtype, device=ws.device)
     else:

@@ -23,6 +23,7 @@ _STATIONARY = {  # covariances of states of unit variance, derivatives in units 
     "matern32": [[1.0, 0.0], [0.0, 1.0]],
     "matern52": [[1.0, 0.0, -1 / 3], [0.0, 1 / 3, 0.0], [-1 / 3, 0.0, 1.0]],
 }
+_TOGETHER = 36  # values of functions in a stretch: cost per point is flat around it
 _FAR = 700.0  # exp(-700) is 1e-304: points so far apart know nothing of one another
 
 
@@ -50,6 +51,19 @@ class Segment(NamedTuple):
     factor: torch.Tensor
 
 
+class Stretches(NamedTuple):
+    """Segments over several points each, before anything is observed, and what is.
+
+    The last state of a segment has, function after function, the values at its points and the derivatives at the last
+    one; then the 1.
+    """
+
+    prior: Segment  # steps (n, ..., w, d), spreads (n, ..., w, w)
+    factor: torch.Tensor  # (n, ..., w, w)
+    functions: torch.Tensor  # (R, size), where the values are
+    ends: torch.Tensor  # (d,), where the state at the last point is
+
+
 class Chain(NamedTuple):
     """The posterior of a chain at its T points, as far as predictions between the points need it."""
 
@@ -69,30 +83,63 @@ def joined(first: Segment, second: Segment) -> Segment:
     return Segment(second.step @ first.step, spread, first.factor)
 
 
-def observed(segment: Segment, factor) -> Segment:
-    """Return the segment after a factor exp(-x' factor x' / 2) of its last state."""
+def observed(segment: Segment, factor, at=None) -> Segment:
+    """Return the segment after a factor exp(-x' factor x' / 2) of its last state.
+
+    Of that state the entries `at` are kept, the last of which is the 1; all by default.
+    """
     M = _plus_identity(segment.spread @ factor)
     triangles, pivots, _ = torch.linalg.lu_factor_ex(M)
-    step, spread = torch.linalg.lu_solve(triangles, pivots, torch.cat([segment.step, segment.spread], -1)).chunk(2, -1)
-    factor = segment.factor + step.transpose(-1, -2) @ (factor @ segment.step)
+    spread = segment.spread if at is None else segment.spread[..., at]
+    found = torch.linalg.lu_solve(triangles, pivots, torch.cat([segment.step, spread], -1))
+    earlier = segment.step.shape[-1]
+    factor = segment.factor + found[..., :earlier].transpose(-1, -2) @ (factor @ segment.step)
     factor[..., -1, -1] += triangles.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-    return Segment(step, spread, factor)
+    found = found if at is None else found[..., at, :]
+    return Segment(found[..., :earlier], found[..., earlier:], factor)
 
 
-def observed_chain(process: Process, gaps, length, linear, quadratic) -> Segment:
-    """Return the segments that end at the points, given factors exp(linear'u - u'quadratic u / 2) of the functions u.
+def stretches(process: Process, gaps, length, linear, quadratic, size: int) -> Stretches:
+    """Return stretches of about `size` points, given factors exp(linear'u - u'quadratic u / 2) of the functions u.
 
-    `gaps` (T,) are the distances to the point before, infinite where nothing is known of it. Where `length` (B,) are
-    several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the factors that belong to each.
+    `gaps` (T,) are the distances to the point before, infinite where nothing is known of it; within a stretch they are
+    finite. Where `length` (B,) are several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the
+    factors that belong to each.
     """
-    step, spread = transitions(process, gaps, length)
-    step, spread = (torch.nn.functional.pad(part, (0, 1, 0, 1)) for part in (step, spread))
-    step[..., -1, -1] = 1.0
-    nothing = torch.zeros_like(step)
-    factor, places = nothing.clone(), slice(None, -1, process.order)
-    factor[..., places, places] = quadratic
-    factor[..., places, -1] = factor[..., -1, places] = -linear
-    return observed(Segment(step, spread, nothing), factor)
+    T, rank, order = len(gaps), process.rank, process.order
+    n = -(-T // size)
+    size = -(-T // n)
+    linear, quadratic, gaps = (_in_rows(part, n, size) for part in (linear, quadratic, gaps))  # points without a factor
+    within = gaps.clone()
+    within[:, 0] = 0
+    within = within.cumsum(1)
+    prior = _repeated_segment(*_moved_together(process, gaps[:, :1] + within, within, length), rank)
+    like = {"device": gaps.device}
+    firsts = torch.arange(rank, **like)[:, None] * (size + order - 1)
+    functions, states = firsts + torch.arange(size, **like), firsts + torch.arange(size - 1, size - 1 + order, **like)
+    factor, linear = torch.zeros_like(prior.spread), linear.movedim(1, -1)
+    factor[..., functions[:, None], functions] = quadratic.movedim(1, -1)
+    factor[..., functions, -1] = factor[..., -1, functions] = -linear
+    ends = torch.cat([states.flatten(), states.new_full((1,), factor.shape[-1] - 1)])
+    return Stretches(prior, factor, functions, ends)
+
+
+def _moved_together(process, since, within, length):
+    """Return steps (n, ..., w, s) and spreads (n, ..., w, w) of one function over stretches.
+
+    It is moved from its state before a stretch to its values at the points and its derivatives at the last one.
+    `since` and `within` (n, size) are the distances of the points to that state and to the first point.
+    """
+    at_points = _decayed(process, since, length)
+    derivatives = at_points[:, -1, ..., 1:, :]
+    step = torch.cat([at_points[..., 0, :].movedim(1, -2), derivatives], -2)
+    P = _stationary(process, step)
+    values = _correlations(process, (within[:, :, None] - within[:, None, :]).abs(), length).movedim((1, 2), (-2, -1))
+    cross = _decayed(process, within[:, -1:] - within, length)[..., 1:, :] @ P[:, 0]
+    cross = cross.movedim(1, -1)
+    corner = P[1:, 1:].expand(*cross.shape[:-1], -1)
+    together = torch.cat([torch.cat([values, cross], -2), torch.cat([cross.transpose(-1, -2), corner], -2)], -1)
+    return step, process.variance * (together - step @ P @ step.transpose(-1, -2))
 
 
 def total(segments: Segment) -> Segment:
@@ -122,23 +169,50 @@ def scans(segments: Segment) -> tuple[Segment, Segment]:
 
 
 def smoothed(process: Process, gaps, length, linear, quadratic):
-    """Return the posterior chain, means (T, R) and covariances (T, R, R) of the functions, and the log evidence."""
-    segments = observed_chain(process, gaps, length, linear, quadratic)
-    places = slice(None, None, process.order)
-    if torch.isinf(gaps).all():  # points that know nothing of one another
-        ahead, later = segments, torch.zeros_like(segments.factor)
-        evidence = segments.factor[:, -1, -1].sum() / -2
-    else:
+    """Return means (T, R) and covariances (T, R, R) of the functions at the points, and the log evidence."""
+    alone = bool(torch.isinf(gaps).all())  # points that know nothing of one another
+    prior, factor, functions, ends = stretches(
+        process, gaps, length, linear, quadratic, 1 if alone else points_together(process)
+    )
+    segments = observed(prior, factor, ends)
+    state = torch.zeros_like(segments.step[:, :, -1]), torch.zeros_like(segments.spread)
+    evidence = segments.factor[:, -1, -1].sum() / -2
+    if len(segments.step) > 1 and not alone:
         ahead, back = scans(segments)
-        later = torch.cat([back.factor[1:], torch.zeros_like(back.factor[:1])])
+        state = _padded_front(ahead.step[:-1, :, -1]), _padded_front(ahead.spread[:-1])
+        state[0][0, -1] = 1
+        factor[:-1, ends[:, None], ends] += back.factor[1:]
         evidence = back.factor[0, -1, -1] / -2
-    state = ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1])
-    later = -later[:, :-1, -1], _symmetric(later[:, :-1, :-1])
-    mean, covariance = informed(*state, *later)
-    own = later[0].clone(), later[1].clone()
-    own[0][:, places] += linear
-    own[1][:, places, places] += quadratic
-    return Chain(*state, *own), mean[:, places], covariance[:, places, places], evidence
+    mean, spread = _times(prior.step, state[0]), prior.step @ state[1] @ prior.step.transpose(-1, -2) + prior.spread
+    mean, covariance = informed(
+        mean[:, :-1], spread[:, :-1, :-1], -factor[:, :-1, -1], _symmetric(factor[:, :-1, :-1])
+    )
+    mean, covariance = mean[:, functions], covariance[:, functions[:, None], functions]
+    mean, covariance = (part.movedim(-1, 1).flatten(0, 1)[: len(gaps)] for part in (mean, covariance))
+    return mean, covariance, evidence
+
+
+def posterior_chain(process: Process, gaps, length, linear, quadratic) -> Chain:
+    """Return what predictions between the points need."""
+    prior, factor, functions, _ = stretches(process, gaps, length, linear, quadratic, 1)
+    ahead, later = observed(prior, factor), torch.zeros_like(factor)
+    if not torch.isinf(gaps).all():
+        ahead, back = scans(ahead)
+        later[:-1] = back.factor[1:]
+    later += factor
+    states = ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1])
+    return Chain(*states, -later[:, :-1, -1], _symmetric(later[:, :-1, :-1]))
+
+
+def log_evidence(process: Process, gaps, lengths, linear, quadratic):
+    """Return the log evidence of each of several lengths (B,), of factors (T, B, R) and (T, B, R, R)."""
+    prior, factor, _, ends = stretches(process, gaps, lengths, linear, quadratic, points_together(process))
+    return total(observed(prior, factor, ends)).factor[..., -1, -1] / -2
+
+
+def points_together(process: Process) -> int:
+    """Return how many points a stretch has."""
+    return max(1, _TOGETHER // process.rank)
 
 
 # Between the points of a chain
@@ -200,16 +274,34 @@ def _followed(step, moved):
 
 
 def transitions(process: Process, gaps, length):
-    """Return steps and spreads (..., d, d) of the states over `gaps` (T,), for each of the lengths."""
-    order = process.order
-    rate = math.sqrt(2 * order - 1) / length
-    r = (gaps.reshape(-1, *(1,) * length.dim()) * rate).clamp(max=_FAR)[..., None, None]
-    like = {"dtype": r.dtype, "device": r.device}
-    N, P = torch.tensor(_NILPOTENT[process.kernel], **like), torch.tensor(_STATIONARY[process.kernel], **like)
-    identity = torch.eye(order, **like)
-    A = torch.exp(-r) * (identity + r * N + r.square() / 2 * (N @ N))
+    """Return steps and spreads (T, d, d) of the states over `gaps` (T,)."""
+    A = _decayed(process, gaps, length)
+    P = _stationary(process, A)
     Q = process.variance * _symmetric(P - A @ P @ A.transpose(-1, -2))
     return _repeated(A, process.rank), _repeated(Q, process.rank)
+
+
+def _decayed(process, gaps, length):
+    """Return how the state of one function is moved by `gaps` (...) on the mean, (..., B, s, s) for lengths (B,)."""
+    r = _in_lengths(process, gaps, length)[..., None, None]
+    N = torch.tensor(_NILPOTENT[process.kernel], dtype=r.dtype, device=r.device)
+    identity = torch.eye(process.order, dtype=r.dtype, device=r.device)
+    return torch.exp(-r) * (identity + r * N + r.square() / 2 * (N @ N))
+
+
+def _correlations(process, gaps, length):
+    """Return correlations of a function with itself over `gaps` (...), (..., B) for lengths (B,)."""
+    r = _in_lengths(process, gaps, length)
+    return torch.exp(-r) * (1.0, 1.0 + r, 1.0 + r + r.square() / 3)[process.order - 1]
+
+
+def _in_lengths(process, gaps, length):
+    rate = math.sqrt(2 * process.order - 1) / length
+    return (gaps.reshape(*gaps.shape, *(1,) * length.dim()) * rate).clamp(max=_FAR)
+
+
+def _stationary(process, like):
+    return torch.tensor(_STATIONARY[process.kernel], dtype=like.dtype, device=like.device)
 
 
 def informed(mean, covariance, linear, quadratic):
@@ -230,6 +322,19 @@ def _repeated(A, rank):
     """Return block-diagonal matrices of `rank` equal blocks."""
     identity = torch.eye(rank, dtype=A.dtype, device=A.device)
     return torch.einsum("rq,...ij->...riqj", identity, A).flatten(-4, -3).flatten(-2, -1)
+
+
+def _repeated_segment(step, spread, rank):
+    """Return the segment of `rank` equal functions, and the 1."""
+    step, spread = (torch.nn.functional.pad(_repeated(part, rank), (0, 1, 0, 1)) for part in (step, spread))
+    step[..., -1, -1] = 1.0
+    return Segment(step, spread, step.new_zeros(*step.shape[:-2], step.shape[-1], step.shape[-1]))
+
+
+def _in_rows(a, n, size):
+    """Return a (T, ...) as n rows (n, size, ...), zeros at the end."""
+    a = torch.cat([a, a.new_zeros(n * size - len(a), *a.shape[1:])]) if n * size > len(a) else a
+    return a.unflatten(0, (n, size))
 
 
 def _plus_identity(A):
