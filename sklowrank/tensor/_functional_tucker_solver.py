@@ -19,7 +19,8 @@ _START_PRECISION = 10.0  # of the noise, in units of y: at 1 many columns or few
 _START_VARIANCE = 0.1
 _WAVES = 8  # cosines of a random curve
 _EVERY = 3  # sweeps between searches of the length scales
-_CAUTIOUS = 10  # sweeps in which bases change slowly
+_CAUTIOUS = 10  # sweeps in which bases change slowly, and means do not go on
+_MOMENTA = (0.3, 0.5, 3.0)  # least, first and largest share of the last change by which means go on
 _SMALL = 1e-12
 _LONGEST = 10.0  # length scale, in ranges of the coordinate
 _SEARCHES = (0.8, 0.2)  # spacings of the lengths tried, on a logarithmic scale
@@ -115,20 +116,47 @@ class TuckerState(NamedTuple):
         return self.noise[0] / self.noise[1]
 
 
+class Ascent(NamedTuple):
+    """A start and where it has come."""
+
+    state: TuckerState
+    former: TuckerState | None  # a sweep before
+    momentum: float  # share of the last change of the means by which they go on
+
+
 # Sweeps
 
 
 def sweeps(problem: TuckerProblem, ws):
     """Yield the best of `n_init` states after each sweep."""
-    states = [start(problem, ws) for _ in range(problem.options.n_init)]
-    losses, sweep = [math.inf] * len(states), 0
+    ascents = [Ascent(start(problem, ws), None, _MOMENTA[1]) for _ in range(problem.options.n_init)]
+    losses, sweep = [math.inf] * len(ascents), 0
     while True:
-        states = [swept(state, problem, sweep) for state in states]
-        now = torch.stack([state.loss for state in states]).tolist()
+        ascents = [ascended(ascent, problem, sweep) for ascent in ascents]
+        now = torch.stack([ascent.state.loss for ascent in ascents]).tolist()
         gap = max(abs(old - new) / max(abs(new), 1.0) for old, new in zip(losses, now))
         losses, sweep = now, sweep + 1
         best = min(range(len(now)), key=now.__getitem__)
-        yield Step(states[best], gap, now[best])
+        yield Step(ascents[best].state, gap, now[best])
+
+
+def ascended(ascent: Ascent, problem: TuckerProblem, sweep: int) -> Ascent:
+    """Return the ascent after one more sweep.
+
+    For cp it starts from means that go on as in the sweep before, where the bound is no lower for that: the functions
+    of many columns trade scales, and components trade shares, over hundreds of sweeps otherwise.
+    """
+    state, former, momentum = ascent
+    if problem.options.cp and not problem.options.damping and sweep >= _CAUTIOUS:
+        further = [
+            mode._replace(mean=torch.lerp(before.mean, mode.mean, 1 + momentum))
+            for before, mode in zip(former.modes, state.modes)
+        ]
+        found = swept(state._replace(modes=further), problem, sweep)
+        if found.loss <= state.loss:
+            return Ascent(found, state, min(1.3 * momentum, _MOMENTA[2]))
+        momentum = max(momentum / 2, _MOMENTA[0])
+    return Ascent(swept(state, problem, sweep), state, momentum)
 
 
 def swept(state: TuckerState, problem: TuckerProblem, sweep: int) -> TuckerState:
