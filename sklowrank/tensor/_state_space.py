@@ -23,6 +23,7 @@ _STATIONARY = {  # covariances of states of unit variance, derivatives in units 
     "matern32": [[1.0, 0.0], [0.0, 1.0]],
     "matern52": [[1.0, 0.0, -1 / 3], [0.0, 1 / 3, 0.0], [-1 / 3, 0.0, 1.0]],
 }
+_PADS = (0, 0, 0, 1), (0, 1, 0, 1)  # of a step and a spread, by the row and column of the 1
 _TOGETHER = 36  # values of functions in a stretch: cost per point is flat around it
 _FAR = 700.0  # exp(-700) is 1e-304: points so far apart know nothing of one another
 
@@ -52,16 +53,19 @@ class Segment(NamedTuple):
 
 
 class Stretches(NamedTuple):
-    """Segments over several points each, before anything is observed, and what is.
+    """Several points each of functions that are alike, and what is observed at these.
 
-    The last state of a segment has, function after function, the values at its points and the derivatives at the last
-    one; then the 1.
+    A function has w entries: its values at the points, and its derivatives at the last one.
     """
 
-    prior: Segment  # steps (n, ..., w, d), spreads (n, ..., w, w)
-    factor: torch.Tensor  # (n, ..., w, w)
-    functions: torch.Tensor  # (R, size), where the values are
-    ends: torch.Tensor  # (d,), where the state at the last point is
+    step: torch.Tensor  # (n, ..., w, s), from the state of one function before
+    spread: torch.Tensor  # (n, ..., w, w)
+    linear: torch.Tensor  # (n, ..., R, w)
+    quadratic: torch.Tensor  # (n, ..., R, R, w), of the functions at the same point
+
+    @property
+    def points(self) -> int:
+        return self.step.shape[-2] - self.step.shape[-1] + 1
 
 
 class Chain(NamedTuple):
@@ -78,25 +82,13 @@ class Chain(NamedTuple):
 
 def joined(first: Segment, second: Segment) -> Segment:
     """Return the segment that two make which follow one another."""
-    first = observed(first, second.factor)
-    spread = second.step @ first.spread @ second.step.transpose(-1, -2) + second.spread
-    return Segment(second.step @ first.step, spread, first.factor)
-
-
-def observed(segment: Segment, factor, at=None) -> Segment:
-    """Return the segment after a factor exp(-x' factor x' / 2) of its last state.
-
-    Of that state the entries `at` are kept, the last of which is the 1; all by default.
-    """
-    M = _plus_identity(segment.spread @ factor)
-    triangles, pivots, _ = torch.linalg.lu_factor_ex(M)
-    spread = segment.spread if at is None else segment.spread[..., at]
-    found = torch.linalg.lu_solve(triangles, pivots, torch.cat([segment.step, spread], -1))
-    earlier = segment.step.shape[-1]
-    factor = segment.factor + found[..., :earlier].transpose(-1, -2) @ (factor @ segment.step)
-    factor[..., -1, -1] += triangles.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
-    found = found if at is None else found[..., at, :]
-    return Segment(found[..., :earlier], found[..., earlier:], factor)
+    d = first.step.shape[-1]
+    triangles, pivots, _ = torch.linalg.lu_factor_ex(_plus_identity(first.spread @ second.factor))
+    found = torch.linalg.lu_solve(triangles, pivots, torch.cat([first.step, first.spread], -1))
+    factor = first.factor + found[..., :d].transpose(-1, -2) @ (second.factor @ first.step)
+    factor[..., -1, -1] += _log_size(triangles)
+    moved = second.step @ found
+    return Segment(moved[..., :d], moved[..., d:] @ second.step.transpose(-1, -2) + second.spread, factor)
 
 
 def stretches(process: Process, gaps, length, linear, quadratic, size: int) -> Stretches:
@@ -104,24 +96,37 @@ def stretches(process: Process, gaps, length, linear, quadratic, size: int) -> S
 
     `gaps` (T,) are the distances to the point before, infinite where nothing is known of it; within a stretch they are
     finite. Where `length` (B,) are several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the
-    factors that belong to each.
+    factors that belong to each, or (T, 1, R) and (T, 1, R, R) to all.
     """
-    T, rank, order = len(gaps), process.rank, process.order
-    n = -(-T // size)
-    size = -(-T // n)
+    n = -(-len(gaps) // size)
+    size = -(-len(gaps) // n)
     linear, quadratic, gaps = (_in_rows(part, n, size) for part in (linear, quadratic, gaps))  # points without a factor
     within = gaps.clone()
     within[:, 0] = 0
     within = within.cumsum(1)
-    prior = _repeated_segment(*_moved_together(process, gaps[:, :1] + within, within, length), rank)
-    like = {"device": gaps.device}
-    firsts = torch.arange(rank, **like)[:, None] * (size + order - 1)
-    functions, states = firsts + torch.arange(size, **like), firsts + torch.arange(size - 1, size - 1 + order, **like)
-    factor, linear = torch.zeros_like(prior.spread), linear.movedim(1, -1)
-    factor[..., functions[:, None], functions] = quadratic.movedim(1, -1)
-    factor[..., functions, -1] = factor[..., -1, functions] = -linear
-    ends = torch.cat([states.flatten(), states.new_full((1,), factor.shape[-1] - 1)])
-    return Stretches(prior, factor, functions, ends)
+    moved = _moved_together(process, gaps[:, :1] + within, within, length)
+    factors = (torch.nn.functional.pad(part.movedim(1, -1), (0, process.order - 1)) for part in (linear, quadratic))
+    return Stretches(*moved, *factors)
+
+
+def joined_points(parts: Stretches) -> Segment:
+    """Return the segments that stretches make."""
+    (w, s), R = parts.step.shape[-2:], parts.linear.shape[-2]
+    M = _matrix(parts.spread[..., None, :, None, :] * parts.quadratic[..., :, None, :, :])
+    triangles, pivots, _ = torch.linalg.lu_factor_ex(_plus_identity(M))
+    mean = (parts.linear @ parts.spread).flatten(-2)[..., None]
+    sides = [_repeated(parts.step, R), mean, _repeated(parts.spread[..., w - s :], R)]
+    found = torch.linalg.lu_solve(triangles, pivots, torch.cat(sides, -1))
+    seen = _matrix(parts.quadratic.transpose(-1, -2)[..., None] * parts.step[..., None, :, None, :])
+    seen = torch.cat([seen, -parts.linear.flatten(-2)[..., None].expand(*seen.shape[:-1], 1)], -1)
+    d = s * R + 1
+    factor = seen.transpose(-1, -2) @ found[..., :d]
+    factor[..., :-1, -1] = factor[..., -1, :-1]
+    factor[..., -1, -1] += _log_size(triangles)
+    found = found.unflatten(-2, (R, w))[..., w - s :, :].flatten(-3, -2)
+    step, spread = (torch.nn.functional.pad(part, pad) for part, pad in zip(found.split([d, d - 1], -1), _PADS))
+    step[..., -1, -1] = 1.0
+    return Segment(step, spread, factor)
 
 
 def _moved_together(process, since, within, length):
@@ -144,70 +149,90 @@ def _moved_together(process, since, within, length):
 
 def total(segments: Segment) -> Segment:
     """Return what all segments together make."""
-    while (n := len(segments.step)) > 1:
-        pairs = joined(_part(segments, 0, n - 1, 2), _part(segments, 1, n, 2))
-        segments = _rowed(pairs, _part(segments, n - n % 2, n))
-    return _part(segments, 0)
+    parts = torch.stack(segments, 1)
+    while (n := len(parts)) > 1:
+        parts = torch.cat([_joined(parts[: n - 1 : 2], parts[1::2]), parts[n - n % 2 :]])
+    return Segment(*parts[0])
 
 
 def scans(segments: Segment) -> tuple[Segment, Segment]:
     """Return what the segments up to each make, and what those from each on make."""
-    n = len(segments.step)
+    ahead, back = _scans(torch.stack(segments, 1))
+    return Segment(*ahead.unbind(1)), Segment(*back.unbind(1))
+
+
+def _scans(parts):
+    """Return the scans of stacked segments (n, 3, d, d)."""
+    n = len(parts)
     if n < 2:
-        return segments, segments
+        return parts, parts
     if n % 2:
-        nothing = torch.zeros_like(segments.step[:1])
-        ahead, back = scans(_rowed(segments, Segment(_plus_identity(nothing.clone()), nothing, nothing)))
-        return _part(ahead, 0, n), _part(back, 0, n)
-    ahead, back = scans(joined(_part(segments, 0, n, 2), _part(segments, 1, n, 2)))
-    left = _rowed(_part(ahead, 0, n // 2 - 1), _part(segments, 1, n - 2, 2))
-    between = joined(left, _rowed(_part(segments, 2, n, 2), _part(back, 1, n // 2)))
+        nothing = torch.zeros_like(parts[:1])
+        _plus_identity(nothing[:, 0])
+        ahead, back = _scans(torch.cat([parts, nothing]))
+        return ahead[:n], back[:n]
+    ahead, back = _scans(_joined(parts[::2], parts[1::2]))
     middle = n // 2 - 1
-    firsts = _rowed(_part(segments, 0, 1), _part(between, 0, middle))
-    lasts = _rowed(_part(between, middle, n), _part(segments, n - 1, n))
-    return _interleaved(firsts, ahead), _interleaved(back, lasts)
+    left, right = torch.cat([ahead[:middle], parts[1 : n - 2 : 2]]), torch.cat([parts[2::2], back[1:]])
+    between = _joined(left, right) if middle else left
+    firsts, lasts = torch.cat([parts[:1], between[:middle]]), torch.cat([between[middle:], parts[-1:]])
+    return torch.stack([firsts, ahead], 1).flatten(0, 1), torch.stack([back, lasts], 1).flatten(0, 1)
+
+
+def _joined(first, second):
+    return torch.stack(joined(Segment(*first.unbind(1)), Segment(*second.unbind(1))), 1)
 
 
 def smoothed(process: Process, gaps, length, linear, quadratic):
     """Return means (T, R) and covariances (T, R, R) of the functions at the points, and the log evidence."""
     alone = bool(torch.isinf(gaps).all())  # points that know nothing of one another
-    prior, factor, functions, ends = stretches(
-        process, gaps, length, linear, quadratic, 1 if alone else points_together(process)
-    )
-    segments = observed(prior, factor, ends)
-    state = torch.zeros_like(segments.step[:, :, -1]), torch.zeros_like(segments.spread)
-    evidence = segments.factor[:, -1, -1].sum() / -2
-    if len(segments.step) > 1 and not alone:
+    parts = stretches(process, gaps, length, linear, quadratic, 1 if alone else points_together(process))
+    segments = joined_points(parts)
+    if alone or len(segments.step) == 1:
+        evidence, before, later = segments.factor[:, -1, -1].sum() / -2, None, None
+    else:
         ahead, back = scans(segments)
-        state = _padded_front(ahead.step[:-1, :, -1]), _padded_front(ahead.spread[:-1])
-        state[0][0, -1] = 1
-        factor[:-1, ends[:, None], ends] += back.factor[1:]
-        evidence = back.factor[0, -1, -1] / -2
-    mean, spread = _times(prior.step, state[0]), prior.step @ state[1] @ prior.step.transpose(-1, -2) + prior.spread
-    mean, covariance = informed(
-        mean[:, :-1], spread[:, :-1, :-1], -factor[:, :-1, -1], _symmetric(factor[:, :-1, :-1])
-    )
-    mean, covariance = mean[:, functions], covariance[:, functions[:, None], functions]
+        evidence, before, later = back.factor[0, -1, -1] / -2, ahead, back
+    mean, covariance = _inside(parts, before, later)
     mean, covariance = (part.movedim(-1, 1).flatten(0, 1)[: len(gaps)] for part in (mean, covariance))
     return mean, covariance, evidence
 
 
+def _inside(parts: Stretches, ahead: Segment | None, back: Segment | None):
+    """Return means (n, R, size) and covariances (n, R, R, size), of stretches among what is before and behind each."""
+    (w, s), R = parts.step.shape[-2:], parts.linear.shape[-2]
+    spread, linear = _repeated(parts.spread, R), parts.linear.flatten(-2)
+    quadratic = _matrix(torch.diag_embed(parts.quadratic, dim1=-3, dim2=-1))
+    mean = torch.zeros_like(linear)
+    if ahead is not None:
+        step = _repeated(parts.step[1:], R)
+        mean[1:] = _times(step, ahead.step[:-1, :-1, -1])
+        spread[1:] += step @ ahead.spread[:-1, :-1, :-1] @ step.transpose(-1, -2)
+        later = back.factor[1:, :-1, :-1].unflatten(-1, (R, s)).unflatten(-3, (R, s))
+        quadratic.unflatten(-1, (R, w)).unflatten(-3, (R, w))[:-1, :, w - s :, :, w - s :] += later
+        linear = linear.clone()
+        linear.unflatten(-1, (R, w))[:-1, :, w - s :] -= back.factor[1:, :-1, -1].unflatten(-1, (R, s))
+    mean, covariance = informed(mean, spread, linear, quadratic)
+    covariance = covariance.unflatten(-1, (R, w)).unflatten(-3, (R, w)).diagonal(dim1=-3, dim2=-1)
+    return mean.unflatten(-1, (R, w))[..., : parts.points], covariance[..., : parts.points]
+
+
 def posterior_chain(process: Process, gaps, length, linear, quadratic) -> Chain:
     """Return what predictions between the points need."""
-    prior, factor, functions, _ = stretches(process, gaps, length, linear, quadratic, 1)
-    ahead, later = observed(prior, factor), torch.zeros_like(factor)
-    if not torch.isinf(gaps).all():
-        ahead, back = scans(ahead)
-        later[:-1] = back.factor[1:]
-    later += factor
-    states = ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1])
-    return Chain(*states, -later[:, :-1, -1], _symmetric(later[:, :-1, :-1]))
+    parts = stretches(process, gaps, length, linear, quadratic, 1)
+    ahead, later = joined_points(parts), None
+    own = parts.linear.flatten(-2).clone(), _matrix(torch.diag_embed(parts.quadratic, dim1=-3, dim2=-1))
+    if len(gaps) > 1 and not torch.isinf(gaps).all():
+        ahead, later = scans(ahead)
+        own[0][:-1] -= later.factor[1:, :-1, -1]
+        own[1][:-1] += later.factor[1:, :-1, :-1]
+    return Chain(ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1]), own[0], _symmetric(own[1]))
 
 
 def log_evidence(process: Process, gaps, lengths, linear, quadratic):
-    """Return the log evidence of each of several lengths (B,), of factors (T, B, R) and (T, B, R, R)."""
-    prior, factor, _, ends = stretches(process, gaps, lengths, linear, quadratic, points_together(process))
-    return total(observed(prior, factor, ends)).factor[..., -1, -1] / -2
+    """Return the log evidence of each of several lengths (B,), of factors as of `stretches`."""
+    parts = stretches(process, gaps, lengths, linear, quadratic, points_together(process))
+    return total(joined_points(parts)).factor[..., -1, -1] / -2
 
 
 def points_together(process: Process) -> int:
@@ -324,11 +349,14 @@ def _repeated(A, rank):
     return torch.einsum("rq,...ij->...riqj", identity, A).flatten(-4, -3).flatten(-2, -1)
 
 
-def _repeated_segment(step, spread, rank):
-    """Return the segment of `rank` equal functions, and the 1."""
-    step, spread = (torch.nn.functional.pad(_repeated(part, rank), (0, 1, 0, 1)) for part in (step, spread))
-    step[..., -1, -1] = 1.0
-    return Segment(step, spread, step.new_zeros(*step.shape[:-2], step.shape[-1], step.shape[-1]))
+def _matrix(A):
+    """Return (..., a, b, c, d) as matrices (..., ab, cd)."""
+    return A.flatten(-4, -3).flatten(-2)
+
+
+def _log_size(triangles):
+    """Return the log determinants of matrices, of their LU factors."""
+    return triangles.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
 
 
 def _in_rows(a, n, size):
@@ -340,18 +368,6 @@ def _in_rows(a, n, size):
 def _plus_identity(A):
     A.diagonal(dim1=-2, dim2=-1).add_(1.0)
     return A
-
-
-def _part(parts, *at):
-    return type(parts)(*(part[at[0] if len(at) == 1 else slice(*at)] for part in parts))
-
-
-def _rowed(first, second):
-    return type(first)(*(torch.cat(both) for both in zip(first, second)))
-
-
-def _interleaved(evens, odds):
-    return type(evens)(*(torch.stack(both, 1).flatten(0, 1) for both in zip(evens, odds)))
 
 
 def _padded_front(a):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.gaussian_process.kernels import Matern
 
-from sklowrank.tensor._state_space import Process, draws, log_evidence, moments, observed, posterior_chain, scans, smoothed, stretches, total, transitions
+from sklowrank.tensor._state_space import Process, draws, log_evidence, moments, joined_points, posterior_chain, scans, smoothed, stretches, total, transitions
 
 NU = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 LENGTH = torch.tensor(0.3, dtype=torch.float64)
@@ -66,8 +66,7 @@ def test_total_has_the_evidence_of_several_lengths(kernel):
 @pytest.mark.parametrize("size", [1, 4])
 def test_scans_end_in_the_same_total(size):
     process, _, gaps, linear, quadratic = a_chain("matern52", 13)
-    prior, factor, _, ends = stretches(process, gaps, LENGTH, linear, quadratic, size)
-    segments = observed(prior, factor, ends)
+    segments = joined_points(stretches(process, gaps, LENGTH, linear, quadratic, size))
     ahead, back = scans(segments)
     for a, b, c in zip(ahead, back, total(segments)):
         np.testing.assert_allclose(a[-1], c, atol=1e-9)
