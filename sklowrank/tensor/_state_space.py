@@ -25,6 +25,7 @@ _STATIONARY = {  # covariances of states of unit variance, derivatives in units 
 }
 _PADS = (0, 0, 0, 1), (0, 1, 0, 1)  # of a step and a spread, by the row and column of the 1
 _TOGETHER = 36  # values of functions in a stretch: cost per point is flat around it
+_FEW = 32  # segments
 _FAR = 700.0  # exp(-700) is 1e-304: points so far apart know nothing of one another
 
 
@@ -98,8 +99,9 @@ def stretches(process: Process, gaps, length, linear, quadratic, size: int) -> S
     finite. Where `length` (B,) are several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the
     factors that belong to each, or (T, 1, R) and (T, 1, R, R) to all.
     """
-    n = -(-len(gaps) // size)
+    n = 2 ** round(math.log2(len(gaps) / size)) if 1 < size < len(gaps) else -(-len(gaps) // size)  # halved evenly
     size = -(-len(gaps) // n)
+    n = -(-len(gaps) // size)
     linear, quadratic, gaps = (_in_rows(part, n, size) for part in (linear, quadratic, gaps))  # points without a factor
     within = gaps.clone()
     within[:, 0] = 0
@@ -164,8 +166,8 @@ def scans(segments: Segment) -> tuple[Segment, Segment]:
 def _scans(parts):
     """Return the scans of stacked segments (n, 3, d, d)."""
     n = len(parts)
-    if n < 2:
-        return parts, parts
+    if n <= _FEW:
+        return _scans_of_few(parts)
     if n % 2:
         nothing = torch.zeros_like(parts[:1])
         _plus_identity(nothing[:, 0])
@@ -174,9 +176,20 @@ def _scans(parts):
     ahead, back = _scans(_joined(parts[::2], parts[1::2]))
     middle = n // 2 - 1
     left, right = torch.cat([ahead[:middle], parts[1 : n - 2 : 2]]), torch.cat([parts[2::2], back[1:]])
-    between = _joined(left, right) if middle else left
+    between = _joined(left, right)
     firsts, lasts = torch.cat([parts[:1], between[:middle]]), torch.cat([between[middle:], parts[-1:]])
     return torch.stack([firsts, ahead], 1).flatten(0, 1), torch.stack([back, lasts], 1).flatten(0, 1)
+
+
+def _scans_of_few(parts):
+    """Return the scans of few segments, by more products in fewer batches: each takes in twice as many as before."""
+    ahead, back, reach = parts, parts, 1
+    while reach < (n := len(parts)):
+        both = _joined(torch.cat([ahead[:-reach], back[:-reach]]), torch.cat([ahead[reach:], back[reach:]]))
+        ahead = torch.cat([ahead[:reach], both[: n - reach]])
+        back = torch.cat([both[n - reach :], back[n - reach :]])
+        reach *= 2
+    return ahead, back
 
 
 def _joined(first, second):

@@ -5,7 +5,19 @@ import pytest
 import torch
 from sklearn.gaussian_process.kernels import Matern
 
-from sklowrank.tensor._state_space import Process, draws, log_evidence, moments, joined_points, posterior_chain, scans, smoothed, stretches, total, transitions
+from sklowrank.tensor._state_space import (
+    Process,
+    draws,
+    log_evidence,
+    moments,
+    joined_points,
+    posterior_chain,
+    scans,
+    smoothed,
+    stretches,
+    total,
+    transitions,
+)
 
 NU = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 LENGTH = torch.tensor(0.3, dtype=torch.float64)
