@@ -8,9 +8,9 @@ from sklearn.gaussian_process.kernels import Matern
 from sklowrank.tensor._state_space import (
     Process,
     draws,
+    joined_points,
     log_evidence,
     moments,
-    joined_points,
     posterior_chain,
     scans,
     smoothed,
