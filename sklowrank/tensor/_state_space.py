@@ -2,8 +2,9 @@
 
 A process with a Matérn kernel of smoothness 1/2, 3/2 or 5/2 is the first entry of a Markov chain of s = 1, 2 or 3
 entries, the function and its derivatives. A chain over many points is a product of segments, and two segments that
-follow one another make one. So all marginals come from a scan over the segments: about 2 log2(T) batches of products of
-small matrices for T points, on any device.
+follow one another make one. So all marginals come from a scan over the segments, in batches of products of small
+matrices, on any device. Where segments are single points the calls cost more than the products: stretches of several
+points are made segments at once, by a dense solve, and a second one gives the marginals within.
 """
 
 import math
