@@ -5,6 +5,7 @@ import pytest
 import torch
 from sklearn.gaussian_process.kernels import Matern
 
+from sklowrank.tensor import _state_space
 from sklowrank.tensor._state_space import (
     Process,
     draws,
@@ -63,6 +64,16 @@ def test_smoother_is_the_dense_process(kernel, T):
     found = moments(process, points, LENGTH, chain, torch.from_numpy(queries))
     np.testing.assert_allclose(found[0], want[T:], atol=1e-11)
     np.testing.assert_allclose(found[1], blocks(S, 2)[T:], atol=1e-11)
+
+
+@pytest.mark.parametrize("kernel", NU)
+@pytest.mark.parametrize("together", [2, 7, 80])
+def test_length_of_stretches_changes_nothing(kernel, together, monkeypatch):
+    process, _, gaps, linear, quadratic = a_chain(kernel, 75)
+    want = smoothed(process, gaps, LENGTH, linear, quadratic)
+    monkeypatch.setattr(_state_space, "_TOGETHER", together)
+    for a, b in zip(smoothed(process, gaps, LENGTH, linear, quadratic), want):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("kernel", NU)
