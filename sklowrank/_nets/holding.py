@@ -65,9 +65,9 @@ class Calls(NamedTuple):
             for start in range(0, n_rows, size):
                 yield _mapped(partial(_part, slice(start, start + size), n_rows, device), call)
 
-    def taken(self, rows: torch.Tensor) -> "Calls":
-        """Return one call for some of the rows."""
-        return Calls([_mapped(partial(_part, rows, self.n_rows, "cpu"), self.joined().arguments[0])])
+    def taken(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> "Calls":
+        """Return one call for some of the rows, on a device."""
+        return Calls([_mapped(partial(_part, rows, self.n_rows, device), self.joined().arguments[0])])
 
     def joined(self) -> "Calls":
         """Return one call for all rows."""
