@@ -1,6 +1,7 @@
 """Fitted networks made smaller."""
 
+from ._feature_mimicking_compressor import FeatureMimickingCompressor
 from ._low_rank_compressor import LowRankCompressor
 from ._second_order_pruner import SecondOrderPruner
 
-__all__ = ["LowRankCompressor", "SecondOrderPruner"]
+__all__ = ["FeatureMimickingCompressor", "LowRankCompressor", "SecondOrderPruner"]
