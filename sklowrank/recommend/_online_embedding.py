@@ -195,7 +195,7 @@ def _n_outputs(classes) -> int:
     """Return one output for two classes, else one for each."""
     if len(classes) < 2:
         raise ValueError(
-            f"y has one class only, {classes.tolist()}. A classifier needs two; partial_fit takes all of them by classes."
+            f"y has one class only, {classes.tolist()}. Two are needed; partial_fit is told all of them by classes."
         )
     return 1 if len(classes) == 2 else len(classes)
 

@@ -164,7 +164,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             raise ValueError(f"min_count={self.min_count!r} has to be at least 1 for each column.")
         if self.filter_capacity is not None and self.admission == "count" and least.max() > _MOST_COUNTED:
             raise ValueError(
-                f"min_count={self.min_count!r} is too large with filter_capacity: the sketch counts to {_MOST_COUNTED}. "
+                f"min_count={self.min_count!r} is too large with filter_capacity, which counts to {_MOST_COUNTED}. "
                 f"Pass at most {_MOST_COUNTED}, or filter_capacity=None."
             )
         ages = None
@@ -402,7 +402,6 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.categorical = True
         return tags
 
 
