@@ -336,8 +336,8 @@ def distinct_identifiers(rows, times) -> Distinct:
     samples = order // per_row if rows.starts is None else np.repeat(np.arange(len(rows)), np.diff(rows.starts))[order]
     columns = rows.columns[order[starts] % per_row] if rows.starts is None else rows.columns[order[starts]]
     last = np.maximum.reduceat(times[samples], starts) if len(starts) else np.empty(0)
-    counts = np.diff(starts, append=len(keys))
-    return Distinct(found[starts], slots.reshape(rows.keys.shape), counts, columns, last)
+    ends = np.append(starts[1:], len(keys))
+    return Distinct(found[starts], slots.reshape(rows.keys.shape), ends - starts, columns, last)
 
 
 def batch_of(rows, slots, numbers: Numbers, device: str) -> Batch:
