@@ -24,7 +24,6 @@ from ._online_embedding_model import Shape, forward, side_by_side
 from ._online_learning import epochs, learn_in_order
 from ._online_plain import Kept, apply_delta, checked_delta, delta_of, host
 from ._online_state import OnlineState, Settings, batch_of, tensor_of, tensors_of
-from ._reading import numeric_weights
 
 _DENSE_RATE = 1e-3  # of Adam, where the user gives one rate
 _BLOCK = 1 << 14  # rows answered at once
@@ -148,8 +147,9 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             check_is_fitted(self)  # which raises
         return self._fitted["state"]
 
-    def _stored(self) -> Stored:
-        return Stored(self._stream(), Kinds(**self._fitted["kinds"]))
+    def _continued(self, table) -> tuple[Stored, Any, Any]:
+        """Return the stream so far, the rows of a table that was checked, and where to compute."""
+        return Stored(self._stream(), Kinds(**self._fitted["kinds"])), *self._read(table)
 
     def _workspace(self, dtype):
         return replace(_workspace_on(self.device, dtype), random_state=self.random_state)
@@ -411,11 +411,6 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 def _workspace_on(device, dtype):
     """Return where to compute; rows are numbers of numpy by now."""
     return open_workspace(np.empty(0, dtype), device=device)
-
-
-def checked_weights(sample_weight, y):
-    """Return weights of rows as float64, or None where all are one."""
-    return numeric_weights(sample_weight, y)
 
 
 def _checked_times(timestamps, n_rows, timed) -> np.ndarray | None:
