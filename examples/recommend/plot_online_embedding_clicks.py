@@ -2,8 +2,8 @@
 Clicks in a stream
 ==================
 
-:class:`~sklowrank.recommend.OnlineEmbeddingClassifier` learns from a stream whose columns are identifiers: each user and
-each item gets a vector when it first comes, and rows that went quiet are given up.
+:class:`~sklowrank.recommend.OnlineEmbeddingClassifier` learns from a stream whose columns are identifiers: each user
+and each item gets a vector when it first comes, and rows that went quiet are given up.
 """
 
 # %%
@@ -39,8 +39,8 @@ stream.loc[visitors, "user"] = [f"visitor-{i}" for i in range(visitors.sum())]
 stream.head()
 
 # %%
-# Predict each batch of 64 rows before it is learned. With ``min_count=2`` an identifier gets a row when it comes for the
-# second time; with ``expire_after`` rows go that no update has touched for so many rows of the stream.
+# Predict each batch of 64 rows before it is learned. With ``min_count=2`` an identifier gets a row when it comes for
+# the second time; with ``expire_after`` rows go that no update has touched for so many rows of the stream.
 
 settings = {
     "all identifiers": {},
