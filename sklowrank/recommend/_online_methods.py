@@ -1,0 +1,447 @@
+"""What both online estimators do with a stream: parameters, reading, answers, forgetting, deltas and snapshots."""
+
+from collections.abc import Callable
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.callback import CallbackSupportMixin
+from sklearn.utils import check_array, check_consistent_length, check_scalar
+from sklearn.utils.validation import check_is_fitted
+
+from .._core.blocks import join_blocks, rows_per_block
+from .._core.compat import Interval, StrOptions
+from .._core.fitted import fitted_attributes, keep, replace_attributes
+from .._core.iterate import drive
+from .._core.workspace import open_workspace
+from . import _online_snapshot as snapshot
+from ._online_columns import Kinds, by_column, checked_table, kinds_of, rows_of_table
+from ._online_embedding_model import Shape, forward, side_by_side
+from ._online_learning import epochs, learn_in_order
+from ._online_plain import Kept, apply_delta, checked_delta, delta_of, host
+from ._online_state import OnlineState, Settings, batch_of, tensor_of, tensors_of
+from ._reading import numeric_weights
+
+_DENSE_RATE = 1e-3  # of Adam, where the user gives one rate
+_BLOCK = 1 << 14  # rows answered at once
+_MOST_COUNTED = 15  # by the sketch
+
+CONSTRAINTS: dict[str, Any] = {
+    "n_components": [Interval(Integral, 0, None, closed="left")],
+    "interaction": [StrOptions({"fm", "linear", "deepfm"})],
+    "hidden_layer_sizes": ["array-like"],
+    "categorical_features": [StrOptions({"auto"}), "array-like", None],
+    "learning_rate": [Interval(Real, 0, None, closed="neither"), tuple],
+    "init_scale": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "min_count": [Interval(Integral, 1, None, closed="left"), dict],
+    "admission": [StrOptions({"count", "probabilistic"})],
+    "filter_capacity": [Interval(Integral, 1, None, closed="left"), None],
+    "expire_after": [Interval(Real, 0, None, closed="neither"), dict, None],
+    "evict_every": [Interval(Integral, 1, None, closed="left"), None],
+    "max_rows": [Interval(Integral, 1, None, closed="left"), None],
+    "sync_interval": [Interval(Integral, 0, None, closed="left")],
+    "table": [StrOptions({"cuckoo", "modulo"})],
+    "n_rows": [Interval(Integral, 1, None, closed="left"), None],
+    "device": [str],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+
+
+class Stored(NamedTuple):
+    """What a fitted estimator holds beside its public attributes."""
+
+    state: OnlineState
+    kinds: Kinds
+
+
+def _of_state(read: Callable, summary: str) -> Any:
+    """Return a property that reads the state of a stream."""
+
+    def get(self):
+        state = vars(self).get("_fitted", {}).get("state")
+        if state is None:
+            raise AttributeError(f"This {type(self).__name__} is not fitted: call fit or partial_fit first.")
+        return read(state)
+
+    return property(get, doc=summary)
+
+
+class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+    """Methods of online embedding models; the estimators have `fit`, `partial_fit` and `predict`."""
+
+    _parameter_constraints = CONSTRAINTS
+
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    loss_curve_: list[float]
+    n_iter_: int
+
+    n_ids_ = _of_state(lambda state: state.table.n_ids, "Number of identifiers that have a row.")
+    n_seen_ = _of_state(lambda state: state.clock["n_seen"], "Number of rows of X that were learned.")
+    n_filtered_ = _of_state(lambda state: state.clock["n_filtered"], "Number of occurrences that were not admitted.")
+    n_evicted_ = _of_state(lambda state: state.clock["n_evicted"], "Number of identifiers that have lost their row.")
+    t_ = _of_state(lambda state: state.clock["t"], "The clock.")
+    version_ = _of_state(lambda state: state.clock["version"], "Version of the model.")
+    numeric_mean_ = _of_state(lambda state: state.numbers.mean, "Means of the numeric columns.")
+    numeric_var_ = _of_state(lambda state: state.numbers.variance, "Variances of the numeric columns.")
+    embeddings_ = _of_state(lambda state: _embeddings(state), "Vectors by row.")
+    weights_ = _of_state(lambda state: _weights(state), "Weights of head and network.")
+
+    @property
+    def intercept_(self) -> np.ndarray:
+        """Outputs of a row of unknown identifiers."""
+        return host(tensor_of(self._stream().dense["intercept"])).copy()
+
+    @intercept_.setter
+    def intercept_(self, value):
+        store = tensor_of(self._stream().dense["intercept"])
+        store.copy_(tensor_of(np.broadcast_to(value, store.shape).astype(np.float64)))
+
+    # Learning
+
+    def _begin(self, table, n_outputs, loss) -> tuple[Stored, Any, Any]:
+        """Return an empty stream for a table that was checked, its rows, and where to compute."""
+        kinds = kinds_of(table, self.categorical_features, vars(self).get("feature_names_in_"))
+        rows = rows_of_table(table, kinds)
+        settings, kept = self._settings(), self._kept()
+        shape = self._shape(kinds, n_outputs)
+        ws = self._workspace(np.float64)
+        return Stored(OnlineState(shape, kept, loss, ws.generator.initial_seed(), settings, ws), kinds), rows, ws
+
+    def _fit(self, stored: Stored, rows, target, ws, *, X, y, **attributes) -> Self:
+        """Learn all rows in epochs, and keep what was learned."""
+        state, settings = stored.state, self._settings()
+        state.move_to(ws.device)
+        state.begin(settings._replace(sync_interval=0))
+
+        def described(state):
+            return fitted_attributes(ws, stored, **attributes)
+
+        steps = epochs(state, rows, target, settings, self.max_iter, ws.generator)
+        run = drive(self, steps, attributes=described, X=X, y=y, tol=0.0)
+        return keep(self, ws, stored, **attributes, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
+
+    def _absorb(self, stored: Stored, rows, target, weights, timestamps, ws, **attributes) -> Self:
+        """Learn rows in their order, and keep what was learned; all that could be refused was checked before."""
+        state, settings = stored.state, self._settings()
+        times = _checked_times(timestamps, len(rows), state.clock["timed"])
+        self._check_unchanged(state)
+        if weights is not None and not weights.all():  # what has no weight is as if it were not there
+            there = np.flatnonzero(weights)
+            rows, target, weights = rows.take(there), target[there], weights[there]
+            times = None if times is None else times[there]
+        state.move_to(ws.device)
+        state.begin(settings)
+        state.clock["timed"] = times is not None
+        loss = learn_in_order(state, rows, target, weights, times, settings)
+        return keep(self, ws, stored, **attributes, loss_curve_=[loss], n_iter_=1)
+
+    def _stream(self) -> OnlineState:
+        check_is_fitted(self)
+        return self._fitted["state"]
+
+    def _stored(self) -> Stored:
+        return Stored(self._stream(), Kinds(**self._fitted["kinds"]))
+
+    def _workspace(self, dtype):
+        return open_workspace(np.empty(0, dtype), device=self.device, random_state=self.random_state)
+
+    # Parameters
+
+    def _settings(self) -> Settings:
+        n, names = self.n_features_in_, vars(self).get("feature_names_in_")
+        rates = self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate, _DENSE_RATE)
+        if len(rates) != 2 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
+            raise ValueError(f"learning_rate={rates!r} has to be one number above 0, or a pair of them.")
+        least = by_column(self.min_count, 1, n, names, "min_count")
+        if not (least >= 1).all():
+            raise ValueError(f"min_count={self.min_count!r} has to be at least 1 for each column.")
+        if self.filter_capacity is not None and self.admission == "count" and least.max() > _MOST_COUNTED:
+            raise ValueError(
+                f"min_count={self.min_count!r} is too large with filter_capacity: the sketch counts to {_MOST_COUNTED}. "
+                f"Pass at most {_MOST_COUNTED}, or filter_capacity=None."
+            )
+        ages = None
+        if self.expire_after is not None:
+            ages = by_column(self.expire_after, np.inf, n, names, "expire_after")
+            if not (ages > 0).all():
+                raise ValueError(f"expire_after={self.expire_after!r} has to be above 0 for each column.")
+        limits = self.evict_every, self.max_rows, self.sync_interval
+        return Settings(rates, self.init_scale, self.batch_size, least, ages, *limits)
+
+    def _kept(self) -> Kept:
+        if self.table == "modulo" and self.n_rows is None:
+            raise ValueError("table='modulo' needs n_rows, the number of rows that identifiers share.")
+        return Kept(self.table, self.n_rows, self.admission, self.filter_capacity)
+
+    def _shape(self, kinds: Kinds, n_outputs) -> Shape:
+        k = 0 if self.interaction == "linear" else self.n_components
+        hidden = tuple(self.hidden_layer_sizes) if self.interaction == "deepfm" else ()
+        if not all(isinstance(size, Integral) and size >= 1 for size in hidden):
+            raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes!r} has to hold integers of at least 1.")
+        return Shape(self.interaction, k, n_outputs, hidden, len(kinds.identifiers), len(kinds.numeric), kinds.sparse)
+
+    def _check_unchanged(self, state: OnlineState) -> None:
+        """Refuse parameters that decide the form of the model, where they are not those it began with."""
+        shape = self._shape(Kinds([], [], False), state.shape.n_outputs)
+        now = {**shape._asdict(), **self._kept()._asdict()}
+        then = {**state.shape._asdict(), **state.kept._asdict()}
+        for name in ("interaction", "n_components", "hidden_layer_sizes", *Kept._fields):
+            if now[name] != then[name]:
+                raise ValueError(
+                    f"{name}={now[name]!r} was {then[name]!r} when the model began, which cannot change. Call fit, or "
+                    "set it back."
+                )
+
+    # Answers
+
+    def _asked(self, X):
+        """Return new rows, and where to compute; answers have the type of numeric X."""
+        check_is_fitted(self)
+        return self._read(checked_table(self, X, reset=False))
+
+    def _read(self, table):
+        """Return the rows of a table that was checked, and where to compute."""
+        rows = rows_of_table(table, Kinds(**self._fitted["kinds"]))
+        return rows, self._workspace(np.float32 if getattr(table, "dtype", None) == np.float32 else np.float64)
+
+    def _answered(self, rows, ws, answer):
+        """Return what `answer` makes of blocks of rows and of the weights that it may read, (n, ...)."""
+        state = self._stream()
+        state.move_to(ws.device)
+        with state.reading(live=self.sync_interval == 0) as now:
+            values, dense = tensor_of(now.values), tensors_of(now.dense)
+
+            def one_block(part):
+                some = rows.part(part.start, part.stop)
+                batch = batch_of(
+                    some, now.table.find(some.keys.ravel()).reshape(some.keys.shape) + 1, now.numbers, ws.device
+                )
+                return answer(values, batch, dense, state.shape)
+
+            bytes_per_row = 8 * 3 * state.shape.width * max(1, state.shape.n_identifiers + state.shape.n_numeric)
+            return join_blocks(one_block, len(rows), rows_per_block(_BLOCK, len(rows), 1), bytes_per_row=bytes_per_row)
+
+    def _outputs(self, X):
+        """Return the outputs (n, n_outputs) of new rows, and where they were computed."""
+        rows, ws = self._asked(X)
+        return self._answered(rows, ws, _outputs_of), ws
+
+    def transform(self, X):
+        """Return the vectors of identifiers and of numeric columns, side by side.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        vectors : ndarray of shape (n_samples, n_features_in_ * n_components)
+            A block for each column in their order: the vector of an identifier, zeros where it is unknown; for a
+            numeric column its vector times the standardised number. For sparse X (n_samples, n_components): the sum of
+            the vectors of a row, weighted by its cells.
+        """
+        rows, ws = self._asked(X)
+        kinds = Kinds(**self._fitted["kinds"])
+        return ws.answer(self._answered(rows, ws, partial(_vectors_of, [*kinds.identifiers, *kinds.numeric])))
+
+    @property
+    def _n_features_out(self):
+        shape = self._stream().shape
+        return shape.n_components * (1 if shape.sparse else self.n_features_in_)
+
+    def rows_of(self, X):
+        """Return the rows of identifiers in `embeddings_`.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows, dense.
+
+        Returns
+        -------
+        rows : ndarray of shape (n_samples, n_identifier_columns)
+            Integers; -1 for unknown identifiers. Columns of identifiers alone are there, in their order.
+        """
+        rows, _ = self._asked(X)
+        if rows.starts is not None:
+            raise ValueError("rows_of needs dense X: the rows of a sparse matrix have no columns of identifiers.")
+        return self._stream().table.find(rows.keys.ravel()).reshape(rows.keys.shape)
+
+    # Forgetting, and the copy that answers
+
+    def evict(self, now=None) -> int:
+        """Drop the identifiers that no row has touched for `expire_after`.
+
+        Parameters
+        ----------
+        now : float or None, default=None
+            The time; None is `t_`.
+
+        Returns
+        -------
+        n_evicted : int
+            How many were dropped. They are unknown from now on, and begin anew where they come again.
+        """
+        state, settings = self._stream(), self._settings()
+        now = state.clock["t"] if now is None else float(check_scalar(now, "now", Real))
+        if settings.expire_after is None:
+            return 0
+        state.clock["version"] += 1
+        gone = state.evict(now, settings.expire_after)
+        state.clock["version"] -= not gone  # nothing has changed
+        return gone
+
+    def sync(self) -> Self:
+        """Let predictions see all that was learned; only with `sync_interval` above 0 do they not do so anyway.
+
+        Returns
+        -------
+        self : estimator
+        """
+        self._stream().sync()
+        return self
+
+    # Deltas and snapshots
+
+    def get_delta(self, since) -> dict:
+        """Return what has changed after a version, for a copy of this model in another process.
+
+        Parameters
+        ----------
+        since : int
+            A former `version_`: that of the copy.
+
+        Returns
+        -------
+        delta : dict
+            Arrays and numbers: "keys" of identifiers with their "values" and sums of "squares" of gradients,
+            "evicted_keys", the dense weights, "since" and "version".
+        """
+        return delta_of(self._stream(), check_scalar(since, "since", Integral))
+
+    def apply_delta(self, delta) -> Self:
+        """Take over what has changed in the model that this one is a copy of.
+
+        Parameters
+        ----------
+        delta : dict
+            What :meth:`get_delta` returned. One that brings nothing new changes nothing; one that follows a later
+            version than this model's is refused. Counts of identifiers that wait for admission are not in it.
+
+        Returns
+        -------
+        self : estimator
+        """
+        state = self._stream()
+        if checked_delta(state, delta):
+            apply_delta(state, delta)
+            state.sync()
+        return self
+
+    def save_snapshot(self, path, *, incremental=False) -> Self:
+        """Write the whole state of the model to a folder, from which it continues as if it had never stopped.
+
+        At each moment the folder holds the last completed snapshot or the new one.
+
+        Parameters
+        ----------
+        path : str or path
+            The folder, which is made where it is not there.
+        incremental : bool, default=False
+            Whether to add what has changed to the snapshot that this model has written there, or was loaded from. Where
+            there is none, all is written.
+
+        Returns
+        -------
+        self : estimator
+        """
+        state = self._stream()
+        names = [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]
+        params = {name: value for name, value in self.get_params(deep=False).items() if name != "random_state"}
+        seed = self.random_state if isinstance(self.random_state, Integral) else None
+        header = {
+            "class": type(self).__name__,
+            "params": {**params, "random_state": seed},
+            "attributes": {name: getattr(self, name) for name in names},
+            "kinds": self._fitted["kinds"],
+        }
+        state.saved = snapshot.write(path, header, state.__getstate__(), state.saved, incremental=incremental)
+        return self
+
+    @classmethod
+    def load_snapshot(cls, path) -> Self:
+        """Return the model of a snapshot; no code in it is run.
+
+        Parameters
+        ----------
+        path : str or path
+            The folder that :meth:`save_snapshot` has written. One that is damaged is refused.
+
+        Returns
+        -------
+        model : estimator
+        """
+        header, plain, saved = snapshot.read(path)
+        if header["class"] != cls.__name__:
+            raise ValueError(f"The snapshot {Path(path)} is of a {header['class']}, not of a {cls.__name__}.")
+        model = cls(**header["params"])
+        state = object.__new__(OnlineState)
+        state.__setstate__(plain)
+        state.saved = saved
+        fitted = {"state": state, "kinds": header["kinds"]}
+        return replace_attributes(model, {**header["attributes"], "_fitted": fitted})
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.categorical = True
+        return tags
+
+
+def checked_weights(sample_weight, y):
+    """Return weights of rows as float64, or None where all are one."""
+    return numeric_weights(sample_weight, y)
+
+
+def _checked_times(timestamps, n_rows, timed) -> np.ndarray | None:
+    """Return the times of rows; a stream has them in all calls or in none."""
+    if timed is not None and timed != (timestamps is not None):
+        had = "had timestamps" if timed else "counted rows"
+        raise ValueError(f"timestamps have to be given in all calls of partial_fit or in none: the former ones {had}.")
+    if timestamps is None:
+        return None
+    times = check_array(timestamps, ensure_2d=False, dtype=np.float64, input_name="timestamps", ensure_min_samples=0)
+    if times.ndim != 1:
+        raise ValueError(f"timestamps have to be one-dimensional, and have the shape {times.shape}.")
+    check_consistent_length(times, range(n_rows))
+    return times
+
+
+def _outputs_of(values, batch, dense, shape):
+    return forward(values, batch, dense, shape).outputs
+
+
+def _vectors_of(order, values, batch, dense, shape):
+    """Return vectors by column (n, n_features * n_components), or their sums (n, n_components)."""
+    k = shape.n_outputs
+    if shape.sparse:
+        return forward(values, batch, dense, shape).sums
+    vectors = side_by_side(values[batch.slots][..., k:], batch.Z, dense["numeric"][:, k:])
+    by_column = vectors.reshape(len(batch.Z), len(order), shape.n_components)
+    return by_column[:, np.argsort(order)].flatten(1)
+
+
+def _embeddings(state) -> np.ndarray:
+    return host(state.rows["values"][1 : 1 + state.table.n_rows, state.shape.n_outputs :]).copy()
+
+
+def _weights(state) -> dict[str, np.ndarray]:
+    return {name: host(array).copy() for name, array in state.dense.items() if name not in ("intercept", "numeric")}
