@@ -1,4 +1,4 @@
-"""Reading rows of identifiers and numbers: each column by its kind, or a sparse matrix whose columns are identifiers."""
+"""Reading rows of identifiers and numbers: by kind of column, or a sparse matrix whose columns are identifiers."""
 
 from typing import NamedTuple
 
@@ -177,13 +177,15 @@ def _numbers(column, j):
 
 def _check_numbers(Z):
     """Refuse what is missing, infinite, or so large that its square is."""
+    if not Z.size:
+        return
     assert_all_finite(Z, input_name="X")
-    if Z.size and max(Z.max(), -Z.min()) > _LARGEST:
+    if max(Z.max(), -Z.min()) > _LARGEST:
         raise ValueError(f"X contains numbers beyond {_LARGEST:.0e}, whose squares are infinite. Divide them.")
 
 
 def by_column(value, default, n_features, names, parameter) -> np.ndarray:
-    """Return a parameter by column (n_features,): one value for all, or a dict of those that differ from the default."""
+    """Return a parameter by column (n_features,): one value for all, or a dict of those that are not the default."""
     if not isinstance(value, dict):
         return np.full(n_features, default if value is None else value, dtype=np.float64)
     found = np.full(n_features, default, dtype=np.float64)

@@ -172,7 +172,7 @@ def _plain_labels(y, n_rows) -> bool:
 def _declared(y, classes, known):
     """Return the classes: those of the first call, those that it declares, or those of its y."""
     if known is not None:
-        if classes is not None and not np.array_equal(known, np.unique(classes)):
+        if classes is not None and not (np.array_equal(known, classes) or np.array_equal(known, np.unique(classes))):
             raise ValueError(f"classes={classes!r} is not the same as in the first call to partial_fit: {known!r}.")
         return known
     return unique_labels(y if classes is None else on_host(classes))
@@ -195,7 +195,7 @@ def _n_outputs(classes) -> int:
     """Return one output for two classes, else one for each."""
     if len(classes) < 2:
         raise ValueError(
-            f"y has one class only, {classes.tolist()}. A classifier needs two; partial_fit takes all of them by classes."
+            f"y has one class only, {classes.tolist()}. Two are needed; partial_fit is told all of them by classes."
         )
     return 1 if len(classes) == 2 else len(classes)
 

@@ -4,6 +4,7 @@ An identifier and a numeric column each have a row of `n_outputs` weights and `n
 batch learns is computed on the distinct rows that it touches, so that its cost does not depend on how many there are.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -91,7 +92,7 @@ def new_dense(shape: Shape, numeric_vectors, ws) -> dict[str, torch.Tensor]:
     if shape.has_network:
         fields = 1 if shape.sparse else shape.n_identifiers + shape.n_numeric
         sizes = [fields * shape.n_components, *shape.hidden_layer_sizes, shape.n_outputs]
-        for i, (m, n) in enumerate(zip(sizes, sizes[1:])):
+        for i, (m, n) in enumerate(pairwise(sizes)):
             dense[f"layer_{i}"] = ws.randn(m, n) * (2 / m) ** 0.5
             dense[f"bias_{i}"] = torch.zeros(n, device=ws.device, dtype=ws.dtype)
     return dense

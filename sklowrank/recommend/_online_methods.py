@@ -1,7 +1,8 @@
 """What both online estimators do with a stream: parameters, reading, answers, forgetting, deltas and snapshots."""
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from functools import lru_cache, partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -143,14 +144,15 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         return keep(self, ws, stored, **attributes, loss_curve_=[loss], n_iter_=1)
 
     def _stream(self) -> OnlineState:
-        check_is_fitted(self)
+        if "_fitted" not in vars(self):
+            check_is_fitted(self)  # which raises
         return self._fitted["state"]
 
     def _stored(self) -> Stored:
         return Stored(self._stream(), Kinds(**self._fitted["kinds"]))
 
     def _workspace(self, dtype):
-        return open_workspace(np.empty(0, dtype), device=self.device, random_state=self.random_state)
+        return replace(_workspace_on(self.device, dtype), random_state=self.random_state)
 
     # Parameters
 
@@ -164,7 +166,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             raise ValueError(f"min_count={self.min_count!r} has to be at least 1 for each column.")
         if self.filter_capacity is not None and self.admission == "count" and least.max() > _MOST_COUNTED:
             raise ValueError(
-                f"min_count={self.min_count!r} is too large with filter_capacity: the sketch counts to {_MOST_COUNTED}. "
+                f"min_count={self.min_count!r} is too large with filter_capacity, which counts to {_MOST_COUNTED}. "
                 f"Pass at most {_MOST_COUNTED}, or filter_capacity=None."
             )
         ages = None
@@ -203,7 +205,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 
     def _asked(self, X):
         """Return new rows, and where to compute; answers have the type of numeric X."""
-        check_is_fitted(self)
+        self._stream()
         return self._read(checked_table(self, X, reset=False))
 
     def _read(self, table):
@@ -402,8 +404,13 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
-        tags.input_tags.categorical = True
         return tags
+
+
+@lru_cache(maxsize=16)  # small batches are answered in the time that this takes
+def _workspace_on(device, dtype):
+    """Return where to compute; rows are numbers of numpy by now."""
+    return open_workspace(np.empty(0, dtype), device=device)
 
 
 def checked_weights(sample_weight, y):

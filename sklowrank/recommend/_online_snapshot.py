@@ -121,7 +121,7 @@ def write(path, header: dict, plain: dict, saved: Saved | None, *, incremental: 
 
 
 def read(path) -> tuple[dict, dict, Saved]:
-    """Return the header and the plain state of a snapshot, and what is remembered of it; ValueError if it is damaged."""
+    """Return the header and the plain state of a snapshot, and what is remembered of it."""
     folder = Path(path)
     body, digest = _manifest(folder)
     try:

@@ -75,7 +75,7 @@ class OnlineState:
         self.numbers = Numbers(0.0, np.zeros(shape.n_numeric), np.zeros(shape.n_numeric))
         self.clock = {"n_seen": 0, "n_filtered": 0, "n_evicted": 0, "turn": 0, "version": 0, "t": 0.0, "timed": None}
         self.gone = {"keys": np.empty(0, np.int64), "versions": np.empty(0, np.int64), "since": 0}
-        self.device, self.serving, self.saved = torch.device("cpu"), None, None
+        self.device, self.serving, self.saved = "cpu", None, None
         self.pending: list[tuple[np.ndarray, np.ndarray]] = []  # rows touched and keys gone since the last exchange
 
     def __getstate__(self):
@@ -87,7 +87,7 @@ class OnlineState:
         self.table, self.filter = table_of(plain), filter_of(plain)
         self.rows, self.dense, self.moments = owned(plain["rows"]), owned(plain["dense"]), owned(plain["moments"])
         self.numbers, self.gone = Numbers(**plain["numbers"]), dict(plain["gone"])
-        self.device, self.saved = torch.device("cpu"), None
+        self.device, self.saved = "cpu", None
         self.serving, self.pending = serving_of(plain, self.table, self.rows["values"])
 
     def __eq__(self, other):
@@ -99,7 +99,7 @@ class OnlineState:
 
     def move_to(self, device: torch.device) -> None:
         """Bring weights to a device, where they are not there yet."""
-        if device == self.device:
+        if str(device) == self.device:
             return
         for store, names in ((self.rows, ("values", "squares")), (self.dense, None), (self.moments, None)):
             for name in names or list(store):
@@ -108,7 +108,7 @@ class OnlineState:
             now = self.serving.current
             dense = {name: _brought(weights, device) for name, weights in now.dense.items()}
             self.serving = Serving(now._replace(values=_brought(now.values, device), dense=dense))
-        self.device = device
+        self.device = str(device)
 
     @contextmanager
     def reading(self, live: bool):
@@ -336,11 +336,11 @@ def distinct_identifiers(rows, times) -> Distinct:
     samples = order // per_row if rows.starts is None else np.repeat(np.arange(len(rows)), np.diff(rows.starts))[order]
     columns = rows.columns[order[starts] % per_row] if rows.starts is None else rows.columns[order[starts]]
     last = np.maximum.reduceat(times[samples], starts) if len(starts) else np.empty(0)
-    counts = np.diff(starts, append=len(keys))
-    return Distinct(found[starts], slots.reshape(rows.keys.shape), counts, columns, last)
+    ends = np.append(starts[1:], len(keys))
+    return Distinct(found[starts], slots.reshape(rows.keys.shape), ends - starts, columns, last)
 
 
-def batch_of(rows, slots, numbers: Numbers, device) -> Batch:
+def batch_of(rows, slots, numbers: Numbers, device: str) -> Batch:
     """Return a batch as tensors; `slots` say where its identifiers stand among the rows that are read."""
     Z = torch.from_numpy(numbers.standardized(rows.Z)).to(device)
     slots = torch.from_numpy(slots).to(device)
@@ -360,7 +360,7 @@ def tensors_of(arrays) -> dict[str, torch.Tensor]:
     return {name: tensor_of(array) for name, array in arrays.items()}
 
 
-def _brought(array, device: torch.device):
+def _brought(array, device: torch.device | str):
     """Return weights on a device: numpy's on the CPU, tensors elsewhere."""
     tensor = tensor_of(array).to(device)
-    return tensor.numpy() if device.type == "cpu" else tensor
+    return tensor.numpy() if tensor.device.type == "cpu" else tensor
