@@ -18,6 +18,7 @@ _MASK = 2**64 - 1
 _INTEGER, _UNSIGNED, _FLOAT, _HUGE, _TEXT, _BYTES, _MISSING = range(7)  # kinds of values that never share a key
 _COLUMN, _KIND = 0x9E3779B97F4A7C15, 0xD1B54A32D192ED03  # odd: multiples of them spread over 64 bits
 _MURMUR, _MURMUR_SHIFT = np.uint64(0xC6A4A7935BD1E995), np.uint64(47)
+_PIECE = 64  # words
 _STEPS = (  # shifts and odd multipliers of a full-avalanche mixer (Stafford's thirteenth variant)
     (np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)),
     (np.uint64(27), np.uint64(0x94D049BB133111EB)),
@@ -151,11 +152,28 @@ def _text_keys(values, lengths, column, kind=None):
     padded[:, :size] = units
     kind = (_TEXT if wide else _BYTES) if kind is None else kind
     state = np.uint64(_offset(kind, column)) ^ (lengths.astype(np.uint64) * _MURMUR)
-    for j, word in enumerate(padded.view(np.dtype("<u8")).T):
+    return mix(_murmur(padded.view(np.dtype("<u8")), -(-lengths // per_word), state)).view(np.int64)
+
+
+def _murmur(words, lengths, state):
+    """Hashes of rows of 64-bit words, of which the first `lengths` count; long rows by hashes of their pieces."""
+    n, width = words.shape
+    if width > _PIECE:
+        long = lengths > _PIECE
+        hashes = np.empty(n, np.uint64)
+        hashes[~long] = _murmur(words[~long, :_PIECE], lengths[~long], state[~long])
+        n_long, n_pieces = int(long.sum()), -(-width // _PIECE)
+        padded = np.zeros((n_long, n_pieces * _PIECE), np.uint64)
+        padded[:, :width] = words[long]
+        pieces = padded.reshape(n_long * n_pieces, _PIECE)
+        each = _murmur(pieces, np.full(len(pieces), _PIECE), np.zeros(len(pieces), np.uint64))
+        hashes[long] = _murmur(each.reshape(n_long, n_pieces), -(-lengths[long] // _PIECE), state[long])
+        return hashes
+    for j, word in enumerate(words.T):
         word = word * _MURMUR
         word = (word ^ (word >> _MURMUR_SHIFT)) * _MURMUR
-        state = np.where(lengths > j * per_word, (state ^ word) * _MURMUR, state)  # not what pads the value
-    return mix(state).view(np.int64)
+        state = np.where(lengths > j, (state ^ word) * _MURMUR, state)  # not what pads the value
+    return state
 
 
 def _list_keys(values, column, kind):
