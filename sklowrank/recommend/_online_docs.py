@@ -100,7 +100,7 @@ A sample with identifiers :math:`f`, of weights :math:`w_f` and vectors :math:`v
 
 .. math::
 
-    z = b + \\sum_f w_f + \\tfrac{1}{2} \\sum_d \\Bigl( \\bigl(\\sum_f v_{fd}\\bigr)^2 - \\sum_f v_{fd}^2 \\Bigr),
+    z = b + \\sum_f w_f + \\frac{1}{2} \\sum_d \\left( \\left( \\sum_f v_{fd} \\right)^2 - \\sum_f v_{fd}^2 \\right),
 
 where a numeric column enters with its weight and vector times its standardised value. The gradients of a batch are
 summed by identifier, not averaged, and then Adagrad makes one step of the rows that the batch touches:

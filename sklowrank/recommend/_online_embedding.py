@@ -146,7 +146,7 @@ class OnlineEmbeddingClassifier(OnlineEmbeddingMethods, ClassifierMixin, BaseEst
         self : OnlineEmbeddingClassifier
         """
         table = checked_table(self, X, reset=True)
-        y_checked = checked_labels(self, y, table.shape[0])
+        y_checked = checked_labels(type(self).__name__, y, table.shape[0])
         classes, positions = np.unique(y_checked, return_inverse=True)
         n_outputs = outputs_for(classes)
         stored, rows, ws = self._begin(table, n_outputs, loss_for(n_outputs))
@@ -173,7 +173,7 @@ class OnlineEmbeddingClassifier(OnlineEmbeddingMethods, ClassifierMixin, BaseEst
         first = not hasattr(self, "classes_")
         table = checked_table(self, X, reset=first)
         if first or not plain_labels(y, table.shape[0]):
-            y = checked_labels(self, y, table.shape[0])
+            y = checked_labels(type(self).__name__, y, table.shape[0])
         weights = checked_weights(sample_weight, y)
         known = declared_classes(y, classes, None if first else self.classes_)
         positions, n_outputs = positions_of(y, known), outputs_for(known)
@@ -347,7 +347,7 @@ class OnlineEmbeddingRegressor(OnlineEmbeddingMethods, RegressorMixin, BaseEstim
         self : OnlineEmbeddingRegressor
         """
         table = checked_table(self, X, reset=True)
-        values = checked_numbers(self, y, table.shape[0])
+        values = checked_numbers(type(self).__name__, y, table.shape[0])
         unit = unit_of(values, None)
         stored, rows, ws = self._begin(table, 1, "squared")
         return self._fit(stored, rows, in_units(values, unit), ws, X=X, y=y, **unit)
@@ -370,7 +370,7 @@ class OnlineEmbeddingRegressor(OnlineEmbeddingMethods, RegressorMixin, BaseEstim
         """
         first = not hasattr(self, "y_mean_")
         table = checked_table(self, X, reset=first)
-        y = checked_numbers(self, y, table.shape[0])
+        y = checked_numbers(type(self).__name__, y, table.shape[0])
         weights = checked_weights(sample_weight, y)
         unit = unit_of(y, weights) if first else {"y_mean_": self.y_mean_, "y_scale_": self.y_scale_}
         stored, rows, ws = self._begin(table, 1, "squared") if first else self._continued(table)

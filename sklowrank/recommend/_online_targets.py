@@ -9,9 +9,8 @@ from .._core.validation import explained, on_host
 from ._reading import numeric_values, numeric_weights
 
 
-def checked_labels(estimator, y, n_rows):
-    """Return labels of classes that were checked."""
-    name = type(estimator).__name__
+def checked_labels(name, y, n_rows):
+    """Return labels of classes that were checked; `name` is that of the estimator."""
     if y is None:
         raise ValueError(f"{name} requires y to be passed, but the target y is None.")
     y = on_host(y)
@@ -62,9 +61,9 @@ def loss_for(n_outputs) -> str:
     return "logistic" if n_outputs == 1 else "softmax"
 
 
-def checked_numbers(estimator, y, n_rows) -> np.ndarray:
-    """Return numeric targets that were checked, as float64."""
-    y = numeric_values(on_host(y), type(estimator).__name__).astype(np.float64)
+def checked_numbers(name, y, n_rows) -> np.ndarray:
+    """Return numeric targets that were checked, as float64; `name` is that of the estimator."""
+    y = numeric_values(on_host(y), name).astype(np.float64)
     check_consistent_length(y, range(n_rows))
     return y
 
