@@ -388,5 +388,8 @@ class OnlineEmbeddingRegressor(OnlineEmbeddingMethods, RegressorMixin, BaseEstim
         -------
         y : ndarray of shape (n_samples,)
         """
-        outputs, ws = self._outputs(X)
-        return ws.answer(outputs[:, 0] * self.y_scale_ + self.y_mean_)
+        (outputs, ws), (scale, shift) = self._outputs(X), self._unit()
+        return ws.answer(outputs[:, 0] * scale + shift)
+
+    def _unit(self):
+        return self.y_scale_, self.y_mean_

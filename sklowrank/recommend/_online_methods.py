@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_consistent_length, check_scalar
@@ -70,13 +71,20 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 
     @property
     def intercept_(self) -> np.ndarray:
-        """Outputs of a row of unknown identifiers."""
-        return host(tensor_of(self._stream().dense["intercept"])).copy()
+        """Answer to a row of unknown identifiers."""
+        if "_fitted" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} is not fitted: call fit or partial_fit first.")
+        scale, shift = self._unit()
+        return host(self._stream().dense["intercept"]) * scale + shift
 
     @intercept_.setter
     def intercept_(self, value):
-        store = tensor_of(self._stream().dense["intercept"])
-        store.copy_(tensor_of(np.broadcast_to(value, store.shape).astype(np.float64)))
+        store, (scale, shift) = tensor_of(self._stream().dense["intercept"]), self._unit()
+        store.copy_(torch.from_numpy((np.broadcast_to(value, store.shape) - shift) / scale))
+
+    def _unit(self) -> tuple[float, float]:
+        """Return scale and shift of answers, by which the model's outputs are multiplied and moved."""
+        return 1.0, 0.0
 
     # Learning
 
