@@ -174,31 +174,31 @@ class CuckooTable:
 
         What is left to be placed is in `keys` and `rows` where the mask that is returned says so.
         """
-        n, both = len(keys), self._buckets(keys)
+        both, number = self._buckets(keys), np.arange(len(keys))
         fill = self._fill.take(both)
         chance = (keys >> np.int64(turn * 7 % 61)) & 7  # bits of a hash, so that no generator is needed
         second = np.where(fill[:, 0] == fill[:, 1], chance & 1, fill[:, 1] < fill[:, 0])
-        bucket = both[np.arange(n), second]
+        bucket = both[number, second]
         order = np.argsort(bucket, kind="stable")
         sorted_bucket = bucket[order]
-        first = np.ones(n, bool)
-        first[1:] = sorted_bucket[1:] != sorted_bucket[:-1]
-        starts = np.flatnonzero(first)
-        rank = np.arange(n) - np.repeat(starts, np.diff(starts, append=n))
-        slot = self._fill[sorted_bucket] + rank
+        first = np.ones(len(keys), bool)
+        np.not_equal(sorted_bucket[1:], sorted_bucket[:-1], out=first[1:])
+        rank = number - np.maximum.accumulate(number * first)  # among those that aim at the same bucket
+        slot = self._fill.take(sorted_bucket) + rank
         placed = slot < SLOTS
-        where = order[placed]
-        self._keys[sorted_bucket[placed], slot[placed]] = keys[where]
-        self._rows[sorted_bucket[placed], slot[placed]] = rows[where]
-        # counts of the last one placed in each bucket stand, as later assignments overwrite earlier ones
+        where, into = order[placed], SLOTS * sorted_bucket[placed] + slot[placed]
+        self._keys.ravel()[into], self._rows.ravel()[into] = keys[where], rows[where]
+        # the count of the last one placed in each bucket stands, as later assignments overwrite earlier ones
         self._fill[sorted_bucket[placed]] = slot[placed] + 1
+        left = np.ones(len(keys), bool)
+        left[where] = False
+        if len(where) == len(keys):
+            return left
         moved = order[first & (slot == SLOTS)]  # one for each bucket that was full
         at = bucket[moved], chance[moved] >> 1
         out_keys, out_rows = self._keys[at], self._rows[at]
         self._keys[at], self._rows[at] = keys[moved], rows[moved]
         keys[moved], rows[moved] = out_keys, out_rows
-        left = np.ones(n, bool)
-        left[where] = False
         return left
 
 
