@@ -40,7 +40,8 @@ expire_after : float, dict or None, default=None
     Age above 0 at which an identifier that no row has touched is dropped by `evict`: in units of `timestamps`, or in
     rows where there are none. A dict gives it by column, for others there is none. None keeps all.
 evict_every : int or None, default=None
-    Number of rows after which `partial_fit` calls `evict`, at least 1. None leaves it to the user.
+    Number of rows after which `partial_fit` calls `evict`, at least 1; that takes time in proportion to all
+    identifiers. None leaves it to the user.
 max_rows : int or None, default=None
     Most identifiers that have a row, at least 1; above it the least recently updated are dropped, a sixteenth more than
     needed at once. None sets no bound.
@@ -120,7 +121,8 @@ _STREAM = """
 sample_weight : array-like of shape (n_samples,) or None, default=None
     Weights of the rows, at least 0: weight k in a batch is the same as k equal rows in it, and 0 as absence.
 timestamps : array-like of shape (n_samples,) or None, default=None
-    Times of the rows, for `expire_after`; in all calls or in none. None counts rows.
+    Times of the rows, for `expire_after`; in all calls or in none. None counts rows. What was learned by `fit` is as
+    old as the first of them.
 """
 
 

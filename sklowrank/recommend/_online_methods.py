@@ -106,8 +106,9 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             return fitted_attributes(ws, stored, **attributes)
 
         steps = epochs(state, rows, target, settings, self.max_iter, ws.generator)
-        with state.changing(settings._replace(sync_interval=0)):  # predictions see all of it
+        with state.changing(settings._replace(sync_interval=0)):
             run = drive(self, steps, attributes=described, X=X, y=y, tol=0.0)
+        state.keep_copy(settings.sync_interval > 0)  # which has seen all of it
         return keep(self, ws, stored, **attributes, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
 
     def _absorb(self, stored: Stored, rows, target, weights, timestamps, ws, **attributes) -> Self:
@@ -121,7 +122,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             times = None if times is None else times[there]
         state.move_to(ws.device)
         with state.changing(settings):
-            state.clock["timed"] = times is not None
+            state.start_clock(times)
             loss = learn_in_order(state, rows, target, weights, times, settings)
         if "_fitted" not in vars(self):
             return keep(self, ws, stored, **attributes, loss_curve_=[loss], n_iter_=1)

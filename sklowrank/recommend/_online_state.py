@@ -151,6 +151,13 @@ class OnlineState:
         empty = rows[host(squares[placed(rows + 1, squares)])[:, 0] == 0]
         self._start(empty, self.table.keys_of_rows()[empty], settings)
 
+    def start_clock(self, times) -> None:
+        """Note whether rows have times; what was learned by `fit`, without them, is as old as the first one."""
+        clock = self.clock
+        if clock["timed"] is None and times is not None and clock["n_seen"] and len(times):
+            clock["t"] = self.rows["updated"][:] = float(times[0])
+        clock["timed"] = times is not None
+
     def see_numbers(self, Z, weights) -> None:
         """Let the means and variances of numeric columns count rows."""
         self.numbers = self.numbers.followed_by(Z, weights)

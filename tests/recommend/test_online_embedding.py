@@ -561,3 +561,11 @@ def test_a_call_that_is_interrupted_has_learned_some_of_its_batches(place, monke
     rows = model.rows_of(X)
     assert len(np.unique(rows)) == model.n_ids_ == X["user"].nunique() + X["item"].nunique()
     assert model.score(X, y) > 0.6
+
+
+def test_a_stream_with_times_follows_a_fit_without():
+    X = np.arange(20)[:, None]
+    model = online(expire_after=60.0, batch_size=4).fit(X, np.arange(20) % 2)
+    model.partial_fit(X[:5], np.arange(5) % 2, timestamps=1e9 + 30.0 * np.arange(5))
+    assert (model.t_, model.evict(), model.n_ids_) == (1e9 + 120, 18, 2)
+    assert (model.rows_of(X[3:5]) >= 0).all()
