@@ -104,8 +104,8 @@ class CuckooTable:
     def copy(self):
         """Return a table of its own."""
         other = object.__new__(type(self))
-        for name, value in vars(self).items():
-            setattr(other, name, value.copy() if isinstance(value, np.ndarray) else value)
+        parts = vars(self).items()
+        other.__dict__ = {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in parts}
         return other
 
     def arrays(self):

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import torch
 
 from .._core.iterate import Step
@@ -43,8 +42,3 @@ def epochs(state: OnlineState, rows, y, settings: Settings, n_epochs: int, gener
             loss = loss + state.learn(rows.take(taken), y[taken], None, None, settings, again=epoch > 0)
         last = epoch == n_epochs - 1
         yield Step(state, 0.0 if last else math.inf, float(loss) / len(rows))
-
-
-def targets(y, n_outputs) -> np.ndarray:
-    """Return positions of classes as what the loss reads: as they are, or as numbers where there is one output."""
-    return y if n_outputs > 1 else y[:, None].astype(np.float64)

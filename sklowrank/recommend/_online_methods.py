@@ -8,50 +8,25 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import check_array, check_consistent_length, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import join_blocks, rows_per_block
-from .._core.compat import Interval, StrOptions
-from .._core.fitted import fitted_attributes, keep, replace_attributes
+from .._core.fitted import fitted_attributes, keep, options, replace_attributes
 from .._core.iterate import drive
 from .._core.workspace import open_workspace
 from . import _online_snapshot as snapshot
-from ._online_columns import Kinds, by_column, checked_table, kinds_of, rows_of_table
-from ._online_embedding_model import Shape, forward, side_by_side
+from ._online_columns import Kinds, checked_table, kinds_of, rows_of_table
+from ._online_embedding_model import forward, side_by_side
 from ._online_learning import epochs, learn_in_order
-from ._online_plain import Kept, apply_delta, checked_delta, delta_of, host
+from ._online_parameters import CONSTRAINTS, OnlineOptions, check_unchanged, kept_of, model_shape, settings_of
+from ._online_plain import apply_delta, checked_delta, delta_of, host
 from ._online_state import OnlineState, Settings, batch_of, tensor_of, tensors_of
-from ._reading import numeric_weights
 
-_DENSE_RATE = 1e-3  # of Adam, where the user gives one rate
 _BLOCK = 1 << 14  # rows answered at once
-_MOST_COUNTED = 15  # by the sketch
-
-CONSTRAINTS: dict[str, Any] = {
-    "n_components": [Interval(Integral, 0, None, closed="left")],
-    "interaction": [StrOptions({"fm", "linear", "deepfm"})],
-    "hidden_layer_sizes": ["array-like"],
-    "categorical_features": [StrOptions({"auto"}), "array-like", None],
-    "learning_rate": [Interval(Real, 0, None, closed="neither"), tuple],
-    "init_scale": [Interval(Real, 0, None, closed="left")],
-    "batch_size": [Interval(Integral, 1, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
-    "min_count": [Interval(Integral, 1, None, closed="left"), dict],
-    "admission": [StrOptions({"count", "probabilistic"})],
-    "filter_capacity": [Interval(Integral, 1, None, closed="left"), None],
-    "expire_after": [Interval(Real, 0, None, closed="neither"), dict, None],
-    "evict_every": [Interval(Integral, 1, None, closed="left"), None],
-    "max_rows": [Interval(Integral, 1, None, closed="left"), None],
-    "sync_interval": [Interval(Integral, 0, None, closed="left")],
-    "table": [StrOptions({"cuckoo", "modulo"})],
-    "n_rows": [Interval(Integral, 1, None, closed="left"), None],
-    "device": [str],
-    "random_state": ["random_state"],
-    "verbose": ["verbose"],
-}
 
 
 class Stored(NamedTuple):
@@ -96,13 +71,20 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 
     @property
     def intercept_(self) -> np.ndarray:
-        """Outputs of a row of unknown identifiers."""
-        return host(tensor_of(self._stream().dense["intercept"])).copy()
+        """Answer to a row of unknown identifiers."""
+        if "_fitted" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} is not fitted: call fit or partial_fit first.")
+        scale, shift = self._unit()
+        return host(self._stream().dense["intercept"]) * scale + shift
 
     @intercept_.setter
     def intercept_(self, value):
-        store = tensor_of(self._stream().dense["intercept"])
-        store.copy_(tensor_of(np.broadcast_to(value, store.shape).astype(np.float64)))
+        store, (scale, shift) = tensor_of(self._stream().dense["intercept"]), self._unit()
+        store.copy_(torch.from_numpy((np.broadcast_to(value, store.shape) - shift) / scale))
+
+    def _unit(self) -> tuple[float, float]:
+        """Return scale and shift of answers, by which the model's outputs are multiplied and moved."""
+        return 1.0, 0.0
 
     # Learning
 
@@ -110,8 +92,8 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         """Return an empty stream for a table that was checked, its rows, and where to compute."""
         kinds = kinds_of(table, self.categorical_features, vars(self).get("feature_names_in_"))
         rows = rows_of_table(table, kinds)
-        settings, kept = self._settings(), self._kept()
-        shape = self._shape(kinds, n_outputs)
+        chosen, settings = self._options(), self._settings()
+        shape, kept = model_shape(chosen, kinds, n_outputs), kept_of(chosen)
         ws = self._workspace(np.float64)
         return Stored(OnlineState(shape, kept, loss, ws.generator.initial_seed(), settings, ws), kinds), rows, ws
 
@@ -132,7 +114,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         """Learn rows in their order, and keep what was learned; all that could be refused was checked before."""
         state, settings = stored.state, self._settings()
         times = _checked_times(timestamps, len(rows), state.clock["timed"])
-        self._check_unchanged(state)
+        check_unchanged(self._options(), state.shape, state.kept)
         if weights is not None and not weights.all():  # what has no weight is as if it were not there
             there = np.flatnonzero(weights)
             rows, target, weights = rows.take(there), target[there], weights[there]
@@ -148,58 +130,18 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             check_is_fitted(self)  # which raises
         return self._fitted["state"]
 
-    def _stored(self) -> Stored:
-        return Stored(self._stream(), Kinds(**self._fitted["kinds"]))
+    def _continued(self, table) -> tuple[Stored, Any, Any]:
+        """Return the stream so far, the rows of a table that was checked, and where to compute."""
+        return Stored(self._stream(), Kinds(**self._fitted["kinds"])), *self._read(table)
 
     def _workspace(self, dtype):
         return replace(_workspace_on(self.device, dtype), random_state=self.random_state)
 
-    # Parameters
+    def _options(self) -> OnlineOptions:
+        return options(self, OnlineOptions)
 
     def _settings(self) -> Settings:
-        n, names = self.n_features_in_, vars(self).get("feature_names_in_")
-        rates = self.learning_rate if isinstance(self.learning_rate, tuple) else (self.learning_rate, _DENSE_RATE)
-        if len(rates) != 2 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
-            raise ValueError(f"learning_rate={rates!r} has to be one number above 0, or a pair of them.")
-        least = by_column(self.min_count, 1, n, names, "min_count")
-        if not (least >= 1).all():
-            raise ValueError(f"min_count={self.min_count!r} has to be at least 1 for each column.")
-        if self.filter_capacity is not None and self.admission == "count" and least.max() > _MOST_COUNTED:
-            raise ValueError(
-                f"min_count={self.min_count!r} is too large with filter_capacity, which counts to {_MOST_COUNTED}. "
-                f"Pass at most {_MOST_COUNTED}, or filter_capacity=None."
-            )
-        ages = None
-        if self.expire_after is not None:
-            ages = by_column(self.expire_after, np.inf, n, names, "expire_after")
-            if not (ages > 0).all():
-                raise ValueError(f"expire_after={self.expire_after!r} has to be above 0 for each column.")
-        limits = self.evict_every, self.max_rows, self.sync_interval
-        return Settings(rates, self.init_scale, self.batch_size, least, ages, *limits)
-
-    def _kept(self) -> Kept:
-        if self.table == "modulo" and self.n_rows is None:
-            raise ValueError("table='modulo' needs n_rows, the number of rows that identifiers share.")
-        return Kept(self.table, self.n_rows, self.admission, self.filter_capacity)
-
-    def _shape(self, kinds: Kinds, n_outputs) -> Shape:
-        k = 0 if self.interaction == "linear" else self.n_components
-        hidden = tuple(self.hidden_layer_sizes) if self.interaction == "deepfm" else ()
-        if not all(isinstance(size, Integral) and size >= 1 for size in hidden):
-            raise ValueError(f"hidden_layer_sizes={self.hidden_layer_sizes!r} has to hold integers of at least 1.")
-        return Shape(self.interaction, k, n_outputs, hidden, len(kinds.identifiers), len(kinds.numeric), kinds.sparse)
-
-    def _check_unchanged(self, state: OnlineState) -> None:
-        """Refuse parameters that decide the form of the model, where they are not those it began with."""
-        shape = self._shape(Kinds([], [], False), state.shape.n_outputs)
-        now = {**shape._asdict(), **self._kept()._asdict()}
-        then = {**state.shape._asdict(), **state.kept._asdict()}
-        for name in ("interaction", "n_components", "hidden_layer_sizes", *Kept._fields):
-            if now[name] != then[name]:
-                raise ValueError(
-                    f"{name}={now[name]!r} was {then[name]!r} when the model began, which cannot change. Call fit, or "
-                    "set it back."
-                )
+        return settings_of(self._options(), self.n_features_in_, vars(self).get("feature_names_in_"))
 
     # Answers
 
@@ -411,11 +353,6 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 def _workspace_on(device, dtype):
     """Return where to compute; rows are numbers of numpy by now."""
     return open_workspace(np.empty(0, dtype), device=device)
-
-
-def checked_weights(sample_weight, y):
-    """Return weights of rows as float64, or None where all are one."""
-    return numeric_weights(sample_weight, y)
 
 
 def _checked_times(timestamps, n_rows, timed) -> np.ndarray | None:

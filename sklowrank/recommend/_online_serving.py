@@ -32,7 +32,7 @@ class Numbers(NamedTuple):
         if not Z.shape[1]:
             return self
         w = np.ones(len(Z)) if weights is None else weights
-        total = w.sum()
+        total = float(w.sum())
         mean = w @ Z / total
         squares = w @ (Z - mean) ** 2
         both, shift = self.weight + total, mean - self.mean
