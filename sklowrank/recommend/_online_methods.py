@@ -267,7 +267,8 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         -------
         delta : dict
             Arrays and numbers: "keys" of identifiers with their "values" and sums of "squares" of gradients,
-            "evicted_keys", the dense weights, "since" and "version".
+            "evicted_keys", the dense weights, "since" and "version". `numpy.savez(file, **delta)` writes it, and
+            `dict(numpy.load(file))` reads it.
         """
         return delta_of(self._stream(), check_scalar(since, "since", Integral))
 
@@ -285,8 +286,9 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         self : estimator
         """
         state = self._stream()
-        if checked_delta(state, delta):
-            apply_delta(state, delta)
+        news = checked_delta(state, delta)
+        if news is not None:
+            apply_delta(state, news)
             state.sync()
         return self
 
