@@ -101,13 +101,13 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         """Learn all rows in epochs, and keep what was learned."""
         state, settings = stored.state, self._settings()
         state.move_to(ws.device)
-        state.begin(settings._replace(sync_interval=0))
 
         def described(state):
             return fitted_attributes(ws, stored, **attributes)
 
         steps = epochs(state, rows, target, settings, self.max_iter, ws.generator)
-        run = drive(self, steps, attributes=described, X=X, y=y, tol=0.0)
+        with state.changing(settings._replace(sync_interval=0)):  # predictions see all of it
+            run = drive(self, steps, attributes=described, X=X, y=y, tol=0.0)
         return keep(self, ws, stored, **attributes, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
 
     def _absorb(self, stored: Stored, rows, target, weights, timestamps, ws, **attributes) -> Self:
@@ -120,10 +120,13 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
             rows, target, weights = rows.take(there), target[there], weights[there]
             times = None if times is None else times[there]
         state.move_to(ws.device)
-        state.begin(settings)
-        state.clock["timed"] = times is not None
-        loss = learn_in_order(state, rows, target, weights, times, settings)
-        return keep(self, ws, stored, **attributes, loss_curve_=[loss], n_iter_=1)
+        with state.changing(settings):
+            state.clock["timed"] = times is not None
+            loss = learn_in_order(state, rows, target, weights, times, settings)
+        if "_fitted" not in vars(self):
+            return keep(self, ws, stored, **attributes, loss_curve_=[loss], n_iter_=1)
+        self.loss_curve_, self.n_iter_ = [loss], 1  # all else is there, at each moment, for threads that predict
+        return self
 
     def _stream(self) -> OnlineState:
         if "_fitted" not in vars(self):
@@ -286,9 +289,15 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         self : estimator
         """
         state = self._stream()
+<<<<<<< HEAD
         news = checked_delta(state, delta)
         if news is not None:
             apply_delta(state, news)
+=======
+        if checked_delta(state, delta):
+            state.keep_copy(self.sync_interval > 0)
+            apply_delta(state, delta)
+>>>>>>> h_streamA
             state.sync()
         return self
 

@@ -24,7 +24,7 @@ from ._online_embedding_model import (
     new_moments,
     step_dense,
 )
-from ._online_plain import Kept, filter_of, new_table, owned, plain_of, same_plain, serving_of, shape_of, table_of
+from ._online_plain import Kept, filter_of, host, new_table, owned, plain_of, same_plain, serving_of, shape_of, table_of
 from ._online_serving import Changes, Numbers, Readable, Serving, copied, copy_of, grown, placed
 
 _SLACK = 16  # where there are too many rows, a part of them goes at once, so that the search for them is rare
@@ -113,22 +113,43 @@ class OnlineState:
     @contextmanager
     def reading(self, live: bool):
         """Give what a prediction reads."""
-        if live or self.serving is None:
+        serving = self.serving
+        if live or serving is None:
             yield Readable(self.table, self.rows["values"], self.dense, self.numbers)
         else:
-            with self.serving.reading() as copy:
+            with serving.reading() as copy:
                 yield copy
 
     # Learning
 
-    def begin(self, settings: Settings) -> None:
-        """Begin a call that changes the model."""
+    @contextmanager
+    def changing(self, settings: Settings):
+        """Learn within a block, as a new version; one that is broken off has learned some of its batches."""
+        self.keep_copy(settings.sync_interval > 0)
         self.clock["version"] += 1
-        if settings.sync_interval and self.serving is None:
+        try:
+            yield
+        except BaseException:
+            self._repair(settings)
+            raise
+
+    def keep_copy(self, wanted: bool) -> None:
+        """Have a copy that answers from now on, or none."""
+        if wanted and self.serving is None:
             with self.reading(live=True) as now:
-                self.serving, self.pending = Serving(copied(now)), []
-        elif not settings.sync_interval:
+                self.pending = []
+                self.serving = Serving(copied(now))
+        elif not wanted:
             self.serving, self.pending = None, []
+
+    def _repair(self, settings: Settings) -> None:
+        """Bring table and rows together again, where identifiers may have a row to which nothing was written."""
+        self.table = type(self.table).from_arrays(self.table.arrays())
+        self.reserve()
+        rows = self.table.live_rows()
+        squares = self.rows["squares"]
+        empty = rows[host(squares[placed(rows + 1, squares)])[:, 0] == 0]
+        self._start(empty, self.table.keys_of_rows()[empty], settings)
 
     def see_numbers(self, Z, weights) -> None:
         """Let the means and variances of numeric columns count rows."""
@@ -201,14 +222,15 @@ class OnlineState:
         """Give rows to new identifiers: weights of zero, and a vector that depends on the identifier alone."""
         rows = self.table.add(keys)
         self.reserve()
-        owners = self.table.keys_of_rows()[rows]  # where keys share a row, the one that took it into use
-        start = np.zeros((len(rows), self.shape.width))
-        start[:, self.shape.n_outputs :] = settings.init_scale * normal_values(
-            owners, self.seed, self.shape.n_components
-        )
-        self.write_rows(rows, start, np.full_like(start, INITIAL_SQUARES))
+        self._start(rows, self.table.keys_of_rows()[rows], settings)  # of shared rows, the key that took it into use
         self.rows["updated"][rows + 1], self.rows["columns"][rows + 1] = -np.inf, columns
         return rows
+
+    def _start(self, rows, keys, settings: Settings) -> None:
+        """Write what new rows begin with."""
+        start, k = np.zeros((len(rows), self.shape.width)), self.shape.n_components
+        start[:, self.shape.n_outputs :] = settings.init_scale * normal_values(keys, self.seed, k)
+        self.write_rows(rows, start, np.full_like(start, INITIAL_SQUARES))
 
     def _step(self, rows, y, weights, places, distinct: Distinct, settings: Settings):
         """Make the step of a batch, and return the sum of its losses before."""

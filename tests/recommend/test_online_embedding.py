@@ -12,7 +12,7 @@ import scipy.sparse as sp
 import torch
 from sklearn.callback import ProgressBar
 
-from sklowrank.recommend import OnlineEmbeddingClassifier, OnlineEmbeddingRegressor
+from sklowrank.recommend import OnlineEmbeddingClassifier, OnlineEmbeddingRegressor, _online_state
 from sklowrank.recommend._identifier_keys import keys_of, normal_values
 from sklowrank.recommend._online_embedding_model import Batch, Shape, forward, gradients, losses, new_dense
 
@@ -514,3 +514,50 @@ def test_a_stream_on_each_device(device):
         assert np.abs(model.transform(X) - here.transform(X)).max() < 1e-6
     back = there.set_params(device="cpu")
     assert np.abs(back.partial_fit(X, y).predict_proba(X) - here.partial_fit(X, y).predict_proba(X)).max() < 1e-6
+
+
+def test_weights_that_stay_tensors_between_calls(monkeypatch, tmp_path):
+    """As on a GPU: they are kept as tensors, looked up, grown, dropped, copied, sent and saved as those of numpy."""
+    X, y = clicks(800)
+    params = {"batch_size": 50, "expire_after": 300, "evict_every": 100, "sync_interval": 100, "max_rows": 70}
+    params |= {"interaction": "deepfm", "init_scale": 0.1, "random_state": 0}
+    expected = OnlineEmbeddingClassifier(device="cpu", **params).partial_fit(X[:400], y[:400])
+    monkeypatch.setattr(_online_state, "_brought", lambda array, device: _online_state.tensor_of(array).clone())
+    model = OnlineEmbeddingClassifier(device="cpu:0", **params).partial_fit(X[:400], y[:400])
+    replica = copy.deepcopy(model)
+    assert isinstance(model._fitted["state"].rows["values"], torch.Tensor)
+    expected.partial_fit(X[400:], y[400:])
+    model.partial_fit(X[400:], y[400:])
+    assert same_answers(expected, model, X)
+    assert expected._fitted["state"] == model._fitted["state"]
+    assert same_answers(model.sync(), replica.apply_delta(model.get_delta(1)), X)
+    assert np.array_equal(expected.embeddings_, model.embeddings_)
+    model.save_snapshot(tmp_path)
+    assert same_answers(model, OnlineEmbeddingClassifier.load_snapshot(tmp_path), X)
+    model.intercept_ = [3.0]
+    assert model.intercept_ == 3.0
+
+
+@pytest.mark.parametrize("place", ["write_rows", "_step", "reserve"])
+def test_a_call_that_is_interrupted_has_learned_some_of_its_batches(place, monkeypatch):
+    X, y = clicks(400, n_users=200)
+    model = online(batch_size=20, expire_after=10**6).partial_fit(X[:100], y[:100])
+    calls, whole = [], getattr(_online_state.OnlineState, place)
+
+    def interrupted(*args):
+        calls.append(args)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return whole(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_online_state.OnlineState, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model.partial_fit(X[100:], y[100:])
+    assert 100 < model.n_seen_ < 400
+    assert np.isfinite(model.predict_proba(X)).all()
+    model.partial_fit(X, y)
+    assert np.isfinite(model.predict_proba(X)).all()
+    rows = model.rows_of(X)
+    assert len(np.unique(rows)) == model.n_ids_ == X["user"].nunique() + X["item"].nunique()
+    assert model.score(X, y) > 0.6

@@ -64,6 +64,14 @@ def write_snapshots(path, X, y, params):
         model.save_snapshot(path)
 
 
+def wait_for(path, n_saves):
+    """Wait until a snapshot was replaced so many times, and a little longer: into the midst of the next one."""
+    manifest, seen = path / "manifest.json", set()
+    while len(seen) <= n_saves:
+        seen.add(manifest.stat().st_mtime_ns)
+        time.sleep(0.0005)
+
+
 @forks
 def test_a_writer_that_is_killed_leaves_the_last_snapshot_or_the_new_one(tmp_path):
     X, y = stream(1500)
@@ -74,7 +82,8 @@ def test_a_writer_that_is_killed_leaves_the_last_snapshot_or_the_new_one(tmp_pat
     for _ in range(8):
         writer = multiprocessing.get_context("fork").Process(target=write_snapshots, args=(path, X, y, params))
         writer.start()
-        time.sleep(g.uniform(0.02, 0.25))
+        wait_for(path, g.integers(1, 6))
+        time.sleep(g.uniform(0, 0.01))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         model = OnlineEmbeddingClassifier.load_snapshot(path)
@@ -216,10 +225,10 @@ def test_a_thread_that_reads_beside_one_that_saves_and_is_killed(tmp_path):
         threading.Thread(target=lambda: [model.predict_proba(X[:100]) for _ in itertools.count()], daemon=True).start()
         write_snapshots(path, X, y, {})
 
-    for wait in (0.05, 0.15, 0.3):
+    for n_saves in (1, 3, 5):
         process = multiprocessing.get_context("fork").Process(target=both)
         process.start()
-        time.sleep(wait)
+        wait_for(path, n_saves)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         model = OnlineEmbeddingClassifier.load_snapshot(path)
