@@ -7,7 +7,7 @@ and each item gets a vector when it first comes, and rows that went quiet are gi
 """
 
 # %%
-# A generated stream of 60,000 impressions: 6,000 users and 1,500 items, some far more frequent than others. Whether a
+# A generated stream of 40,000 impressions: 4,000 users and 1,000 items, some far more frequent than others. Whether a
 # user clicks depends on the user, on the item and on how the two match, and the appeal of items changes over time.
 # Identifiers are text. One row in five is of a visitor who never comes back.
 
@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from sklowrank.recommend import OnlineEmbeddingClassifier
 
 rng = np.random.default_rng(0)
-n, n_users, n_items = 60_000, 6_000, 1_500
+n, n_users, n_items = 40_000, 4_000, 1_000
 frequency = [np.arange(1, m + 1) ** -1.05 for m in (n_users, n_items)]
 user, item = (rng.choice(len(p), n, p=p / p.sum()) for p in frequency)
 of_user, of_item = 0.7 * rng.normal(size=n_users), rng.normal(size=n_items)
@@ -75,7 +75,7 @@ for name, score in scores.items():
     )
 
 # %%
-# The area under the ROC curve in parts of 6,000 rows, and the number of rows of the table.
+# The area under the ROC curve in parts of 4,000 rows, and the number of rows of the table.
 
 colors = dict(zip(scores, ["#0f766e", "#2563a8", "#b45309", "0.5"]))
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")

@@ -271,7 +271,8 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         -------
         delta : dict
             Arrays and numbers: "keys" of identifiers with their "values" and sums of "squares" of gradients,
-            "evicted_keys", the dense weights, "since" and "version".
+            "evicted_keys", the dense weights, "since" and "version". `numpy.savez(file, **delta)` writes it, and
+            `dict(numpy.load(file))` reads it.
         """
         return delta_of(self._stream(), check_scalar(since, "since", Integral))
 
@@ -289,9 +290,15 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         self : estimator
         """
         state = self._stream()
+<<<<<<< HEAD
+        news = checked_delta(state, delta)
+        if news is not None:
+            apply_delta(state, news)
+=======
         if checked_delta(state, delta):
             state.keep_copy(self.sync_interval > 0)
             apply_delta(state, delta)
+>>>>>>> h_streamA
             state.sync()
         return self
 

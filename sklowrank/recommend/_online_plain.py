@@ -122,11 +122,12 @@ def host(array) -> np.ndarray:
 
 # Deltas
 
+_GROUPS = ("dense", "moments", "numbers", "clock")  # of entries such as "dense.intercept"
 _ARRAYS = ("keys", "values", "squares", "updated", "columns", "evicted_keys")
 
 
 def delta_of(state, since: int) -> dict:
-    """Return what has changed after a version, as a dict of arrays and numbers."""
+    """Return what has changed after a version, as a flat dict of arrays and numbers."""
     version = state.clock["version"]
     if not 0 <= since <= version:
         raise ValueError(f"since={since} has to be a version of this model, from 0 to version_={version}.")
@@ -139,7 +140,7 @@ def delta_of(state, since: int) -> dict:
     rows = rows[state.rows["versions"][rows + 1] > since]
     gone = np.unique(state.gone["keys"][state.gone["versions"] > since])
     stored = {name: array[placed(rows + 1, array)] for name, array in state.rows.items() if name != "versions"}
-    return {
+    changes = {
         "since": since,
         "version": version,
         "keys": state.table.keys_of_rows()[rows],
@@ -148,16 +149,30 @@ def delta_of(state, since: int) -> dict:
         "dense": {name: host(array).copy() for name, array in state.dense.items()},
         "moments": {name: host(array).copy() for name, array in state.moments.items()},
         "numbers": {name: np.copy(value) for name, value in state.numbers._asdict().items()},
-        "clock": dict(state.clock),
+        "clock": {name: value for name, value in state.clock.items() if value is not None},
     }
+    parts = {f"{group}.{name}": value for group in _GROUPS for name, value in changes.pop(group).items()}
+    return {**changes, **parts}
 
 
-def checked_delta(state, delta) -> bool:
-    """Return whether a delta brings something new; ValueError where it does not fit."""
-    needed = {*_ARRAYS, "since", "version", "dense", "moments", "numbers", "clock"}
-    if not isinstance(delta, dict) or not needed <= delta.keys():
+def _in_groups(delta) -> dict:
+    """Return a delta with its groups as dicts; numbers may have become arrays without dimensions in a file."""
+    plain = {
+        name: value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value for name, value in delta.items()
+    }
+    found = {name: value for name, value in plain.items() if "." not in name}
+    for group in _GROUPS:
+        found[group] = {name.partition(".")[2]: plain[name] for name in plain if name.startswith(f"{group}.")}
+    return {**found, "clock": {"timed": None, **found["clock"]}}
+
+
+def checked_delta(state, delta) -> dict | None:
+    """Return a delta in groups, None where it brings nothing new; ValueError where it does not fit."""
+    if not isinstance(delta, dict) or not {*_ARRAYS, "since", "version"} <= delta.keys():
         raise ValueError("delta has to be what get_delta returned, with all of its entries.")
-    version = state.clock["version"]
+    delta, version = _in_groups(delta), state.clock["version"]
+    if delta["clock"].keys() != state.clock.keys() or delta["numbers"].keys() != state.numbers._asdict().keys():
+        raise ValueError("delta has to be what get_delta returned, with all of its entries.")
     if delta["since"] > version:
         raise ValueError(
             f"The delta follows version {delta['since']}, and this model is of version {version}: the deltas between "
@@ -165,10 +180,11 @@ def checked_delta(state, delta) -> bool:
         )
     n, width = len(delta["keys"]), state.shape.width
     fits = delta["values"].shape == delta["squares"].shape == (n, width)
-    fits = fits and {k: v.shape for k, v in delta["dense"].items()} == {k: v.shape for k, v in state.dense.items()}
+    for name, mine in (("dense", state.dense), ("moments", state.moments)):
+        fits = fits and {k: np.shape(v) for k, v in delta[name].items()} == {k: tuple(v.shape) for k, v in mine.items()}
     if not (fits and len(delta["updated"]) == len(delta["columns"]) == n):
         raise ValueError("The delta is of a model of other parameters or columns.")
-    return delta["version"] > version
+    return delta if delta["version"] > version else None
 
 
 def apply_delta(state, delta) -> None:

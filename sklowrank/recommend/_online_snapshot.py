@@ -125,7 +125,12 @@ def read(path) -> tuple[dict, dict, Saved]:
     folder = Path(path)
     body, digest = _manifest(folder)
     try:
-        arrays = {part["file"]: _arrays(folder, part) for part in body["parts"]}
+        try:
+            arrays = {part["file"]: _arrays(folder, part) for part in body["parts"]}
+        except ValueError:  # of files that were removed, where the snapshot was replaced in the meantime
+            if _manifest(folder)[1] == digest:
+                raise
+            return read(path)
         header = unpacked(body["header"], arrays[body["header_file"]])
         first, *others = (unpacked(part["tree"], arrays[part["file"]]) for part in body["parts"])
         for changes in others:
@@ -139,7 +144,12 @@ def read(path) -> tuple[dict, dict, Saved]:
 
 def _manifest(folder: Path) -> tuple[dict, str]:
     """Return the body of a manifest, and its checksum."""
-    data = (folder / _MANIFEST).read_bytes()
+    try:
+        data = (folder / _MANIFEST).read_bytes()
+    except OSError as error:
+        if not folder.exists():
+            raise
+        raise ValueError(f"{folder} is no snapshot: it has no {_MANIFEST} that can be read.") from error
     try:
         body = json.loads(data)
         digest = body.pop("sha256")

@@ -64,6 +64,14 @@ def write_snapshots(path, X, y, params):
         model.save_snapshot(path)
 
 
+def wait_for(path, n_saves):
+    """Wait until a snapshot was replaced so many times, and a little longer: into the midst of the next one."""
+    manifest, seen = path / "manifest.json", set()
+    while len(seen) <= n_saves:
+        seen.add(manifest.stat().st_mtime_ns)
+        time.sleep(0.0005)
+
+
 @forks
 def test_a_writer_that_is_killed_leaves_the_last_snapshot_or_the_new_one(tmp_path):
     X, y = stream(1500)
@@ -71,10 +79,11 @@ def test_a_writer_that_is_killed_leaves_the_last_snapshot_or_the_new_one(tmp_pat
     answers = rows_by_count(X, y, 30, **params)
     path, found, g = tmp_path / "model", [], np.random.default_rng(0)
     online(**params).partial_fit(X[:50], y[:50], classes=[0, 1]).save_snapshot(path)
-    for _ in range(12):
+    for _ in range(8):
         writer = multiprocessing.get_context("fork").Process(target=write_snapshots, args=(path, X, y, params))
         writer.start()
-        time.sleep(g.uniform(0.02, 0.25))
+        wait_for(path, g.integers(1, 6))
+        time.sleep(g.uniform(0, 0.01))
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
         model = OnlineEmbeddingClassifier.load_snapshot(path)
@@ -88,6 +97,22 @@ def test_a_writer_that_is_killed_leaves_the_last_snapshot_or_the_new_one(tmp_pat
     assert len(set(found)) > 2
     model.save_snapshot(path)  # nothing that was left behind is in the way
     assert OnlineEmbeddingClassifier.load_snapshot(path).n_seen_ == 1500
+
+
+@forks
+def test_a_snapshot_can_be_read_while_it_is_replaced(tmp_path):
+    X, y = stream(1500)
+    path, answers = tmp_path / "model", rows_by_count(X, y, 30)
+    online().partial_fit(X[:50], y[:50], classes=[0, 1]).save_snapshot(path)
+    writer = multiprocessing.get_context("fork").Process(target=write_snapshots, args=(path, X, y, {}))
+    writer.start()
+    try:
+        found = [OnlineEmbeddingClassifier.load_snapshot(path) for _ in range(60)]
+    finally:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+    assert len({model.n_seen_ for model in found}) > 2
+    assert all(np.array_equal(model.decision_function(X[:200]), answers[model.n_seen_]) for model in found)
 
 
 @pytest.fixture(scope="module")
@@ -200,10 +225,10 @@ def test_a_thread_that_reads_beside_one_that_saves_and_is_killed(tmp_path):
         threading.Thread(target=lambda: [model.predict_proba(X[:100]) for _ in itertools.count()], daemon=True).start()
         write_snapshots(path, X, y, {})
 
-    for wait in (0.05, 0.15, 0.3):
+    for n_saves in (1, 3, 5):
         process = multiprocessing.get_context("fork").Process(target=both)
         process.start()
-        time.sleep(wait)
+        wait_for(path, n_saves)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         model = OnlineEmbeddingClassifier.load_snapshot(path)
@@ -289,7 +314,7 @@ def test_the_program_in_one_process(tmp_path):
 
 @pytest.mark.slow
 def test_the_program_killed_while_it_saves(tmp_path):
-    X, y = stream(30_000, 3_000, 800)
+    X, y = stream(25_000, 3_000, 800)
     log, folder = tmp_path / "log", tmp_path / "folder"
     lines = [f"u{u},i{i},{label}\n" for (u, i), label in zip(X, y)]
     log.write_text("".join(lines[:10_000]))
@@ -306,7 +331,7 @@ def test_the_program_killed_while_it_saves(tmp_path):
 
     try:
         g, answers = np.random.default_rng(0), []
-        for part in range(4):
+        for part in range(3):
             learner = start("learn", log, folder, "--follow", stdout=subprocess.PIPE)
             learner.stdout.readline()  # a snapshot was written
             answers.append(ask(0))
@@ -323,9 +348,9 @@ def test_the_program_killed_while_it_saves(tmp_path):
         assert server.wait(60) == 0
     assert len(set(answers)) > 1
     model = program().load(folder)
-    assert model.n_seen_ == 30_000
+    assert model.n_seen_ == 25_000
     reference = online(min_count=2, max_rows=100_000)
-    for first in range(0, 30_000, 256):
+    for first in range(0, 25_000, 256):
         rows = slice(first, first + 256)
         table = np.array([line.strip().split(",") for line in lines[rows]])
         reference.partial_fit(table[:, :2], table[:, 2].astype(int), classes=[0, 1])
