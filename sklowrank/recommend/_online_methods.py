@@ -290,15 +290,10 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         self : estimator
         """
         state = self._stream()
-<<<<<<< HEAD
         news = checked_delta(state, delta)
         if news is not None:
-            apply_delta(state, news)
-=======
-        if checked_delta(state, delta):
             state.keep_copy(self.sync_interval > 0)
-            apply_delta(state, delta)
->>>>>>> h_streamA
+            apply_delta(state, news)
             state.sync()
         return self
 
