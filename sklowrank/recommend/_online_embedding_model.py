@@ -235,9 +235,8 @@ def step_dense(dense, moments, by_name, turn, rates) -> None:
     for name, grad in by_name.items():
         weights = dense[name]
         if by_adagrad(name):
-            squares = moments[f"{name}_squares"]
-            new, new_squares = adagrad(weights, squares, grad, rates[0])
-            weights.copy_(new), squares.copy_(new_squares)
+            squares = moments[f"{name}_squares"].addcmul_(grad, grad)
+            weights.addcdiv_(grad, squares.sqrt(), value=-rates[0])
             continue
         mean, square = moments[f"{name}_mean"], moments[f"{name}_square"]
         mean.lerp_(grad, 1 - _BETAS[0])

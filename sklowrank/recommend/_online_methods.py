@@ -163,7 +163,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         """Return what `answer` makes of blocks of rows and of the weights that it may read, (n, ...)."""
         state = self._stream()
         state.move_to(ws.device)
-        with state.reading(live=self.sync_interval == 0) as now:
+        with torch.inference_mode(), state.reading(live=self.sync_interval == 0) as now:
             values, dense = tensor_of(now.values), tensors_of(now.dense)
 
             def one_block(part):

@@ -190,19 +190,21 @@ def _write_arrays(folder: Path, arrays) -> dict:
 
 
 def _arrays(folder: Path, part) -> dict[str, np.ndarray]:
-    file = folder / part["file"]
+    """Return the arrays of a file, of which each byte was written."""
     try:
-        with file.open("rb") as stream:
-            checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+        stream = (folder / part["file"]).open("rb")
     except OSError as error:
         raise ValueError(f"The snapshot {folder} is damaged: {part['file']} cannot be read.") from error
-    if checksum != part["sha256"]:
-        raise ValueError(
-            f"The snapshot {folder} is damaged: {part['file']} has {file.stat().st_size} bytes, which are not the "
-            f"{part['size']} that were written."
-        )
-    with np.load(file, allow_pickle=False) as stored:
-        return dict(stored)
+    with stream:  # which stays what it is where the file is removed in the meantime
+        checksum = hashlib.file_digest(stream, "sha256").hexdigest()
+        if checksum != part["sha256"]:
+            raise ValueError(
+                f"The snapshot {folder} is damaged: {part['file']} has {stream.seek(0, os.SEEK_END)} bytes, which are "
+                f"not the {part['size']} that were written."
+            )
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as stored:
+            return dict(stored)
 
 
 @contextlib.contextmanager

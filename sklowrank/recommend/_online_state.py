@@ -184,7 +184,8 @@ class OnlineState:
         times = clock["n_seen"] + np.arange(1.0, n + 1) if times is None else times
         distinct = distinct_identifiers(rows, times)
         places, distinct = self._places(distinct, settings, again)
-        loss = self._step(rows, y, weights, places, distinct, settings)
+        with torch.inference_mode(not self.shape.has_network):  # whose gradients torch finds; small steps are faster so
+            loss = self._step(rows, y, weights, places, distinct, settings)
         self.rows["versions"][places] = clock["version"]
         if self.serving is not None:
             self.pending.append((places - 1, np.empty(0, np.int64)))
