@@ -17,14 +17,16 @@ from sklearn.utils.validation import check_is_fitted
 from .._core.blocks import join_blocks, rows_per_block
 from .._core.fitted import fitted_attributes, keep, options, replace_attributes
 from .._core.iterate import drive
+from .._core.modes import in_plain_modes
 from .._core.workspace import open_workspace
 from . import _online_snapshot as snapshot
+from ._online_batches import batch_of, tensor_of, tensors_of
 from ._online_columns import Kinds, checked_table, kinds_of, rows_of_table
 from ._online_embedding_model import forward, side_by_side
 from ._online_learning import epochs, learn_in_order
 from ._online_parameters import CONSTRAINTS, OnlineOptions, check_unchanged, kept_of, model_shape, settings_of
 from ._online_plain import apply_delta, checked_delta, delta_of, host
-from ._online_state import OnlineState, Settings, batch_of, tensor_of, tensors_of
+from ._online_state import OnlineState, Settings
 
 _BLOCK = 1 << 14  # rows answered at once
 
@@ -225,6 +227,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 
     # Forgetting, and the copy that answers
 
+    @in_plain_modes
     def evict(self, now=None) -> int:
         """Drop the identifiers that no row has touched for `expire_after`.
 
@@ -247,6 +250,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         state.clock["version"] -= not gone  # nothing has changed
         return gone
 
+    @in_plain_modes
     def sync(self) -> Self:
         """Let predictions see all that was learned; only with `sync_interval` above 0 do they not do so anyway.
 
@@ -276,6 +280,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         """
         return delta_of(self._stream(), check_scalar(since, "since", Integral))
 
+    @in_plain_modes
     def apply_delta(self, delta) -> Self:
         """Take over what has changed in the model that this one is a copy of.
 

@@ -167,7 +167,13 @@ def test_parts_of_a_stream_are_the_whole():
 def test_the_form_in_which_rows_come_does_not_matter():
     X, y = clicks(600)
     expected = online().partial_fit(X, y).predict_proba(X)
-    for other in (pl.from_pandas(X), X.astype({"item": "category"}), X.astype({"user": object, "item": object})):
+    sparse = X.astype({"number": pd.SparseDtype(float, 0.0)})
+    for other in (
+        sparse,
+        pl.from_pandas(X),
+        X.astype({"item": "category"}),
+        X.astype({"user": object, "item": object}),
+    ):
         assert np.array_equal(online().partial_fit(other, y).predict_proba(other), expected)
     array = X.to_numpy(dtype=object)
     assert np.array_equal(online().partial_fit(array, y).predict_proba(array), expected)
@@ -523,7 +529,13 @@ def test_weights_that_stay_tensors_between_calls(monkeypatch, tmp_path):
     params |= {"interaction": "deepfm", "init_scale": 0.1, "random_state": 0}
     expected = OnlineEmbeddingClassifier(device="cpu", **params).partial_fit(X[:400], y[:400])
     monkeypatch.setattr(_online_state, "_brought", lambda array, device: _online_state.tensor_of(array).clone())
-    model = OnlineEmbeddingClassifier(device="cpu:0", **params).partial_fit(X[:400], y[:400])
+    model = OnlineEmbeddingClassifier(device="cpu:0", **params)
+    with torch.inference_mode():
+        model.partial_fit(X[:400], y[:400]).sync()
+        asked = pickle.loads(pickle.dumps(model))
+        asked.predict(X)
+    asked.partial_fit(X, y)
+    expected.sync()
     replica = copy.deepcopy(model)
     assert isinstance(model._fitted["state"].rows["values"], torch.Tensor)
     expected.partial_fit(X[400:], y[400:])
