@@ -2,8 +2,8 @@
 An image as a stream of pixels
 ==============================
 
-:class:`~sklowrank.recommend.OnlineEmbeddingRegressor` predicts a number for rows of identifiers of any number of columns.
-Here an image that scikit-learn bundles comes pixel by pixel, and each row, column and block has a vector.
+:class:`~sklowrank.recommend.OnlineEmbeddingRegressor` predicts a number for rows of identifiers, of any number of
+columns. Here an image that scikit-learn bundles comes pixel by pixel, and each row, column and block has a vector.
 """
 
 # %%

@@ -1,9 +1,9 @@
 """Learn from a log while it grows, and answer in another process.
 
 ``python stream_server.py learn LOG FOLDER`` reads lines "user,item,label" from a log, learns them in order, and writes
-to FOLDER what has changed: a delta for every 256 lines, a snapshot for every 2,560. With ``--follow`` it waits for
-further lines. Where it was stopped, even by SIGKILL in the midst of a write, the same command goes on from the last
-snapshot, to the same answers as if it had never been stopped.
+to FOLDER what has changed: a delta for every block of 256 lines, a snapshot for every 2,560. With ``--follow`` it waits
+for further lines. Where it was stopped, even by SIGKILL in the midst of a write, the same command goes on from the last
+snapshot, to the same answers as if it had never been stopped: a block is learned once all of its lines are there.
 
 ``python stream_server.py serve FOLDER`` reads lines "user,item" from standard input and prints the probability of a
 label of 1 for each. It starts from the snapshot and takes over each delta that has come since.
@@ -35,10 +35,9 @@ def learn(log, folder, follow=False):
         if since:
             write_delta(folder, model.get_delta(since))
         if number % DELTAS == 0 or not since:
-            model.save_snapshot(folder / "snapshot")
-            print(f"{model.n_seen_} lines, {model.n_ids_} identifiers", flush=True)
-    model.save_snapshot(folder / "snapshot")
-    print(f"{model.n_seen_} lines, {model.n_ids_} identifiers", flush=True)
+            save(model, folder)
+    if hasattr(model, "n_seen_"):
+        save(model, folder)
 
 
 def serve(folder, questions, answers):
@@ -51,12 +50,12 @@ def serve(folder, questions, answers):
 
 
 def batches(log, skipped, follow):
-    """Give lines of the log after the first `skipped`, in blocks that do not depend on when they were written."""
+    """Give the number, the identifiers and the labels of each full block of lines after the first `skipped`."""
     with open(log) as file:
         lines = itertools.islice(whole_lines(file, follow), skipped, None)
         for number in itertools.count(skipped // LINES + 1):
             rows = [line.split(",") for line in itertools.islice(lines, LINES)]
-            if not rows:
+            if len(rows) < LINES:
                 return
             table = np.array(rows)
             yield number, table[:, :2], table[:, 2].astype(int)
@@ -74,6 +73,12 @@ def whole_lines(file, follow):
             time.sleep(0.05)
         else:
             return
+
+
+def save(model, folder):
+    """Replace the snapshot by that of a model."""
+    model.save_snapshot(folder / "snapshot")
+    print(f"{model.n_seen_} lines, {model.n_ids_} identifiers", flush=True)
 
 
 def load(folder):
