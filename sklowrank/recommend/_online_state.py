@@ -26,6 +26,7 @@ from ._online_embedding_model import (
 )
 from ._online_plain import Kept, filter_of, host, new_table, owned, plain_of, same_plain, serving_of, shape_of, table_of
 from ._online_serving import Changes, Numbers, Readable, Serving, copied, copy_of, grown, placed
+from ._online_snapshot import Saved
 
 _SLACK = 16  # where there are too many rows, a part of them goes at once, so that the search for them is rare
 _MOST_GONE = 100_000  # identifiers that left are remembered for deltas, at least so many
@@ -47,10 +48,18 @@ class Settings(NamedTuple):
 class OnlineState:
     """The model of a stream, and how to learn a batch."""
 
+    table: Any
+    filter: Any  # of new identifiers; made when it is first needed
+    clock: dict[str, Any]
+    gone: dict[str, Any]
+    serving: Serving | None
+    saved: Saved | None
+    pending: list[tuple[np.ndarray, np.ndarray]]  # rows touched and keys gone since the last exchange
+
     def __init__(self, shape: Shape, kept: Kept, loss: str, seed: int, settings: Settings, ws):
         self.shape, self.kept, self.loss, self.seed = shape, kept, loss, seed
         self.table = new_table(kept)
-        self.filter: Any = None  # made when it is first needed
+        self.filter = None
         self.rows = {  # by row, which stands at 1 + its number: unknown identifiers read place 0, which stays zero
             "values": np.zeros((1, shape.width)),
             "squares": np.zeros((1, shape.width)),
@@ -66,7 +75,7 @@ class OnlineState:
         self.clock = {"n_seen": 0, "n_filtered": 0, "n_evicted": 0, "turn": 0, "version": 0, "t": 0.0, "timed": None}
         self.gone = {"keys": np.empty(0, np.int64), "versions": np.empty(0, np.int64), "since": 0}
         self.device, self.serving, self.saved = "cpu", None, None
-        self.pending: list[tuple[np.ndarray, np.ndarray]] = []  # rows touched and keys gone since the last exchange
+        self.pending = []
 
     def __getstate__(self):
         return plain_of(self)
