@@ -65,8 +65,9 @@ class StreamExchange:
         path : str or path
             The folder, which is made where it is not there.
         incremental : bool, default=False
-            Whether to add what has changed to the snapshot that this model has written there, or was loaded from. Where
-            there is none, all is written.
+            Whether to add what has changed to the snapshot that this model has written there, or was loaded from. All
+            is written where there is none, and where former changes are larger than what they were added to. Counts for
+            admission are written each time.
 
         Returns
         -------

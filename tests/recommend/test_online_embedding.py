@@ -415,6 +415,29 @@ def test_a_snapshot_can_be_read_and_is_never_half_there(tmp_path, monkeypatch):
     assert same_answers(model, OnlineEmbeddingClassifier.load_snapshot(tmp_path), X)
 
 
+def test_changes_that_have_grown_too_large_are_merged(tmp_path):
+    X, y = clicks(2000)
+    model, counts = online().partial_fit(X[:200], y[:200]).save_snapshot(tmp_path), []
+    for start in range(200, 2000, 100):
+        model.partial_fit(X[start : start + 100], y[start : start + 100]).save_snapshot(tmp_path, incremental=True)
+        counts.append(len(list(tmp_path.glob("part-*.npz"))))
+        assert same_answers(model, OnlineEmbeddingClassifier.load_snapshot(tmp_path), X)
+    assert 2 <= max(counts) <= 6
+    assert min(counts) == 1
+
+
+def test_rows_without_weight_are_as_if_they_were_not_there():
+    X, y = clicks(60)
+    weights = np.r_[np.zeros(20), np.full(40, 0.01)]
+    model = online().partial_fit(X, y, sample_weight=weights)
+    other = online().partial_fit(X[20:], y[20:], sample_weight=weights[20:])
+    assert same_answers(model, other, X)
+    assert model.loss_curve_ == other.loss_curve_ == pytest.approx([np.log(2)], abs=0.1)
+    nothing = online().partial_fit(X, y, sample_weight=np.zeros(60))
+    assert (nothing.n_ids_, nothing.n_seen_, nothing.loss_curve_) == (0, 0, [0.0])
+    assert np.all(nothing.predict_proba(X) == 0.5)
+
+
 def test_an_incremental_snapshot_of_another_model_is_a_whole_one(tmp_path):
     X, y = clicks(300)
     model = online().partial_fit(X, y).save_snapshot(tmp_path)
