@@ -87,10 +87,10 @@ def kinds_of(X, categorical_features, names) -> Kinds:
 
 def _holds_identifiers(column) -> bool:
     """Return whether a column is of another type than floating numbers; one of objects has the type of all of them."""
-    name = str(column.dtype).lower()
-    if name.startswith(("float", "double")):
+    name, kind = str(column.dtype).lower(), getattr(column.dtype, "kind", "")  # which Polars' types do not have
+    if kind == "f" or name.startswith("float"):
         return False
-    if name.startswith("complex"):
+    if kind == "c":
         raise ValueError("Complex data not supported: X has complex numbers. Pass real and imaginary parts as columns.")
     if name != "object":
         return True

@@ -23,7 +23,8 @@ def learn_in_order(state: OnlineState, rows, y, weights, times, settings: Settin
         if _passed(before, now, settings.sync_interval):
             state.sync()
     state.compact()
-    return float(loss) / max(1.0, len(rows) if weights is None else weights.sum())
+    total = len(rows) if weights is None else weights.sum()
+    return float(loss) / total if total else 0.0
 
 
 def _passed(before, now, interval) -> bool:

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache, partial
-from numbers import Integral, Real
-from pathlib import Path
+from numbers import Real
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,16 +14,18 @@ from sklearn.utils import check_array, check_consistent_length, check_scalar
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.blocks import join_blocks, rows_per_block
-from .._core.fitted import fitted_attributes, keep, options, replace_attributes
+from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
+from .._core.modes import in_plain_modes
 from .._core.workspace import open_workspace
-from . import _online_snapshot as snapshot
+from ._online_batches import batch_of, tensor_of, tensors_of
 from ._online_columns import Kinds, checked_table, kinds_of, rows_of_table
 from ._online_embedding_model import forward, side_by_side
+from ._online_exchange import StreamExchange
 from ._online_learning import epochs, learn_in_order
 from ._online_parameters import CONSTRAINTS, OnlineOptions, check_unchanged, kept_of, model_shape, settings_of
-from ._online_plain import apply_delta, checked_delta, delta_of, host
-from ._online_state import OnlineState, Settings, batch_of, tensor_of, tensors_of
+from ._online_plain import host
+from ._online_state import OnlineState, Settings
 
 _BLOCK = 1 << 14  # rows answered at once
 
@@ -48,7 +49,7 @@ def _of_state(read: Callable, summary: str) -> Any:
     return property(get, doc=summary)
 
 
-class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
+class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin):
     """Methods of online embedding models; the estimators have `fit`, `partial_fit` and `predict`."""
 
     _parameter_constraints = CONSTRAINTS
@@ -225,6 +226,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
 
     # Forgetting, and the copy that answers
 
+    @in_plain_modes
     def evict(self, now=None) -> int:
         """Drop the identifiers that no row has touched for `expire_after`.
 
@@ -247,6 +249,7 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         state.clock["version"] -= not gone  # nothing has changed
         return gone
 
+    @in_plain_modes
     def sync(self) -> Self:
         """Let predictions see all that was learned; only with `sync_interval` above 0 do they not do so anyway.
 
@@ -256,99 +259,6 @@ class OnlineEmbeddingMethods(CallbackSupportMixin, ClassNamePrefixFeaturesOutMix
         """
         self._stream().sync()
         return self
-
-    # Deltas and snapshots
-
-    def get_delta(self, since) -> dict:
-        """Return what has changed after a version, for a copy of this model in another process.
-
-        Parameters
-        ----------
-        since : int
-            A former `version_`: that of the copy.
-
-        Returns
-        -------
-        delta : dict
-            Arrays and numbers: "keys" of identifiers with their "values" and sums of "squares" of gradients,
-            "evicted_keys", the dense weights, "since" and "version". `numpy.savez(file, **delta)` writes it, and
-            `dict(numpy.load(file))` reads it.
-        """
-        return delta_of(self._stream(), check_scalar(since, "since", Integral))
-
-    def apply_delta(self, delta) -> Self:
-        """Take over what has changed in the model that this one is a copy of.
-
-        Parameters
-        ----------
-        delta : dict
-            What :meth:`get_delta` returned. One that brings nothing new changes nothing; one that follows a later
-            version than this model's is refused. Counts of identifiers that wait for admission are not in it.
-
-        Returns
-        -------
-        self : estimator
-        """
-        state = self._stream()
-        news = checked_delta(state, delta)
-        if news is not None:
-            state.keep_copy(self.sync_interval > 0)
-            apply_delta(state, news)
-            state.sync()
-        return self
-
-    def save_snapshot(self, path, *, incremental=False) -> Self:
-        """Write the whole state of the model to a folder, from which it continues as if it had never stopped.
-
-        At each moment the folder holds the last completed snapshot or the new one.
-
-        Parameters
-        ----------
-        path : str or path
-            The folder, which is made where it is not there.
-        incremental : bool, default=False
-            Whether to add what has changed to the snapshot that this model has written there, or was loaded from. Where
-            there is none, all is written.
-
-        Returns
-        -------
-        self : estimator
-        """
-        state = self._stream()
-        names = [name for name in vars(self) if name.endswith("_") and not name.startswith("_")]
-        params = {name: value for name, value in self.get_params(deep=False).items() if name != "random_state"}
-        seed = self.random_state if isinstance(self.random_state, Integral) else None
-        header = {
-            "class": type(self).__name__,
-            "params": {**params, "random_state": seed},
-            "attributes": {name: getattr(self, name) for name in names},
-            "kinds": self._fitted["kinds"],
-        }
-        state.saved = snapshot.write(path, header, state.__getstate__(), state.saved, incremental=incremental)
-        return self
-
-    @classmethod
-    def load_snapshot(cls, path) -> Self:
-        """Return the model of a snapshot; no code in it is run.
-
-        Parameters
-        ----------
-        path : str or path
-            The folder that :meth:`save_snapshot` has written. One that is damaged is refused.
-
-        Returns
-        -------
-        model : estimator
-        """
-        header, plain, saved = snapshot.read(path)
-        if header["class"] != cls.__name__:
-            raise ValueError(f"The snapshot {Path(path)} is of a {header['class']}, not of a {cls.__name__}.")
-        model = cls(**header["params"])
-        state = object.__new__(OnlineState)
-        state.__setstate__(plain)
-        state.saved = saved
-        fitted = {"state": state, "kinds": header["kinds"]}
-        return replace_attributes(model, {**header["attributes"], "_fitted": fitted})
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

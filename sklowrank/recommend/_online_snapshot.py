@@ -107,6 +107,8 @@ def write(path, header: dict, plain: dict, saved: Saved | None, *, incremental: 
     parts = []
     if incremental and saved is not None and saved.path == str(folder.resolve()):
         parts = _parts_of(folder, saved)
+    if sum(part["size"] for part in parts[1:]) > sum(part["size"] for part in parts[:1]):
+        parts = []  # changes are no longer the smaller part: all is written anew
     tree = changes_of(plain, saved.version) if parts and saved is not None else plain
     arrays: dict[str, np.ndarray] = {}
     body = {**_FORMAT, "version": plain["clock"]["version"], "header": packed(header, arrays)}

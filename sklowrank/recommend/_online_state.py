@@ -12,9 +12,9 @@ import torch
 
 from ._admission import make_filter
 from ._identifier_keys import normal_values
+from ._online_batches import Distinct, batch_of, distinct_identifiers, tensor_of, tensors_of
 from ._online_embedding_model import (
     INITIAL_SQUARES,
-    Batch,
     Shape,
     adagrad,
     forward,
@@ -26,6 +26,7 @@ from ._online_embedding_model import (
 )
 from ._online_plain import Kept, filter_of, host, new_table, owned, plain_of, same_plain, serving_of, shape_of, table_of
 from ._online_serving import Changes, Numbers, Readable, Serving, copied, copy_of, grown, placed
+from ._online_snapshot import Saved
 
 _SLACK = 16  # where there are too many rows, a part of them goes at once, so that the search for them is rare
 _MOST_GONE = 100_000  # identifiers that left are remembered for deltas, at least so many
@@ -44,23 +45,21 @@ class Settings(NamedTuple):
     sync_interval: int
 
 
-class Distinct(NamedTuple):
-    """The identifiers of a batch, each once."""
-
-    keys: np.ndarray
-    slots: np.ndarray  # of the shape of the keys of the batch: positions among the distinct ones
-    counts: np.ndarray
-    columns: np.ndarray
-    times: np.ndarray  # of their last occurrences
-
-
 class OnlineState:
     """The model of a stream, and how to learn a batch."""
+
+    table: Any
+    filter: Any  # of new identifiers; made when it is first needed
+    clock: dict[str, Any]
+    gone: dict[str, Any]
+    serving: Serving | None
+    saved: Saved | None
+    pending: list[tuple[np.ndarray, np.ndarray]]  # rows touched and keys gone since the last exchange
 
     def __init__(self, shape: Shape, kept: Kept, loss: str, seed: int, settings: Settings, ws):
         self.shape, self.kept, self.loss, self.seed = shape, kept, loss, seed
         self.table = new_table(kept)
-        self.filter: Any = None  # made when it is first needed
+        self.filter = None
         self.rows = {  # by row, which stands at 1 + its number: unknown identifiers read place 0, which stays zero
             "values": np.zeros((1, shape.width)),
             "squares": np.zeros((1, shape.width)),
@@ -76,7 +75,7 @@ class OnlineState:
         self.clock = {"n_seen": 0, "n_filtered": 0, "n_evicted": 0, "turn": 0, "version": 0, "t": 0.0, "timed": None}
         self.gone = {"keys": np.empty(0, np.int64), "versions": np.empty(0, np.int64), "since": 0}
         self.device, self.serving, self.saved = "cpu", None, None
-        self.pending: list[tuple[np.ndarray, np.ndarray]] = []  # rows touched and keys gone since the last exchange
+        self.pending = []
 
     def __getstate__(self):
         return plain_of(self)
@@ -101,13 +100,14 @@ class OnlineState:
         """Bring weights to a device, where they are not there yet."""
         if str(device) == self.device:
             return
-        for store, names in ((self.rows, ("values", "squares")), (self.dense, None), (self.moments, None)):
-            for name in names or list(store):
-                store[name] = _brought(store[name], device)
-        if self.serving is not None:
-            now = self.serving.current
-            dense = {name: _brought(weights, device) for name, weights in now.dense.items()}
-            self.serving = Serving(now._replace(values=_brought(now.values, device), dense=dense))
+        with torch.inference_mode(False):  # they are changed later, outside of a mode that the user may be in
+            for store, names in ((self.rows, ("values", "squares")), (self.dense, None), (self.moments, None)):
+                for name in names or list(store):
+                    store[name] = _brought(store[name], device)
+            if self.serving is not None:
+                now = self.serving.current
+                dense = {name: _brought(weights, device) for name, weights in now.dense.items()}
+                self.serving = Serving(now._replace(values=_brought(now.values, device), dense=dense))
         self.device = str(device)
 
     @contextmanager
@@ -350,44 +350,6 @@ class OnlineState:
         if sum(len(touched) + len(gone) for touched, gone in self.pending) > 10_000 + 4 * self.table.n_rows:
             keys, gone = self.pending_keys()
             self.pending = [(self.table.find(keys), gone)]
-
-
-def distinct_identifiers(rows, times) -> Distinct:
-    """Return the identifiers of a batch, each once."""
-    keys = rows.keys.ravel()
-    per_row = rows.keys.shape[1] if rows.starts is None else 1
-    order = keys.argsort(kind="stable")
-    found = keys[order]
-    first = np.ones(len(keys), bool)
-    np.not_equal(found[1:], found[:-1], out=first[1:])
-    starts = np.flatnonzero(first)
-    slots = np.empty(len(keys), np.int64)
-    slots[order] = np.cumsum(first) - 1
-    samples = order // per_row if rows.starts is None else np.repeat(np.arange(len(rows)), np.diff(rows.starts))[order]
-    columns = rows.columns[order[starts] % per_row] if rows.starts is None else rows.columns[order[starts]]
-    last = np.maximum.reduceat(times[samples], starts) if len(starts) else np.empty(0)
-    ends = np.append(starts[1:], len(keys))
-    return Distinct(found[starts], slots.reshape(rows.keys.shape), ends - starts, columns, last)
-
-
-def batch_of(rows, slots, numbers: Numbers, device: str) -> Batch:
-    """Return a batch as tensors; `slots` say where its identifiers stand among the rows that are read."""
-    Z = torch.from_numpy(numbers.standardized(rows.Z)).to(device)
-    slots = torch.from_numpy(slots).to(device)
-    if rows.starts is None:
-        return Batch(slots, Z)
-    samples = np.repeat(np.arange(len(rows)), np.diff(rows.starts))
-    return Batch(slots, Z, torch.from_numpy(rows.cells[:, None]).to(device), torch.from_numpy(samples).to(device))
-
-
-def tensor_of(array) -> torch.Tensor:
-    """Return an array as a tensor that shares its memory."""
-    return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
-
-
-def tensors_of(arrays) -> dict[str, torch.Tensor]:
-    """Return arrays as tensors that share their memory."""
-    return {name: tensor_of(array) for name, array in arrays.items()}
 
 
 def _brought(array, device: torch.device | str):

@@ -167,7 +167,13 @@ def test_parts_of_a_stream_are_the_whole():
 def test_the_form_in_which_rows_come_does_not_matter():
     X, y = clicks(600)
     expected = online().partial_fit(X, y).predict_proba(X)
-    for other in (pl.from_pandas(X), X.astype({"item": "category"}), X.astype({"user": object, "item": object})):
+    sparse = X.astype({"number": pd.SparseDtype(float, 0.0)})
+    for other in (
+        sparse,
+        pl.from_pandas(X),
+        X.astype({"item": "category"}),
+        X.astype({"user": object, "item": object}),
+    ):
         assert np.array_equal(online().partial_fit(other, y).predict_proba(other), expected)
     array = X.to_numpy(dtype=object)
     assert np.array_equal(online().partial_fit(array, y).predict_proba(array), expected)
@@ -409,6 +415,29 @@ def test_a_snapshot_can_be_read_and_is_never_half_there(tmp_path, monkeypatch):
     assert same_answers(model, OnlineEmbeddingClassifier.load_snapshot(tmp_path), X)
 
 
+def test_changes_that_have_grown_too_large_are_merged(tmp_path):
+    X, y = clicks(2000)
+    model, counts = online().partial_fit(X[:200], y[:200]).save_snapshot(tmp_path), []
+    for start in range(200, 2000, 100):
+        model.partial_fit(X[start : start + 100], y[start : start + 100]).save_snapshot(tmp_path, incremental=True)
+        counts.append(len(list(tmp_path.glob("part-*.npz"))))
+        assert same_answers(model, OnlineEmbeddingClassifier.load_snapshot(tmp_path), X)
+    assert 2 <= max(counts) <= 6
+    assert min(counts) == 1
+
+
+def test_rows_without_weight_are_as_if_they_were_not_there():
+    X, y = clicks(60)
+    weights = np.r_[np.zeros(20), np.full(40, 0.01)]
+    model = online().partial_fit(X, y, sample_weight=weights)
+    other = online().partial_fit(X[20:], y[20:], sample_weight=weights[20:])
+    assert same_answers(model, other, X)
+    assert model.loss_curve_ == other.loss_curve_ == pytest.approx([np.log(2)], abs=0.1)
+    nothing = online().partial_fit(X, y, sample_weight=np.zeros(60))
+    assert (nothing.n_ids_, nothing.n_seen_, nothing.loss_curve_) == (0, 0, [0.0])
+    assert np.all(nothing.predict_proba(X) == 0.5)
+
+
 def test_an_incremental_snapshot_of_another_model_is_a_whole_one(tmp_path):
     X, y = clicks(300)
     model = online().partial_fit(X, y).save_snapshot(tmp_path)
@@ -523,7 +552,13 @@ def test_weights_that_stay_tensors_between_calls(monkeypatch, tmp_path):
     params |= {"interaction": "deepfm", "init_scale": 0.1, "random_state": 0}
     expected = OnlineEmbeddingClassifier(device="cpu", **params).partial_fit(X[:400], y[:400])
     monkeypatch.setattr(_online_state, "_brought", lambda array, device: _online_state.tensor_of(array).clone())
-    model = OnlineEmbeddingClassifier(device="cpu:0", **params).partial_fit(X[:400], y[:400])
+    model = OnlineEmbeddingClassifier(device="cpu:0", **params)
+    with torch.inference_mode():
+        model.partial_fit(X[:400], y[:400]).sync()
+        asked = pickle.loads(pickle.dumps(model))
+        asked.predict(X)
+    asked.partial_fit(X, y)
+    expected.sync()
     replica = copy.deepcopy(model)
     assert isinstance(model._fitted["state"].rows["values"], torch.Tensor)
     expected.partial_fit(X[400:], y[400:])
