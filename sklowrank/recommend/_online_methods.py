@@ -295,7 +295,7 @@ def _vectors_of(order, values, batch, dense, shape):
     k = shape.n_outputs
     if shape.sparse:
         return forward(values, batch, dense, shape).sums
-    vectors = side_by_side(values[batch.slots][..., k:], batch.Z, dense["numeric"][:, k:])
+    vectors = side_by_side(values[batch.slots][..., k:], batch, dense, k)
     by_column = vectors.reshape(len(batch.Z), len(order), shape.n_components)
     return by_column[:, np.argsort(order)].flatten(1)
 
