@@ -51,6 +51,15 @@ def keys_of(values, column):
     raise TypeError(_REFUSAL.format(values.dtype))
 
 
+def keys_of_integers(table, columns):
+    """Return the keys (n, n_columns) of a table of signed integers, as :func:`keys_of` of each of its columns.
+
+    `columns` are the numbers of the columns that are in the table.
+    """
+    offsets = np.array([_offset(_INTEGER, column) for column in columns], dtype=np.uint64)
+    return mix(table.astype(np.int64).view(np.uint64) + offsets).view(np.int64)
+
+
 def missing_key(column):
     """Return the key of a missing value."""
     return _mixed(np.zeros(1, np.uint64), _MISSING, column)[0]

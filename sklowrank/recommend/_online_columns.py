@@ -8,7 +8,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from .._core.validation import explained
-from ._identifier_keys import keys_of
+from ._identifier_keys import keys_of, keys_of_integers
 from ._identifiers import values_of
 from ._reading import prepared, separate
 
@@ -131,6 +131,9 @@ def rows_of_table(X, kinds: Kinds) -> Rows:
         cells = X.data.astype(np.float64)
         columns = X.indices.astype(np.int64)
         return Rows(keys_of(columns, 0), columns, np.empty((X.shape[0], 0)), cells, X.indptr.astype(np.int64))
+    if isinstance(X, np.ndarray) and X.dtype.kind == "i" and not kinds.numeric:
+        keys = keys_of_integers(X, kinds.identifiers)
+        return Rows(keys, np.array(kinds.identifiers, dtype=np.int64), np.empty((len(X), 0)))
     if isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and not kinds.identifiers:
         Z = X.astype(np.float64)
     else:

@@ -58,9 +58,7 @@ class Batch(NamedTuple):
     def spread(self, flow, n_distinct):
         """Return sums (n_distinct, width) of what rows of X (n, width) send to each distinct row."""
         if self.samples is None:
-            n, fields = self.slots.shape
-            parts = flow[:, None, :].expand(n, fields, flow.shape[1]).reshape(n * fields, flow.shape[1])
-            return self._gathered(parts, n_distinct)
+            return self._gathered(flow.repeat_interleave(self.slots.shape[1], dim=0), n_distinct)
         return self._gathered(flow[self.samples] * self.cells, n_distinct)
 
     def spread_squares(self, flow, n_distinct):
@@ -86,7 +84,9 @@ class Pass(NamedTuple):
 def new_dense(shape: Shape, numeric_vectors, ws) -> dict[str, torch.Tensor]:
     """Return the weights that no identifier owns: of numeric columns, and, where there are any, head and network."""
     zeros = torch.zeros(1, shape.n_outputs, device=ws.device, dtype=ws.dtype)
-    dense = {"intercept": zeros[0], "numeric": torch.cat([zeros.expand(shape.n_numeric, -1), numeric_vectors], 1)}
+    dense = {"intercept": zeros[0]}
+    if shape.n_numeric:
+        dense["numeric"] = torch.cat([zeros.expand(shape.n_numeric, -1), numeric_vectors], 1)
     if shape.has_head:
         dense["head"] = ws.randn(shape.n_components, shape.n_outputs)
     if shape.has_network:
@@ -134,13 +134,15 @@ def forward(distinct, batch: Batch, dense, shape: Shape) -> Pass:
         outputs = outputs + (pairs @ dense["head"] if shape.has_head else pairs.sum(1, keepdim=True))
     if not shape.has_network:
         return Pass(outputs, sums, pairs, None)
-    joined = sums if shape.sparse else side_by_side(parts[..., k:], batch.Z, dense["numeric"][:, k:])
+    joined = sums if shape.sparse else side_by_side(parts[..., k:], batch, dense, k)
     return Pass(outputs + _perceptron(joined, dense), sums, pairs, joined)
 
 
-def side_by_side(vectors, Z, numeric_vectors):
+def side_by_side(vectors, batch: Batch, dense, n_outputs):
     """Return the vectors (n, n_identifiers, k) of each row, and those of numeric columns times their values, joined."""
-    return torch.cat([vectors, Z[:, :, None] * numeric_vectors], 1).flatten(1)
+    if "numeric" in dense:
+        vectors = torch.cat([vectors, batch.Z[:, :, None] * dense["numeric"][:, n_outputs:]], 1)
+    return vectors.flatten(1)
 
 
 def _perceptron(inputs, dense):
@@ -154,18 +156,23 @@ def _perceptron(inputs, dense):
 # Loss
 
 
-def losses(kind, outputs, y):
-    """Return the loss of each row, and its derivative by the outputs.
+def losses(kind, outputs, y, weights=None):
+    """Return the sum of the losses of rows, and its derivative by the outputs (n, n_outputs).
 
-    y are numbers, (n, 1), and for a "softmax" positions of classes, (n,).
+    y are numbers, (n, 1), and for a "softmax" positions of classes, (n,); weights are (n, 1).
     """
     if kind == "logistic":
-        return functional.softplus(outputs)[:, 0] - (y * outputs)[:, 0], outputs.sigmoid() - y
-    if kind == "squared":
-        return (outputs - y).square()[:, 0] / 2, outputs - y
-    slope = outputs.softmax(1)
-    slope[torch.arange(len(y), device=y.device), y] -= 1
-    return functional.cross_entropy(outputs, y, reduction="none"), slope
+        loss = functional.binary_cross_entropy_with_logits(outputs, y, weights, reduction="sum")
+        slope = outputs.sigmoid() - y
+    elif kind == "squared":
+        slope = outputs - y
+        loss = (slope.square() if weights is None else slope.square() * weights).sum() / 2
+    else:
+        loss = functional.cross_entropy(outputs, y, reduction="none")
+        loss = (loss if weights is None else loss * weights[:, 0]).sum()
+        slope = outputs.softmax(1)
+        slope[torch.arange(len(y), device=y.device), y] -= 1
+    return loss, slope if weights is None else slope * weights
 
 
 # Backward
@@ -182,7 +189,7 @@ def gradients(slope, distinct, batch: Batch, found: Pass, dense, shape: Shape):
             own = batch.spread_squares(slope_of_pairs, n_distinct)
         else:
             own = batch.spread(slope_of_pairs, n_distinct) if shape.has_head else grad[:, :k]
-        grad = torch.cat([grad[:, :k], grad[:, k:] - own * distinct[:, k:]], 1)
+        grad[:, k:].addcmul_(own, distinct[:, k:], value=-1)
     if shape.n_numeric:
         by_name["numeric"] = batch.Z.mT @ flow
         if shape.n_components:

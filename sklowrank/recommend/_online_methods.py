@@ -28,6 +28,7 @@ from ._online_plain import host
 from ._online_state import OnlineState, Settings
 
 _BLOCK = 1 << 14  # rows answered at once
+_FEW = 1 << 8  # rows that need no blocks, which take time
 
 
 class Stored(NamedTuple):
@@ -169,11 +170,11 @@ class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePref
 
             def one_block(part):
                 some = rows.part(part.start, part.stop)
-                batch = batch_of(
-                    some, now.table.find(some.keys.ravel()).reshape(some.keys.shape) + 1, now.numbers, ws.device
-                )
-                return answer(values, batch, dense, state.shape)
+                places = now.table.find(some.keys.ravel()).reshape(some.keys.shape) + 1
+                return answer(values, batch_of(some, places, now.numbers, ws.device), dense, state.shape)
 
+            if len(rows) <= _FEW:
+                return one_block(slice(0, len(rows)))
             bytes_per_row = 8 * 3 * state.shape.width * max(1, state.shape.n_identifiers + state.shape.n_numeric)
             return join_blocks(one_block, len(rows), rows_per_block(_BLOCK, len(rows), 1), bytes_per_row=bytes_per_row)
 
@@ -295,7 +296,7 @@ def _vectors_of(order, values, batch, dense, shape):
     k = shape.n_outputs
     if shape.sparse:
         return forward(values, batch, dense, shape).sums
-    vectors = side_by_side(values[batch.slots][..., k:], batch.Z, dense["numeric"][:, k:])
+    vectors = side_by_side(values[batch.slots][..., k:], batch, dense, k)
     by_column = vectors.reshape(len(batch.Z), len(order), shape.n_components)
     return by_column[:, np.argsort(order)].flatten(1)
 

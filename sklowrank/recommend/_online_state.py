@@ -248,10 +248,8 @@ class OnlineState:
         touched = values[at]
         batch = batch_of(rows, distinct.slots, self.numbers, self.device)
         found = forward(touched, batch, dense, self.shape)
-        loss, slope = losses(self.loss, found.outputs, self._here(y))
-        if weights is not None:
-            weights = self._here(weights)
-            loss, slope = loss * weights, slope * weights[:, None]
+        weights = None if weights is None else self._here(weights[:, None])
+        loss, slope = losses(self.loss, found.outputs, self._here(y), weights)
         grad, by_name = gradients(slope, touched, batch, found, dense, self.shape)
         if not places.all():  # what unknown identifiers read is never trained
             known = self._here(np.flatnonzero(places))
@@ -260,7 +258,7 @@ class OnlineState:
         values.index_copy_(0, at, new), squares.index_copy_(0, at, new_squares)
         self.clock["turn"] += 1
         step_dense(dense, moments, by_name, self.clock["turn"], settings.rates)
-        return loss.sum()
+        return loss
 
     def reserve(self) -> None:
         """Make room for all rows of the table."""
@@ -275,7 +273,8 @@ class OnlineState:
             store[placed(rows + 1, store)] = here
 
     def _here(self, array: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device)
+        tensor = torch.from_numpy(array)
+        return tensor if self.device == "cpu" else tensor.to(self.device)
 
     def take_dense(self, dense, moments, numbers: Numbers, clock) -> None:
         """Replace all that no identifier owns."""

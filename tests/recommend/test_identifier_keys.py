@@ -7,7 +7,7 @@ import fractions
 import numpy as np
 import pytest
 
-from sklowrank.recommend._identifier_keys import keys_of, mix, normal_values
+from sklowrank.recommend._identifier_keys import keys_of, keys_of_integers, mix, normal_values
 
 EXTREMES = [0, 1, -1, 2**31, -(2**31), 2**53, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
 
@@ -23,6 +23,14 @@ def test_integers_of_one_column_never_share_a_key():
     ids = np.unique(np.r_[np.arange(-9_999, 9_999), np.arange(9_999) * 2**40, g.integers(-(2**63), 2**63 - 1, 9_999)])
     assert len(np.unique(keys_of(ids, 3))) == len(ids)
     assert len(np.unique(np.concatenate([keys_of(ids, column) for column in range(5)]))) == 5 * len(ids)
+
+
+def test_tables_of_integers_have_the_keys_of_their_columns():
+    table = np.random.default_rng(0).integers(-(2**62), 2**62, (50, 3))
+    for dtype in (np.int64, np.int32, np.int8):
+        part = table.astype(dtype)
+        expected = np.column_stack([keys_of(part[:, i], j) for i, j in enumerate([0, 3, 4])])
+        assert np.array_equal(keys_of_integers(np.asfortranarray(part), [0, 3, 4]), expected)
 
 
 def test_half_of_the_bits_change_with_each_bit():

@@ -115,7 +115,7 @@ def test_gradients_are_those_of_autograd(interaction, n_outputs, sparse):
     y = y if n_outputs > 1 else y[:, None].double()
     loss, slope = losses(kind, forward(distinct, batch, dense, shape).outputs, y)
     needed = {name: weights for name, weights in dense.items() if weights.numel()}
-    expected = torch.autograd.grad(loss.sum(), [distinct, *needed.values()], allow_unused=True)
+    expected = torch.autograd.grad(loss, [distinct, *needed.values()], allow_unused=True)
     plain = {name: weights.detach() for name, weights in dense.items()}
     with torch.no_grad():
         found = forward(distinct.detach(), batch, plain, shape)
