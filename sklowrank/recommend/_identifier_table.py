@@ -7,13 +7,14 @@ bucket. All of this is done for many keys at once.
 
 import numpy as np
 
+from ._identifier_keys import mix
+
 SLOTS = 4
 MAX_LOAD = 0.85
 _LEAST_BUCKETS = 16
-_LEAST_LOAD = 0.01  # where a table this empty has no place, the keys were made to share their buckets
-_ROUNDS = 500  # of moves, before the table grows
+_ROUNDS = 500  # of moves, before other buckets are tried
 _BLOCK = 1 << 14  # keys looked up at once: what a lookup reads and writes stays in the cache
-_MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
+_MULTIPLIERS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)  # of keys, to their two buckets
 
 
 class CuckooTable:
@@ -24,6 +25,7 @@ class CuckooTable:
         self._live = np.empty(0, bool)
         self._free = np.empty(0, np.int64)
         self._n_rows = self._n_free = 0
+        self._multipliers = _MULTIPLIERS
         self._clear(_LEAST_BUCKETS)
 
     @property
@@ -147,15 +149,10 @@ class CuckooTable:
 
     def _buckets(self, keys):
         """The two buckets (n, 2) of each key."""
-        return ((keys.view(np.uint64)[:, None] * _MULTIPLIERS) >> self._shift).astype(np.int64)
+        return ((keys.view(np.uint64)[:, None] * self._multipliers) >> self._shift).astype(np.int64)
 
     def _rebuild(self, n_buckets):
         rows = self.live_rows()
-        if len(rows) < _LEAST_LOAD * SLOTS * n_buckets and n_buckets > 64 * _LEAST_BUCKETS:
-            raise ValueError(
-                f"{len(rows)} identifiers find no place in a table of {SLOTS * n_buckets}: their keys were chosen to "
-                "meet in the same buckets. Leave these identifiers out."
-            )
         self._clear(n_buckets)
         self._insert(self._row_keys[rows], rows)
 
@@ -167,7 +164,10 @@ class CuckooTable:
                 return
             left = self._place(keys, rows, turn)
             keys, rows = keys[left], rows[left]
-        self._rebuild(2 * len(self._fill))
+        # Keys that meet in one pair of buckets, be it that somebody chose them so, do not meet in others.
+        self._multipliers = mix(self._multipliers) | np.uint64(1)
+        half_full = 2 * self.n_ids > SLOTS * len(self._fill)
+        self._rebuild(2 * len(self._fill) if half_full else len(self._fill))
 
     def _place(self, keys, rows, turn):
         """Put keys into their emptier buckets; where both are full, exchange a key with one that stands there.

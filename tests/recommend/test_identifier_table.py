@@ -153,14 +153,21 @@ def test_arrays_that_are_no_table_are_refused(change):
         CuckooTable.from_arrays({**table.arrays(), **change})
 
 
-def test_keys_that_were_made_to_meet_in_two_buckets_are_refused():
+def test_keys_that_were_made_to_meet_in_two_buckets_have_a_row_each():
     multiplier = 0x9E3779B97F4A7C15
     found = [(i * pow(multiplier, -1, 2**64)) % 2**64 for i in range(60_000)]  # all in bucket 0 of the first kind
     second = np.array(found, np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F) >> np.uint64(52)
     keys = np.array(found, np.uint64)[second == second[0]].view(np.int64)
     assert len(keys) > 2 * SLOTS
-    with pytest.raises(ValueError, match="chosen to meet"):
-        CuckooTable().add(keys)
+    table = CuckooTable()
+    assert np.array_equal(table.add(keys[:5]), np.arange(5))
+    table.add(keys[5:])
+    consistent(table)
+    assert len(table._fill) <= 64
+    for other in (CuckooTable.from_arrays(table.arrays()), table.copy()):
+        assert np.array_equal(other.find(keys), np.arange(len(keys)))
+        other.add(distinct(1000))
+        consistent(other)
 
 
 def test_the_hash_trick_shares_rows():

@@ -79,7 +79,7 @@ def test_a_writer_that_is_killed_leaves_the_last_snapshot_or_the_new_one(tmp_pat
     answers = rows_by_count(X, y, 30, **params)
     path, found, g = tmp_path / "model", [], np.random.default_rng(0)
     online(**params).partial_fit(X[:50], y[:50], classes=[0, 1]).save_snapshot(path)
-    for _ in range(8):
+    for _ in range(5):
         writer = multiprocessing.get_context("fork").Process(target=write_snapshots, args=(path, X, y, params))
         writer.start()
         wait_for(path, g.integers(1, 6))
