@@ -52,8 +52,8 @@ class GrassmannClassifier(
         Factor of the scores, above 0: they are between 0 and it. Large values make confident probabilities.
     add_bias : bool or "auto", default="auto"
         Whether a constant coordinate is appended to the features before they get length one. Without it a row and its
-        negative have the same scores. It is as long as the rows are in the root mean square, or, behind a network, the
-        root of the number of outputs. "auto" appends it where there is no network and X has negative entries.
+        negative have the same scores. It is 1.5 times as long as the rows are in the root mean square, or, behind a
+        network, 1.5 times the root of the number of outputs. "auto" appends it where there is no network and X has negative entries.
     init : {"auto", "class_svd", "random"}, default="auto"
         Initialisation of the fit. "class_svd" takes the leading right singular vectors of the rows of each class,
         "random" draws subspaces. "auto" is "class_svd" without a network, and "random" behind one, where "class_svd"
@@ -388,6 +388,8 @@ class GrassmannClassifier(
     def _trained(self, X, y, ws, head, start, n_epochs=None):
         """Train from a start, or from the beginning where there is none, and keep what was found."""
         codes, classes = head[0].encode(on_host(y)), head[1]
+        if head[0].n_out < 2:
+            raise ValueError("y has only one class. Pass rows of two classes at least.")
         weight = None
         if self.class_weight is not None:
             weight = torch.from_numpy(compute_sample_weight(self.class_weight, on_host(y)))

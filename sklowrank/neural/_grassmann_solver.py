@@ -33,6 +33,7 @@ from .._nets.training import Batches, Snapshot, Training, train
 _WEIGHT_DECAY = 1e-4  # of the network in front
 _HELD_OUT = 0.1
 _STEPS_BETWEEN = 5  # after which rounding is removed from the bases
+_CONSTANT = 1.5  # times the length of rows: with less, no line of directions is near to all rows of a table
 _TRUNK = "features.trunk."
 
 
@@ -68,6 +69,11 @@ class Model(NamedTuple):
     gamma: float
     optimizer: dict[int, Any]  # its state, with which `partial_fit` goes on
 
+    @property
+    def plain(self) -> bool:
+        """Whether features are rows, without a network in front."""
+        return is_plain(self.architecture)
+
 
 class Problem(NamedTuple):
     """What is trained, on what, and how."""
@@ -81,6 +87,11 @@ class Problem(NamedTuple):
     training: Training
     device: torch.device
     randomness: Randomness
+
+
+def is_plain(architecture: Architecture) -> bool:
+    """Return whether there is no network: not a default one without layers."""
+    return architecture.module is None and not architecture.params["hidden_layer_sizes"]
 
 
 # The Grassmannian: bases (C, d, k) with orthonormal columns; columns of zeros, behind them, belong to no subspace
@@ -179,19 +190,31 @@ class UnitFeatures(nn.Module):
     def forward(self, x):
         features = self.trunk(x if self.scale == 1 else x / self.scale)
         if self.constant:
-            features = nn.functional.pad(features, (0, 1), value=features.shape[1] ** 0.5)
+            features = nn.functional.pad(features, (0, 1), value=_CONSTANT * features.shape[1] ** 0.5)
         return unit_rows(features)
 
 
 class SubspaceNet(nn.Module):
     """Unit features, and for each class gamma times their length in its subspace.
 
-    Its subspaces are random where there is a generator, else they are to be loaded.
+    Without a network in front it takes the features themselves. Its subspaces are random where there is a generator,
+    else they are to be loaded.
     """
 
-    def __init__(self, trunk: nn.Module, width: int, generator, *, dims: tuple[int, ...], constant: bool, gamma: float):
+    def __init__(
+        self,
+        trunk: nn.Module,
+        width: int,
+        generator,
+        *,
+        dims: tuple[int, ...],
+        plain: bool,
+        constant: bool,
+        gamma: float,
+    ):
         super().__init__()
-        self.features, self.gamma = UnitFeatures(trunk, constant), gamma
+        self.features = nn.Identity() if plain else UnitFeatures(trunk, constant)
+        self.gamma = gamma
         S = torch.zeros(len(dims), width + constant, max(dims), device="cpu", dtype=torch.float32)
         if generator is not None:
             S.normal_(generator=generator)
@@ -219,13 +242,14 @@ def restored(model: Model, device, generator=None) -> SubspaceNet:
     weights: dict[str, Any] = {f"{_TRUNK}{name}": value for name, value in model.weights.items()}
     weights["subspaces"] = model.subspaces.float()
     dims = tuple(model.subspaces.any(1).sum(1).tolist())
-    head = partial(SubspaceNet, dims=dims, constant=model.constant, gamma=model.gamma)
+    head = partial(SubspaceNet, dims=dims, plain=model.plain, constant=model.constant, gamma=model.gamma)
     return restore(model.architecture, weights, device, generator, head)
 
 
 def feature_network(model: Model, device: torch.device | str = "cpu") -> UnitFeatures:
     """Return the network in float32 that takes rows as they are to unit features."""
-    return UnitFeatures(restored(model, device).features.trunk, model.constant, model.scale).eval()
+    trunk = nn.Sequential() if model.plain else restored(model, device).features.trunk
+    return UnitFeatures(trunk, model.constant, model.scale).eval()
 
 
 def features_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
@@ -286,7 +310,7 @@ def class_subspaces(
 
 def _beginning(rows, codes, held_out, options, architecture, n_classes, device, randomness):
     """Return what a fit begins with: a model that has no weights yet, and the network."""
-    plain = options.module is None and not architecture.params["hidden_layer_sizes"]
+    plain = is_plain(architecture)
     if options.init == "class_svd" and not plain:
         raise ValueError(
             "init='class_svd' is for the rows themselves, and features of an untrained network mean nothing. Pass "
@@ -298,7 +322,7 @@ def _beginning(rows, codes, held_out, options, architecture, n_classes, device, 
         width = width_of(build(architecture, None), architecture.n_in)
     dims = dimensions(options.subspace_dim, width + constant, n_classes, rows.shape[1])
     scale = size if options.module is None else 1.0
-    head = partial(SubspaceNet, dims=dims, constant=constant, gamma=float(options.gamma))
+    head = partial(SubspaceNet, dims=dims, plain=plain, constant=constant, gamma=float(options.gamma))
     with randomness.scope():
         net = build(architecture, randomness.layers, head).to(device)
     start = Model(architecture, {}, net.subspaces, scale, constant, float(options.gamma), {})
@@ -314,10 +338,10 @@ def subspaces_of_classes(rows: Rows, codes: torch.Tensor, held_out: torch.Tensor
     dims = S.any(1).sum(1).tolist()
     codes = codes if held_out is None else codes.index_fill(0, held_out, -1)
     members = codes.argsort(stable=True)[int((codes < 0).sum()) :].split(codes[codes >= 0].bincount(minlength=len(S)).tolist())
-    found = torch.zeros_like(S)
+    found, features = torch.zeros_like(S), feature_network(start, S.device)
     for c, (k, at) in enumerate(zip(dims, members)):
         if len(at):
-            V = leading_directions(UnitFeatures(nn.Identity(), start.constant)(taken(rows, at, S.device) / start.scale), k)
+            V = leading_directions(features(taken(rows, at, S.device)), k)
             found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
         else:
             found[c] = S[c]
@@ -429,17 +453,15 @@ def training(problem: Problem) -> Iterator[Step]:
 
 
 def _inputs(problem) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return the function from indices to what the network is given: rows in float32, of length one if they may be."""
+    """Return the function from indices to what the network is given in float32: features where it makes none."""
     start, device, rows = problem.start, problem.device, problem.rows
-    plain = not (start.constant or len(list(problem.net.features.trunk.modules())) > 1)
+    features = feature_network(start, device) if start.plain else lambda X: X / start.scale
 
     def prepared(X):
-        Z = dense(X, device) / start.scale
-        return (unit_rows(Z) if plain else Z).float()
+        return features(dense(X, device)).float()
 
     if rows.kind == "memory":
-        table = map_rows(rows, prepared, size=24 * rows.shape[1])
-        return table.__getitem__
+        return map_rows(rows, prepared, size=24 * rows.shape[1]).__getitem__
     return lambda at: prepared(taken(rows, at, device))
 
 
