@@ -64,7 +64,7 @@ class GrassmannClassifier(
     <network parameters> "optimizer" cannot be set; ``"optimizer__weight_decay"``, default 1e-4, is that of the network.
         Subspaces have none.
     learning_rate : float, default=0.1
-        Step size of the optimizer. It falls to 0 along a cosine during `fit`.
+        Step size of the optimizer. That of the network is a tenth of it. Both fall to 0 along a cosine during `fit`.
     momentum : float, default=0.9
         Share of the former step that is added to each, in [0, 1).
     batch_size : int, default=64

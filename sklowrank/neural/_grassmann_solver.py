@@ -31,6 +31,7 @@ from .._nets.targets import unit_weights, weighted
 from .._nets.training import Batches, Snapshot, Training, train
 
 _WEIGHT_DECAY = 1e-4  # of the network in front
+_RATE_IN_FRONT = 0.1  # of the learning rate: gamma makes gradients large, and at the full rate units saturate
 _HELD_OUT = 0.1
 _STEPS_BETWEEN = 5  # after which rounding is removed from the bases
 _CONSTANT = 1.5  # times the length of rows: with less, no line of directions is near to all rows of a table
@@ -410,7 +411,7 @@ def _training(options, n_epochs):
         "optimizer": GrassmannSGD,
         "optimizer__momentum": options.momentum,
         "optimizer__retraction": options.retraction,
-        "optimizer__param_groups": [("subspaces", {"subspaces": True})],
+        "optimizer__param_groups": [("subspaces", {"subspaces": True, "lr": options.learning_rate})],
     }
     if n_epochs is None:
         schedule = LRScheduler(CosineAnnealingLR, T_max=options.max_iter)
@@ -418,7 +419,7 @@ def _training(options, n_epochs):
     return Training(
         max_iter=n_epochs or options.max_iter,
         batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
+        learning_rate=_RATE_IN_FRONT * options.learning_rate,
         weight_decay=weight_decay,
         tol=options.tol if n_epochs is None and options.early_stopping else 0.0,
         n_iter_no_change=options.n_iter_no_change,
