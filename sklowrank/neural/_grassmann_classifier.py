@@ -53,7 +53,8 @@ class GrassmannClassifier(
     add_bias : bool or "auto", default="auto"
         Whether a constant coordinate is appended to the features before they get length one. Without it a row and its
         negative have the same scores. It is 1.5 times as long as the rows are in the root mean square, or, behind a
-        network, 1.5 times the root of the number of outputs. "auto" appends it where there is no network and X has negative entries.
+        network, 1.5 times the root of the number of outputs. "auto" appends it where there is no network and X has
+        negative entries or a single column.
     init : {"auto", "class_svd", "random"}, default="auto"
         Initialisation of the fit. "class_svd" takes the leading right singular vectors of the rows of each class,
         "random" draws subspaces. "auto" is "class_svd" without a network, and "random" behind one, where "class_svd"
@@ -78,10 +79,10 @@ class GrassmannClassifier(
         Number of epochs without an improvement by more than `tol` after which training stops. For `early_stopping`
         alone.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes, by label; "balanced" gives each class the same total.
+        Weights of the classes in the loss. "balanced" gives each class the same total.
     early_stopping : bool, default=False
-        Whether to hold a tenth of the rows out, of each class its share, and to keep the weights of the epoch with
-        their lowest loss.
+        Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
+        A tenth is held out.
     warm_start : bool, default=False
         Whether `fit` starts from the former fit. It keeps the constant coordinate and the dimensions of the former fit.
     <computing parameters>
@@ -159,7 +160,11 @@ class GrassmannClassifier(
     """
 
     _parameter_constraints = {
-        **{name: legal for name, legal in NETWORK_CONSTRAINTS.items() if name not in ("weight_decay", "validation_fraction")},
+        **{
+            name: legal
+            for name, legal in NETWORK_CONSTRAINTS.items()
+            if name not in ("weight_decay", "validation_fraction")
+        },
         "subspace_dim": [Interval(Integral, 1, None, closed="left"), "array-like", StrOptions({"auto"})],
         "gamma": [Interval(Real, 0, None, closed="neither")],
         "add_bias": ["boolean", StrOptions({"auto"})],
@@ -245,9 +250,10 @@ class GrassmannClassifier(
         X, y = check_fit_data(self, X, y, accept_sparse="csr")
         check_classes(on_host(y))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        start = recall(self, solver.Model, ws.exact()) if self.warm_start and hasattr(self, "weights_") else None
-        head = labels_head(y, None if start is None else self.classes_)
-        return self._trained(X, y, ws, head, start and start._replace(optimizer={}))
+        if not (self.warm_start and hasattr(self, "weights_")):
+            return self._trained(X, y, ws, labels_head(y))
+        start = recall(self, solver.Model, ws.exact())._replace(optimizer={})
+        return self._trained(X, y, ws, labels_head(y, self.classes_), start)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None) -> Self:
@@ -372,7 +378,9 @@ class GrassmannClassifier(
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return solver.feature_network(recall(self, solver.Model, open_workspace(np.empty((0, 0)), device="cpu")), device)
+        return solver.feature_network(
+            recall(self, solver.Model, open_workspace(np.empty((0, 0)), device="cpu")), device
+        )
 
     @property
     def _n_features_out(self):
@@ -385,7 +393,7 @@ class GrassmannClassifier(
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _trained(self, X, y, ws, head, start, n_epochs=None):
+    def _trained(self, X, y, ws, head, start=None, n_epochs=None):
         """Train from a start, or from the beginning where there is none, and keep what was found."""
         codes, classes = head[0].encode(on_host(y)), head[1]
         if head[0].n_out < 2:

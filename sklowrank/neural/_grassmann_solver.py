@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,11 +21,10 @@ from .._nets.architecture import (
     restore,
     same_network,
     split_params,
-    width_of,
 )
 from .._nets.estimating import held_out_rows
 from .._nets.layers import unit_rows
-from .._nets.randomness import Randomness, fixed_randomness
+from .._nets.randomness import Randomness
 from .._nets.targets import unit_weights, weighted
 from .._nets.training import Batches, Snapshot, Training, train
 
@@ -128,6 +126,8 @@ def orthonormal(A: torch.Tensor) -> torch.Tensor:
 def leading_directions(U: torch.Tensor, count: int) -> torch.Tensor:
     """Return the leading right singular vectors of rows U (n, d), as columns: at most as many as there are."""
     n, d = U.shape
+    if not n:
+        return U.new_zeros(d, 0)
     if n <= d:
         _, s, Vh = stable_svd(U)
         squares, V = s.square(), Vh.mT
@@ -291,7 +291,9 @@ def class_subspaces(
     ValueError
         If parameters do not suit one another, the data, or the start.
     """
-    held_out = held_out_rows(codes, _HELD_OUT, randomness.generator) if options.early_stopping and not n_epochs else None
+    held_out = (
+        held_out_rows(codes, _HELD_OUT, randomness.generator) if options.early_stopping and not n_epochs else None
+    )
     sizes = [int(size) for size in options.hidden_layer_sizes]
     default = {"hidden_layer_sizes": sizes, "activation": "relu", "dropout": 0.0}
     architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), **default)
@@ -318,15 +320,17 @@ def _beginning(rows, codes, held_out, options, architecture, n_classes, device, 
             "init='auto' or 'random', or hidden_layer_sizes=() and module=None."
         )
     size, negative = magnitudes(rows, device)
-    constant = (plain and negative) if options.add_bias == "auto" else bool(options.add_bias)
-    with randomness.scope():
-        width = width_of(build(architecture, None), architecture.n_in)
-    dims = dimensions(options.subspace_dim, width + constant, n_classes, rows.shape[1])
-    scale = size if options.module is None else 1.0
-    head = partial(SubspaceNet, dims=dims, plain=plain, constant=constant, gamma=float(options.gamma))
+    ambiguous = negative or rows.shape[1] == 1  # rows of opposite directions, or all of the same one
+    constant = (plain and ambiguous) if options.add_bias == "auto" else bool(options.add_bias)
+    scale, gamma = size if options.module is None else 1.0, float(options.gamma)
+
+    def head(trunk, width, generator):
+        dims = dimensions(options.subspace_dim, width + constant, n_classes, rows.shape[1])
+        return SubspaceNet(trunk, width, generator, dims=dims, plain=plain, constant=constant, gamma=gamma)
+
     with randomness.scope():
         net = build(architecture, randomness.layers, head).to(device)
-    start = Model(architecture, {}, net.subspaces, scale, constant, float(options.gamma), {})
+    start = Model(architecture, {}, net.subspaces, scale, constant, gamma, {})
     if plain and options.init != "random":
         with torch.no_grad():
             net.subspaces.copy_(subspaces_of_classes(rows, codes, held_out, start))
@@ -337,15 +341,14 @@ def subspaces_of_classes(rows: Rows, codes: torch.Tensor, held_out: torch.Tensor
     """Return the subspaces of each class's unit rows; where these have fewer dimensions, the former ones fill up."""
     S = start.subspaces.detach().double()
     dims = S.any(1).sum(1).tolist()
-    codes = codes if held_out is None else codes.index_fill(0, held_out, -1)
-    members = codes.argsort(stable=True)[int((codes < 0).sum()) :].split(codes[codes >= 0].bincount(minlength=len(S)).tolist())
+    at = torch.arange(len(codes), dtype=torch.int64, device="cpu")
+    at = at if held_out is None else at[~torch.isin(at, held_out)]
+    at = at[codes[at].argsort(stable=True)]
+    members = at.split(codes[at].bincount(minlength=len(S)).tolist())
     found, features = torch.zeros_like(S), feature_network(start, S.device)
     for c, (k, at) in enumerate(zip(dims, members)):
-        if len(at):
-            V = leading_directions(features(taken(rows, at, S.device)), k)
-            found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
-        else:
-            found[c] = S[c]
+        V = leading_directions(features(taken(rows, at, S.device)), k)
+        found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
     return orthonormal(found)
 
 
