@@ -72,5 +72,5 @@ plt.show()
 
 # %%
 # What to see: with one or two dimensions a class, training gains several hundredths; two that are trained are nearly as
-# accurate as eight that are not. With eight, training adds nothing, and the nearest neighbour is as accurate, too, but
+# accurate as eight that are not. With eight, training adds nothing, and the nearest neighbour is at least as good, but
 # keeps all images. Logistic regression has one vector a class, as one-dimensional subspaces have, and their accuracy.

@@ -61,7 +61,7 @@ class GrassmannClassifier(
         is refused.
     retraction : {"geodesic", "qr"}, default="geodesic"
         How a step moves a subspace: along the geodesic, or in a straight line, orthonormalised afterwards. Both are as
-        accurate and take about the same time.
+        accurate; "qr" takes less time for many classes.
     <network parameters> "optimizer" cannot be set; ``"optimizer__weight_decay"``, default 1e-4, is that of the network.
         Subspaces have none.
     learning_rate : float, default=0.1
