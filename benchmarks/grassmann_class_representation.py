@@ -225,18 +225,18 @@ def step_seconds(how, n_classes, d=512, k=8):
     """Seconds of a step of the subspaces alone: ours, or the thin decomposition of each tangent vector."""
     import torch
 
-    from sklowrank.neural import _grassmann_solver as solver
+    from sklowrank.neural import _grassmannian as grassmannian
 
     device = os.environ["SKLOWRANK_BENCH_DEVICE"]
-    S = solver.orthonormal(torch.randn(n_classes, d, k, generator=torch.Generator().manual_seed(0))).to(device)
-    gradient = solver.project_out(S, torch.randn(S.shape, generator=torch.Generator().manual_seed(1)).to(device))
+    S = grassmannian.orthonormal(torch.randn(n_classes, d, k, generator=torch.Generator().manual_seed(0))).to(device)
+    gradient = grassmannian.project_out(S, torch.randn(S.shape, generator=torch.Generator().manual_seed(1)).to(device))
 
     def by_decomposition():
         U, s, Vh = torch.linalg.svd(gradient, full_matrices=False)
         return (S @ Vh.mT * (0.1 * s).cos()[:, None] - U * (0.1 * s).sin()[:, None]) @ Vh
 
-    steps = {"svd": by_decomposition, "qr": lambda: solver.orthonormal(S - 0.1 * gradient)}
-    step = steps.get(how, lambda: solver.geodesic_step(S, gradient, 0.1))
+    steps = {"svd": by_decomposition, "qr": lambda: grassmannian.orthonormal(S - 0.1 * gradient)}
+    step = steps.get(how, lambda: grassmannian.geodesic_step(S, gradient, 0.1))
     off = float((step() - by_decomposition()).abs().max())
     times = []
     for _ in range(10):

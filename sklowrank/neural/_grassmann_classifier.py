@@ -84,7 +84,7 @@ class GrassmannClassifier(
         Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
         A tenth is held out.
     warm_start : bool, default=False
-        Whether `fit` starts from the former fit. It keeps the constant coordinate and the dimensions of the former fit.
+        Whether `fit` starts from the former fit. It keeps `scale_`, and what "auto" has decided.
     <computing parameters>
 
     Attributes
@@ -360,8 +360,8 @@ class GrassmannClassifier(
         features : array of shape (n_samples, width)
             The constant coordinate is the last column, where there is one. Rows of zeros stay zero without it.
         """
-        ws, _, features = self._features(X, "transform")
-        return ws.answer(features)
+        ws, model, rows = self._recalled(X, "transform")
+        return ws.answer(solver.features_of(model, rows, ws.device))
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network that computes `transform` as a torch module.
@@ -418,13 +418,12 @@ class GrassmannClassifier(
             found = {name: getattr(self, name) + value for name, value in found.items()}
         return replace_attributes(self, attributes(run.state, **found))
 
-    def _features(self, X, method):
-        """Return the workspace of new rows, the model, and their unit features."""
+    def _recalled(self, X, method):
+        """Return the workspace of new rows, the model, and the rows."""
         X = check_new_data(self, X, like="subspaces_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
-        model = recall(self, solver.Model, ws.exact())
-        return ws, model, solver.features_of(model, rows_of(X, ws), ws.device)
+        return ws, recall(self, solver.Model, ws.exact()), rows_of(X, ws)
 
     def _scores(self, X, method):
-        ws, model, features = self._features(X, method)
-        return ws, solver.logits(features.double(), model.subspaces, model.gamma)
+        ws, model, rows = self._recalled(X, method)
+        return ws, solver.scores_of(model, rows, ws.device)

@@ -1,4 +1,4 @@
-"""Subspaces of classes: points on a Grassmannian, the network that they classify with, the training."""
+"""Subspaces of classes: the network that they classify with, where they begin, the training."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .._core.iterate import Step
 from .._core.rows import Rows, map_rows
-from .._math.linalg import stable_svd
 from .._nets.architecture import (
     Architecture,
     architecture_of,
@@ -27,11 +26,11 @@ from .._nets.layers import unit_rows
 from .._nets.randomness import Randomness
 from .._nets.targets import unit_weights, weighted
 from .._nets.training import Batches, Snapshot, Training, train
+from ._grassmannian import GrassmannSGD, leading_directions, orthonormal
 
 _WEIGHT_DECAY = 1e-4  # of the network in front
 _RATE_IN_FRONT = 0.1  # of the learning rate: gamma makes gradients large, and at the full rate units saturate
 _HELD_OUT = 0.1
-_STEPS_BETWEEN = 5  # after which rounding is removed from the bases
 _CONSTANT = 1.5  # times the length of rows: with less, no line of directions is near to all rows of a table
 _TRUNK = "features.trunk."
 
@@ -69,6 +68,11 @@ class Model(NamedTuple):
     optimizer: dict[int, Any]  # its state, with which `partial_fit` goes on
 
     @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimension of the subspace of each class."""
+        return tuple(self.subspaces.any(1).sum(1).tolist())
+
+    @property
     def plain(self) -> bool:
         """Whether features are rows, without a network in front."""
         return is_plain(self.architecture)
@@ -91,91 +95,6 @@ class Problem(NamedTuple):
 def is_plain(architecture: Architecture) -> bool:
     """Return whether there is no network: not a default one without layers."""
     return architecture.module is None and not architecture.params["hidden_layer_sizes"]
-
-
-# The Grassmannian: bases (C, d, k) with orthonormal columns; columns of zeros, behind them, belong to no subspace
-
-
-def project_out(S: torch.Tensor, A: torch.Tensor) -> torch.Tensor:
-    """Return the part of A (C, d, k) that is orthogonal to the subspaces: the tangent vectors nearest to A."""
-    return A - S @ (S.mT @ A)
-
-
-def geodesic_step(S: torch.Tensor, B: torch.Tensor, length: float) -> torch.Tensor:
-    r"""Return bases of the subspaces after a step of some length along the geodesics with velocities -B.
-
-    With the thin decomposition B = U s V' it is S V cos(length s) V' - U sin(length s) V'. As U = B V / s, only V and s
-    are needed, which are those of the k x k matrices B'B.
-    """
-    squares, V = torch.linalg.eigh(B.mT @ B)
-    angles = length * squares.clamp(min=0).sqrt()
-    turned = torch.sinc(angles / torch.pi) * length  # sin(angles) / s
-    return S @ ((V * angles.cos()[:, None]) @ V.mT) - B @ ((V * turned[:, None]) @ V.mT)
-
-
-def orthonormal(A: torch.Tensor) -> torch.Tensor:
-    """Return orthonormal bases of the columns of A (C, d, k), near to A where A is near to such bases.
-
-    Columns of zeros, behind the others, stay.
-    """
-    Q, R = torch.linalg.qr(A)
-    signs = torch.where(R.diagonal(dim1=1, dim2=2) < 0, -1.0, 1.0).to(A)
-    return Q * (signs * A.any(1))[:, None]
-
-
-def leading_directions(U: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the leading right singular vectors of rows U (n, d), as columns: at most as many as there are."""
-    n, d = U.shape
-    if not n:
-        return U.new_zeros(d, 0)
-    if n <= d:
-        _, s, Vh = stable_svd(U)
-        squares, V = s.square(), Vh.mT
-    else:
-        squares, V = (part.flip(-1) for part in torch.linalg.eigh(U.mT @ U))
-    rank = int((squares > 1e-12 * n).sum())
-    return V[:, : min(count, rank)]
-
-
-class GrassmannSGD(torch.optim.Optimizer):
-    """Gradient descent with momentum; parameters of groups with `subspaces` move along geodesics of a Grassmannian.
-
-    Momentum is projected to the tangent space at each step, which stands in for parallel transport.
-    """
-
-    def __init__(self, params, lr: float, *, momentum: float, weight_decay: float = 0.0, retraction: str = "geodesic"):
-        defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "subspaces": False}
-        super().__init__(params, defaults | {"retraction": retraction})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """Take a step; `closure` computes the loss and the gradients."""
-        with torch.enable_grad():
-            loss = None if closure is None else closure()
-        for group in self.param_groups:
-            move = _move_subspaces if group["subspaces"] else _move
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    move(parameter, self.state[parameter], group)
-        return loss
-
-
-def _move(parameter, state, group):
-    gradient = parameter.grad.add(parameter, alpha=group["weight_decay"])
-    state["momentum"] = gradient.add_(state["momentum"], alpha=group["momentum"]) if state else gradient
-    parameter.sub_(state["momentum"], alpha=group["lr"])
-
-
-def _move_subspaces(S, state, group):
-    A = S.grad.add(state["momentum"], alpha=group["momentum"]) if state else S.grad
-    B, n_steps = project_out(S, A), state.get("n_steps", 0) + 1
-    if group["retraction"] == "qr":
-        moved = orthonormal(S - group["lr"] * B)
-    else:
-        moved = geodesic_step(S, B, group["lr"])
-        moved = moved if n_steps % _STEPS_BETWEEN else orthonormal(moved)
-    S.copy_(moved)
-    state |= {"momentum": B, "n_steps": n_steps}
 
 
 # The network
@@ -242,8 +161,7 @@ def restored(model: Model, device, generator=None) -> SubspaceNet:
     """Return a fitted network; with a generator it can be trained on."""
     weights: dict[str, Any] = {f"{_TRUNK}{name}": value for name, value in model.weights.items()}
     weights["subspaces"] = model.subspaces.float()
-    dims = tuple(model.subspaces.any(1).sum(1).tolist())
-    head = partial(SubspaceNet, dims=dims, plain=model.plain, constant=model.constant, gamma=model.gamma)
+    head = partial(SubspaceNet, dims=model.dims, plain=model.plain, constant=model.constant, gamma=model.gamma)
     return restore(model.architecture, weights, device, generator, head)
 
 
@@ -255,11 +173,22 @@ def feature_network(model: Model, device: torch.device | str = "cpu") -> UnitFea
 
 def features_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
     """Return the unit features of rows; the default network is computed in float64, one of a user in float32."""
+    return _computed(model, rows, device, lambda U: U)
+
+
+def scores_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
+    """Return the scores of rows (n, C), in float64."""
+    return _computed(model, rows, device, lambda U: logits(U.double(), model.subspaces, model.gamma))
+
+
+def _computed(model, rows, device, function):
+    """Return a function of the unit features of rows, of which a block is in memory at a time."""
     dtype = torch.float64 if model.architecture.module is None else torch.float32
     net = feature_network(model, device).to(dtype)
-    size = 8 * (rows.shape[1] + sum(p.shape[0] for p in net.parameters()) + 2 * model.subspaces.shape[1])
+    C, d, k = model.subspaces.shape
+    size = 8 * (rows.shape[1] + sum(p.shape[0] for p in net.parameters()) + 2 * d + C * k)
     with torch.inference_mode():
-        return map_rows(rows, lambda X: net(dense(X, device).to(dtype)), size=size)
+        return map_rows(rows, lambda X: function(net(dense(X, device).to(dtype))), size=size)
 
 
 def dense(X: Any, device) -> torch.Tensor:
@@ -301,14 +230,23 @@ def class_subspaces(
     if start is None:
         start, net = _beginning(rows, codes, held_out, options, architecture, n_classes, device, randomness)
     else:
-        if not same_network(architecture, start.architecture):
+        if not same_network(architecture, start.architecture) or not _same_subspaces(start, options, rows):
             raise ValueError(
-                "The former network does not suit the parameters or the data. With warm_start=True keep the columns "
-                "of X, hidden_layer_sizes, module and its arguments as they were, or set warm_start=False."
+                "The former network does not suit the parameters or the data. Keep the columns of X, subspace_dim, "
+                "add_bias, hidden_layer_sizes, module and its arguments as they were, or call fit with "
+                "warm_start=False."
             )
         start = start._replace(gamma=float(options.gamma))
         net = restored(start, device, randomness.layers)
     return Problem(rows, codes, unit_weights(weight), held_out, net, start, training, device, randomness)
+
+
+def _same_subspaces(start, options, rows):
+    """Return whether the parameters name the subspaces of a former fit; "auto" keeps what it was."""
+    n_classes, width, _ = start.subspaces.shape
+    wanted = options.subspace_dim
+    same = isinstance(wanted, str) or dimensions(wanted, width, n_classes, rows.shape[1]) == start.dims
+    return same and options.add_bias in ("auto", start.constant)
 
 
 def _beginning(rows, codes, held_out, options, architecture, n_classes, device, randomness):
@@ -340,13 +278,12 @@ def _beginning(rows, codes, held_out, options, architecture, n_classes, device, 
 def subspaces_of_classes(rows: Rows, codes: torch.Tensor, held_out: torch.Tensor | None, start: Model) -> torch.Tensor:
     """Return the subspaces of each class's unit rows; where these have fewer dimensions, the former ones fill up."""
     S = start.subspaces.detach().double()
-    dims = S.any(1).sum(1).tolist()
     at = torch.arange(len(codes), dtype=torch.int64, device="cpu")
     at = at if held_out is None else at[~torch.isin(at, held_out)]
     at = at[codes[at].argsort(stable=True)]
     members = at.split(codes[at].bincount(minlength=len(S)).tolist())
     found, features = torch.zeros_like(S), feature_network(start, S.device)
-    for c, (k, at) in enumerate(zip(dims, members)):
+    for c, (k, at) in enumerate(zip(start.dims, members)):
         V = leading_directions(features(taken(rows, at, S.device)), k)
         found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
     return orthonormal(found)

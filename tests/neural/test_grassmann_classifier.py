@@ -16,6 +16,7 @@ from torch import nn
 
 from sklowrank.neural import GrassmannClassifier
 from sklowrank.neural import _grassmann_solver as solver
+from sklowrank.neural import _grassmannian as grassmannian
 
 X, y = load_digits(return_X_y=True)
 A, B, a, b = train_test_split(X / 16, y, train_size=600, stratify=y, random_state=0)
@@ -48,27 +49,27 @@ def fast(*args, **settings):
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("length", [1e-3, 0.7, 4.0])
 def test_a_step_is_the_geodesic_of_the_thin_decomposition(k, length):
-    S = solver.orthonormal(drawn(5, 9, k))
-    V = solver.project_out(S, drawn(5, 9, k, seed=1))
+    S = grassmannian.orthonormal(drawn(5, 9, k))
+    V = grassmannian.project_out(S, drawn(5, 9, k, seed=1))
     U, s, Wh = np.linalg.svd(V.numpy(), full_matrices=False)
     cos, sin = np.cos(length * s)[:, None], np.sin(length * s)[:, None]
     expected = ((S.numpy() @ np.swapaxes(Wh, 1, 2)) * cos - U * sin) @ Wh
-    moved = solver.geodesic_step(S, V, length)
+    moved = grassmannian.geodesic_step(S, V, length)
     np.testing.assert_allclose(moved, expected, atol=1e-12)
     np.testing.assert_allclose(moved.mT @ moved, torch.eye(k).double().expand(5, k, k), atol=1e-12)
 
 
 def test_a_step_along_nothing_stays():
-    S = solver.orthonormal(drawn(2, 6, 3))
-    np.testing.assert_allclose(solver.geodesic_step(S, torch.zeros_like(S), 0.3), S, atol=1e-14)
+    S = grassmannian.orthonormal(drawn(2, 6, 3))
+    np.testing.assert_allclose(grassmannian.geodesic_step(S, torch.zeros_like(S), 0.3), S, atol=1e-14)
 
 
 def test_orthonormal_bases_keep_their_directions_and_columns_of_zeros():
-    S = solver.orthonormal(drawn(4, 7, 3))
-    np.testing.assert_allclose(solver.orthonormal(S), S, atol=1e-14)
+    S = grassmannian.orthonormal(drawn(4, 7, 3))
+    np.testing.assert_allclose(grassmannian.orthonormal(S), S, atol=1e-14)
     S[1, :, 2] = 0
     S[2, :, 1:] = 0
-    again = solver.orthonormal(S)
+    again = grassmannian.orthonormal(S)
     assert torch.equal(again == 0, S == 0)
     np.testing.assert_allclose(again, S, atol=1e-14)
 
@@ -78,9 +79,9 @@ def test_the_optimizer_finds_the_leading_eigenvectors(retraction):
     Q, _ = torch.linalg.qr(drawn(8, 8))
     values = torch.tensor([8.0, 7, 6, 2, 1.5, 1, 0.5, 0.1], dtype=torch.float64)
     M = (Q * values) @ Q.T
-    S = nn.Parameter(solver.orthonormal(drawn(1, 8, 3, seed=2)))
+    S = nn.Parameter(grassmannian.orthonormal(drawn(1, 8, 3, seed=2)))
     group = {"params": [S], "subspaces": True}
-    optimizer = solver.GrassmannSGD([group], lr=0.03, momentum=0.8, retraction=retraction)
+    optimizer = grassmannian.GrassmannSGD([group], lr=0.03, momentum=0.8, retraction=retraction)
     for _ in range(150):
         optimizer.zero_grad()
         (-(S.mT @ M @ S).diagonal(dim1=1, dim2=2).sum() / 2).backward()
@@ -91,7 +92,7 @@ def test_the_optimizer_finds_the_leading_eigenvectors(retraction):
 
 def test_ordinary_parameters_take_the_steps_of_sgd():
     both = []
-    for make in (torch.optim.SGD, solver.GrassmannSGD):
+    for make in (torch.optim.SGD, grassmannian.GrassmannSGD):
         w = nn.Parameter(drawn(4).clone())
         optimizer = make([w], lr=0.1, momentum=0.9, weight_decay=0.01)
         for step in range(5):
@@ -332,10 +333,16 @@ def test_warm_start_goes_on():
     first = model.loss_curve_[-1]
     assert model.fit(A, a).loss_curve_[0] < 1.5 * first
     assert model.loss_curve_[-1] < first
-    with pytest.raises(ValueError, match=r"does not suit .* warm_start=False"):
-        model.set_params(hidden_layer_sizes=(8,)).fit(A, a)
+    for former, other in (
+        ({"hidden_layer_sizes": (16,)}, (8,)),
+        ({"subspace_dim": 4}, 3),
+        ({"add_bias": "auto"}, True),
+    ):
+        with pytest.raises(ValueError, match=r"does not suit .* warm_start=False"):
+            model.set_params(**dict.fromkeys(former, other)).fit(A, a)
+        model.set_params(**former)
     with pytest.raises(ValueError, match=r"label 99.*not among the classes"):
-        model.set_params(hidden_layer_sizes=(16,)).fit(A, np.where(a == 3, 99, a))
+        model.fit(A, np.where(a == 3, 99, a))
 
 
 def test_batches_come_one_after_the_other():
