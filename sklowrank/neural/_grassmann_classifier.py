@@ -54,7 +54,8 @@ class GrassmannClassifier(
         Whether a constant coordinate is appended to the features before they get length one. Without it a row and its
         negative have the same scores. It is 1.5 times as long as the rows are in the root mean square, or, behind a
         network, 1.5 times the root of the number of outputs. "auto" appends it where there is no network and X has
-        negative entries or a single column.
+        negative entries or a single column. Pass False where signs are arbitrary, as those of waves and of principal
+        components: there it makes scores worse.
     init : {"auto", "class_svd", "random"}, default="auto"
         Initialisation of the fit. "class_svd" takes the leading right singular vectors of the rows of each class,
         "random" draws subspaces. "auto" is "class_svd" without a network, and "random" behind one, where "class_svd"
