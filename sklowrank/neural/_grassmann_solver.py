@@ -1,6 +1,7 @@
 """Subspaces of classes: the network that they classify with, where they begin, the training."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -389,8 +390,9 @@ def training(problem: Problem) -> Iterator[Step]:
         keep_best=problem.training.early_stopping,
         keep_optimizer=True,
     )
-    for epoch, step in enumerate(steps, 1):
-        yield step._replace(gap=0.0) if epoch == problem.training.max_iter else step
+    with closing(steps):
+        for epoch, step in enumerate(steps, 1):
+            yield step._replace(gap=0.0) if epoch == problem.training.max_iter else step
 
 
 def _inputs(problem) -> Callable[[torch.Tensor], torch.Tensor]:
