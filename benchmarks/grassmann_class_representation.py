@@ -47,12 +47,14 @@ def method(name, *args, seed=0, **settings):
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC
 
-    from sklowrank.neural import GrassmannClassifier, NetworkClassifier
-
     device = os.environ["SKLOWRANK_BENCH_DEVICE"]
     if name == "ours":
+        from sklowrank.neural import GrassmannClassifier
+
         return GrassmannClassifier(*args, device=device, random_state=seed, **settings)
     if name == "network":
+        from sklowrank.neural import NetworkClassifier
+
         return NetworkClassifier(*args, device=device, random_state=seed, **settings)
     peers = {"logistic": (LogisticRegression, {"max_iter": 2000}), "LDA": (LinearDiscriminantAnalysis, {})}
     peers |= {"1-NN": (KNeighborsClassifier, {"n_neighbors": 1}), "SVC": (SVC, {}), "CLAFIC": (Clafic, {})}
