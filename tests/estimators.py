@@ -63,6 +63,7 @@ class Spec(NamedTuple):
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    scheduled: bool = False  # runs all of `max_iter` by default: there is no stopping before it, and no warning
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -111,6 +112,13 @@ ESTIMATORS = {
     ),
     "FunctionalTuckerRegressor": Spec(
         {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
+    ),
+    "GrassmannClassifier": _NETWORK._replace(
+        laws={"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        scheduled=True,
+        quick={"max_iter": 20},
+        too_large={"subspace_dim": 99},
     ),
     "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
