@@ -34,6 +34,7 @@ from ._subspace_network import (
 
 _BETA = 1.2  # the distance between pairs of one class and of two, at the start
 _CLASS_RATE = 10.0  # times the learning rate: the step of what is learned of classes
+_WEIGHT_DECAY = 1e-4
 _JOINT = 0.2  # share of the last epochs, in which all learners see all rows
 _MANY = 10_000  # rows beyond which clusters are found in small batches of them
 
@@ -129,17 +130,19 @@ def training(problem: Problem) -> Iterator[Step]:
 
     def make(drawn):
         rows, learners = drawn
-        # DRAWS
-        draws = None
-        return problem.rows.take(rows.to(problem.device)), (problem.codes[rows].to(problem.device), learners, draws)
+        draws = torch.rand(len(rows), 2, generator=randomness.generator, device="cpu", dtype=torch.float32)
+        target = (problem.codes[rows], draws)
+        target = tuple(part.to(problem.device) for part in target)
+        return problem.rows.take(rows.to(problem.device)), (*target, learners)
 
-    skorch = split_params(options.net_params)[1]
-    groups = [("classes*", {"lr": _CLASS_RATE * options.learning_rate})]
-    skorch = {**skorch, "optimizer__param_groups": [*skorch.get("optimizer__param_groups", []), *groups]}
+    skorch = {**split_params(options.net_params)[1]}
+    classes = ("classes*", {"lr": _CLASS_RATE * options.learning_rate, "weight_decay": 0.0})
+    skorch["optimizer__param_groups"] = [*skorch.get("optimizer__param_groups", []), classes]
     plan = Training(
         max_iter=options.max_iter,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        weight_decay=_WEIGHT_DECAY,
         net_params=skorch,
         verbose=options.verbose,
     )
@@ -171,7 +174,7 @@ def numbers_of_learners(options: Options) -> range:
 
 def batch_loss(outputs, target, *, name: str, margin: float) -> torch.Tensor:
     """Return the mean loss of the learners that a batch is for."""
-    codes, learners, draws = target
+    codes, draws, learners = target
     losses = []
     for pieces in learners:
         Z = outputs.of(pieces)
