@@ -1,15 +1,12 @@
 """Metric learning by a network whose embedding is shared out among learners, as many as training asks for."""
 
-import math
 from collections.abc import Callable
-from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
@@ -28,6 +25,7 @@ from .._core.workspace import open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
 from . import _dynamic_subspace_solver as solver
+from ._subspace_network import Standardized
 
 
 @network_parameters(width="width", module_params='``"module__activation"``, ``"module__dropout"``')
@@ -103,12 +101,29 @@ class DynamicSubspaceMetricLearner(
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y) -> Self:
-        X, y = check_fit_data(self, X, y, accept_sparse="csr")
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows, at least two.
+        y : array-like of shape (n_samples,)
+            Their classes. Rows of a class that has no other row are negatives of others alone.
+
+        Returns
+        -------
+        self : DynamicSubspaceMetricLearner
+        """
+        X, y = check_fit_data(self, X, y, accept_sparse="csr", ensure_min_samples=2)
         check_classification_targets(y)
-        classes, codes = np.unique(on_host(y), return_inverse=True)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        found = options(self, solver.Options)
-        problem = solver.metric_problem(X, codes, found, ws, fit_randomness(self, ws))
+        found, codes = np.unique(on_host(y), return_inverse=True)
+        classes = found if isinstance(y, np.ndarray) else torch.from_numpy(found)
+        problem = solver.metric_problem(X, codes, options(self, solver.Options), ws, fit_randomness(self, ws))
+        if len(classes) == 1:
+            warn("y has a single class, so that there is no metric to learn: rows are projected by PCA.", UserWarning)
+            model, public = solver.projected(problem)
+            return keep(self, ws, model, classes_=classes, **public)
 
         def attributes(snapshot):
             model, public = solver.described(problem, snapshot)
@@ -120,10 +135,74 @@ class DynamicSubspaceMetricLearner(
 
     @in_plain_modes
     def transform(self, X):
-        X = check_new_data(self, X, like="mean_", method="transform", accept_sparse="csr")
+        """Return the embedding of rows.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        Z : array of shape (n_samples, n_components)
+            The columns of each learner, `learner_slices_`, have length one in each row.
+        """
+        ws, model, X = self._recalled(X, "transform")
+        return ws.answer(solver.embedding(X, model, ws))
+
+    @available_if(lambda self: self.attention)
+    @in_plain_modes
+    def attention_map(self, X):
+        """Return by what the gate multiplies the standardised cells of rows.
+
+        It is there with ``attention=True``.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        factors : array of shape (n_samples, n_features)
+            Between 0 and 2. Of images those of the channels of a pixel are equal.
+        """
+        ws, model, X = self._recalled(X, "attention_map")
+        return ws.answer(solver.attention_of(X, model, ws))
+
+    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+        """Return the fitted network as a torch module.
+
+        It is a new one at each call, in float32 and eval mode, takes rows as `transform` does, and gives the embedding
+        before the columns of each learner are scaled to length one.
+
+        Parameters
+        ----------
+        device : str or torch.device, default="cpu"
+            Where its weights are.
+
+        Returns
+        -------
+        network : torch.nn.Module
+        """
+        check_is_fitted(self)
+        model = recall(self, solver.Model, open_workspace(np.empty((0, 0)), device="cpu").exact())
+        return Standardized(solver.restored(model), model.mean, model.scale).to(device).eval()
+
+    def _recalled(self, X, method):
+        """Return the workspace of new rows, the model, and the rows validated."""
+        X = check_new_data(self, X, like="mean_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
-        return ws.answer(solver.embedding(X, recall(self, solver.Model, ws.exact()), ws))
+        return ws, recall(self, solver.Model, ws.exact()), X
 
     @property
     def _n_features_out(self):
         return self.learner_slices_[-1].stop
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

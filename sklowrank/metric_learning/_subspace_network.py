@@ -22,6 +22,19 @@ class Shape(NamedTuple):
     convolutions: bool  # before the trunk; a user's own trunk has none
 
 
+class Standardized(nn.Module):
+    """A network with its standardisation before it, so that it takes rows as they are."""
+
+    def __init__(self, network: nn.Module, mean: torch.Tensor, scale: torch.Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", scale.float())
+        self.embedding = network
+
+    def forward(self, x):
+        return self.embedding((x - self.mean) / self.scale)
+
+
 class Gate(nn.Module):
     """A factor in (0, 2) for each feature of a row, one at first."""
 
@@ -153,7 +166,7 @@ class Learners(nn.Module):
     def forward(self, x):
         return Outputs(self.embedding.hidden(x), list(self.pieces), list(self.classes))
 
-    def project(self, x):
+    def embedded(self, x):
         """Return the embedding (n, n_components)."""
         return self.embedding.hidden(x) @ torch.cat(list(self.pieces)).T
 
@@ -167,6 +180,13 @@ def embedding_weights(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 def class_weights(weights: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     """Return what :class:`Learners` has learned of the classes."""
     return [W for name, W in weights.items() if name.startswith("classes.")]
+
+
+def bytes_per_row(net: nn.Module) -> int:
+    """Return about how many bytes a row takes on its way through a network, in float64."""
+    embedding = net.embedding if isinstance(net, Learners) else net
+    pixels = 0 if embedding.image is None else sum(_CHANNELS) * embedding.image[0] * embedding.image[1]
+    return 8 * (2 * pixels + sum(sum(p.shape[:2]) for p in net.parameters()))
 
 
 def slices_of(n_components: int, n_learners: int) -> list[slice]:
