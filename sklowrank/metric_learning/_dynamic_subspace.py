@@ -28,12 +28,139 @@ from . import _dynamic_subspace_solver as solver
 from ._subspace_network import Standardized
 
 
-@network_parameters(width="width", module_params='``"module__activation"``, ``"module__dropout"``')
+@network_parameters(
+    width="width",
+    module_params='``"module__activation"`` ("relu", "gelu", "tanh" or "identity", default "relu"), '
+    '``"module__dropout"`` (default 0.25) and ``"module__batch_norm"`` (default False)',
+)
 class DynamicSubspaceMetricLearner(
     CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """TODO
+    """Learn an embedding in which rows of a class are near, by learners that share out rows and columns.
 
+    A network is trained with a loss of metric learning, for nearest neighbours, clustering or retrieval. Its embedding
+    is divided among several learners, each for one cluster of the rows; a learner is added when training no longer
+    improves. For classes that appear in several forms. ``max_learners=1`` is metric learning by one network, the plain
+    choice: on handwritten digits several learners are no better, and what is ahead of
+    :class:`~sklearn.neighbors.NeighborhoodComponentsAnalysis` is the loss. For classes that are not in the training
+    rows the original columns are better. Scale columns of different units, for example by
+    :class:`~sklearn.preprocessing.StandardScaler`.
+
+    Parameters
+    ----------
+    n_components : int, default=32
+        Number of components. The learners share them; numbers differ by one at most.
+    max_learners : int, default=4
+        Largest number of learners. There are never more than components; a learner should have several.
+    grow : {"plateau", "fixed"}, default="plateau"
+        "plateau" starts with one learner and adds one where the loss has stopped to fall, "fixed" starts with
+        `max_learners`.
+    patience : int, default=6
+        Number of epochs without an improvement by more than `tol` after which a learner is added.
+    tol : float, default=0.02
+        Share by which the loss of an epoch has to be below the lowest one before, to count as an improvement. It
+        decides when a learner is added; all epochs are run.
+    recluster_every : int, default=5
+        Number of epochs after which the rows are clustered again.
+    attention : bool, default=True
+        Whether a gate multiplies each cell by a factor between 0 and 2 that depends on the row; see `attention_map`.
+    loss : {"margin", "proxy_anchor"}, default="margin"
+        Loss of a batch. "margin" compares pairs of rows with a distance that is learned for each class, "proxy_anchor"
+        rows with one learned point per class.
+    margin : float, default=0.2
+        By how much pairs of one class are to be nearer than that distance, and others farther; of "proxy_anchor" a
+        cosine.
+    hidden_layer_sizes : sequence of ints, default=(128,)
+        Widths of the hidden layers of the default network. A linear layer without offset follows the last one.
+    <network parameters> A user's module is followed by that layer, too. Weight decay is 1e-4 unless
+        ``"optimizer__weight_decay"`` is given.
+    image_shape : (height, width), (height, width, channels) or None, default=None
+        Shape of the image that a row is, channels last. The default network begins with two convolutions and the gate
+        has one factor per pixel; a user's module gets (n, channels, height, width).
+    batch_size : int, default=80
+        Number of rows per training step; it changes the result. At least two groups of `samples_per_class`.
+    samples_per_class : int, default=4
+        Number of rows of a class that come into a batch together, at least 2.
+    learning_rate : float, default=1e-3
+        Step size of the optimizer. Adam, unless `net_params` names another one. Ten times as much for what is learned
+        of classes.
+    max_iter : int, default=60
+        Maximum number of iterations. An iteration is an epoch; only a callback ends the training before.
+    <computing parameters>
+
+    Attributes
+    ----------
+    classes_ : array of shape (n_classes,)
+        Class labels.
+    n_learners_ : int
+        Number of learners.
+    learner_slices_ : list of n_learners slices
+        Columns of the embedding that each learner has.
+    growth_epochs_ : list of ints
+        Epochs after which there was one learner more.
+    weights_ : dict of arrays
+        Weights of the network, float32, by their names in torch.
+    beta_ : array of shape (n_classes,)
+        The distance that separates pairs of each class from others; with ``loss="margin"``.
+    proxies_ : array of shape (n_classes, n_components)
+        The learned point of each class; with ``loss="proxy_anchor"``.
+    mean_, scale_ : arrays of shape (n_features,)
+        What columns are centred with and divided by, float64; one scale for all.
+    loss_curve_ : list of floats
+        Mean loss of each epoch.
+    n_iter_ : int
+        Number of epochs.
+    n_features_in_ : int
+        Number of features.
+    feature_names_in_ : array of shape (n_features_in_,)
+        Names of the columns of X, where all are strings.
+
+    See Also
+    --------
+    sklearn.neighbors.NeighborhoodComponentsAnalysis : A linear map for nearest neighbours.
+    sklearn.discriminant_analysis.LinearDiscriminantAnalysis : A linear map that separates classes.
+    sklowrank.neural.NetworkClassifier : A network that predicts the classes.
+
+    Notes
+    -----
+    With the gate :math:`a(x)`, the trunk f and a matrix W the embedding is :math:`z = W f(x \\odot a(x))`, of which
+    each slice is scaled to length one: rows of `transform` have the norm :math:`\\sqrt{K}` with K learners. The margin
+    loss of a slice averages
+
+    .. math:: \\bigl(d(x, p) - \\beta_c + m\\bigr)_+ , \\qquad \\bigl(\\beta_c + m - d(x, n)\\bigr)_+
+
+    over the terms above zero, where p is a random row of the class c of x and n a row of another one, drawn inversely
+    to the density of distances on the sphere. Each epoch trains each learner on batches of its own cluster, found by
+    k-means of the embedding; a cluster of a single class gets as many rows of others. In the last fifth of the epochs
+    all learners see all rows. A learner is not added where the loss is zero.
+
+    An epoch takes O(n p) time for n rows and p weights, and memory for a batch and the embedding. Clusters take
+    O(n K n_components). Training is in float32, the default network answers in float64. Sparse X is made dense by
+    batches.
+
+    References
+    ----------
+    .. [1] S. Adiga V, J. Dolz, H. Lombaert, "Attention-based dynamic subspace learners for medical image analysis",
+       IEEE Journal of Biomedical and Health Informatics 26(9), 2022.
+    .. [2] A. Sanakoyeu, V. Tschernezki, U. Büchler, B. Ommer, "Divide and conquer the embedding space for metric
+       learning", CVPR 2019.
+    .. [3] C.-Y. Wu, R. Manmatha, A. J. Smola, P. Krähenbühl, "Sampling matters in deep embedding learning", ICCV 2017.
+    .. [4] S. Kim, D. Kim, M. Cho, S. Kwak, "Proxy anchor loss for deep metric learning", CVPR 2020.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.neighbors import KNeighborsClassifier
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklowrank.metric_learning import DynamicSubspaceMetricLearner
+    >>> X, y = load_wine(return_X_y=True)
+    >>> metric = DynamicSubspaceMetricLearner(8, max_learners=1, max_iter=20, random_state=0)
+    >>> model = make_pipeline(StandardScaler(), metric, KNeighborsClassifier()).fit(X[::2], y[::2])
+    >>> model.score(X[1::2], y[1::2]) > 0.95
+    True
+    >>> model[:-1].transform(X).shape
+    (178, 8)
     """
 
     _parameter_constraints = {
@@ -53,6 +180,21 @@ class DynamicSubspaceMetricLearner(
         **{name: NETWORK_CONSTRAINTS[name] for name in ("learning_rate", "max_iter")},
         **{name: NETWORK_CONSTRAINTS[name] for name in ("device", "random_state", "verbose")},
     }
+
+    # Set by fit
+    classes_: np.ndarray
+    n_learners_: int
+    learner_slices_: list[slice]
+    growth_epochs_: list[int]
+    weights_: dict[str, np.ndarray]
+    beta_: np.ndarray
+    proxies_: np.ndarray
+    mean_: np.ndarray
+    scale_: np.ndarray
+    loss_curve_: list[float]
+    n_iter_: int
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     def __init__(
         self,

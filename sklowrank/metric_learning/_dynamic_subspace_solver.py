@@ -39,6 +39,7 @@ from ._subspace_network import (
 _BETA = 1.2  # the distance that separates pairs of one class from pairs of two, at the start
 _CLASS_RATE = 10.0  # times the learning rate: the step of what is learned of classes
 _WEIGHT_DECAY = 1e-4
+_DROPOUT = 0.25  # of the default network: without it wrong labels are learned by heart
 _JOINT = 0.2  # share of the epochs, the last ones, in which all learners see all rows
 _MANY = 10_000  # rows beyond which clusters are found in small batches of them
 
@@ -114,6 +115,7 @@ def metric_problem(X: Any, codes: np.ndarray, options: Options, ws: Workspace, r
     )
     n_in = (N_POOLED,) if shape.convolutions else (n_features,) if image is None else (image[2], *image[:2])
     default = {"hidden_layer_sizes": [int(size) for size in options.hidden_layer_sizes], "activation": "relu"}
+    default |= {"dropout": _DROPOUT, "batch_norm": False}
     most = min(options.max_learners, options.n_components)
     numbers = range(most if options.grow == "fixed" else 1, most + 1)
     mean, scale = standardization(_raw_rows(X, ws), "global")
@@ -123,7 +125,7 @@ def metric_problem(X: Any, codes: np.ndarray, options: Options, ws: Workspace, r
         n_classes=int(codes.max()) + 1,
         mean=mean,
         scale=scale,
-        architecture=architecture_of(options.module, options.net_params, n_in, **default, dropout=0.0),
+        architecture=architecture_of(options.module, options.net_params, n_in, **default),
         shape=shape,
         numbers=numbers,
         cuts=cuts_of(options.n_components, numbers),

@@ -7,7 +7,7 @@ from torch import nn
 
 from .._nets.layers import linear
 
-_GATE_WIDTH = 32
+_GATE_WIDTH = 128
 _CHANNELS = 16, 32  # of the two convolutions
 _POOLED = 4  # rows and columns of pixels that the convolutions leave
 
