@@ -57,6 +57,7 @@ class Spec(NamedTuple):
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -95,6 +96,15 @@ def _fast_classifier():
 
 
 ESTIMATORS = {
+    "DynamicSubspaceMetricLearner": Spec(
+        {"transform": "same"},
+        y="classes",
+        score=False,
+        iterates=True,
+        converges=False,
+        network=True,
+        quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
+    ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}

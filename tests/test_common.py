@@ -537,7 +537,7 @@ def own_score(fitted, X, y):
     return fitted.score(X, y)
 
 
-@each_iterative
+@each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).converges])
 def test_max_iter_reached_warns_with_the_cure(estimator):
     X, y = small_data(estimator)
     with pytest.warns(UserWarning, match=r"stopped at max_iter=1 .*tol=.*Raise max_iter or tol"):
