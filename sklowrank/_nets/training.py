@@ -44,7 +44,9 @@ class Batches(NamedTuple):
     held_out: torch.Tensor | None = None  # indices of rows that are not trained on
     n_batches: int | None = None  # in an epoch at most
     whole: bool = False  # whether the last batch of an epoch may be smaller; else the rows that fill none are left out
-    drawn: Callable[[torch.Generator], Iterable[Any]] | None = None  # other batches of an epoch, each as `make` takes it
+    drawn: Callable[[torch.Generator], Iterable[Any]] | None = (
+        None  # other batches of an epoch, each as `make` takes it
+    )
 
 
 class Snapshot(NamedTuple):

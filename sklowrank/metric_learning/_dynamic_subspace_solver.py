@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -200,7 +201,7 @@ def learners_at_start(problem: Problem, trunk, width: int, generator) -> Learner
         classes = [torch.full(sizes[:1], _BETA, dtype=torch.float32, device="cpu")]
     else:
         proxies = torch.randn(sizes, generator=generator, dtype=torch.float32, device="cpu")
-        classes = [proxies[:, a:b].clone() for a, b in zip(cuts, cuts[1:])]
+        classes = [proxies[:, a:b].clone() for a, b in pairwise(cuts)]
     return Learners(Embedding(trunk, width, generator, shape=problem.shape), cuts, classes)
 
 
@@ -280,7 +281,7 @@ class Division(Rule):
 
 
 def has_plateau(losses: list[float], patience: int, tol: float) -> bool:
-    """True where none of the last epochs is better by a share of `tol` than the best before; never at a loss of zero."""
+    """True where no late epoch is better by a share of `tol` than the best one before; never at a loss of zero."""
     if len(losses) <= patience:
         return False
     before, now = min(losses[:-patience]), min(losses[-patience:])

@@ -1,5 +1,6 @@
 """A network whose outputs are shared out among learners: gate, trunk, and a linear map in pieces."""
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -123,8 +124,7 @@ class Embedding(nn.Module):
         """Return the factors of the gate (n, n_features); the channels of a pixel share one."""
         if self.image is None:
             return self.gate(x)
-        height, width, channels = self.image
-        return self.gate(as_images(x, self.image)).reshape(len(x), -1).repeat_interleave(channels, 1)
+        return self.gate(as_images(x, self.image)).reshape(len(x), -1).repeat_interleave(self.image[2], 1)
 
 
 def as_images(x: torch.Tensor, image: tuple[int, int, int]) -> torch.Tensor:
@@ -159,7 +159,7 @@ class Learners(nn.Module):
         super().__init__()
         self.embedding = embedding
         W = embedding.project.weight.detach()
-        self.pieces = nn.ParameterList([W[a:b].clone() for a, b in zip(cuts, cuts[1:])])
+        self.pieces = nn.ParameterList([W[a:b].clone() for a, b in pairwise(cuts)])
         self.classes = nn.ParameterList(classes)
         del embedding.project
 
@@ -192,7 +192,7 @@ def bytes_per_row(net: nn.Module) -> int:
 def slices_of(n_components: int, n_learners: int) -> list[slice]:
     """Return the columns of each learner; their numbers differ by one at most."""
     ends = [i * n_components // n_learners for i in range(n_learners + 1)]
-    return [slice(a, b) for a, b in zip(ends, ends[1:])]
+    return [slice(a, b) for a, b in pairwise(ends)]
 
 
 def cuts_of(n_components: int, numbers: range) -> list[int]:

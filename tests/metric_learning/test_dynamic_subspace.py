@@ -1,14 +1,17 @@
 """Dynamic subspace learners: losses against their definition, who learns from what, growth, and the method's traps."""
 
 from functools import partial
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, load_wine
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import normalized_mutual_info_score
 from sklearn.model_selection import train_test_split
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
@@ -16,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 from sklowrank._nets.found import find_network
 from sklowrank.metric_learning import DynamicSubspaceMetricLearner
 from sklowrank.metric_learning._dynamic_subspace_solver import (
+    batch_loss,
     class_batches,
     has_plateau,
     matched_clusters,
@@ -101,7 +105,8 @@ def test_equal_rows_and_rows_without_pairs_have_finite_gradients():
         Z.grad = None
         unit = torch.nn.functional.normalize(Z)
         margin_loss(unit, codes, beta, 0.2, torch.full((6, 2), 0.999999)).backward()
-        assert Z.grad.isfinite().all() and beta.grad.isfinite().all()
+        assert Z.grad.isfinite().all()
+        assert beta.grad.isfinite().all()
 
 
 # Who learns from what
@@ -113,19 +118,17 @@ def test_slices_and_pieces():
     assert cuts == [0, 3, 4, 6, 8, 9, 12]
     for k in range(1, 5):
         at = [list(pieces_of(columns, cuts)) for columns in slices_of(12, k)]
-        assert sum(at, []) == list(range(6))
+        assert list(chain.from_iterable(at)) == list(range(6))
 
 
 @pytest.mark.parametrize("loss", ["margin", "proxy_anchor"])
 def test_a_step_of_one_learner_moves_no_column_of_another_one(loss):
     """Not even by the momentum of earlier steps."""
-    from sklowrank.metric_learning._dynamic_subspace_solver import batch_loss
-
     generator = torch.Generator().manual_seed(0)
     cuts = cuts_of(8, range(1, 3))
     trunk = torch.nn.Linear(4, 5)
     shape = Shape(n_features=4, n_components=8, attention=True, image=None, convolutions=False)
-    proxies = [torch.randn(3, b - a, generator=generator) for a, b in zip(cuts, cuts[1:])]
+    proxies = [torch.randn(3, b - a, generator=generator) for a, b in pairwise(cuts)]
     classes = [torch.full((3,), 1.2)] if loss == "margin" else proxies
     net = Learners(Embedding(trunk, 5, generator, shape=shape), cuts, classes)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.1, weight_decay=0.1)
@@ -142,7 +145,8 @@ def test_a_step_of_one_learner_moves_no_column_of_another_one(loss):
     before = {name: value.clone() for name, value in net.named_parameters()}
     step(second)
     moved = {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
-    assert "pieces.1" in moved and "pieces.0" not in moved
+    assert "pieces.1" in moved
+    assert "pieces.0" not in moved
     assert "classes.0" in moved or loss == "proxy_anchor"
     assert loss == "margin" or ("classes.1" in moved and "classes.0" not in moved)
     assert any(name.startswith("embedding.trunk") for name in moved)
@@ -156,7 +160,8 @@ def test_batches_are_of_groups_of_a_class_and_hold_each_row_once():
     for batch in batches:
         runs = codes[batch].unique_consecutive(return_counts=True)[1]
         assert len(codes[batch].unique()) > 2
-        assert (runs >= 2).sum() >= len(runs) - 9  # what is left of seven classes, and groups cut at both ends
+        assert (runs >= 2).sum() >= len(runs) - 9  # what is left of seven classes,
+        assert groups cut at both ends
 
 
 def test_clusters_keep_their_numbers():
@@ -171,7 +176,8 @@ def test_clusters_keep_their_numbers():
 def test_a_cluster_of_one_class_gets_rows_of_others():
     clusters, codes = np.repeat([0, 1], [10, 20]), torch.tensor([0] * 10 + [1, 2] * 10)
     first, second = rows_of_learners(clusters, codes, 2, torch.Generator().manual_seed(0))
-    assert len(first) == 20 and (codes[first] == 0).sum() == 10
+    assert len(first) == 20
+    assert (codes[first] == 0).sum() == 10
     assert second.tolist() == list(range(10, 30))
 
 
@@ -193,7 +199,9 @@ def test_unit_slices_of_the_network_in_weights():
         np.testing.assert_allclose(np.linalg.norm(Z[:, columns], axis=1), 1, atol=1e-9)
         expected = raw[:, columns] / np.linalg.norm(raw[:, columns], axis=1, keepdims=True)
         np.testing.assert_allclose(Z[:, columns], expected, atol=1e-4)
-    assert model.n_learners_ == 3 and model.growth_epochs_ == [] and len(model.loss_curve_) == model.n_iter_ == 8
+    assert model.n_learners_ == 3
+    assert model.growth_epochs_ == []
+    assert len(model.loss_curve_) == model.n_iter_ == 8
     found = find_network(model)
     np.testing.assert_allclose(found.module(found.prepare(X).float()).detach().numpy(), raw, atol=1e-6)
 
@@ -201,32 +209,37 @@ def test_unit_slices_of_the_network_in_weights():
 def test_it_separates_what_linear_metrics_do_not():
     """The exclusive or of two columns, a fifth of the labels wrong: a linear map is at chance."""
     g = np.random.default_rng(0)
-    factor = g.integers(0, 2, (800, 2))
+    factor = g.integers(0, 2, (1200, 2))
     y = factor[:, 0] ^ factor[:, 1]
-    rows = np.c_[2.0 * factor - 1 + 0.3 * g.normal(size=(800, 2)), g.normal(size=(800, 10))]
-    told = np.where(g.random(400) < 0.2, 1 - y[:400], y[:400])
-    model = DynamicSubspaceMetricLearner(8, max_iter=40, patience=4, random_state=0).fit(rows[:400], told)
-    near = KNeighborsClassifier(15).fit(model.transform(rows[:400]), told)
-    raw = KNeighborsClassifier(15).fit(rows[:400], told)
-    assert LinearDiscriminantAnalysis().fit(rows[:400], told).score(rows[400:], y[400:]) < 0.6
-    assert near.score(model.transform(rows[400:]), y[400:]) > raw.score(rows[400:], y[400:]) + 0.03
+    rows = np.c_[2.0 * factor - 1 + 0.3 * g.normal(size=(1200, 2)), g.normal(size=(1200, 10))]
+    told = np.where(g.random(800) < 0.2, 1 - y[:800], y[:800])
+    model = DynamicSubspaceMetricLearner(8, max_iter=40, random_state=0).fit(rows[:800], told)
+    near = KNeighborsClassifier(15).fit(model.transform(rows[:800]), told)
+    raw = KNeighborsClassifier(15).fit(rows[:800], told)
+    assert LinearDiscriminantAnalysis().fit(rows[:800], told).score(rows[800:], y[800:]) < 0.6
+    assert near.score(model.transform(rows[800:]), y[800:]) > raw.score(rows[800:], y[800:]) + 0.03
     assert model.n_learners_ == 1 + len(model.growth_epochs_) >= 2
 
 
 def test_no_learner_is_added_at_a_loss_of_zero():
     rows = np.repeat(np.eye(3), 30, 0) + 0.01 * np.random.default_rng(0).normal(size=(90, 3))
-    model = learned(rows, np.repeat([0, 1, 2], 30), max_iter=40, patience=3)
+    params = {"net_params": {"module__dropout": 0.0}, "hidden_layer_sizes": (64,), "learning_rate": 5e-3}
+    model = learned(rows, np.repeat([0, 1, 2], 30), max_iter=40, patience=5, **params)
     assert model.loss_curve_[-1] == 0
     assert model.n_learners_ == 1
 
 
 @pytest.mark.parametrize("loss", ["margin", "proxy_anchor"])
-def test_unseen_rows_of_digits_are_found_among_their_class(loss):
+def test_unseen_rows_of_digits_cluster_better_than_after_a_linear_metric(loss):
     rows, y = load_digits(return_X_y=True)
-    A, B, a, b = train_test_split(rows, y, train_size=400, stratify=y, random_state=0)
+    A, B, a, b = train_test_split(rows, y, train_size=400, test_size=400, stratify=y, random_state=0)
     model = DynamicSubspaceMetricLearner(16, 1, loss=loss, max_iter=25, random_state=0).fit(A, a)
-    near = KNeighborsClassifier(5).fit(model.transform(A), a)
-    assert near.score(model.transform(B), b) > KNeighborsClassifier(5).fit(A, a).score(B, b) - 0.005
+
+    def judged(Z):
+        Z = Z / np.linalg.norm(Z, axis=1, keepdims=True)
+        return normalized_mutual_info_score(b, KMeans(10, n_init=2, random_state=0).fit_predict(Z))
+
+    assert judged(model.transform(B)) > judged(LinearDiscriminantAnalysis().fit(A, a).transform(B)) + 0.02
     assert hasattr(model, "beta_") == (loss == "margin")
     assert hasattr(model, "proxies_") == (loss == "proxy_anchor")
 
@@ -235,7 +248,10 @@ def test_gate_starts_as_the_identity_and_depends_on_the_row():
     start = learned(max_iter=1, learning_rate=1e-9)
     np.testing.assert_allclose(start.attention_map(X), 1, atol=1e-6)
     gate = learned(max_iter=20).attention_map(X)
-    assert gate.shape == X.shape and (0 <= gate).all() and (gate <= 2).all() and gate.std(0).max() > 0.005
+    assert gate.shape == X.shape
+    assert (gate >= 0).all()
+    assert (gate <= 2).all()
+    assert gate.std(0).max() > 0.005
     assert not hasattr(learned(attention=False), "attention_map")
 
 
@@ -249,7 +265,8 @@ def test_images_with_channels():
     near = KNeighborsClassifier(3).fit(model.transform(rows[:40]), y[:40])
     assert near.score(model.transform(rows[40:]), y[40:]) > 0.9
     gate = model.attention_map(rows[:4]).reshape(4, 6, 5, 3)
-    assert (gate == gate[..., :1]).all() and gate.std() > 0
+    assert (gate == gate[..., :1]).all()
+    assert gate.std() > 0
     own = learned(rows, y, image_shape=[6, 5, 3], module=partial(_channel_means, 3))
     assert own.transform(rows).shape == (60, 6)
 
@@ -286,12 +303,14 @@ def test_one_class_is_projected():
     expected = scores[0] * scores[1]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(np.abs(Z[:, :13]), np.abs(expected), atol=1e-5)
-    assert (Z[:, 13:] == 0).all() and (model.attention_map(X) == 1).all()
+    assert (Z[:, 13:] == 0).all()
+    assert (model.attention_map(X) == 1).all()
 
 
 def test_two_rows():
     model = learned(X[[0, -1]], ["a", "b"])
-    assert np.isfinite(model.transform(X)).all() and list(model.classes_) == ["a", "b"]
+    assert np.isfinite(model.transform(X)).all()
+    assert list(model.classes_) == ["a", "b"]
     assert np.isfinite(learned(X[[0, 1, -1]], [0, 0, 1], grow="fixed", max_learners=5).transform(X)).all()
 
 
