@@ -160,8 +160,7 @@ def test_batches_are_of_groups_of_a_class_and_hold_each_row_once():
     for batch in batches:
         runs = codes[batch].unique_consecutive(return_counts=True)[1]
         assert len(codes[batch].unique()) > 2
-        assert (runs >= 2).sum() >= len(runs) - 9  # what is left of seven classes,
-        assert groups cut at both ends
+        assert (runs >= 2).sum() >= len(runs) - 9  # what is left of seven classes, and groups cut at both ends
 
 
 def test_clusters_keep_their_numbers():
