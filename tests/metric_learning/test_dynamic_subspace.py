@@ -205,8 +205,8 @@ def test_unit_slices_of_the_network_in_weights():
     np.testing.assert_allclose(found.module(found.prepare(X).float()).detach().numpy(), raw, atol=1e-6)
 
 
-def test_it_separates_what_linear_metrics_do_not():
-    """The exclusive or of two columns, a fifth of the labels wrong: a linear map is at chance."""
+def test_it_separates_what_discriminant_analysis_does_not():
+    """The exclusive or of two columns, a fifth of the labels wrong: means of classes are equal."""
     g = np.random.default_rng(0)
     factor = g.integers(0, 2, (1200, 2))
     y = factor[:, 0] ^ factor[:, 1]
