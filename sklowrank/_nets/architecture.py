@@ -44,11 +44,12 @@ class Architecture(NamedTuple):
 
     module: Any  # None: the default network; else the user's class, callable or instance
     params: dict[str, Any]  # arguments of the class or callable, or of the default network
-    n_in: tuple[int, ...]  # the shape of one row: (8,) for tables, (1, 28, 28) for images
+    n_in: tuple[int, ...]  # the shape of one row: (8,) for tables, (1, 28, 28) for images; (): module is a skeleton
     n_out: int | None = None  # None: a trunk, of whatever width
     edits: tuple[Edit, ...] = ()  # in order
     start: Start = Start()
     expansion: Expansion | None = None
+    n_dense: int | None = None  # parameters before layers of a skeleton were replaced
 
 
 def split_params(net_params: dict | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -103,7 +104,7 @@ def build(
 
     Our layers draw from `generator`; without one they are not initialised. An instance is copied. A class or function
     gets `n_features` and `n_outputs` where it has parameters of these names. `head` makes the network from a trunk, its
-    width and the generator.
+    width and the generator. A skeleton is returned as it is: it has shapes and no numbers, see :func:`restore`.
 
     Raises
     ------
@@ -111,6 +112,10 @@ def build(
         If the user's network does not take rows of this shape, or gives outputs of another one.
     """
     module, params, n_in, n_out, edits = architecture[:5]
+    if is_skeleton(architecture):
+        shapes = copy.deepcopy(module)
+        replay(shapes, edits)
+        return shapes
     if module is None:
         net: nn.Module = mlp(n_in, n_out, generator, **params)
     elif isinstance(module, nn.Module):
@@ -265,6 +270,38 @@ def expanded(architecture: Architecture, weights: Mapping[str, Any]) -> Mapping[
     return {**names, **{name: value for name, value in weights.items() if name in names}}
 
 
+def without_weights(module: nn.Module) -> nn.Module:
+    """Return a copy of a module whose weights have shapes and no numbers; ties among them stay.
+
+    These are its parameters and the buffers of its state dict, on torch's device "meta".
+    """
+    memo: dict[int, Any] = {}
+    for value in module.state_dict(keep_vars=True).values():
+        if isinstance(value, torch.Tensor):
+            shape = torch.empty_like(value, device="meta").detach()
+            is_parameter = isinstance(value, nn.Parameter)
+            memo[id(value)] = nn.Parameter(shape, requires_grad=value.requires_grad) if is_parameter else shape
+    return copy.deepcopy(module, memo).eval()
+
+
+def with_weights(
+    skeleton: nn.Module, weights: Mapping[str, np.ndarray | torch.Tensor], device: torch.device | str = "cpu"
+) -> nn.Module:
+    """Return a copy of a skeleton with weights of its own, in eval mode."""
+    memo: dict[int, Any] = {}
+    for name, value in skeleton.state_dict(keep_vars=True).items():
+        if isinstance(value, torch.Tensor) and id(value) not in memo:
+            number = as_tensor(weights[name]).detach().to(device, value.dtype, copy=True)
+            is_parameter = isinstance(value, nn.Parameter)
+            memo[id(value)] = nn.Parameter(number, requires_grad=value.requires_grad) if is_parameter else number
+    return copy.deepcopy(skeleton, memo).to(device).eval()
+
+
+def is_skeleton(architecture: Architecture) -> bool:
+    """Return whether the module of an architecture is one without weights, to which nothing has to be added."""
+    return isinstance(architecture.module, nn.Module) and not architecture.n_in
+
+
 def load_weights(module: nn.Module, weights: Mapping[str, np.ndarray | torch.Tensor], device) -> nn.Module:
     """Put stored weights into a module, and the module on a device, ready to predict."""
     module.load_state_dict({name: as_tensor(value) for name, value in weights.items()})
@@ -282,6 +319,8 @@ def restore(
 
     With a generator it can be trained on: dropout draws from it.
     """
+    if is_skeleton(architecture):
+        return with_weights(build(architecture, None), weights, device)
     with fixed_randomness().scope():
         net = build(architecture, generator, head)
     return load_weights(net, expanded(architecture, weights), device)

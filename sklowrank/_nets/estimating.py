@@ -25,6 +25,7 @@ from .architecture import (
     as_numpy,
     build,
     draws_again,
+    is_skeleton,
     multiply_out,
     restore,
     same_network,
@@ -167,7 +168,7 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
         architecture, weights = _stored(model, rule, snapshot)
         now = NetworkModel(architecture, as_numpy(weights), model.mean, model.scale, snapshot.optimizer)
         found = {"weights_": now.weights, "mean_": model.mean, "scale_": model.scale, "training_": snapshot.report}
-        return Fitted(now, head[1] | found | _sizes(architecture) | more)
+        return Fitted(now, head[1] | found | sizes(architecture) | more)
 
     def attributes(snapshot):
         fitted = described(snapshot)
@@ -217,10 +218,13 @@ def _held_out(target, fraction, generator):
     return order[((torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * n_rows / count).long()]
 
 
-def _sizes(architecture: Architecture) -> dict[str, Any]:
+def sizes(architecture: Architecture) -> dict[str, Any]:
     """Return what an estimator says of the size of its network."""
     with fixed_randomness().scope():
         dense, net = build(architecture._replace(edits=()), None), build(architecture, None)
+    if is_skeleton(architecture):
+        ranks = tuple(rank_of(layer) for _, layer in linear_layers(net)[:-1])
+        return {"n_parameters_": _count(net), "n_dense_parameters_": architecture.n_dense, "ranks_": ranks}
     ranks = tuple(rank_of(layer) for _, layer in linear_layers(net)[:-1])
     multiply_out(net)
     count = _count(net) if architecture.expansion is None else architecture.expansion.shape[0]
@@ -261,7 +265,7 @@ def changed_copy(estimator, change: Callable[[nn.Module], list[Edit]], X: Any = 
     architecture = model.architecture._replace(edits=current_edits(net, edits))
     model = model._replace(architecture=architecture, weights=as_numpy(net.state_dict()))
     new = copy.deepcopy(estimator)
-    changed = {**public_attributes(new), "weights_": model.weights, **_sizes(architecture), **attributes}
+    changed = {**public_attributes(new), "weights_": model.weights, **sizes(architecture), **attributes}
     return keep(new, ws, model, **changed)
 
 

@@ -17,7 +17,7 @@ from .._core.fitted import recall
 from .._core.standardize import standardized
 from .._core.validation import on_host
 from .._core.workspace import open_workspace
-from .architecture import Architecture, Edit, load_weights, replay, restore
+from .architecture import Architecture, Edit, restore, without_weights
 from .estimating import NetworkModel, distinct_outputs
 from .layers import as_tensor
 from .targets import classes_head, in_units, values_head
@@ -73,7 +73,7 @@ class Found(NamedTuple):
         steps, mean, scale = self.reading.steps, self.reading.mean, self.reading.scale
         rows = _tensor(steps.transform(X) if steps is not None and len(steps) else X)
         where = next(self.module.parameters(), torch.empty(0, device="cpu", dtype=torch.float32)).device
-        dtype = _dtype_of(self.module)
+        dtype = dtype_of(self.module)
         if mean is None or scale is None:
             return rows.to(where, dtype if rows.is_floating_point() else None)
         return standardized(rows.to(where), as_tensor(mean).to(where), as_tensor(scale).to(where), dtype)
@@ -118,9 +118,9 @@ class Found(NamedTuple):
             return values_head(on_host(y), fitted=(reading.y_mean, reading.y_scale))[0].encode(on_host(y))
         target = _tensor(on_host(y))
         if reading.kind == "binary":
-            return target.to(_dtype_of(self.module))
+            return target.to(dtype_of(self.module))
         integers = not target.is_floating_point() and target.ndim == 1
-        return target.long() if integers else target.to(_dtype_of(self.module))
+        return target.long() if integers else target.to(dtype_of(self.module))
 
     def loss(self, outputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return the loss of each row (n,), as the model was trained with it, gradients included.
@@ -166,7 +166,8 @@ def find_network(model: Any) -> Found:
     if isinstance(model, NeuralNet) and getattr(model, "initialized_", False):
         return _of_skorch(model)
     if isinstance(model, nn.Module):
-        return Found(_copied(model), _as_it_is(model), Reading("outputs"))
+        copied = _copied(model)
+        return Found(copied, _as_it_is(copied), Reading("outputs"))
     if not isinstance(model, type) and callable(getattr(model, "network", None)):
         return _of_ours(model)
     raise TypeError(f"A {type(model).__name__} holds no network. Pass {_TAKEN}.")
@@ -180,41 +181,26 @@ def stored_network(found: Found, edits: Iterable[Edit] = ()) -> StoredNetwork:
     every = [*found.architecture.edits, *edits]
     architecture = found.architecture._replace(edits=current_edits(found.module, every))
     weights = found.module.state_dict()
-    return StoredNetwork(architecture, found.reading, {name: _array(value) for name, value in weights.items()})
+    return StoredNetwork(architecture, found.reading, {name: array_of(value) for name, value in weights.items()})
 
 
 def restored_network(stored: StoredNetwork, device: torch.device | str = "cpu") -> Found:
     """Return a stored network with a new module, in eval mode."""
-    architecture, weights = stored.architecture, stored.weights
-    if _is_bare(architecture):
-        module = copy.deepcopy(architecture.module)
-        replay(module, architecture.edits)
-        for name, parameter in module.named_parameters():
-            parameter.data = as_tensor(weights[name]).to(parameter.dtype, copy=True)
-        module = load_weights(module, weights, device)
-    else:
-        module = restore(architecture, weights, device)
-    return Found(module, architecture, stored.reading)
+    module = restore(stored.architecture, stored.weights, device)
+    return Found(module, stored.architecture, stored.reading)
 
 
 def _as_it_is(module):
-    """Return the architecture of a module that others have built: a copy of it without the numbers of its weights."""
-    bare = _copied(module)
-    for parameter in bare.parameters():
-        parameter.data = parameter.new_empty(0)
-        parameter.grad = None
-    return Architecture(bare, {}, ())
-
-
-def _is_bare(architecture):
-    return isinstance(architecture.module, nn.Module) and not architecture.n_in
+    """Return the architecture of a module that others have built."""
+    return Architecture(without_weights(module), {}, ())
 
 
 def _copied(module):
     return copy.deepcopy(module).cpu().eval()
 
 
-def _dtype_of(module):
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """Return the precision of the first floating parameter."""
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
@@ -225,7 +211,7 @@ def _tensor(X):
     return torch.from_numpy(array.astype(np.float64) if array.dtype == object else array)
 
 
-def _array(value):
+def array_of(value: torch.Tensor) -> np.ndarray:
     """Return a tensor as an array with memory of its own; numpy has no bfloat16."""
     value = value.detach().float() if value.dtype == torch.bfloat16 else value.detach()
     return value.cpu().numpy().copy()
@@ -247,7 +233,8 @@ def _of_skorch(net):
         reading = Reading("outputs")
     in_logarithms = probabilities and classes is not None  # skorch takes logarithms in its classifiers alone
     loss = partial(_criterion_by_row, criterion, in_logarithms)
-    return Found(_copied(net.module_), _as_it_is(net.module_), reading, loss)
+    module = _copied(net.module_)
+    return Found(module, _as_it_is(module), reading, loss)
 
 
 def _criterion_by_row(criterion, in_logarithms, outputs, target):

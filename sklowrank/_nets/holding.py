@@ -1,0 +1,326 @@
+"""Fitted estimators with a network in them: a copy whose network may be changed, and how that is stored.
+
+The network is found, rows reach it and predictions are made by the estimator itself, whatever it does with X. Its
+module is stored without the numbers of its weights, which are kept as numpy arrays: see :func:`without_weights`.
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+from skorch import NeuralNet
+from torch import nn
+
+from .._core.fitted import fitted_attributes, recall
+from .._core.workspace import open_workspace
+from .architecture import with_weights, without_weights
+from .estimating import NetworkModel, sizes
+from .found import StoredNetwork, array_of, dtype_of, find_network
+from .randomness import Randomness, fixed_randomness
+
+_TAKEN = (
+    "a torch.nn.Module, a skorch net, an estimator that shows its torch module as `module_` or by network(), or one of "
+    "these as the last step of a Pipeline; where the module is elsewhere, say by module_getter how to get it"
+)
+
+
+class Held(NamedTuple):
+    """A copy of a fitted estimator and the network in it, which may be changed in place."""
+
+    estimator: Any  # None: there is only a module
+    module: nn.Module  # in eval mode
+
+    @property
+    def owner(self) -> Any:
+        """What has the module: the estimator, or the last step of the pipeline."""
+        return last_step(self.estimator)
+
+
+class StoredHeld(NamedTuple):
+    """A held network as values: what a fitted estimator keeps."""
+
+    shell: Any  # the estimator without its module
+    skeleton: Any  # the module without its weights
+    weights: dict[str, np.ndarray]  # by their names in the module
+
+
+class Calls(NamedTuple):
+    """What a network is called with for rows: positional and keyword arguments of each call."""
+
+    arguments: list[tuple[tuple, dict]]
+
+    def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[tuple[tuple, dict]]:
+        """Yield the arguments for blocks of at most `size` rows, on a device."""
+        for call in self.arguments:
+            n_rows = _n_rows(call)
+            for start in range(0, n_rows, size):
+                yield _mapped(partial(_part, slice(start, start + size), n_rows, device), call)
+
+    def taken(self, rows: torch.Tensor) -> "Calls":
+        """Return one call for some of the rows."""
+        return Calls([_mapped(partial(_part, rows, self.n_rows, "cpu"), self.joined().arguments[0])])
+
+    def joined(self) -> "Calls":
+        """Return one call for all rows."""
+        if len(self.arguments) == 1:
+            return self
+        return Calls([_joined(self.arguments)])
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return sum(_n_rows(call) for call in self.arguments)
+
+
+def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: Callable | None = None) -> Held:
+    """Return a copy of a fitted estimator with its network; one that is not frozen is cloned and fitted first.
+
+    Parameters
+    ----------
+    estimator : estimator or torch.nn.Module
+        A module and what is in a FrozenEstimator are taken as they are; they are never changed.
+    X, y : rows and targets
+        What a clone of anything else is fitted to.
+    randomness : Randomness
+        Seeds torch's global generators for that fit.
+    module_getter : callable or None
+        Returns the module of a fitted estimator.
+
+    Raises
+    ------
+    TypeError
+        If there is no network; the error names what is taken.
+    NotFittedError
+        If a frozen estimator is not fitted.
+    """
+    if isinstance(estimator, nn.Module):
+        return Held(None, copy.deepcopy(estimator).cpu().eval())
+    with randomness.scope():
+        if isinstance(estimator, FrozenEstimator):
+            _check_fitted(estimator.estimator)
+            fitted = copy.deepcopy(estimator.estimator)
+        else:
+            fitted = clone(estimator).fit(X, y)
+    return held(fitted, module_getter)
+
+
+def held(fitted: Any, module_getter: Callable | None = None) -> Held:
+    """Return a fitted estimator, which may be changed, with its network."""
+    if isinstance(fitted, FrozenEstimator):
+        return held(fitted.estimator, module_getter)
+    last = last_step(fitted)
+    if "shell" in getattr(last, "_fitted", {}):  # what a compressor or an adapter made
+        inner = restored_held(recall(last, StoredHeld, _plain()))
+        if inner.estimator is None:
+            return inner
+        fitted = _with_last(fitted, inner.estimator)
+        last = last_step(fitted)
+    if module_getter is not None:
+        module = module_getter(fitted)
+    elif is_ours(last):
+        module = find_network(last).module
+    else:
+        module = getattr(last, "module_", None)
+    if not isinstance(module, nn.Module):
+        where = f"module_getter returned a {type(module).__name__}" if module_getter else "none was found in it"
+        raise TypeError(f"A {type(last).__name__} is not known to hold a torch network: {where}. Pass {_TAKEN}.")
+    return Held(fitted, module.eval())
+
+
+def is_ours(estimator: Any) -> bool:
+    """Return whether an estimator stores its network as values, and builds the module when it needs it."""
+    return {"architecture"} <= set(getattr(estimator, "_fitted", {}))
+
+
+def last_step(estimator: Any) -> Any:
+    """Return what is last in pipelines and frozen estimators, or the estimator itself."""
+    while isinstance(estimator, FrozenEstimator | Pipeline):
+        estimator = estimator.estimator if isinstance(estimator, FrozenEstimator) else estimator[-1]
+    return estimator
+
+
+def network_calls(held: Held, X: Any) -> Calls:
+    """Return what the network is called with where its estimator predicts rows X.
+
+    A module alone is called with the rows as a tensor, floating values in its own precision.
+    """
+    if held.estimator is None:
+        rows = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
+        return Calls([((rows.to(dtype_of(held.module)) if rows.is_floating_point() else rows,), {})])
+    if is_ours(held.owner):
+        return Calls([((find_network(held.estimator).prepare(X).cpu(),), {})])
+    seen: list[tuple[tuple, dict]] = []
+    hook = held.module.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(_mapped(torch.clone, (args, kwargs))), with_kwargs=True
+    )
+    try:
+        with torch.no_grad(), fixed_randomness().scope():
+            (held.estimator.predict_proba if hasattr(held.estimator, "predict_proba") else held.estimator.predict)(X)
+    finally:
+        hook.remove()
+    held.module.eval()
+    if not seen:
+        raise TypeError(
+            f"predict of a {type(held.estimator).__name__} does not call its torch module, so that no rows reach it."
+        )
+    return Calls(seen)
+
+
+def outputs_of(module: nn.Module, calls: Calls, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
+    """Return the outputs of a module in eval mode, on the CPU; the first one where it gives several."""
+    parts = []
+    with torch.inference_mode():
+        for args, kwargs in calls.batches(size, device):
+            out = module(*args, **kwargs)
+            parts.append((out if isinstance(out, torch.Tensor) else out[0]).cpu())
+    return torch.cat(parts)
+
+
+def stored_held(held: Held) -> StoredHeld:
+    """Return a held network, changed or not, as values."""
+    weights = {name: array_of(value) for name, value in held.module.state_dict().items() if torch.is_tensor(value)}
+    skeleton = without_weights(held.module)
+    if held.estimator is None:
+        return StoredHeld(None, skeleton, weights)
+    owner = held.owner
+    if is_ours(owner):
+        _give_network(owner, skeleton, weights)
+        return StoredHeld(held.estimator, None, weights)
+    with _detached(owner, held.module) as placeholder:
+        shell = copy.deepcopy(held.estimator, {id(held.module): placeholder})
+    return StoredHeld((shell, placeholder), skeleton, weights)
+
+
+def restored_held(stored: StoredHeld, device: torch.device | str = "cpu") -> Held:
+    """Return a held network of its values: new objects, ready to predict and to be trained on."""
+    if stored.skeleton is None:
+        estimator = copy.deepcopy(stored.shell)
+        return Held(estimator, find_network(last_step(estimator)).module.to(device))
+    module = with_weights(stored.skeleton, stored.weights, device)
+    if stored.shell is None:
+        return Held(None, module)
+    shell, placeholder = stored.shell
+    estimator = copy.deepcopy(shell, {id(placeholder): module})
+    owner = last_step(estimator)
+    if isinstance(owner, NeuralNet):
+        _attach(owner, module)
+    return Held(estimator, module)
+
+
+def _give_network(owner, skeleton, weights):
+    """Give an estimator of ours a network that it builds from a skeleton."""
+    ws = _plain()
+    pruned = "reading" in owner._fitted
+    kind: Any = StoredNetwork if pruned else NetworkModel
+    model = recall(owner, kind, ws.exact())
+    former = model.architecture
+    n_dense = former.n_dense or getattr(owner, "n_dense_parameters_", None)
+    architecture = former._replace(module=skeleton, params={}, n_in=(), edits=(), expansion=None, n_dense=n_dense)
+    model = model._replace(architecture=architecture, weights=weights)
+    if not pruned:
+        model = model._replace(optimizer={})
+    shown = {f"{name}_": None for name in model._fields if f"{name}_" in vars(owner)}  # these stay as they are
+    found = fitted_attributes(ws, model, **shown)
+    vars(owner).update({"_fitted": found["_fitted"], "weights_": weights})
+    if not pruned:
+        vars(owner).update({name: value for name, value in sizes(architecture).items() if hasattr(owner, name)})
+    else:
+        owner.n_parameters_ = sum(p.numel() for p in skeleton.parameters())
+
+
+@contextmanager
+def _detached(owner, module):
+    """Yield a placeholder; within, a skorch net holds it in the place of its module, and no optimizer."""
+    placeholder = nn.Identity()
+    if not isinstance(owner, NeuralNet):
+        yield placeholder
+        return
+    of_instance = owner.module is module
+    before = owner.module_, owner.optimizer_, owner.module
+    owner.module_, owner.optimizer_ = placeholder, None
+    if of_instance:
+        owner.module = placeholder
+    try:
+        yield placeholder
+    finally:
+        owner.module_, owner.optimizer_, owner.module = before
+
+
+def _attach(net, module):
+    """Give a skorch net a module, and an optimizer of its parameters."""
+    if net.module is net.module_ or isinstance(net.module, nn.Identity):
+        net.module = module
+    net.module_ = module
+    with fixed_randomness().scope():
+        net.initialize_optimizer()
+
+
+def _with_last(estimator, last):
+    """Return an estimator in which the last step of its pipelines is another one."""
+    if isinstance(estimator, Pipeline):
+        name, step = estimator.steps[-1]
+        return Pipeline([*estimator.steps[:-1], (name, _with_last(step, last))], memory=estimator.memory)
+    if isinstance(estimator, FrozenEstimator):
+        return FrozenEstimator(_with_last(estimator.estimator, last))
+    return last
+
+
+def _check_fitted(estimator):
+    if isinstance(last_step(estimator), NeuralNet):
+        if not getattr(last_step(estimator), "initialized_", False):
+            raise NotFittedError("The skorch net in the FrozenEstimator has not been fitted. Call its fit before.")
+    elif not isinstance(estimator, nn.Module):
+        check_is_fitted(estimator)
+
+
+def _plain():
+    return open_workspace(np.empty((0, 0)), device="cpu")
+
+
+# Arguments of calls: tensors in tuples, lists and dicts
+
+
+def _mapped(function, value):
+    """Return the value with a function of each tensor of at least one axis."""
+    if isinstance(value, torch.Tensor):
+        return function(value) if value.ndim else value
+    if isinstance(value, tuple | list):
+        parts = [_mapped(function, part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if isinstance(value, dict):
+        return {name: _mapped(function, part) for name, part in value.items()}
+    return value
+
+
+def _part(rows, n_rows, device, tensor):
+    """Return some rows of a tensor, on a device; all of one that has no rows."""
+    return (tensor[rows] if len(tensor) == n_rows else tensor).to(device)
+
+
+def _n_rows(value):
+    """Return the length of the first tensor."""
+    lengths: list[int] = []
+    _mapped(lambda t: lengths.append(len(t)), value)
+    return lengths[0] if lengths else 0
+
+
+def _joined(values):
+    """Return calls of the same form as one, tensors concatenated."""
+    first = values[0]
+    if isinstance(first, torch.Tensor):
+        return torch.cat(values) if first.ndim else first
+    if isinstance(first, tuple | list):
+        parts = [_joined(list(part)) for part in zip(*values)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    if isinstance(first, dict):
+        return {name: _joined([value[name] for value in values]) for name in first}
+    return first

@@ -1,0 +1,226 @@
+"""Estimators that hold a changed network of another estimator: how they check, answer, and give the network back."""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from .._core.compat import num_samples, safe_indexing
+from .._core.fitted import recall
+from .._core.workspace import check_place, open_workspace
+from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
+
+_BLOCK = 256
+# What methods compute with, made once per fit and never given out; it is not pickled with the estimator.
+_LIVE: WeakKeyDictionary[Any, tuple[Any, Held]] = WeakKeyDictionary()
+
+
+def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any:
+    """Note or check the columns of X, which the wrapped estimator checks itself; return X.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows, or X has other columns than those of the fit.
+    """
+    check_place(X, "X")
+    if num_samples(X) < min_samples:
+        raise ValueError(f"Found array with n_samples={num_samples(X)}, but a minimum of {min_samples} is required.")
+    validate_data(estimator, X, skip_check_array=True, reset=reset)
+    return X
+
+
+def some_rows(X: Any, y: Any, count: int | None, generator: torch.Generator) -> tuple[Any, Any]:
+    """Return at most `count` rows, drawn without replacement, in their order, and their targets."""
+    n_rows = num_samples(X)
+    if count is None or count >= n_rows:
+        return X, y
+    at = torch.randperm(n_rows, generator=generator, device="cpu", dtype=torch.int64)[:count].sort().values.numpy()
+    return _rows_at(X, at), None if y is None else _rows_at(y, at)
+
+
+def _rows_at(X, at):
+    return X[torch.from_numpy(at).to(X.device)] if isinstance(X, torch.Tensor) else safe_indexing(X, at)
+
+
+def relative_error(outputs: torch.Tensor, of: torch.Tensor) -> float:
+    """Return the mean squared change of outputs over their variance; 0 where nothing changes."""
+    outputs, of = (t.double().reshape(len(t), -1) for t in (outputs, of))
+    change = (outputs - of).square().sum()
+    return float(change / (of - of.mean(0)).square().sum()) if change > 0 else 0.0
+
+
+def _inner_has(method):
+    """Return a check that there is an estimator with a method, fitted or not."""
+
+    def check(self):
+        if isinstance(self.estimator, nn.Module):
+            raise AttributeError(f"A torch module has no {method}: use predict_raw, or pass a skorch net.")
+        getattr(self.estimator, method)
+        return True
+
+    return check
+
+
+class HeldNetwork:
+    """The methods of an estimator that holds a changed network; `fit` keeps a :class:`StoredHeld`."""
+
+    estimator: Any
+
+    @property
+    def estimator_(self) -> Any:
+        """The inner estimator with the changed network, new at each access, ready to predict and to be trained on."""
+        self._check_fitted("estimator_")
+        return restored_held(_stored(self)).estimator
+
+    @available_if(_inner_has("predict"))
+    def predict(self, X: ArrayLike) -> Any:
+        """Return what the estimator with the changed network predicts.
+
+        Parameters
+        ----------
+        X : what the estimator predicts on, of n_samples rows
+            The rows.
+
+        Returns
+        -------
+        y : array of shape (n_samples,) or (n_samples, n_targets)
+        """
+        return self._ask("predict", X)
+
+    @available_if(_inner_has("predict_proba"))
+    def predict_proba(self, X: ArrayLike) -> Any:
+        """Return the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : what the estimator predicts on, of n_samples rows
+            The rows.
+
+        Returns
+        -------
+        probabilities : array of shape (n_samples, n_classes)
+        """
+        return self._ask("predict_proba", X)
+
+    @available_if(_inner_has("decision_function"))
+    def decision_function(self, X: ArrayLike) -> Any:
+        """Return the scores of the classes.
+
+        Parameters
+        ----------
+        X : what the estimator predicts on, of n_samples rows
+            The rows.
+
+        Returns
+        -------
+        scores : array of shape (n_samples,) or (n_samples, n_classes)
+        """
+        return self._ask("decision_function", X)
+
+    @available_if(_inner_has("score"))
+    def score(self, X: ArrayLike, y: ArrayLike | None = None, **params: Any) -> float:
+        """Return the score of the estimator with the changed network.
+
+        Parameters
+        ----------
+        X : what the estimator predicts on, of n_samples rows
+            The rows.
+        y : array-like of n_samples values, default=None
+            Their targets.
+        **params : dict
+            What else the estimator's score takes, such as `sample_weight`.
+
+        Returns
+        -------
+        score : float
+        """
+        return self._ask("score", X, y, **params)
+
+    def predict_raw(self, X: ArrayLike) -> np.ndarray:
+        """Return the outputs of the changed network, before the estimator makes predictions of them.
+
+        Parameters
+        ----------
+        X : what the estimator predicts on, of n_samples rows
+            The rows.
+
+        Returns
+        -------
+        outputs : ndarray of shape (n_samples, ...)
+        """
+        check_is_fitted(self)
+        X = checked_rows(self, X, reset=False)
+        device = open_workspace(np.empty((0, 0)), device=self.device).device  # type: ignore[attr-defined]
+        held = live(self)
+        return outputs_of(held.module.to(device), network_calls(held, X), _BLOCK, device).numpy()
+
+    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+        """Return the changed network as a torch module.
+
+        It is a new one at each call, in eval mode.
+
+        Parameters
+        ----------
+        device : str or torch.device, default="cpu"
+            Where its weights are.
+
+        Returns
+        -------
+        network : torch.nn.Module
+        """
+        check_is_fitted(self)
+        return restored_held(_stored(self), device).module
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Class labels of the inner estimator."""
+        self._check_fitted("classes_")
+        return live(self).estimator.classes_
+
+    def _ask(self, method, X, *args, **params):
+        check_is_fitted(self)
+        return getattr(live(self).estimator, method)(checked_rows(self, X, reset=False), *args, **params)
+
+    def _check_fitted(self, name):
+        if "_fitted" not in vars(self):
+            raise AttributeError(f"This {type(self).__name__} has no {name}: it is not fitted.")
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return "_fitted" in vars(self)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        if isinstance(self.estimator, nn.Module):
+            return tags
+        frozen = isinstance(self.estimator, FrozenEstimator)
+        inner = get_tags(self.estimator)
+        tags.estimator_type, tags.classifier_tags = inner.estimator_type, inner.classifier_tags
+        tags.regressor_tags, tags.target_tags, tags.input_tags = (
+            inner.regressor_tags,
+            inner.target_tags,
+            inner.input_tags,
+        )
+        tags.target_tags.required = tags.target_tags.required and not frozen
+        return tags
+
+
+def live(estimator: HeldNetwork) -> Held:
+    """Return the held network that methods compute with: it is read, never changed nor given out."""
+    stored = vars(estimator)["_fitted"]
+    found = _LIVE.get(estimator)
+    if found is None or found[0] is not stored:
+        found = stored, restored_held(_stored(estimator))
+        _LIVE[estimator] = found
+    return found[1]
+
+
+def _stored(estimator) -> StoredHeld:
+    return recall(estimator, StoredHeld, open_workspace(np.empty((0, 0)), device="cpu"))
