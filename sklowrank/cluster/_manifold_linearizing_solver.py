@@ -14,6 +14,7 @@ from torch import nn
 from .._core.iterate import Step
 from .._core.standardize import standardized
 from .._math.coding_rates import coding_rate, rates_of_membership
+from .._math.linalg import unit
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import linear
@@ -207,16 +208,6 @@ class TwoHeads(nn.Module):
     def forward(self, x):
         h = self.trunk(x)
         return unit(self.features(h)), unit(self.clusters(h))
-
-
-def unit(A: torch.Tensor) -> torch.Tensor:
-    """Return rows of length one; rows of zeros, or of rounding alone, become zero, and so do their gradients.
-
-    Such rows have no direction: all hidden units are inactive, or two views are opposite. Their gradients, of the order
-    of 1 / norm, would overflow.
-    """
-    tiny = torch.finfo(A.dtype).tiny ** 0.25
-    return nn.functional.normalize(A.where(A.detach().norm(dim=1, keepdim=True) >= tiny, 0.0), dim=1, eps=tiny)
 
 
 def restored(fitted: Model | Problem, weights, device, generator=None) -> TwoHeads:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .._math.linalg import unit
 from .._nets.layers import linear
 
 _GATE_WIDTH = 128
@@ -203,11 +204,6 @@ def cuts_of(n_components: int, numbers: range) -> list[int]:
 def pieces_of(columns: slice, cuts: list[int]) -> range:
     """Return which pieces between cuts make up these columns."""
     return range(cuts.index(columns.start), cuts.index(columns.stop))
-
-
-def unit(A: torch.Tensor) -> torch.Tensor:
-    """Return rows of length one; rows of zeros stay."""
-    return nn.functional.normalize(A, dim=1, eps=torch.finfo(A.dtype).tiny ** 0.5)
 
 
 def unit_slices(Z: torch.Tensor, slices: list[slice]) -> torch.Tensor:
