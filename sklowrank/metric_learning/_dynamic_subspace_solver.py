@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import issparse
-from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from .._core.blocks import join_blocks, rows_per_block
 from .._core.iterate import Step
@@ -22,6 +20,7 @@ from .._math.linalg import signs_of_largest, stable_svd
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Rule, Snapshot, Training, train
+from ._learner_rows import class_batches, clusters_of, has_plateau, matched_clusters, permutation, rows_of_learners
 from ._metric_losses import margin_loss, proxy_anchor_loss
 from ._subspace_network import (
     N_POOLED,
@@ -42,7 +41,6 @@ _CLASS_RATE = 10.0  # times the learning rate: the step of what is learned of cl
 _WEIGHT_DECAY = 1e-4
 _DROPOUT = 0.25  # of the default network: without it wrong labels are learned by heart
 _JOINT = 0.2  # share of the epochs, the last ones, in which all learners see all rows
-_MANY = 10_000  # rows beyond which clusters are found in small batches of them
 
 
 class Options(NamedTuple):
@@ -248,7 +246,7 @@ class Division(Rule):
         for rows, learners in shares:
             batches = class_batches(codes, rows, options.batch_size, options.samples_per_class, generator)
             drawn += [(batch, learners) for batch in batches]
-        yield from (drawn[i] for i in _permutation(len(drawn), generator).tolist())
+        yield from (drawn[i] for i in permutation(len(drawn), generator).tolist())
 
     def on_epoch_end(self, net, **kwargs):
         """Add a learner after a plateau; from time to time find clusters again."""
@@ -278,66 +276,6 @@ class Division(Rule):
             Z = unit_slices(of_all_rows(net.embedded, self.problem.rows, net), self._slices())
             found = clusters_of(Z.cpu().numpy(), self.n_learners_, self.generator_)
             self.clusters_ = matched_clusters(self.clusters_, found, self.n_learners_)
-
-
-def has_plateau(losses: list[float], patience: int, tol: float) -> bool:
-    """True where no late epoch is better by a share of `tol` than the best one before; never at a loss of zero."""
-    if len(losses) <= patience:
-        return False
-    before, now = min(losses[:-patience]), min(losses[-patience:])
-    return now > 0 and now > (1 - tol) * before
-
-
-def clusters_of(Z: np.ndarray, n_clusters: int, generator: torch.Generator) -> np.ndarray:
-    """Return the cluster of each row, by k-means."""
-    seed = int(torch.randint(1 << 31, (), generator=generator, device="cpu", dtype=torch.int64))
-    method = KMeans if len(Z) <= _MANY else MiniBatchKMeans
-    return method(min(n_clusters, len(Z)), n_init=1, random_state=seed).fit_predict(Z)
-
-
-def matched_clusters(former: np.ndarray, found: np.ndarray, n_clusters: int) -> np.ndarray:
-    """Return new clusters in the numbers of the former ones, so that as many rows as possible keep theirs."""
-    shared = np.zeros((n_clusters, n_clusters), dtype=np.int64)
-    np.add.at(shared, (found, former), 1)
-    return linear_sum_assignment(shared, maximize=True)[1][found]
-
-
-def rows_of_learners(
-    clusters: np.ndarray, codes: torch.Tensor, n_learners: int, generator: torch.Generator
-) -> list[torch.Tensor]:
-    """Return the rows that each learner trains on: its cluster.
-
-    A cluster of a single class has nothing to tell apart: as many rows of other classes, or all, are drawn to it.
-    """
-    found = []
-    for k in range(n_learners):
-        rows = torch.from_numpy(np.flatnonzero(clusters == k))
-        if len(rows) and bool((codes[rows] == codes[rows[0]]).all()):
-            others = (codes != codes[rows[0]]).nonzero()[:, 0]
-            rows = torch.cat([rows, others[_permutation(len(others), generator)[: len(rows)]]])
-        found.append(rows)
-    return found
-
-
-def class_batches(
-    codes: torch.Tensor, rows: torch.Tensor, batch_size: int, per_class: int, generator: torch.Generator
-) -> list[torch.Tensor]:
-    """Return random batches of some rows, made of groups of `per_class` rows of a class, smaller ones of the rest.
-
-    Batches are of about equal size. One of less than two rows is left out.
-    """
-    rows = rows[_permutation(len(rows), generator)]
-    rows = rows[codes[rows].argsort(stable=True)]
-    _, place, counts = codes[rows].unique_consecutive(return_inverse=True, return_counts=True)
-    within = torch.arange(len(rows), device="cpu") - (counts.cumsum(0) - counts)[place]
-    group = (within % per_class == 0).cumsum(0) - 1
-    group = _permutation(len(rows), generator)[group]
-    batches = rows[group.argsort(stable=True)].tensor_split(max(1, round(len(rows) / batch_size)))
-    return [batch for batch in batches if len(batch) > 1]
-
-
-def _permutation(n, generator):
-    return torch.randperm(n, generator=generator, device="cpu", dtype=torch.int64)
 
 
 # What is kept

@@ -18,13 +18,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sklowrank._nets.found import find_network
 from sklowrank.metric_learning import DynamicSubspaceMetricLearner
-from sklowrank.metric_learning._dynamic_subspace_solver import (
-    batch_loss,
-    class_batches,
-    has_plateau,
-    matched_clusters,
-    rows_of_learners,
-)
+from sklowrank.metric_learning._dynamic_subspace_solver import batch_loss
+from sklowrank.metric_learning._learner_rows import class_batches, has_plateau, matched_clusters, rows_of_learners
 from sklowrank.metric_learning._metric_losses import drawn, margin_loss, negative_shares, proxy_anchor_loss
 from sklowrank.metric_learning._subspace_network import Embedding, Learners, Shape, cuts_of, pieces_of, slices_of
 
