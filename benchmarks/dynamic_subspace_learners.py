@@ -1,8 +1,9 @@
 """Dynamic subspace learners: `DynamicSubspaceMetricLearner` against linear metrics and the loss in a loop of torch.
 
 Digits are split into halves by class, and standardised. "NMI" is that of 10-means of unit rows of the test half with
-the classes, "R@1" the share of test rows whose nearest other test row is of their class: means of the seeds 0 and 1. No
-parameter is tuned.
+the classes, "R@1" the share of test rows whose nearest other test row is of their class: means of the seeds 0 and 1. Dropout
+and the width of the gate were chosen by "two factors" and "gate", and left as they were where digits lost by them;
+other parameters are not tuned. Seconds of fits to digits are those of the processor.
 """
 
 import os
@@ -70,6 +71,7 @@ class BareLoop:
         from pytorch_metric_learning.samplers import MPerClassSampler
 
         torch.manual_seed(self.seed)
+        np.random.seed(self.seed)  # that of the sampler
         X, y = torch.from_numpy(X).float(), torch.from_numpy(y)
         self.net = torch.nn.Sequential(
             torch.nn.Linear(X.shape[1], 128),
@@ -124,9 +126,9 @@ def on_digits(name, unseen=False):
     for seed in SEEDS:
         A, B, a, b = digits(seed, unseen)
         model = method(name, seed)
-        start = time.perf_counter()
+        start = time.process_time()
         quietly(model.fit, A, a)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
         scores.append(judged(model.transform(B), b))
         learners.append(getattr(model, "n_learners_", 0))
     (nmi, recall), worst = np.mean(scores, 0), np.min(scores, 0)
