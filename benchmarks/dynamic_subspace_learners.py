@@ -1,9 +1,9 @@
 """Dynamic subspace learners: `DynamicSubspaceMetricLearner` against linear metrics and the loss in a loop of torch.
 
 Digits are split into halves by class, and standardised. "NMI" is that of 10-means of unit rows of the test half with
-the classes, "R@1" the share of test rows whose nearest other test row is of their class: means of the seeds 0 and 1. Dropout
-and the width of the gate were chosen by "two factors" and "gate", and left as they were where digits lost by them;
-other parameters are not tuned. Seconds of fits to digits are those of the processor.
+the classes, "R@1" the share of test rows whose nearest other test row is of their class: means of the seeds 0 and 1.
+Dropout and the width of the gate were chosen by "two factors" and "gate", and left as they were where digits lost by
+them; other parameters are not tuned. Seconds of fits to digits are those of the processor.
 """
 
 import os
