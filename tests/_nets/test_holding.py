@@ -182,10 +182,23 @@ def test_unfitted_estimators_are_fitted_and_modules_taken_as_they_are():
         Halved(FrozenEstimator(LogisticRegression().fit(X, y))).fit(X)
     with pytest.raises(NotFittedError):
         Halved(module).predict_raw(X)
+    with pytest.raises(ValueError, match="Reshape"):
+        bare.predict_raw(X[0])
     inner = Plain().fit(X, NAMES)
     found = Halved(FrozenEstimator(inner), module_getter=lambda plain: plain.nested["network"]).fit(X)
     held = found.estimator_
     assert held.nested["network"] is held.module_
+
+
+def test_compiled_networks_are_taken_without_their_code():
+    module = nn.Sequential(nn.Linear(4, 3))
+    compiled = torch.compile(module, backend="eager")
+    assert np.allclose(Halved(compiled).fit(X).predict_raw(X), Halved(module).fit(X).predict_raw(X))
+    net = skorch(NeuralNetRegressor, ROWS[:, :1], 1, module=nn.Sequential(nn.Linear(4, 1)))
+    net.module_ = torch.compile(net.module_, backend="eager")
+    changed = Halved(FrozenEstimator(net)).fit(ROWS)
+    assert np.allclose(changed.predict(ROWS), net.predict(ROWS) / 2, rtol=1e-5)
+    assert type(changed.estimator_.module_) is nn.Sequential
 
 
 def test_changed_networks_can_be_changed_again():
@@ -324,3 +337,26 @@ def test_some_rows_and_relative_errors():
     outputs = torch.randn(50, 3, generator=g)
     assert relative_error(outputs, outputs) == 0
     assert relative_error(torch.zeros(50, 3) + outputs.mean(0), outputs) == pytest.approx(1)
+
+
+def test_layers_that_are_more_than_their_weight_are_left_alone():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = nn.Linear(4, 4)
+            self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+            self.computed = nn.Linear(4, 4)
+            del self.computed.weight
+            self.computed.weight = torch.ones(4, 4)
+            self.hooked = nn.Linear(4, 4)
+            self.hooked.register_forward_hook(lambda layer, args, out: 2 * out)
+            self.table = nn.Embedding(3, 4, max_norm=1.0)
+
+        def forward(self, x):
+            x = self.hooked(self.computed(self.normed(self.plain(input=x))))
+            return x + self.table(torch.zeros(len(x), dtype=torch.long))
+
+    net = Net()
+    calls = network_calls(hold(net, None, None, randomness()), ROWS)
+    assert select_layers(net, calls, types=("linear", "embedding")).names == ["plain"]
+    assert moments(net, calls, ["plain"], input_rows, 100)["plain"].n_rows == 150  # called by keyword
