@@ -35,6 +35,7 @@ OTHER_WORDS = {
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
     ("device", "MatrixFactorizationRegressor"): "it takes identifiers, so no tensor says where",
+    ("tol", "DynamicSubspaceMetricLearner"): "it says when a learner is added, and ends nothing",
 }
 # Names whose legal values differ between methods
 OTHER_RANGES = {
