@@ -1,0 +1,288 @@
+"""Quantised and pruned networks whose errors are made up for by paths of low rank."""
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, BinaryIO, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, MetaEstimatorMixin
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from .._core.annotations import RandomState
+from .._core.compat import HasMethods, Interval, StrOptions, _fit_context
+from .._core.fitted import keep, options, recall
+from .._core.workspace import open_workspace
+from .._nets.holding import Calls, StoredHeld, hold, network_calls, outputs_of, restored_held, stored_held
+from .._nets.parameters import NETWORK_CONSTRAINTS
+from .._nets.randomness import Randomness
+from .._nets.recording import LayerReport, select_layers
+from .._nets.wrapping import HeldNetwork, checked_rows, live, relative_error, some_rows
+from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
+from ._low_rank_compensator_solver import BLOCK, CompensationOptions, compensate
+
+
+class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
+    """Quantise or prune a network, and make up for the error of each layer by a path of low rank.
+
+    x
+
+    Parameters
+    ----------
+    estimator : x
+
+    Examples
+    --------
+    """
+
+    _parameter_constraints = {
+        "estimator": [HasMethods(["fit"]), nn.Module],
+        "compressed": [None, HasMethods(["fit"]), nn.Module],
+        "compression": [StrOptions({"quantize", "prune", "prune_n_m"}), callable],
+        "bits": [Interval(Integral, 2, 8, closed="both")],
+        "group_size": [Interval(Integral, 1, None, closed="left"), None],
+        "sparsity": [Interval(Real, 0, 1, closed="left")],
+        "n": [Interval(Integral, 1, None, closed="left")],
+        "m": [Interval(Integral, 1, None, closed="left")],
+        "importance": [StrOptions({"activation", "magnitude"})],
+        "rank": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"}), dict],
+        "budget": [Interval(Real, 0, 1, closed="right"), None],
+        "method": [StrOptions({"eigenspace", "activation_scale", "svd"})],
+        "correct_bias": ["boolean"],
+        "merge": ["boolean"],
+        "adapter_bits": [Interval(Integral, 4, 8, closed="both"), None],
+        "n_calibration": [Interval(Integral, 2, None, closed="left"), None],
+        "modules": [str, list, tuple, None],
+        "module_getter": [callable, None],
+        "device": NETWORK_CONSTRAINTS["device"],
+        "random_state": NETWORK_CONSTRAINTS["random_state"],
+    }
+
+    # Set by fit
+    weights_: dict[str, np.ndarray]
+    layer_report_: LayerReport
+    nbytes_: int
+    nbytes_before_: int
+    n_parameters_: int
+    n_parameters_before_: int
+    compression_: float
+    output_relative_error_: float
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    def __init__(
+        self,
+        estimator: Any,
+        *,
+        compressed: Any = None,
+        compression: Literal["quantize", "prune", "prune_n_m"] | Callable = "quantize",
+        bits: int = 3,
+        group_size: int | None = None,
+        sparsity: float = 0.5,
+        n: int = 2,
+        m: int = 4,
+        importance: Literal["activation", "magnitude"] = "activation",
+        rank: int | Literal["auto"] | dict[str, int] = 16,
+        budget: float | None = None,
+        method: Literal["eigenspace", "activation_scale", "svd"] = "eigenspace",
+        correct_bias: bool = True,
+        merge: bool = False,
+        adapter_bits: int | None = None,
+        n_calibration: int | None = 256,
+        modules: str | Sequence[str] | None = None,
+        module_getter: Callable[[Any], nn.Module] | None = None,
+        device: str = "auto",
+        random_state: RandomState = None,
+    ):
+        self.estimator = estimator
+        self.compressed = compressed
+        self.compression = compression
+        self.bits = bits
+        self.group_size = group_size
+        self.sparsity = sparsity
+        self.n = n
+        self.m = m
+        self.importance = importance
+        self.rank = rank
+        self.budget = budget
+        self.method = method
+        self.correct_bias = correct_bias
+        self.merge = merge
+        self.adapter_bits = adapter_bits
+        self.n_calibration = n_calibration
+        self.modules = modules
+        self.module_getter = module_getter
+        self.device = device
+        self.random_state = random_state
+
+    @_fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X: ArrayLike, y: ArrayLike | None = None) -> Self:
+        """Compress the network and compensate for it, layer by layer.
+
+        Parameters
+        ----------
+        X : what the estimator predicts on, of n_samples rows
+            Rows of the task that the network is to be good at.
+        y : array-like of n_samples values, default=None
+            Their targets, to which an estimator is fitted that is neither frozen nor a torch module.
+
+        Returns
+        -------
+        self : LowRankCompensator
+        """
+        _check_choices(self.n, self.m, self.rank, self.budget)
+        X = checked_rows(self, X, reset=True, min_samples=2)
+        ws = open_workspace(_where(X), device=self.device, random_state=self.random_state)
+        randomness = Randomness(ws.generator, ws.device, lends=True)
+        held = hold(self.estimator, X, y, randomness, self.module_getter)
+        twin = _twin(self.compressed, randomness, self.module_getter, ws.device)
+        calls = network_calls(held, some_rows(X, None, self.n_calibration, ws.generator)[0])
+        module = held.module.to(ws.device)
+        before, sizes = _checked_outputs(module, calls, ws.device), (n_bytes(module), n_numbers(module))
+        names = layers_to_take(module, calls, self.modules)
+
+        report = compensate(module, calls, names, twin, options(self, CompensationOptions))
+        error = relative_error(_outputs(module, calls, ws.device), before)
+        stored = stored_held(held)
+        return keep(self, ws, stored, **_described(module, stored.weights, report, sizes, error))
+
+    @property
+    def adapters_(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """The matrices B (out, r) and A (r, in) of the path of each layer, by its name."""
+        self._check_fitted("adapters_")
+        layers = compensated_layers(live(self).module)
+        return {name: tuple(part.detach().numpy().copy() for part in layer.path) for name, layer in layers.items()}
+
+    def save_adapters(self, path: str | PathLike | BinaryIO) -> None:
+        """Write the paths and the biases of the compensated layers to a file, without the compressed weights.
+
+        Parameters
+        ----------
+        path : str, path or binary file
+            A file of numpy's format npz. Numpy appends ".npz" to a name without it.
+        """
+        check_is_fitted(self)
+        layers = _layers_with_paths(self, live(self).module)
+        figures = [[row["error_before"], row["error"]] for row in self.layer_report_]
+        arrays = {"errors": np.array(figures), "output_relative_error": np.array(self.output_relative_error_)}
+        np.savez(path, **adapter_arrays(layers), **arrays)
+
+    def load_adapters(self, path: str | PathLike | BinaryIO) -> Self:
+        """Replace the paths and the biases by those of a file, for another task.
+
+        Parameters
+        ----------
+        path : str, path or binary file
+            What :meth:`save_adapters` of a compensator of the same network has written.
+
+        Returns
+        -------
+        self : LowRankCompensator
+
+        Raises
+        ------
+        ValueError
+            If the file is for other layers, or for other compressed weights.
+        """
+        check_is_fitted(self)
+        ws = open_workspace(np.empty((0, 0)), device="cpu")
+        held = restored_held(recall(self, StoredHeld, ws))
+        layers = _layers_with_paths(self, held.module)
+        with np.load(path, allow_pickle=False) as file:
+            arrays = dict(file)
+        give_adapters(layers, arrays)
+        report = LayerReport(
+            {**row, "rank": layer.rank, "error_before": float(before), "error": float(error), "nbytes": n_bytes(layer)}
+            for row, layer, (before, error) in zip(self.layer_report_, layers.values(), arrays["errors"], strict=True)
+        )
+        stored, sizes = stored_held(held), (self.nbytes_before_, self.n_parameters_before_)
+        described = _described(held.module, stored.weights, report, sizes, float(arrays["output_relative_error"]))
+        return keep(self, ws, stored, **described)
+
+
+# What is given
+
+
+def _check_choices(n, m, rank, budget):
+    if n > m:
+        raise ValueError(f"n={n} is above m={m}: of every m weights n are kept. Pass at most m.")
+    if rank == "auto" and budget is None:
+        raise ValueError("rank='auto' needs a budget, the share of the weights that the paths may have. Pass budget.")
+
+
+def _where(X):
+    """Return rows that say where to compute: arrays themselves, an empty one for anything else."""
+    return X if isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__") else np.empty((0, 0))
+
+
+def _twin(compressed, randomness, module_getter, device):
+    """Return the module of the user's compressed network."""
+    if compressed is None:
+        return None
+    fitted = compressed if isinstance(compressed, nn.Module | FrozenEstimator) else FrozenEstimator(compressed)
+    return hold(fitted, None, None, randomness, module_getter).module.to(device)
+
+
+def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str] | None) -> list[str]:
+    """Return the names of the layers that are compressed, in the order of a pass."""
+    patterns = [modules] if isinstance(modules, str) else list(modules or [])
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    types = ("linear", "transposed", "conv1d", "conv2d", "conv3d", *("embedding",) * bool(wanted))
+    names = select_layers(module, calls, types=types, modules=wanted or None).names
+    names = names if wanted else names[:-1]
+    for pattern in unwanted:
+        if not any(fnmatchcase(name, pattern) for name, _ in module.named_modules()):
+            raise ValueError(f"modules='!{pattern}' matches no layer of the network.")
+    names = [
+        name
+        for name in names
+        if name  # a network that is one layer has no place in which another could be put
+        and not any(fnmatchcase(name, pattern) for pattern in unwanted)
+        and getattr(module.get_submodule(name), "max_norm", None) is None
+    ]
+    if not names:
+        cure = "The last layer is taken only if a pattern of modules names it"
+        raise ValueError(f"No layer is left to be compressed with modules={modules!r}. {cure}.")
+    return names
+
+
+def _checked_outputs(module, calls, device):
+    outputs = _outputs(module, calls, device)
+    if not bool(outputs.isfinite().all()):
+        raise ValueError("The network answers NaN or infinity for rows of X: it cannot be measured there.")
+    return outputs
+
+
+def _outputs(module, calls, device):
+    return outputs_of(module, calls, BLOCK, device)
+
+
+def _described(module, weights, report, sizes, error):
+    """Return the public fitted attributes."""
+    nbytes, nbytes_before = n_bytes(module), sizes[0]
+    return {
+        "weights_": weights,
+        "layer_report_": report,
+        "nbytes_": nbytes,
+        "nbytes_before_": nbytes_before,
+        "n_parameters_": n_numbers(module),
+        "n_parameters_before_": sizes[1],
+        "compression_": nbytes / nbytes_before,
+        "output_relative_error_": error,
+    }
+
+
+def _layers_with_paths(compensator, module):
+    layers = compensated_layers(module)
+    if not layers:
+        raise ValueError(
+            f"merge={compensator.merge} has made plain layers of compressed weights and paths. Fit with merge=False to "
+            "have the paths apart."
+        )
+    return layers

@@ -1,0 +1,370 @@
+"""Compressed layers and their paths of low rank: what the inputs of a layer are, weights, directions of the error."""
+
+import copy
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._math.linalg import signs_of_largest
+from .._nets.holding import Calls
+from .._nets.recording import (
+    LayerReport,
+    device_of,
+    give_matrix,
+    input_rows,
+    layer_type,
+    moments,
+    run,
+    watching,
+    weight_matrix,
+)
+from ._compensated_layers import (
+    CompensatedLayer,
+    Part,
+    form_of,
+    kept_entries,
+    matrix_of,
+    n_bytes,
+    rounded,
+)
+
+BLOCK = 64  # rows that are passed through the network at once
+_FLOOR = 1e-10  # of the largest variance of an input: directions without any are ordered by the weights' own error
+
+
+class CompensationOptions(NamedTuple):
+    """What layers become."""
+
+    compression: str | Callable
+    bits: int
+    group_size: int | None
+    sparsity: float
+    n: int
+    m: int
+    importance: str
+    rank: int | str | dict[str, int]
+    budget: float | None
+    method: str
+    correct_bias: bool
+    merge: bool
+    adapter_bits: int | None
+
+
+class Inputs(NamedTuple):
+    """What is known of the rows that a layer multiplies its weight with, in float64."""
+
+    mean: torch.Tensor  # (in,)
+    covariance: torch.Tensor | None  # (in, in); None: rows are one-hot, with the mean as the frequencies
+    magnitude: torch.Tensor | None = None  # (in,): the means of magnitudes
+
+    @property
+    def squares(self) -> torch.Tensor:
+        """The means of squares (in,)."""
+        return self.mean if self.covariance is None else self.covariance.diagonal() + self.mean.square()
+
+
+def compensate(
+    module: nn.Module, calls: Calls, names: Sequence[str], twin: nn.Module | None, options: CompensationOptions
+) -> LayerReport:
+    """Compress layers of a module in place and give each a path; return what became of each.
+
+    They follow in the order of a pass. The inputs of a layer are those behind the layers that were compensated before
+    it. Layers that are given the same tensor share a pass.
+    """
+    groups = same_inputs(module, calls, names)
+    ranks = ranks_of(module, calls, groups, twin, options)
+    report = LayerReport()
+    for group in groups:
+        inputs = inputs_of(module, calls, group, options)
+        for name in group:
+            layer = module.get_submodule(name)
+            found, row = compensated(layer, name, inputs[name], ranks[name], twin, options)
+            module.set_submodule(name, found)
+            report.append(row)
+    return report
+
+
+def compensated(layer: Any, name: str, inputs: Inputs, rank: int, twin: nn.Module | None, options: CompensationOptions):
+    """Return the compensated layer and its row of the report."""
+    base = compressed(layer, name, inputs, twin, options)
+    W, D = output_matrix(layer), output_error(layer, base)
+    path, E = None, D
+    if rank:
+        path = path_of(D, leading_directions(D, inputs, options)[1][:, :rank], options.adapter_bits, layer.weight.dtype)
+    found = CompensatedLayer(form_of(layer), base, path, getattr(layer, "bias", None))
+    if rank:
+        B, A = (part.detach().double() for part in found.path)
+        E = D - B @ A
+    if options.correct_bias:
+        shift = E @ inputs.mean
+        bias = shift if found.bias is None else found.bias.detach() + shift
+        found.bias = nn.Parameter(bias.to(layer.weight.dtype))
+    found = merged(layer, found) if options.merge else found
+    variance = mean_square(W, inputs, centred=True)
+    row = {
+        "name": name,
+        "type": layer_type(layer),
+        "shape": tuple(layer.weight.shape),
+        "rank": rank,
+        "error_before": _share(mean_square(D, inputs, centred=False), variance),
+        "error": _share(mean_square(E, inputs, centred=options.correct_bias), variance),
+        "nbytes_before": n_bytes(layer),
+        "nbytes": n_bytes(found),
+    }
+    return found.requires_grad_(layer.weight.requires_grad), row
+
+
+def merged(layer: Any, found: CompensatedLayer) -> nn.Module:
+    """Return a layer of the original's kind with the weight of the compressed one and its path."""
+    plain = copy.deepcopy(layer)
+    matrix = found.weight.detach().double()
+    give_matrix(plain, matrix.T if found.form.kind == "transposed" else matrix.reshape(len(matrix), -1))
+    if found.form.kind != "embedding":  # its weight has the bias in it
+        plain.bias = found.bias
+    return plain
+
+
+def _share(part, whole):
+    return float(part / whole) if part > 0 else 0.0
+
+
+# The inputs of layers
+
+
+def same_inputs(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[list[str]]:
+    """Return the names in groups of layers that follow one another and are given the same tensor, once each."""
+    seen: list[tuple[str, Any, int]] = []
+    args, kwargs = next(calls.batches(2, device_of(module)))
+    with torch.no_grad(), watching(module, names, lambda name, layer, args, out: seen.append((name, *_state(args[0])))):
+        module(*args, **kwargs)
+    given = [name for name, _, _ in seen]
+    once = {name: (id(x), version) for name, x, version in seen if given.count(name) == 1}
+    return [list(group) for _, group in groupby(names, key=lambda name: once.get(name, name))]
+
+
+def _state(x):
+    return x, 0 if x.is_inference() else x._version
+
+
+def inputs_of(module: nn.Module, calls: Calls, group: Sequence[str], options: CompensationOptions) -> dict[str, Inputs]:
+    """Return what is known of the inputs of layers, by their names."""
+    layers = {name: module.get_submodule(name) for name in group}
+    linear = [name for name in group if layer_type(layers[name]) in ("linear", "transposed")]
+    alone = [*linear[:1], *(name for name in group if layer_type(layers[name]) in ("conv1d", "conv2d", "conv3d"))]
+    found: dict[str, Inputs] = {}
+    if alone:
+        measured = moments(module, calls, alone, input_rows, BLOCK)
+        sizes = magnitudes(module, calls, alone) if options.method == "activation_scale" else {}
+        found = {name: Inputs(value.mean, value.covariance, sizes.get(name)) for name, value in measured.items()}
+    if linear:  # they are given the same rows
+        found |= dict.fromkeys(linear, found[linear[0]])
+    return found | {name: frequencies(module, calls, name) for name in group if name not in found}
+
+
+def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Return the means of the magnitudes of the inputs."""
+    sums: dict[str, Any] = {}
+
+    def see(name, layer, args, out):
+        rows = input_rows(layer, args, out).double().abs()
+        total, count = sums.get(name, (0.0, 0))
+        sums[name] = total + rows.sum(0), count + len(rows)
+
+    with watching(module, names, see):
+        run(module, calls, BLOCK)
+    return {name: total / count for name, (total, count) in sums.items()}
+
+
+def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
+    """Return how often each row of an embedding is asked for."""
+    counts: list[torch.Tensor] = []
+
+    def see(name, layer, args, out):
+        counts.append(torch.bincount(args[0].flatten(), minlength=len(layer.weight)))
+
+    with watching(module, [name], see):
+        run(module, calls, BLOCK)
+    total = torch.stack(counts).sum(0).double()
+    return Inputs(total / total.sum(), None)
+
+
+# Compressed weights
+
+
+def compressed(layer: Any, name: str, inputs: Inputs, twin: nn.Module | None, options: CompensationOptions) -> Part:
+    """Return the compressed weight of a layer, as it is stored."""
+    W, dtype = weight_matrix(layer), layer.weight.dtype
+    if twin is not None:
+        return nn.Parameter(weight_of_twin(twin, name, layer).to(layer.weight.device, dtype))
+    if callable(options.compression):
+        return nn.Parameter(weight_by(options.compression, name, W, inputs).to(layer.weight.device, dtype))
+    if options.compression == "quantize":
+        _check_divides("group_size", options.group_size, W, name)
+        return rounded(W, options.bits, options.group_size, dtype)
+    scores = W.abs()
+    if options.importance == "activation":
+        scores = scores * (inputs.squares[:, None] if inputs.covariance is None else inputs.squares).sqrt()
+    if options.compression == "prune":
+        kept = largest(scores.flatten()[None], W.flatten()[None], W.numel() - round(options.sparsity * W.numel()))
+        return kept_entries(W, kept.reshape(W.shape), dtype)
+    _check_divides("m", options.m, W, name)
+    kept = largest(scores.reshape(-1, options.m), W.reshape(-1, options.m), options.n)
+    return kept_entries(W, kept.reshape(W.shape), dtype)
+
+
+def largest(scores: torch.Tensor, weights: torch.Tensor, n_kept: int) -> torch.Tensor:
+    """Return a mask of the `n_kept` largest scores of each row; of equal ones, those of the larger weights."""
+    by_weight = weights.abs().argsort(dim=1, descending=True, stable=True)
+    order = by_weight.gather(1, scores.gather(1, by_weight).argsort(dim=1, descending=True, stable=True))
+    mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
+    return mask.scatter(1, order[:, :n_kept], True)
+
+
+def weight_of_twin(twin: nn.Module, name: str, layer: Any) -> torch.Tensor:
+    """Return the weight matrix of the layer of that name in the user's compressed network."""
+    try:
+        weight = twin.get_submodule(name).weight
+    except AttributeError:
+        raise ValueError(f"compressed has no layer {name!r} with a weight, which the network has.") from None
+    weight = weight() if callable(weight) else weight  # torch's own quantised layers
+    weight = weight.dequantize() if weight.is_quantized else weight
+    if weight.shape != layer.weight.shape:
+        shapes = f"{tuple(weight.shape)}, and in the network one of {tuple(layer.weight.shape)}"
+        raise ValueError(f"In compressed the layer {name!r} has a weight of shape {shapes}.")
+    matrix = weight.detach().double()
+    return matrix.T if layer_type(layer) == "transposed" else matrix.flatten(1)
+
+
+def weight_by(compression: Callable, name: str, W: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+    """Return the weight that the user's function makes of one."""
+    if inputs.covariance is None:
+        raise ValueError(f"A function as compression takes no embeddings: leave {name!r} out by modules.")
+    second = inputs.covariance + torch.outer(inputs.mean, inputs.mean)
+    given = {"mean": inputs.mean.cpu().numpy(), "second": second.cpu().numpy()}
+    found = np.asarray(compression(W.cpu().numpy().copy(), given), dtype=float)
+    if found.shape != tuple(W.shape) or not np.isfinite(found).all():
+        raise ValueError(
+            f"compression has to return finite values of shape {tuple(W.shape)} for the weight of {name!r}; it gave "
+            f"shape {found.shape}{'' if np.isfinite(found).all() else ' with NaN or infinity'}."
+        )
+    return torch.from_numpy(found)
+
+
+def _check_divides(parameter, value, W, name):
+    if value is not None and W.shape[1] % value:
+        raise ValueError(
+            f"{parameter}={value} does not divide the {W.shape[1]} inputs of the layer {name!r}. Pass a divisor, or "
+            "leave the layer out by modules."
+        )
+
+
+# The path
+
+
+def output_matrix(layer: Any) -> torch.Tensor:
+    """Return the matrix that multiplies the inputs (out, in); those of an embedding are one-hot."""
+    matrix = weight_matrix(layer)
+    return matrix.T if layer_type(layer) == "embedding" else matrix
+
+
+def output_error(layer: Any, base: Part) -> torch.Tensor:
+    """Return what the compressed weight lacks, (out, in)."""
+    error = weight_matrix(layer) - matrix_of(base).detach().double()
+    return error.T if layer_type(layer) == "embedding" else error
+
+
+def leading_directions(
+    D: torch.Tensor, inputs: Inputs, options: CompensationOptions
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return how much of the error of the outputs lies along its principal directions, and these as columns.
+
+    With the moment M of the inputs in the metric of the method, these are the eigenvalues and eigenvectors U of
+    ``D M D'``. Of all matrices of rank r ``U_r U_r' D`` comes nearest to D in that metric.
+    """
+    basis = None
+    if D.shape[0] > D.shape[1]:
+        basis, D = torch.linalg.qr(D)
+    values, U = torch.linalg.eigh(moment_of_outputs(D, inputs, options.method, centred=options.correct_bias))
+    values, U = values.flip(0).clamp(min=0), U.flip(1)
+    return values, U if basis is None else basis @ U
+
+
+def moment_of_outputs(D: torch.Tensor, inputs: Inputs, method: str, *, centred: bool) -> torch.Tensor:
+    """Return D M D' for the moment M of the inputs that a method takes: about the mean where a bias takes the mean."""
+    if method == "svd":
+        return D @ D.T
+    if method == "activation_scale":
+        scaled = D * (inputs.mean if inputs.magnitude is None else inputs.magnitude)
+        return scaled @ scaled.T
+    shift = D @ inputs.mean
+    if inputs.covariance is None:
+        found = (D * inputs.mean) @ D.T
+        return found - torch.outer(shift, shift) if centred else found
+    floor = _FLOOR * inputs.covariance.diagonal().max()
+    found = D @ inputs.covariance @ D.T + floor * (D @ D.T)
+    return found if centred else found + torch.outer(shift, shift)
+
+
+def mean_square(E: torch.Tensor, inputs: Inputs, *, centred: bool) -> torch.Tensor:
+    """Return the mean of the squared lengths of the rows times E', about their mean if wanted."""
+    shift = (E @ inputs.mean).square().sum()
+    if inputs.covariance is None:
+        second = (E.square() @ inputs.mean).sum()
+        return second - shift if centred else second
+    found = ((E @ inputs.covariance) * E).sum()
+    return found if centred else found + shift
+
+
+def path_of(D: torch.Tensor, U: torch.Tensor, bits: int | None, dtype: torch.dtype) -> tuple[Part, Part]:
+    """Return B (out, r) and A (r, in), whose product is the projection of D on the directions U, of equal norms."""
+    A = U.T @ D
+    norms = A.norm(dim=1)
+    roots = torch.where(norms > 0, norms, 1.0).sqrt() * signs_of_largest(U.T)
+    B, A = U * roots, A / roots[:, None]
+    if bits is None:
+        return nn.Parameter(B.to(dtype)), nn.Parameter(A.to(dtype))
+    return rounded(B.T, bits, None, dtype), rounded(A, bits, None, dtype)
+
+
+def ranks_of(
+    module: nn.Module,
+    calls: Calls,
+    groups: Sequence[Sequence[str]],
+    twin: nn.Module | None,
+    options: CompensationOptions,
+) -> dict[str, int]:
+    """Return the rank of the path of each layer."""
+    layers = {name: module.get_submodule(name) for group in groups for name in group}
+    shapes = {name: tuple(output_matrix(layer).shape) for name, layer in layers.items()}
+    if options.rank != "auto":
+        wanted = options.rank if isinstance(options.rank, dict) else dict.fromkeys(layers, options.rank)
+        return {name: min(wanted.get(name, 0), *shapes[name]) for name in layers}
+    gains: dict[str, torch.Tensor] = {}
+    for group in groups:
+        inputs = inputs_of(module, calls, group, options)
+        for name in group:
+            D = output_error(layers[name], compressed(layers[name], name, inputs[name], twin, options))
+            variance = mean_square(output_matrix(layers[name]), inputs[name], centred=True)
+            gains[name] = leading_directions(D, inputs[name], options)[0] / variance.clamp(
+                min=torch.finfo(variance.dtype).tiny
+            )
+    return spread_ranks(gains, shapes, options.budget)
+
+
+def spread_ranks(gains: dict[str, torch.Tensor], shapes: dict[str, tuple[int, int]], budget: float) -> dict[str, int]:
+    """Return ranks by the largest gains per entry: the paths have at most a share `budget` of the entries of weights.
+
+    `gains` are in descending order, so that each step of a layer follows the one before it.
+    """
+    left = budget * sum(rows * columns for rows, columns in shapes.values())
+    steps = [(-gain / sum(shapes[name]), name) for name, values in gains.items() for gain in values.tolist()]
+    ranks = dict.fromkeys(gains, 0)
+    for loss, name in sorted(steps, key=lambda step: step[0]):
+        if loss < 0 and sum(shapes[name]) <= left:
+            left -= sum(shapes[name])
+            ranks[name] += 1
+    return ranks
