@@ -88,34 +88,42 @@ def compensate(
     return report
 
 
-def compensated(layer: Any, name: str, inputs: Inputs, rank: int, twin: nn.Module | None, options: CompensationOptions):
+def compensated(
+    layer: Any, name: str, inputs: Inputs, rank: int, twin: nn.Module | None, options: CompensationOptions
+) -> tuple[nn.Module, dict[str, Any]]:
     """Return the compensated layer and its row of the report."""
-    base = compressed(layer, name, inputs, twin, options)
-    W, D = output_matrix(layer), output_error(layer, base)
-    path, E = None, D
+    base, form, dtype = compressed(layer, name, inputs, twin, options), form_of(layer), layer.weight.dtype
+    D = E = output_error(layer, base)
+    centred = shifts_bias(layer, options)
+    path = None
     if rank:
-        path = path_of(D, leading_directions(D, inputs, options)[1][:, :rank], options.adapter_bits, layer.weight.dtype)
-    found = CompensatedLayer(form_of(layer), base, path, getattr(layer, "bias", None))
+        U = leading_directions(D, inputs, options.method, centred=centred)[1][:, :rank]
+        path = path_of(D, U, options.adapter_bits, dtype)
+    found: Any = CompensatedLayer(form, base, path, getattr(layer, "bias", None))
     if rank:
-        B, A = (part.detach().double() for part in found.path)
-        E = D - B @ A
-    if options.correct_bias:
+        B, A = found.path
+        E = D - B.detach().double() @ A.detach().double()
+    if centred:
         shift = E @ inputs.mean
-        bias = shift if found.bias is None else found.bias.detach() + shift
-        found.bias = nn.Parameter(bias.to(layer.weight.dtype))
+        found.bias = nn.Parameter((shift if found.bias is None else found.bias.detach() + shift).to(dtype))
+    variance = mean_square(output_matrix(layer), inputs, centred=True)
     found = merged(layer, found) if options.merge else found
-    variance = mean_square(W, inputs, centred=True)
     row = {
         "name": name,
-        "type": layer_type(layer),
-        "shape": tuple(layer.weight.shape),
+        "type": form.kind,
+        "shape": form.shape,
         "rank": rank,
         "error_before": _share(mean_square(D, inputs, centred=False), variance),
-        "error": _share(mean_square(E, inputs, centred=options.correct_bias), variance),
+        "error": _share(mean_square(E, inputs, centred=centred), variance),
         "nbytes_before": n_bytes(layer),
         "nbytes": n_bytes(found),
     }
     return found.requires_grad_(layer.weight.requires_grad), row
+
+
+def shifts_bias(layer: Any, options: CompensationOptions) -> bool:
+    """Return whether a bias takes the mean of the error; the padding of an embedding goes on adding nothing."""
+    return options.correct_bias and getattr(layer, "padding_idx", None) is None
 
 
 def merged(layer: Any, found: CompensatedLayer) -> nn.Module:
@@ -278,7 +286,7 @@ def output_error(layer: Any, base: Part) -> torch.Tensor:
 
 
 def leading_directions(
-    D: torch.Tensor, inputs: Inputs, options: CompensationOptions
+    D: torch.Tensor, inputs: Inputs, method: str, *, centred: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return how much of the error of the outputs lies along its principal directions, and these as columns.
 
@@ -288,7 +296,7 @@ def leading_directions(
     basis = None
     if D.shape[0] > D.shape[1]:
         basis, D = torch.linalg.qr(D)
-    values, U = torch.linalg.eigh(moment_of_outputs(D, inputs, options.method, centred=options.correct_bias))
+    values, U = torch.linalg.eigh(moment_of_outputs(D, inputs, method, centred=centred))
     values, U = values.flip(0).clamp(min=0), U.flip(1)
     return values, U if basis is None else basis @ U
 
@@ -347,11 +355,11 @@ def ranks_of(
     for group in groups:
         inputs = inputs_of(module, calls, group, options)
         for name in group:
-            D = output_error(layers[name], compressed(layers[name], name, inputs[name], twin, options))
-            variance = mean_square(output_matrix(layers[name]), inputs[name], centred=True)
-            gains[name] = leading_directions(D, inputs[name], options)[0] / variance.clamp(
-                min=torch.finfo(variance.dtype).tiny
-            )
+            layer, rows = layers[name], inputs[name]
+            D = output_error(layer, compressed(layer, name, rows, twin, options))
+            gain = leading_directions(D, rows, options.method, centred=shifts_bias(layer, options))[0]
+            variance = mean_square(output_matrix(layer), rows, centred=True)
+            gains[name] = gain / variance if variance > 0 else 0 * gain
     return spread_ranks(gains, shapes, options.budget)
 
 
