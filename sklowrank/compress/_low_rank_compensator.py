@@ -279,6 +279,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         module = held.module.to(ws.device)
         before, sizes = _checked_outputs(module, calls, ws.device), (n_bytes(module), n_numbers(module))
         names = layers_to_take(module, calls, self.modules)
+        _check_ranks(self.rank, names)
 
         report = compensate(module, calls, names, twin, options(self, CompensationOptions))
         error = relative_error(_outputs(module, calls, ws.device), before)
@@ -347,6 +348,15 @@ def _check_choices(n, m, rank, budget):
         raise ValueError(f"n={n} is above m={m}: of every m weights n are kept. Pass at most m.")
     if rank == "auto" and budget is None:
         raise ValueError("rank='auto' needs a budget, the share of the weights that the paths may have. Pass budget.")
+
+
+def _check_ranks(rank, names):
+    """Refuse a dict with ranks of layers that are not taken, or with other values than numbers from 0 on."""
+    for name, value in rank.items() if isinstance(rank, dict) else ():
+        if name not in names:
+            raise ValueError(f"rank has the layer {name!r}, which is not taken. Taken are: {', '.join(names)}.")
+        if not isinstance(value, Integral) or value < 0:
+            raise ValueError(f"rank={{{name!r}: {value!r}}} has to be an integer of at least 0.")
 
 
 def _where(X):
