@@ -42,6 +42,11 @@ def _a_network():
     return NetworkClassifier((64,), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
 
 
+def _a_deep_network():
+    """A network of which half of the weights are between hidden layers, however few columns and classes there are."""
+    return _a_network().set_params(hidden_layer_sizes=(32, 32))
+
+
 class Spec(NamedTuple):
     """A row of the table.
 
@@ -146,6 +151,9 @@ ESTIMATORS = {
         batches=True,
         iterates=True,
         quick={"init": "kmeans", "n_init": 1},
+    ),
+    "LowRankCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"}, y="classes", wraps=_a_deep_network, quick={"rank": 6}
     ),
     "LowRankRepresentationClustering": _CLUSTERS,
     "ManifoldLinearizingClustering": Spec(

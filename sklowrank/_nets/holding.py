@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from torch import nn
 
-from .._core.fitted import fitted_attributes, recall
+from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.workspace import open_workspace
 from .architecture import with_weights, without_weights
 from .estimating import NetworkModel, sizes
@@ -229,12 +229,12 @@ def _give_network(owner, skeleton, weights):
     if not pruned:
         model = model._replace(optimizer={})
     shown = {f"{name}_": None for name in model._fields if f"{name}_" in vars(owner)}  # these stay as they are
-    found = fitted_attributes(ws, model, **shown)
-    vars(owner).update({"_fitted": found["_fitted"], "weights_": weights})
-    if not pruned:
-        vars(owner).update({name: value for name, value in sizes(architecture).items() if hasattr(owner, name)})
+    now = {"_fitted": fitted_attributes(ws, model, **shown)["_fitted"], "weights_": weights}
+    if pruned:
+        now["n_parameters_"] = sum(p.numel() for p in skeleton.parameters())
     else:
-        owner.n_parameters_ = sum(p.numel() for p in skeleton.parameters())
+        now |= {name: value for name, value in sizes(architecture).items() if hasattr(owner, name)}
+    update_attributes(owner, now)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from torch import nn
 
 from .._core.compat import num_samples, safe_indexing
 from .._core.fitted import recall
+from .._core.modes import in_plain_modes
 from .._core.workspace import check_place, open_workspace
 from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
 
@@ -32,7 +33,10 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
     """
     check_place(X, "X")
     if num_samples(X) < min_samples:
-        raise ValueError(f"Found array with n_samples={num_samples(X)}, but a minimum of {min_samples} is required.")
+        n_rows = num_samples(X)
+        raise ValueError(
+            f"Found array with {n_rows} sample(s), n_samples={n_rows}, while a minimum of {min_samples} is required."
+        )
     if not reset and hasattr(estimator, "n_features_in_") and len(getattr(X, "shape", ())) == 1:
         raise ValueError(
             f"Expected an array of {estimator.n_features_in_} columns, got a 1D array instead. Reshape your data: "
@@ -149,6 +153,7 @@ class HeldNetwork:
         """
         return self._ask("score", X, y, **params)
 
+    @in_plain_modes
     def predict_raw(self, X: ArrayLike) -> np.ndarray:
         """Return the outputs of the changed network, before the estimator makes predictions of them.
 
@@ -190,8 +195,10 @@ class HeldNetwork:
         self._check_fitted("classes_")
         return live(self).estimator.classes_
 
+    @in_plain_modes
     def _ask(self, method, X, *args, **params):
         check_is_fitted(self)
+        open_workspace(np.empty((0, 0)), device=self.device)  # type: ignore[attr-defined]  # where there is none, it says so
         return getattr(live(self).estimator, method)(checked_rows(self, X, reset=False), *args, **params)
 
     def _check_fitted(self, name):

@@ -4,3 +4,7 @@ from ._low_rank_compensator import LowRankCompensator
 from ._second_order_pruner import SecondOrderPruner
 
 __all__ = ["LowRankCompensator", "SecondOrderPruner"]
+from ._low_rank_compressor import LowRankCompressor
+from ._second_order_pruner import SecondOrderPruner
+
+__all__ = ["LowRankCompressor", "SecondOrderPruner"]
