@@ -15,6 +15,7 @@ MOST_PARAMETERS = 20
 # Names whose meaning is the field's and differs between methods: their descriptions do not start alike.
 OTHER_WORDS = {
     "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
@@ -42,6 +43,7 @@ OTHER_RANGES = {
     "bandwidth": "one per column, where columns may have units of their own",
     "batch_size": "stochastic training needs some rows per cluster",
     "center": "automatic where sparse rows are not centred",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "networks that are torch modules, where no target is predicted",
     "gamma": "by cross-validation for one",
     "init": "each method has starts of its own",

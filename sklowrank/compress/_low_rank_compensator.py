@@ -85,8 +85,8 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     n_calibration : int or None, default=256
         Number of rows that layers are fitted to, drawn without replacement. None takes all.
     modules : str, list of str or None, default=None
-        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed; a name or pattern
-        behind an exclamation mark, ``"!encoder.0"``, is left as it is. None takes all linear layers and convolutions
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed. Names behind an
+        exclamation mark, such as ``"!encoder.0"``, are left as they are. None takes all linear layers and convolutions
         but the last layer of a pass, which is taken only where a pattern matches it, as are embeddings.
     module_getter : callable or None, default=None
         Returns the torch module of the fitted estimator. None looks at `module_` and ``network()``.
@@ -191,7 +191,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         "merge": ["boolean"],
         "adapter_bits": [Interval(Integral, 4, 8, closed="both"), None],
         "n_calibration": [Interval(Integral, 2, None, closed="left"), None],
-        "modules": [str, list, tuple, None],
+        "modules": [str, "array-like", None],
         "module_getter": [callable, None],
         "device": NETWORK_CONSTRAINTS["device"],
         "random_state": NETWORK_CONSTRAINTS["random_state"],
@@ -213,7 +213,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         self,
         estimator: Any,
         *,
-        compressed: Any = None,
+        compressed: Any | None = None,
         compression: Literal["quantize", "prune", "prune_n_m"] | Callable = "quantize",
         bits: int = 3,
         group_size: int | None = None,
@@ -374,7 +374,7 @@ def _twin(compressed, randomness, module_getter, device):
 
 def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str] | None) -> list[str]:
     """Return the names of the layers that are compressed, in the order of a pass."""
-    patterns = [modules] if isinstance(modules, str) else list(modules or [])
+    patterns = [] if modules is None else [modules] if isinstance(modules, str) else list(modules)
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     types = ("linear", "transposed", "conv1d", "conv2d", "conv3d", *("embedding",) * bool(wanted))
