@@ -1,0 +1,264 @@
+"""Paths of low rank beside compressed weights: errors, accuracies, bytes, adapters of tasks, and times."""
+
+import os
+import pickle
+import time
+
+import numpy as np
+
+from benchmarks.compression.low_rank import (
+    BUILDS,
+    SEEDS,
+    digits,
+    milliseconds,
+    mlp,
+    networks,
+    raw,
+    relative_error,
+    trained,
+)
+
+KINDS = {
+    "2 bit": {"bits": 2},
+    "3 bit": {"bits": 3},
+    "2:4": {"compression": "prune_n_m", "importance": "magnitude"},
+}
+
+
+def compensator(net, **params):
+    """A compensator around a fitted network."""
+    from sklearn.frozen import FrozenEstimator
+
+    from sklowrank.compress import LowRankCompensator
+
+    params = {"modules": "wide*", "n_calibration": None} | params
+    return LowRankCompensator(FrozenEstimator(net), device=os.environ["SKLOWRANK_BENCH_DEVICE"], **params)
+
+
+# Errors and accuracies
+
+
+def by_kind(rank, params):
+    """Accuracy and relative error of the outputs on test rows, for each way to compress; seconds of a fit."""
+    right, errors, times = (np.zeros((SEEDS, len(KINDS))) for _ in range(3))
+    for i, (net, X, X_test, _, y_test) in enumerate(networks()):
+        for j, how in enumerate(KINDS.values()):
+            start = time.perf_counter()
+            model = compensator(net, rank=rank, **how, **params).fit(X[:300])
+            times[i, j] = time.perf_counter() - start
+            right[i, j] = model.score(X_test, y_test)
+            errors[i, j] = relative_error(model.predict_raw(X_test), raw(net, X_test))
+    parts = list(zip(KINDS, right.mean(0), errors.mean(0)))
+    found = {f"{name} accuracy": a for name, a, _ in parts} | {f"{name} error": e for name, _, e in parts}
+    remark = "; ".join(f"{name}: accuracy {a:.3f}, error {e:.5f}" for name, a, e in parts)
+    return {**found, "seconds": float(np.median(times)), "remark": remark}
+
+
+def dense():
+    """Accuracy of the networks."""
+    right = [net.score(X_test, y_test) for net, _, X_test, _, y_test in networks()]
+    return {"accuracy": float(np.mean(right)), "remark": f"accuracy {np.mean(right):.3f}"}
+
+
+def methods(bench):
+    """compensation, methods: digits, three networks 64-256-256-256-10, the wide layers, fitted to 300 training rows.
+
+    The errors of outputs are relative to their variance, on test rows. Weights are rounded to 2 or 3 bits, or the two
+    largest of each four are kept; "svd" is the truncated SVD of what the weights lack, "activation_scale" that of the
+    same times the mean magnitudes of the inputs. Biases are corrected unless it says otherwise.
+    """
+    unshifted = {"correct_bias": False}
+    before = bench.measure("not compressed", dense)
+    none = bench.measure("no path, biases as they are", by_kind, 0, unshifted)
+    bench.measure("no path", by_kind, 0, {})
+    plain = bench.measure("svd, rank 8, biases as they are", by_kind, 8, {"method": "svd", **unshifted})
+    bench.measure("eigenspace, rank 8, biases as they are", by_kind, 8, unshifted)
+    others = [bench.measure(f"{name}, rank 8", by_kind, 8, {"method": name}) for name in ("svd", "activation_scale")]
+    ours = bench.measure("eigenspace, rank 8", by_kind, 8, {})
+    bench.measure("eigenspace, rank 8, adapter_bits=8", by_kind, 8, {"adapter_bits": 8})
+    bench.measure("svd, rank 32", by_kind, 32, {"method": "svd"})
+    more = bench.measure("eigenspace, rank 32", by_kind, 32, {})
+    for kind, need, unfair, fair in (("2 bit", 0.010, 4, 1.5), ("3 bit", 0.0012, 4, 1.5), ("2:4", 0.006, 8, 3)):
+        error, best = f"{kind} error", min(row[f"{kind} error"] for row in others)
+        bench.claim(f"{kind}: error at rank 8", ours[error], at_most=need)
+        bench.claim(f"{kind}: error at rank 32", more[error], at_most=need / 4)
+        bench.claim(
+            f"{kind}: error of svd with biases as they are over ours", plain[error] / ours[error], at_least=unfair
+        )
+        bench.claim(f"{kind}: error of the better baseline over ours", best / ours[error], at_least=fair)
+        lost = before.accuracy - ours[f"{kind} accuracy"]
+        bench.claim(f"{kind}: accuracy lost at rank 8", lost, at_most=0.008)
+    won = ours["2 bit accuracy"] - none["2 bit accuracy"]
+    bench.claim("2 bit: accuracy won back at rank 8", won, at_least=0.02)
+
+
+def spread(budget):
+    """Relative errors on test rows with ranks by a budget, and with one rank that costs as much."""
+    errors, ranks = np.zeros((SEEDS, 2)), []
+    for i, (net, X, X_test, _, _) in enumerate(networks()):
+        rank = int(budget * (64 * 256 + 2 * 256**2) / (64 + 256 + 4 * 256))
+        for j, how in enumerate(({"rank": "auto", "budget": budget}, {"rank": rank})):
+            model = compensator(net, bits=2, **how).fit(X[:300])
+            errors[i, j] = relative_error(model.predict_raw(X_test), raw(net, X_test))
+            ranks += ["-".join(str(row["rank"]) for row in model.layer_report_)] * (j == 0)
+    auto, one = errors.mean(0)
+    remark = f"auto {auto:.4f} (ranks {', '.join(ranks)}), rank {rank} everywhere {one:.4f}"
+    return {"auto": auto, "one": one, "remark": remark}
+
+
+def ranks(bench):
+    """compensation, ranks: the same networks at 2 bit; ranks by a share of the entries, and one rank for all layers.
+
+    Errors are on test rows, and relative.
+    """
+    for budget in (0.05, 0.1, 0.2):
+        found = bench.measure(f"budget {budget:.0%}", spread, budget)
+        bench.claim(f"error of rank='auto' against one rank, {budget:.0%}", found.auto, found.one, at_most=0.9)
+
+
+# Tasks
+
+
+def of_tasks(rank):
+    """Relative errors on the halves of the test rows, of adapters of both halves, of all digits, and of none."""
+    found, size = {}, 0
+    for net, X, X_test, y, y_test in networks():
+        halves = {"0-4": (X[y < 5], X_test[y_test < 5]), "5-9": (X[y >= 5], X_test[y_test >= 5])}
+        fits = {name: compensator(net, bits=2, rank=rank).fit(rows) for name, (rows, _) in halves.items()}
+        fits["all"] = compensator(net, bits=2, rank=rank).fit(X)
+        fits["none"] = compensator(net, bits=2, rank=0, correct_bias=False).fit(X)
+        size = fits["0-4"].nbytes_ - fits["none"].nbytes_
+        for name, model in fits.items():
+            for half, (_, rows) in halves.items():
+                errors = found.setdefault(f"{name} on {half}", [])
+                errors.append(relative_error(model.predict_raw(rows), raw(net, rows)))
+    found = {name: float(np.mean(errors)) for name, errors in found.items()}
+    remark = "; ".join(f"{name} {error:.4f}" for name, error in found.items())
+    return {**found, "remark": f"{remark}; {size / 1000:.1f} kB an adapter"}
+
+
+def tasks(bench):
+    """compensation, tasks: the same networks at 2 bit; adapters of digits 0 to 4, of 5 to 9, of all, and none.
+
+    Errors are on test rows of either half, and relative to the variance there.
+    """
+    found = bench.measure("rank 4", of_tasks, 4)
+    bench.measure("rank 8", of_tasks, 8)
+    for own, other, need in (("0-4", "5-9", 0.5), ("5-9", "0-4", 0.9)):
+        what = f"error on digits {own} of their own adapter against the other's"
+        bench.claim(what, found[f"{own} on {own}"], found[f"{other} on {own}"], at_most=need)
+        what = f"error on digits {own} of their own adapter against that of all"
+        bench.note(what, f"{found[f'{own} on {own}'] / found[f'all on {own}']:.2f}")
+
+
+# Bytes
+
+
+def bytes_and_errors(width, epochs, cases):
+    """Bytes of the network as a share of those before, relative error and accuracy on test rows."""
+    X, X_test, y, y_test = digits(0)
+    net = trained(lambda: mlp(64, width, width, width, 10), X, y, epochs=epochs)
+    truth, found, parts = raw(net, X_test), {}, []
+    for name, params in cases.items():
+        model = compensator(net, **params).fit(X)
+        error, right = relative_error(model.predict_raw(X_test), truth), model.score(X_test, y_test)
+        found |= {f"{name} error": error, f"{name} share": model.compression_}
+        parts.append(f"{name}: {model.compression_:.1%}, error {error:.5f}, accuracy {right:.3f}")
+    return {**found, "remark": f"dense {net.score(X_test, y_test):.3f}; {'; '.join(parts)}"}
+
+
+def bits_or_ranks(bench):
+    """compensation, bytes: one network of digits with three layers of 256 or 2,048 units; more bits, or a path.
+
+    Shares are of the bytes of the network in single precision; all weights but those of the last layer are compressed.
+    Paths are in single precision, or in 8 bits. Fitted to all training rows.
+    """
+    plain = {"rank": 0, "correct_bias": False}
+    cases = {
+        "2 bit": {"bits": 2, **plain},
+        "2 bit, groups of 32": {"bits": 2, "group_size": 32, **plain},
+        "2 bit, rank 4 in 8 bit": {"bits": 2, "rank": 4, "adapter_bits": 8},
+        "2 bit, rank 16 in 8 bit": {"bits": 2, "rank": 16, "adapter_bits": 8},
+        "2 bit, rank 8": {"bits": 2, "rank": 8},
+        "3 bit": {"bits": 3, **plain},
+        "3 bit, rank 4 in 8 bit": {"bits": 3, "rank": 4, "adapter_bits": 8},
+        "4 bit": {"bits": 4, **plain},
+        "8 bit": {"bits": 8, **plain},
+    }
+    small = bench.measure("width 256", bytes_and_errors, 256, 30, cases)
+    wide = bench.measure("width 2048", bytes_and_errors, 2048, 6, cases)
+    path = "2 bit, rank 16 in 8 bit"
+    bench.claim(
+        "width 2048: bytes of a path in 8 bit at 2 bit against 3 bit",
+        wide[f"{path} share"],
+        wide["3 bit share"],
+        at_most=1,
+    )
+    bench.claim("width 2048: its error against 3 bit", wide[f"{path} error"], wide["3 bit error"], at_most=0.5)
+    against = small["2 bit, rank 8 error"] / small["4 bit error"]
+    shares = f"{small['2 bit, rank 8 share']:.1%} against {small['4 bit share']:.1%} of the bytes"
+    bench.note("width 256: 2 bit and rank 8 against 4 bit", f"{against:.1f} times the error, {shares}")
+
+
+# What predictions cost
+
+
+def torch_int8(net):
+    """The module with linear layers of torch in 8 bits, whose products are of integers."""
+    import torch
+
+    return torch.ao.quantization.quantize_dynamic(net.module_.eval(), {torch.nn.Linear}, dtype=torch.qint8)
+
+
+def latency(kind, how, params):
+    """Milliseconds of a pass, relative error on test rows, bytes, and bytes of the pickled module."""
+    build, epochs = BUILDS[kind]
+    X, X_test, y, y_test = digits(0)
+    net = trained(lambda: build(1.0), X, y, epochs=epochs)
+    fitted, module, share = {}, net.module_.eval(), 1.0
+    if how == "torch":
+        module = torch_int8(net)
+    elif how == "ours":
+        start = time.perf_counter()
+        model = compensator(net, modules=None, **params).fit(X[:300])
+        fitted, module, share = {"seconds": time.perf_counter() - start}, model.network(), model.compression_
+    many, one = milliseconds(module, X_test)
+    import torch
+
+    with torch.inference_mode():
+        outputs = module(torch.from_numpy(X_test)).numpy()
+    error, right = relative_error(outputs, raw(net, X_test)), float(np.mean(outputs.argmax(1) == y_test))
+    stored = "" if how == "torch" else f", pickled {len(pickle.dumps(module)) / 1e3:.0f} kB, {share:.1%} of the bytes"
+    remark = f"{many:.2f} ms, one row {one:.3f} ms, error {error:.5f}, accuracy {right:.3f}{stored}"
+    return {"many": many, "one": one, "error": error, "remark": remark, **fitted}
+
+
+def latencies(bench):
+    """compensation, latency: milliseconds of 1,000 rows of digits and of a single row, CPU, one thread.
+
+    The same three networks as for layers of low rank. Compressed weights are made dense in each call; merged ones once.
+    Peer: torch's dynamic quantisation of linear layers to 8 bits, which multiplies integers.
+    """
+    ways = {
+        "2 bit, rank 16": {"bits": 2},
+        "3 bit, rank 16": {"bits": 3},
+        "2:4, rank 16": {"compression": "prune_n_m"},
+        "2 bit, rank 16, merged": {"bits": 2, "merge": True},
+    }
+    for kind in BUILDS:
+        name = kind if kind == "convolutions" else f"width {kind}"
+        whole = bench.measure(f"{name}, dense", latency, kind, "dense", {})
+        if kind != "convolutions":
+            bench.measure(f"{name}, torch, 8 bit", latency, kind, "torch", {})
+        params = {"m": 3, "n": 1} if kind == "convolutions" else {}  # 3 x 3 kernels of one channel: 9 inputs
+        found = {
+            way: bench.measure(f"{name}, {way}", latency, kind, "ours", how | (params if way.startswith("2:4") else {}))
+            for way, how in ways.items()
+        }
+        slower = ", ".join(
+            f"{way} {row.many / whole.many:.2f} and {row.one / whole.one:.1f}" for way, row in found.items()
+        )
+        bench.note(f"{name}: times the dense network's, 1,000 rows and one row", slower)
+
+
+CASES = [methods, ranks, tasks, bits_or_ranks, latencies]
