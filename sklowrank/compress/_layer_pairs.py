@@ -310,35 +310,28 @@ def directions_of(layer: nn.Module, seen: Seen, method: str) -> tuple[Directions
 
 def pair_of(layer: Any, found: Factors) -> Pair:
     """Return the two layers of low rank that replace one, on its device, in its precision and mode."""
-    kind, rank = layer_type(layer), len(found.first)
-    n_out, has_bias = len(found.second), found.bias is not None
+    kind, like, rank = layer_type(layer), layer.weight, len(found.first)
     first: Any
-    if kind == "embedding":
-        kept = {"padding_idx": layer.padding_idx, "sparse": layer.sparse}
-        first = nn.Embedding(
-            layer.num_embeddings, rank, scale_grad_by_freq=layer.scale_grad_by_freq, **kept, device="meta"
-        )
+    second: Any
+    if kind == "embedding":  # given its weight, it draws none
+        kept = {name: getattr(layer, name) for name in ("padding_idx", "scale_grad_by_freq", "sparse")}
+        first = nn.Embedding.from_pretrained(found.first.T.to(like, copy=True).contiguous(), freeze=False, **kept)
     elif kind in ("linear", "transposed"):
         first = nn.Linear(found.first.shape[1], rank, bias=False, device="meta")
     else:
         kept = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
         first = type(layer)(layer.in_channels, rank, layer.kernel_size, bias=False, **kept, device="meta")
-    is_convolution = kind not in ("embedding", "linear", "transposed")
-    second: Any = (
-        type(layer)(rank, n_out, 1, bias=has_bias, device="meta")
-        if is_convolution
-        else nn.Linear(rank, n_out, bias=has_bias, device="meta")
+    how = {"bias": found.bias is not None, "device": "meta"}
+    is_convolution = isinstance(first, nn.modules.conv._ConvNd)
+    second = (
+        type(layer)(rank, len(found.second), 1, **how) if is_convolution else nn.Linear(rank, len(found.second), **how)
     )
-    for part, name, value in (
-        (first, "weight", found.first),
-        (second, "weight", found.second),
-        (second, "bias", found.bias),
-    ):
-        if value is not None:
-            value = value.T if part is first and kind == "embedding" else value
-            value = value.reshape(getattr(part, name).shape).to(layer.weight.dtype, copy=True)
-            part.register_parameter(name, nn.Parameter(value.contiguous(), requires_grad=layer.weight.requires_grad))
-    pair = Pair(first, second).train(layer.training)
+    for part, weights in ((first, {"weight": found.first}), (second, {"weight": found.second, "bias": found.bias})):
+        for name, value in weights.items():
+            if value is not None and getattr(part, name).is_meta:
+                value = value.reshape(getattr(part, name).shape).to(like.dtype, copy=True).contiguous()
+                part.register_parameter(name, nn.Parameter(value))
+    pair = Pair(first, second).train(layer.training).requires_grad_(like.requires_grad)
     pair.transposed = kind == "transposed"
     return pair
 
