@@ -54,10 +54,11 @@ for name, found in figures.items():
     print(f"{name}: error at rank 8 {found[4, 1]:.4f}, accuracy {found[4, 0]:.3f}")
 
 # %%
-# What a path costs in bytes, against more bits without one. Paths can be stored in eight bits, too.
+# What a path costs in bytes, against more bits without one; biases are corrected in both. Paths can be stored in eight
+# bits, too.
 
 bits = [2, 3, 4, 5]
-rounded = np.array([compensated(bits=b, rank=0, correct_bias=False) for b in bits])
+rounded = np.array([compensated(bits=b, rank=0) for b in bits])
 coded = np.array([compensated(bits=2, rank=r, adapter_bits=8) for r in ranks[1:]])
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
@@ -74,6 +75,7 @@ plt.show()
 
 # %%
 # What to see: from rank 2 on the path that is fitted to outputs leaves less error than the SVD of the weight, at rank
-# 32 a tenth of it, and much of what the SVD leaves is the mean, which a bias takes. At rank 1 it does not help: each
-# path is best for its own layer, not for the network. On the right, what it costs: at an equal number of bytes, two bits
-# and paths in eight bits leave less error than more bits without paths.
+# 32 a tenth of it. At rank 1 it does not help: each path is best for its own layer, not for the network. Much of what
+# the SVD leaves is a mean, which the bias takes. On the right, what it costs: paths of rank 4 and 8 lie between two and
+# three bits and on their line, and beyond them more bits are the better use of bytes in layers as narrow as these. A
+# path's share of the bytes falls with the width; and where the format is given, a path is what is left to add.
