@@ -239,9 +239,9 @@ def weight_of_twin(twin: nn.Module, name: str, layer: Any) -> torch.Tensor:
     except AttributeError:
         raise ValueError(f"compressed has no layer {name!r} with a weight, which the network has.") from None
     weight = weight() if callable(weight) else weight  # torch's own quantised layers
-    weight = weight.dequantize() if weight.is_quantized else weight
-    if weight.shape != layer.weight.shape:
-        shapes = f"{tuple(weight.shape)}, and in the network one of {tuple(layer.weight.shape)}"
+    weight = weight.dequantize() if getattr(weight, "is_quantized", False) else weight
+    if not isinstance(weight, torch.Tensor) or weight.shape != layer.weight.shape:
+        shapes = f"{tuple(getattr(weight, 'shape', ()))}, and in the network one of {tuple(layer.weight.shape)}"
         raise ValueError(f"In compressed the layer {name!r} has a weight of shape {shapes}.")
     matrix = weight.detach().double()
     return matrix.T if layer_type(layer) == "transposed" else matrix.flatten(1)
@@ -310,10 +310,10 @@ def moment_of_outputs(D: torch.Tensor, inputs: Inputs, method: str, *, centred: 
         return scaled @ scaled.T
     shift = D @ inputs.mean
     if inputs.covariance is None:
-        found = (D * inputs.mean) @ D.T
+        found = (D * (inputs.mean + _FLOOR * inputs.mean.max())) @ D.T
         return found - torch.outer(shift, shift) if centred else found
-    floor = _FLOOR * inputs.covariance.diagonal().max()
-    found = D @ inputs.covariance @ D.T + floor * (D @ D.T)
+    largest = inputs.covariance.diagonal().max()
+    found = D @ inputs.covariance @ D.T + _FLOOR * torch.where(largest > 0, largest, 1.0) * (D @ D.T)
     return found if centred else found + torch.outer(shift, shift)
 
 

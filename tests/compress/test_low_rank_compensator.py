@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import warnings
 from collections import OrderedDict
 from itertools import pairwise
 
@@ -205,6 +206,17 @@ class Tokens(nn.Module):
         return self.output((weights @ self.value(h)).mean(1))
 
 
+class Twice(nn.Module):
+    """A layer that a pass reaches twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.c = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x):
+        return self.a(self.c(torch.relu(self.a(x))))
+
+
 class Conv1D(nn.Module):
     """The linear layer of transformers, whose weight is (in, out)."""
 
@@ -304,13 +316,18 @@ def test_layers_that_are_given_the_same_tensor_share_a_pass():
     names = ["block.linear1", "block.linear2", "query", "key", "value", "output"]
     groups = [["block.linear1"], ["block.linear2"], ["query", "key", "value"], ["output"]]
     assert solver.same_inputs(net, calls, names) == groups
-    again = seeded(lambda: nn.Sequential(OrderedDict(a=nn.Linear(4, 4), b=nn.ReLU(), c=nn.Linear(4, 4))))
-    again.append(again.a)  # reached twice: its rows are those of both calls
+    again = seeded(Twice)
     inputs = torch.randn(30, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     calls = solver.Calls([((inputs,), {})])
     assert solver.same_inputs(again, calls, ["a", "c"]) == [["a"], ["c"]]
-    found = LowRankCompensator(again, rank=4, bits=2, modules=["a", "c"]).fit(inputs.numpy())
-    np.testing.assert_allclose(found.predict_raw(inputs.numpy()), outputs(again, inputs), atol=1e-12)
+    options = {"bits": 2, "rank": 1, "modules": ["a"], "n_calibration": None, "correct_bias": False}
+    found = LowRankCompensator(again, **options).fit(inputs.numpy())  # its rows are those of both calls
+    W = again.a.weight.detach().numpy()
+    with torch.no_grad():
+        rows = torch.cat([inputs, again.c(torch.relu(again.a(inputs)))]).numpy()
+    B, A = by_the_paper(W - nearest_levels(W, 2), rows.T @ rows / len(rows), 1)
+    ours = found.adapters_["a"]
+    np.testing.assert_allclose(ours[0] @ ours[1], B @ A, atol=1e-6)
 
 
 # What is stored
@@ -383,10 +400,13 @@ def test_pruning_keeps_what_counts():
     assert np.abs(W)[magnitudes].min() >= np.abs(W)[~magnitudes].max()
     found = kept(compression="prune_n_m", n=1, m=4)
     assert (found.reshape(6, 2, 4).sum(2) == 1).all()
-    # Where all scores are zero, the larger weight stays
+    # Where all scores are zero the larger weight stays, and a path is that of the weight
     X[:] = 0
     found = kept(compression="prune_n_m", n=1, m=2).reshape(6, 4, 2)
     assert (found.argmax(2) == np.abs(W).reshape(6, 4, 2).argmax(2)).all()
+    one, other = (LowRankCompensator(net, bits=2, rank=2, method=m, modules="0").fit(X) for m in ("eigenspace", "svd"))
+    for ours, theirs in zip(one.adapters_["0"], other.adapters_["0"]):
+        np.testing.assert_allclose(ours, theirs, atol=1e-10)
 
 
 def test_a_function_and_a_twin_compress():
@@ -413,6 +433,11 @@ def test_a_function_and_a_twin_compress():
     np.testing.assert_allclose(model.predict_raw(X), expected.predict_raw(X), atol=1e-12)
     with pytest.raises(ValueError, match="layer1"):
         LowRankCompensator(net, compressed=seeded(lambda: mlp(10, 9, 8, 3))).fit(X)
+    with torch.inference_mode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch will replace it
+        integers = torch.ao.quantization.quantize_dynamic(net.float(), {nn.Linear}, dtype=torch.qint8)
+    eight = LowRankCompensator(net, compressed=integers, rank=2).fit(X.astype(np.float32))
+    assert 0 < eight.output_relative_error_ < 1e-4
     with pytest.raises(ValueError, match="layer2"):
         LowRankCompensator(net, compressed=nn.Sequential(OrderedDict(layer1=net.layer1))).fit(X)
     with pytest.raises(ValueError, match="finite values of shape"):
