@@ -1,4 +1,4 @@
-"""Layers with a compressed weight, stored as what it takes, and a path of low rank beside it."""
+"""Layers with a compressed weight and a path of low rank beside it; their bytes, and adapters in files."""
 
 import hashlib
 import math
@@ -11,56 +11,9 @@ from torch.nn import functional as F
 
 from .._nets.found import array_of
 from .._nets.recording import layer_type
+from ._compressed_weights import Codes, KeptEntries, Part, matrix_of
 
 _CONVOLVE: dict[str, Any] = {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}
-
-
-class Codes(nn.Module):
-    """A matrix of few bits: integer codes, packed into bytes, and a scale for each row and group of columns."""
-
-    codes: torch.Tensor
-    scales: torch.Tensor
-
-    def __init__(self, codes: torch.Tensor, scales: torch.Tensor, bits: int, n_columns: int):
-        super().__init__()
-        self.bits, self.shape = bits, (len(scales), n_columns)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scales", scales)
-
-    def forward(self) -> torch.Tensor:
-        """Return the matrix."""
-        rows, columns = self.shape
-        levels = unpacked(self.codes, self.bits, rows * columns).to(self.scales.dtype) - top_code(self.bits)
-        return (levels.reshape(rows, self.scales.shape[1], -1) * self.scales[:, :, None]).reshape(rows, columns)
-
-    def extra_repr(self) -> str:
-        """Return what is printed."""
-        return f"shape={self.shape}, bits={self.bits}"
-
-
-class KeptEntries(nn.Module):
-    """A matrix of which few entries are not zero: these, and a bit for each entry that says whether it is one."""
-
-    mask: torch.Tensor
-
-    def __init__(self, mask: torch.Tensor, values: nn.Parameter, shape: tuple[int, int]):
-        super().__init__()
-        self.shape = shape
-        self.register_buffer("mask", mask)
-        self.values = values
-
-    def forward(self) -> torch.Tensor:
-        """Return the matrix."""
-        rows, columns = self.shape
-        kept = unpacked(self.mask, 1, rows * columns).bool()
-        return self.values.new_zeros(rows * columns).masked_scatter(kept, self.values).reshape(rows, columns)
-
-    def extra_repr(self) -> str:
-        """Return what is printed."""
-        return f"shape={self.shape}, kept={len(self.values)}"
-
-
-Part = nn.Parameter | Codes | KeptEntries  # a matrix, however it is stored
 
 
 class Form(NamedTuple):
@@ -130,11 +83,6 @@ class CompensatedLayer(nn.Module):
         return f"{self.form.kind}, shape={tuple(self.form.shape)}, rank={self.rank}"
 
 
-def matrix_of(part: Any) -> torch.Tensor:
-    """Return a matrix, however it is stored."""
-    return part if isinstance(part, torch.Tensor) else part()
-
-
 def form_of(layer: Any) -> Form:
     """Return how a layer of torch multiplies its input with its weight."""
     kind = layer_type(layer) or ""
@@ -159,71 +107,6 @@ def product(form: Form, matrix: torch.Tensor, x: torch.Tensor, bias: torch.Tenso
         x = F.pad(x, form.sides, mode=form.padding_mode) if form.sides else x
         return _CONVOLVE[form.kind](x, matrix.reshape(len(matrix), *form.shape[1:]), bias, **form.options)
     return F.linear(x, matrix, bias)
-
-
-# How matrices are stored
-
-
-def rounded(matrix: torch.Tensor, bits: int, group_size: int | None, dtype: torch.dtype) -> Codes:
-    """Return a matrix rounded to the nearest of ``2^bits - 1`` levels, symmetric about 0.
-
-    The largest magnitude of each row, or of each `group_size` columns of it, is the outermost level.
-    """
-    rows, columns = matrix.shape
-    groups = matrix.double().reshape(rows, columns // (group_size or columns), -1)
-    top = top_code(bits)
-    scales = (groups.abs().amax(2) / top).to(dtype)
-    steps = scales.double()[:, :, None]
-    levels = torch.where(steps > 0, groups / steps, 0.0).round().clamp(-top, top)
-    return Codes(packed((levels + top).to(torch.uint8).flatten(), bits), scales, bits, columns)
-
-
-def kept_entries(matrix: torch.Tensor, kept: torch.Tensor, dtype: torch.dtype) -> KeptEntries:
-    """Return a matrix with zeros but where `kept`, a mask of its shape, is True."""
-    values = nn.Parameter(matrix[kept].to(dtype))
-    return KeptEntries(packed(kept.flatten().to(torch.uint8), 1), values, tuple(matrix.shape))
-
-
-def top_code(bits: int) -> int:
-    """Return the largest code: codes are symmetric about 0."""
-    return 2 ** (bits - 1) - 1
-
-
-def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return codes (n,) below ``2^bits``, of type uint8, as bytes that hold `bits` bits of each.
-
-    Where `bits` is no power of two, the lowest bits of all come first, as many as divide a byte, then the next ones.
-    """
-    parts = []
-    for low, width in _fields(bits):
-        field = (codes >> low) & (2**width - 1)
-        field = F.pad(field, (0, -len(field) % (8 // width))).reshape(-1, 8 // width)
-        parts.append((field << _places(width, codes.device)).sum(1, dtype=torch.uint8))
-    return torch.cat(parts)
-
-
-def unpacked(packed: torch.Tensor, bits: int, n_codes: int) -> torch.Tensor:
-    """Return the codes (n_codes,) in bytes that :func:`packed` made."""
-    codes, start = None, 0
-    for low, width in _fields(bits):
-        stop = start - (-n_codes * width // 8)
-        field = packed[start:stop, None]
-        if width < 8:
-            field = (field >> _places(width, packed.device)) & (2**width - 1)
-        field = field.flatten()[:n_codes] << low
-        codes, start = field if codes is None else codes | field, stop
-    assert codes is not None
-    return codes
-
-
-def _fields(bits):
-    """Return the lowest bit and the number of bits of the parts of a code, each of which divides a byte."""
-    widths = [width for width in (8, 4, 2, 1) if bits & width]
-    return [(sum(widths[:i]), width) for i, width in enumerate(widths)]
-
-
-def _places(width, device):
-    return torch.arange(0, 8, width, dtype=torch.uint8, device=device)
 
 
 # How large networks are
@@ -292,7 +175,7 @@ def _give_adapter(layer, arrays):
     n_out, n_in = layer.form.shape[0], math.prod(layer.form.shape[1:])
     if layer.form.kind in ("embedding", "transposed"):
         n_out, n_in = n_in, n_out
-    layer.bias = nn.Parameter(torch.tensor(arrays["bias"], dtype=dtype)) if "bias" in arrays else None
+    layer.bias = nn.Parameter(torch.from_numpy(arrays["bias"]).to(dtype)) if "bias" in arrays else None
     if "bits" in arrays:
         parts = {key: torch.from_numpy(arrays[key]) for key in ("A.codes", "A.scales", "B.codes", "B.scales")}
         bits = int(arrays["bits"])
@@ -300,7 +183,7 @@ def _give_adapter(layer, arrays):
         layer.B = Codes(parts["B.codes"], parts["B.scales"].to(dtype), bits, n_out)
     else:
         layer.A, layer.B = (
-            nn.Parameter(torch.tensor(arrays[key], dtype=dtype)) if key in arrays else None for key in "AB"
+            nn.Parameter(torch.from_numpy(arrays[key]).to(dtype)) if key in arrays else None for key in "AB"
         )
 
 

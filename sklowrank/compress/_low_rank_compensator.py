@@ -1,7 +1,7 @@
 """Quantised and pruned networks whose errors are made up for by paths of low rank."""
 
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
+from functools import partial
 from numbers import Integral, Real
 from os import PathLike
 from typing import Any, BinaryIO, Literal, Self
@@ -19,13 +19,14 @@ from .._core.compat import HasMethods, Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.workspace import open_workspace
 from .._nets.found import array_of
-from .._nets.holding import Calls, StoredHeld, hold, network_calls, outputs_of, restored_held, stored_held
+from .._nets.holding import StoredHeld, hold, network_calls, outputs_of, restored_held, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
-from .._nets.recording import LayerReport, select_layers
+from .._nets.recording import LayerReport
 from .._nets.wrapping import HeldNetwork, checked_rows, live, relative_error, some_rows
 from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
-from ._low_rank_compensator_solver import BLOCK, CompensationOptions, compensate
+from ._compressed_weights import WeightOptions, compressed
+from ._low_rank_compensator_solver import BLOCK, PathOptions, compensate, layers_to_take
 
 
 class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
@@ -281,7 +282,8 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         names = layers_to_take(module, calls, self.modules)
         _check_ranks(self.rank, names)
 
-        report = compensate(module, calls, names, twin, options(self, CompensationOptions))
+        compress = partial(compressed, twin, options(self, WeightOptions))
+        report = compensate(module, calls, names, compress, options(self, PathOptions))
         error = relative_error(_outputs(module, calls, ws.device), before)
         stored = stored_held(held)
         return keep(self, ws, stored, **_described(module, stored.weights, report, sizes, error))
@@ -370,30 +372,6 @@ def _twin(compressed, randomness, module_getter, device):
         return None
     fitted = compressed if isinstance(compressed, nn.Module | FrozenEstimator) else FrozenEstimator(compressed)
     return hold(fitted, None, None, randomness, module_getter).module.to(device)
-
-
-def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str] | None) -> list[str]:
-    """Return the names of the layers that are compressed, in the order of a pass."""
-    patterns = [] if modules is None else [modules] if isinstance(modules, str) else list(modules)
-    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    types = ("linear", "transposed", "conv1d", "conv2d", "conv3d", *("embedding",) * bool(wanted))
-    names = select_layers(module, calls, types=types, modules=wanted or None).names
-    names = names if wanted else names[:-1]
-    for pattern in unwanted:
-        if not any(fnmatchcase(name, pattern) for name, _ in module.named_modules()):
-            raise ValueError(f"modules='!{pattern}' matches no layer of the network.")
-    names = [
-        name
-        for name in names
-        if name  # a network that is one layer has no place in which another could be put
-        and not any(fnmatchcase(name, pattern) for pattern in unwanted)
-        and getattr(module.get_submodule(name), "max_norm", None) is None
-    ]
-    if not names:
-        cure = "The last layer is taken only if a pattern of modules names it"
-        raise ValueError(f"No layer is left to be compressed with modules={modules!r}. {cure}.")
-    return names
 
 
 def _checked_outputs(module, calls, device):

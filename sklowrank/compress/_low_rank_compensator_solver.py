@@ -1,11 +1,11 @@
-"""Compressed layers and their paths of low rank: what the inputs of a layer are, weights, directions of the error."""
+"""Paths of low rank beside compressed weights: layers and their inputs, directions of the error, ranks."""
 
 import copy
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -19,33 +19,20 @@ from .._nets.recording import (
     layer_type,
     moments,
     run,
+    select_layers,
     watching,
     weight_matrix,
 )
-from ._compensated_layers import (
-    CompensatedLayer,
-    Part,
-    form_of,
-    kept_entries,
-    matrix_of,
-    n_bytes,
-    rounded,
-)
+from ._compensated_layers import CompensatedLayer, form_of, n_bytes
+from ._compressed_weights import Inputs, Part, matrix_of, rounded
 
 BLOCK = 64  # rows that are passed through the network at once
 _FLOOR = 1e-10  # of the largest variance of an input: directions without any are ordered by the weights' own error
 
 
-class CompensationOptions(NamedTuple):
-    """What layers become."""
+class PathOptions(NamedTuple):
+    """What is added to compressed weights."""
 
-    compression: str | Callable
-    bits: int
-    group_size: int | None
-    sparsity: float
-    n: int
-    m: int
-    importance: str
     rank: int | str | dict[str, int]
     budget: float | None
     method: str
@@ -54,21 +41,11 @@ class CompensationOptions(NamedTuple):
     adapter_bits: int | None
 
 
-class Inputs(NamedTuple):
-    """What is known of the rows that a layer multiplies its weight with, in float64."""
-
-    mean: torch.Tensor  # (in,)
-    covariance: torch.Tensor | None  # (in, in); None: rows are one-hot, with the mean as the frequencies
-    magnitude: torch.Tensor | None = None  # (in,): the means of magnitudes
-
-    @property
-    def squares(self) -> torch.Tensor:
-        """The means of squares (in,)."""
-        return self.mean if self.covariance is None else self.covariance.diagonal() + self.mean.square()
+Compress = Callable[[Any, str, Inputs], Part]  # the compressed weight of a layer, by its name and inputs
 
 
 def compensate(
-    module: nn.Module, calls: Calls, names: Sequence[str], twin: nn.Module | None, options: CompensationOptions
+    module: nn.Module, calls: Calls, names: Sequence[str], compress: Compress, options: PathOptions
 ) -> LayerReport:
     """Compress layers of a module in place and give each a path; return what became of each.
 
@@ -76,23 +53,23 @@ def compensate(
     it. Layers that are given the same tensor share a pass.
     """
     groups = same_inputs(module, calls, names)
-    ranks = ranks_of(module, calls, groups, twin, options)
+    ranks = ranks_of(module, calls, groups, compress, options)
     report = LayerReport()
     for group in groups:
         inputs = inputs_of(module, calls, group, options)
         for name in group:
             layer = module.get_submodule(name)
-            found, row = compensated(layer, name, inputs[name], ranks[name], twin, options)
+            found, row = compensated(layer, name, inputs[name], ranks[name], compress, options)
             module.set_submodule(name, found)
             report.append(row)
     return report
 
 
 def compensated(
-    layer: Any, name: str, inputs: Inputs, rank: int, twin: nn.Module | None, options: CompensationOptions
+    layer: Any, name: str, inputs: Inputs, rank: int, compress: Compress, options: PathOptions
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Return the compensated layer and its row of the report."""
-    base, form, dtype = compressed(layer, name, inputs, twin, options), form_of(layer), layer.weight.dtype
+    base, form, dtype = compress(layer, name, inputs), form_of(layer), layer.weight.dtype
     D = E = output_error(layer, base)
     centred = shifts_bias(layer, options)
     path = None
@@ -121,7 +98,7 @@ def compensated(
     return found.requires_grad_(layer.weight.requires_grad), row
 
 
-def shifts_bias(layer: Any, options: CompensationOptions) -> bool:
+def shifts_bias(layer: Any, options: PathOptions) -> bool:
     """Return whether a bias takes the mean of the error; the padding of an embedding goes on adding nothing."""
     return options.correct_bias and getattr(layer, "padding_idx", None) is None
 
@@ -140,7 +117,31 @@ def _share(part, whole):
     return float(part / whole) if part > 0 else 0.0
 
 
-# The inputs of layers
+# The layers and their inputs
+
+
+def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str] | None) -> list[str]:
+    """Return the names of the layers that are compressed, in the order of a pass."""
+    patterns = [] if modules is None else [modules] if isinstance(modules, str) else list(modules)
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    types = ("linear", "transposed", "conv1d", "conv2d", "conv3d", *("embedding",) * bool(wanted))
+    names = select_layers(module, calls, types=types, modules=wanted or None).names
+    names = names if wanted else names[:-1]
+    for pattern in unwanted:
+        if not any(fnmatchcase(name, pattern) for name, _ in module.named_modules()):
+            raise ValueError(f"modules='!{pattern}' matches no layer of the network.")
+    names = [
+        name
+        for name in names
+        if name  # a network that is one layer has no place in which another could be put
+        and not any(fnmatchcase(name, pattern) for pattern in unwanted)
+        and getattr(module.get_submodule(name), "max_norm", None) is None
+    ]
+    if not names:
+        cure = "The last layer is taken only if a pattern of modules names it"
+        raise ValueError(f"No layer is left to be compressed with modules={modules!r}. {cure}.")
+    return names
 
 
 def same_inputs(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[list[str]]:
@@ -158,7 +159,7 @@ def _state(x):
     return x, 0 if x.is_inference() else x._version
 
 
-def inputs_of(module: nn.Module, calls: Calls, group: Sequence[str], options: CompensationOptions) -> dict[str, Inputs]:
+def inputs_of(module: nn.Module, calls: Calls, group: Sequence[str], options: PathOptions) -> dict[str, Inputs]:
     """Return what is known of the inputs of layers, by their names."""
     layers = {name: module.get_submodule(name) for name in group}
     linear = [name for name in group if layer_type(layers[name]) in ("linear", "transposed")]
@@ -198,76 +199,6 @@ def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
         run(module, calls, BLOCK)
     total = torch.stack(counts).sum(0).double()
     return Inputs(total / total.sum(), None)
-
-
-# Compressed weights
-
-
-def compressed(layer: Any, name: str, inputs: Inputs, twin: nn.Module | None, options: CompensationOptions) -> Part:
-    """Return the compressed weight of a layer, as it is stored."""
-    W, dtype = weight_matrix(layer), layer.weight.dtype
-    if twin is not None:
-        return nn.Parameter(weight_of_twin(twin, name, layer).to(layer.weight.device, dtype))
-    if callable(options.compression):
-        return nn.Parameter(weight_by(options.compression, name, W, inputs).to(layer.weight.device, dtype))
-    if options.compression == "quantize":
-        _check_divides("group_size", options.group_size, W, name)
-        return rounded(W, options.bits, options.group_size, dtype)
-    scores = W.abs()
-    if options.importance == "activation":
-        scores = scores * (inputs.squares[:, None] if inputs.covariance is None else inputs.squares).sqrt()
-    if options.compression == "prune":
-        kept = largest(scores.flatten()[None], W.flatten()[None], W.numel() - round(options.sparsity * W.numel()))
-        return kept_entries(W, kept.reshape(W.shape), dtype)
-    _check_divides("m", options.m, W, name)
-    kept = largest(scores.reshape(-1, options.m), W.reshape(-1, options.m), options.n)
-    return kept_entries(W, kept.reshape(W.shape), dtype)
-
-
-def largest(scores: torch.Tensor, weights: torch.Tensor, n_kept: int) -> torch.Tensor:
-    """Return a mask of the `n_kept` largest scores of each row; of equal ones, those of the larger weights."""
-    by_weight = weights.abs().argsort(dim=1, descending=True, stable=True)
-    order = by_weight.gather(1, scores.gather(1, by_weight).argsort(dim=1, descending=True, stable=True))
-    mask = torch.zeros(scores.shape, dtype=torch.bool, device=scores.device)
-    return mask.scatter(1, order[:, :n_kept], True)
-
-
-def weight_of_twin(twin: nn.Module, name: str, layer: Any) -> torch.Tensor:
-    """Return the weight matrix of the layer of that name in the user's compressed network."""
-    try:
-        weight = twin.get_submodule(name).weight
-    except AttributeError:
-        raise ValueError(f"compressed has no layer {name!r} with a weight, which the network has.") from None
-    weight = weight() if callable(weight) else weight  # torch's own quantised layers
-    weight = weight.dequantize() if getattr(weight, "is_quantized", False) else weight
-    if not isinstance(weight, torch.Tensor) or weight.shape != layer.weight.shape:
-        shapes = f"{tuple(getattr(weight, 'shape', ()))}, and in the network one of {tuple(layer.weight.shape)}"
-        raise ValueError(f"In compressed the layer {name!r} has a weight of shape {shapes}.")
-    matrix = weight.detach().double()
-    return matrix.T if layer_type(layer) == "transposed" else matrix.flatten(1)
-
-
-def weight_by(compression: Callable, name: str, W: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-    """Return the weight that the user's function makes of one."""
-    if inputs.covariance is None:
-        raise ValueError(f"A function as compression takes no embeddings: leave {name!r} out by modules.")
-    second = inputs.covariance + torch.outer(inputs.mean, inputs.mean)
-    given = {"mean": inputs.mean.cpu().numpy(), "second": second.cpu().numpy()}
-    found = np.asarray(compression(W.cpu().numpy().copy(), given), dtype=float)
-    if found.shape != tuple(W.shape) or not np.isfinite(found).all():
-        raise ValueError(
-            f"compression has to return finite values of shape {tuple(W.shape)} for the weight of {name!r}; it gave "
-            f"shape {found.shape}{'' if np.isfinite(found).all() else ' with NaN or infinity'}."
-        )
-    return torch.from_numpy(found)
-
-
-def _check_divides(parameter, value, W, name):
-    if value is not None and W.shape[1] % value:
-        raise ValueError(
-            f"{parameter}={value} does not divide the {W.shape[1]} inputs of the layer {name!r}. Pass a divisor, or "
-            "leave the layer out by modules."
-        )
 
 
 # The path
@@ -342,8 +273,8 @@ def ranks_of(
     module: nn.Module,
     calls: Calls,
     groups: Sequence[Sequence[str]],
-    twin: nn.Module | None,
-    options: CompensationOptions,
+    compress: Compress,
+    options: PathOptions,
 ) -> dict[str, int]:
     """Return the rank of the path of each layer."""
     layers = {name: module.get_submodule(name) for group in groups for name in group}
@@ -356,7 +287,7 @@ def ranks_of(
         inputs = inputs_of(module, calls, group, options)
         for name in group:
             layer, rows = layers[name], inputs[name]
-            D = output_error(layer, compressed(layer, name, rows, twin, options))
+            D = output_error(layer, compress(layer, name, rows))
             gain = leading_directions(D, rows, options.method, centred=shifts_bias(layer, options))[0]
             variance = mean_square(output_matrix(layer), rows, centred=True)
             gains[name] = gain / variance if variance > 0 else 0 * gain

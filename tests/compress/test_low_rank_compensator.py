@@ -18,9 +18,9 @@ from torch import nn
 
 from sklowrank.compress import LowRankCompensator
 from sklowrank.compress import _low_rank_compensator_solver as solver
-from sklowrank.compress._compensated_layers import (
+from sklowrank.compress._compensated_layers import CompensatedLayer
+from sklowrank.compress._compressed_weights import (
     Codes,
-    CompensatedLayer,
     KeptEntries,
     matrix_of,
     packed,
@@ -356,7 +356,7 @@ def test_weights_are_rounded_to_the_nearest_level(bits, group_size):
 
 def test_quantised_layers_hold_integers_and_pruned_ones_what_is_kept(net):
     dense = sum(value.nbytes for value in net.weights_.values())
-    model = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4).fit(DIGITS)
+    model = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4, random_state=0).fit(DIGITS)
     codes, rows = (64 * 48 + 48 * 32) * 2 // 8, 4 * (48 + 32)
     paths, biases = 4 * 4 * (64 + 48 + 48 + 32), 4 * (48 + 32 + 10)
     assert model.nbytes_ == sum(value.nbytes for value in model.weights_.values())
@@ -374,7 +374,7 @@ def test_quantised_layers_hold_integers_and_pruned_ones_what_is_kept(net):
     assert isinstance(layer.base, KeptEntries)
     assert pruned.layer_report_[0]["nbytes"] == 64 * 48 // 8 + 4 * 64 * 48 // 4 + 4 * 48
     assert (matrix_of(layer.base) != 0).sum() == 64 * 48 // 4
-    small = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4, adapter_bits=8).fit(DIGITS)
+    small = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4, adapter_bits=8, random_state=0).fit(DIGITS)
     assert model.nbytes_ - small.nbytes_ == paths * 3 // 4 - 4 * 2 * 2 * 4
     assert small.output_relative_error_ < 1.05 * model.output_relative_error_
     merged = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4, merge=True).fit(DIGITS)
@@ -523,7 +523,7 @@ def test_adapters_of_other_weights_are_refused(net):
 
 
 def test_a_compensated_network_trains_on(net):
-    model = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4).fit(DIGITS)
+    model = LowRankCompensator(FrozenEstimator(net), bits=2, rank=4, random_state=0).fit(DIGITS)
     tuned = model.estimator_
     codes = {name: value for name, value in tuned.weights_.items() if value.dtype == np.uint8}
     tuned.partial_fit(DIGITS, LABELS)
@@ -536,7 +536,7 @@ def test_a_compensated_network_trains_on(net):
         torch.manual_seed(0)
         skorch = NeuralNetClassifier(mlp(64, 32, 10), criterion=nn.CrossEntropyLoss, max_epochs=3, verbose=0)
         skorch.fit(DIGITS, LABELS)
-    model = LowRankCompensator(FrozenEstimator(skorch), bits=3, rank=4).fit(DIGITS)
+    model = LowRankCompensator(FrozenEstimator(skorch), bits=3, rank=4, random_state=0).fit(DIGITS)
     assert abs(model.score(DIGITS, LABELS) - skorch.score(DIGITS, LABELS)) < 0.02
     tuned = model.estimator_
     tuned.partial_fit(DIGITS, LABELS)
