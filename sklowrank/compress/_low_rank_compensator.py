@@ -132,6 +132,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
     See Also
     --------
+    LowRankCompressor : Networks whose layers become pairs of low rank.
     SecondOrderPruner : Networks with most weights zero, whose other weights make up for them.
 
     Notes

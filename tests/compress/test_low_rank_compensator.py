@@ -16,7 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sklowrank.compress import LowRankCompensator
+from sklowrank.compress import LowRankCompensator, LowRankCompressor
 from sklowrank.compress import _low_rank_compensator_solver as solver
 from sklowrank.compress._compensated_layers import CompensatedLayer
 from sklowrank.compress._compressed_weights import (
@@ -541,6 +541,22 @@ def test_a_compensated_network_trains_on(net):
     tuned = model.estimator_
     tuned.partial_fit(DIGITS, LABELS)
     assert not np.array_equal(tuned.module_.layer1.A.detach(), model.adapters_["layer1"][1])
+
+
+def test_modules_are_exported_and_changed_again(net):
+    rows = torch.from_numpy(DIGITS[:20])
+    for params in ({"bits": 3}, {"compression": "prune"}):
+        model = LowRankCompensator(net.network(), rank=4, random_state=0, **params).fit(DIGITS)
+        module = model.network()
+        exported = torch.export.export(module, (rows,)).module()
+        with torch.inference_mode():
+            torch.testing.assert_close(exported(rows), module(rows))
+    small = LowRankCompressor(FrozenEstimator(net), rank=8).fit(DIGITS)
+    model = LowRankCompensator(FrozenEstimator(small), bits=8, rank=2).fit(DIGITS)
+    assert model.compression_ < 0.8
+    assert model.output_relative_error_ < 1e-3
+    with pytest.raises(ValueError, match="No layer"):  # all but the last one are compressed
+        LowRankCompensator(FrozenEstimator(model)).fit(DIGITS)
 
 
 def test_rows_blocks_and_precision_change_nothing(net, monkeypatch):
