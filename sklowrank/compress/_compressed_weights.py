@@ -1,6 +1,7 @@
 """Compressed weights: rounded, pruned, or what a function makes of them; and matrices that are stored in few bytes."""
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -202,15 +203,16 @@ def packed(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 def unpacked(packed: torch.Tensor, bits: int, n_codes: int) -> torch.Tensor:
     """Return the codes (n_codes,) in bytes that :func:`packed` made."""
-    codes, start = torch.zeros((), dtype=torch.uint8, device=packed.device), 0
+    fields, start = [], 0
     for low, width in _fields(bits):
         stop = start - (-n_codes * width // 8)
         field = packed[start:stop, None]
         if width < 8:
             field = (field >> _places(width, packed.device)) & (2**width - 1)
-        field = field.flatten()[:n_codes] << low
-        codes, start = codes | field, stop
-    return codes
+        field = field.flatten()[:n_codes]
+        fields.append(field << low if low else field)
+        start = stop
+    return reduce(torch.bitwise_or, fields)
 
 
 def _fields(bits):
