@@ -15,6 +15,7 @@ MOST_PARAMETERS = 20
 # Names whose meaning is the field's and differs between methods: their descriptions do not start alike.
 OTHER_WORDS = {
     "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
+    "categorical_features": "labels of a coordinate, and identifiers that each have a vector",
     "compression": "how small a network becomes, and by what its weights do",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
@@ -35,6 +36,7 @@ OTHER_WORDS = {
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
     ("device", "MatrixFactorizationRegressor"): "it takes identifiers, so no tensor says where",
+    ("tol", "DynamicSubspaceMetricLearner"): "it says when a learner is added, and ends nothing",
 }
 # Names whose legal values differ between methods
 OTHER_RANGES = {
@@ -42,6 +44,7 @@ OTHER_RANGES = {
     "assign_labels": "rows that are embedded, and codes that a network has learned",
     "bandwidth": "one per column, where columns may have units of their own",
     "batch_size": "stochastic training needs some rows per cluster",
+    "categorical_features": "by the types of columns, where identifiers are expected",
     "center": "automatic where sparse rows are not centred",
     "compression": "how small a network becomes, and by what its weights do",
     "estimator": "networks that are torch modules, where no target is predicted",
