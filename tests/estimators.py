@@ -158,6 +158,12 @@ ESTIMATORS = {
         wraps=_fast_classifier,
         too_large={"label_space": [5, 6]},
     ),
+    "LowRankCompensator": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        quick={"rank": 2},
+    ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
         min_features=2,

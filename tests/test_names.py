@@ -16,6 +16,7 @@ MOST_PARAMETERS = 20
 OTHER_WORDS = {
     "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
     "categorical_features": "labels of a coordinate, and identifiers that each have a vector",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
@@ -45,6 +46,7 @@ OTHER_RANGES = {
     "batch_size": "stochastic training needs some rows per cluster",
     "categorical_features": "by the types of columns, where identifiers are expected",
     "center": "automatic where sparse rows are not centred",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "networks that are torch modules, where no target is predicted",
     "gamma": "by cross-validation for one",
     "init": "each method has starts of its own",

@@ -170,7 +170,11 @@ class HeldNetwork:
         X = checked_rows(self, X, reset=False)
         device = open_workspace(np.empty((0, 0)), device=self.device).device  # type: ignore[attr-defined]
         held = live(self)
-        return outputs_of(held.module.to(device), network_calls(held, X), _BLOCK, device).numpy()
+        calls = network_calls(held, X)  # the estimator predicts where its network is: on the CPU
+        try:
+            return outputs_of(held.module.to(device), calls, _BLOCK, device).numpy()
+        finally:
+            held.module.to("cpu")
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the changed network as a torch module.
