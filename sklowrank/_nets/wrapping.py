@@ -78,7 +78,7 @@ class HeldNetwork:
     def estimator_(self) -> Any:
         """The inner estimator with the changed network, new at each access, ready to predict and to be trained on."""
         self._check_fitted("estimator_")
-        return restored_held(_stored(self)).estimator
+        return self._restored().estimator
 
     @available_if(_inner_has("predict"))
     def predict(self, X: ArrayLike) -> Any:
@@ -177,13 +177,21 @@ class HeldNetwork:
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return restored_held(_stored(self), device).module
+        return self._restored(device).module
 
     @property
     def classes_(self) -> np.ndarray:
         """Class labels of the inner estimator."""
         self._check_fitted("classes_")
         return live(self).estimator.classes_
+
+    def _restored(self, device: torch.device | str = "cpu") -> Held:
+        """Return the held network, new at each call; another estimator may store it in another way."""
+        return restored_held(_stored(self), device)
+
+    def _answering(self) -> object:
+        """Return an object that is another one where methods are to answer in another way."""
+        return vars(self)["_fitted"]
 
     def _ask(self, method, X, *args, **params):
         check_is_fitted(self)
@@ -214,10 +222,10 @@ class HeldNetwork:
 
 def live(estimator: HeldNetwork) -> Held:
     """Return the held network that methods compute with: it is read, never changed nor given out."""
-    stored = vars(estimator)["_fitted"]
+    answering = estimator._answering()
     found = _LIVE.get(estimator)
-    if found is None or found[0] is not stored:
-        found = stored, restored_held(_stored(estimator))
+    if found is None or found[0] is not answering:
+        found = answering, estimator._restored()
         _LIVE[estimator] = found
     return found[1]
 
