@@ -144,7 +144,7 @@ def _public(value, ws):
     if isinstance(value, dict):
         return {name: _public(part, ws) for name, part in value.items()}
     if isinstance(value, list):
-        return [_public(part, ws) for part in value]
+        return type(value)(_public(part, ws) for part in value)
     return value
 
 

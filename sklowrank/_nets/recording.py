@@ -65,12 +65,14 @@ def layer_type(layer: nn.Module) -> str | None:
     """Return "linear", "conv1d", "conv2d", "conv3d" or "embedding", or None for a layer of another kind.
 
     Subclasses are of another kind, since their forward pass may be another, but for the layer of transformers whose
-    weight is (in, out): "transposed".
+    weight is (in, out): "transposed". So are layers whose weight is computed of others, or changed by each call.
     """
+    if not isinstance(vars(layer).get("_parameters", {}).get("weight"), nn.Parameter):
+        return None
     if type(layer) is nn.Linear:
         return "linear"
     if type(layer) is nn.Embedding:
-        return "embedding"
+        return "embedding" if layer.max_norm is None else None
     if type(layer).__name__ == "Conv1D" and hasattr(layer, "nf") and getattr(layer.weight, "ndim", 0) == 2:
         return "transposed"
     return _CONVOLUTIONS.get(type(layer))
@@ -87,8 +89,8 @@ def select_layers(
 ) -> Selected:
     """Return the layers of some types whose names match a pattern of `modules` and none of `exclude`.
 
-    Layers that share a weight with another one are left alone, with a warning; those that no pass reaches, and
-    convolutions in groups unless `grouped`, silently.
+    Layers that share a weight with another one are left alone, with a warning; those that no pass reaches or that have
+    hooks, and convolutions in groups unless `grouped`, silently.
 
     Raises
     ------
@@ -107,9 +109,10 @@ def select_layers(
         if (wanted is None or any(fnmatchcase(name, pattern) for pattern in wanted))
         and not any(fnmatchcase(name, pattern) for pattern in unwanted or ())
         and (grouped or getattr(layer, "groups", 1) == 1)
+        and not (layer._forward_hooks or layer._forward_pre_hooks)
     ]
     uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
-    tied = [name for name in names if uses[id(known[name].weight)] > 1]
+    tied = [name for name in names if any(uses[id(p)] > 1 for p in known[name].parameters())]
     if tied:
         warn(f"Layers with tied weights are left as they are: {', '.join(tied)}.", UserWarning)
     names = reached(module, calls, [name for name in names if name not in tied])
@@ -136,16 +139,16 @@ def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:
 
 @contextmanager
 def watching(module: nn.Module, names: Sequence[str], see: Callable[[str, nn.Module, tuple, Any], None]) -> Iterator:
-    """Call ``see(name, layer, positional arguments, output)`` in the block after each call of the named layers.
+    """Call ``see(name, layer, arguments, output)`` in the block after each call of the named layers.
 
     Torch's transformer layers have a path in eval mode on which they do not call their parts: hooks close it, but that
     of the whole encoder, for which its layers count as being in training; their parts do not.
     """
 
     def hook(name):
-        return lambda layer, args, out: see(name, layer, args, out)
+        return lambda layer, args, kwargs, out: see(name, layer, (*args, *kwargs.values()), out)
 
-    hooks = [module.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    hooks = [module.get_submodule(name).register_forward_hook(hook(name), with_kwargs=True) for name in names]
     encoders = [m for m in module.modules() if isinstance(m, nn.TransformerEncoderLayer) and not m.training]
     try:
         for encoder in encoders:

@@ -324,3 +324,26 @@ def test_some_rows_and_relative_errors():
     outputs = torch.randn(50, 3, generator=g)
     assert relative_error(outputs, outputs) == 0
     assert relative_error(torch.zeros(50, 3) + outputs.mean(0), outputs) == pytest.approx(1)
+
+
+def test_layers_that_are_more_than_their_weight_are_left_alone():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.plain = nn.Linear(4, 4)
+            self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+            self.computed = nn.Linear(4, 4)
+            del self.computed.weight
+            self.computed.weight = torch.ones(4, 4)
+            self.hooked = nn.Linear(4, 4)
+            self.hooked.register_forward_hook(lambda layer, args, out: 2 * out)
+            self.table = nn.Embedding(3, 4, max_norm=1.0)
+
+        def forward(self, x):
+            x = self.hooked(self.computed(self.normed(self.plain(input=x))))
+            return x + self.table(torch.zeros(len(x), dtype=torch.long))
+
+    net = Net()
+    calls = network_calls(hold(net, None, None, randomness()), ROWS)
+    assert select_layers(net, calls, types=("linear", "embedding")).names == ["plain"]
+    assert moments(net, calls, ["plain"], input_rows, 100)["plain"].n_rows == 150  # called by keyword
