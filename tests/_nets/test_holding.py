@@ -182,6 +182,8 @@ def test_unfitted_estimators_are_fitted_and_modules_taken_as_they_are():
         Halved(FrozenEstimator(LogisticRegression().fit(X, y))).fit(X)
     with pytest.raises(NotFittedError):
         Halved(module).predict_raw(X)
+    with pytest.raises(ValueError, match="Reshape"):
+        bare.predict_raw(X[0])
     inner = Plain().fit(X, NAMES)
     found = Halved(FrozenEstimator(inner), module_getter=lambda plain: plain.nested["network"]).fit(X)
     held = found.estimator_
