@@ -33,7 +33,7 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
     check_place(X, "X")
     if num_samples(X) < min_samples:
         raise ValueError(f"Found array with n_samples={num_samples(X)}, but a minimum of {min_samples} is required.")
-    if not reset and hasattr(estimator, "n_features_in_") and np.ndim(X) == 1:
+    if not reset and hasattr(estimator, "n_features_in_") and len(getattr(X, "shape", ())) == 1:
         raise ValueError(
             f"Expected an array of {estimator.n_features_in_} columns, got a 1D array instead. Reshape your data: "
             "X.reshape(1, -1) is a single row."
