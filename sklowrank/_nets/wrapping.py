@@ -14,8 +14,10 @@ from torch import nn
 
 from .._core.compat import num_samples, safe_indexing
 from .._core.fitted import recall
+from .._core.modes import plain_modes
 from .._core.workspace import check_place, open_workspace
 from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
+from .recording import device_of
 
 _BLOCK = 256
 # What methods compute with, made once per fit and never given out; it is not pickled with the estimator.
@@ -31,8 +33,10 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
         If there are too few rows, or X has other columns than those of the fit.
     """
     check_place(X, "X")
-    if num_samples(X) < min_samples:
-        raise ValueError(f"Found array with n_samples={num_samples(X)}, but a minimum of {min_samples} is required.")
+    n_rows = num_samples(X)
+    if n_rows < min_samples:
+        found = f"n_samples={n_rows}" if n_rows else "0 samples"
+        raise ValueError(f"Found array with {found}, but a minimum of {min_samples} is required.")
     if not reset and hasattr(estimator, "n_features_in_") and len(getattr(X, "shape", ())) == 1:
         raise ValueError(
             f"Expected an array of {estimator.n_features_in_} columns, got a 1D array instead. Reshape your data: "
@@ -163,9 +167,13 @@ class HeldNetwork:
         """
         check_is_fitted(self)
         X = checked_rows(self, X, reset=False)
-        device = open_workspace(np.empty((0, 0)), device=self.device).device  # type: ignore[attr-defined]
+        device = _device(self)
         held = live(self)
-        return outputs_of(held.module.to(device), network_calls(held, X), _BLOCK, device).numpy()
+        calls, home = network_calls(held, X), device_of(held.module)
+        try:
+            return outputs_of(held.module.to(device), calls, _BLOCK, device).numpy()
+        finally:
+            held.module.to(home)  # where its estimator computes
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the changed network as a torch module.
@@ -200,6 +208,7 @@ class HeldNetwork:
 
     def _ask(self, method, X, *args, **params):
         check_is_fitted(self)
+        _device(self)
         return getattr(live(self).estimator, method)(checked_rows(self, X, reset=False), *args, **params)
 
     def _check_fitted(self, name):
@@ -230,9 +239,15 @@ def live(estimator: HeldNetwork) -> Held:
     answering = estimator._answering()
     found = _LIVE.get(estimator)
     if found is None or found[0] is not answering:
-        found = answering, estimator._restored()
+        with plain_modes():
+            found = answering, estimator._restored()
         _LIVE[estimator] = found
     return found[1]
+
+
+def _device(estimator) -> torch.device:
+    """Return where an estimator computes itself; the one that it holds computes where that says."""
+    return open_workspace(np.empty((0, 0)), device=estimator.device).device
 
 
 def _stored(estimator) -> StoredHeld:
