@@ -57,6 +57,7 @@ class Spec(NamedTuple):
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -118,6 +119,15 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),
     "KernelFrechetSDR": _FEATURES,
+    "LDUAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        tol=False,
+        wraps=_tiny_classifier,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"max_iter": 5},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},
@@ -207,6 +217,15 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same"}, y="numbers", iterates=True, in_units=_penalty_in_units
     ),
     "ThresholdedSubspaceClustering": _CLUSTERS,
+    "TuckerAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        tol=False,
+        wraps=_tiny_classifier,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"rank": 2, "max_iter": 5},
+    ),
 }
 
 

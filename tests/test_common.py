@@ -72,6 +72,7 @@ def each_of(estimators):
 
 each = each_of(ESTIMATORS)
 each_iterative = each_of([e for e in ESTIMATORS if spec_of(e).iterates])
+each_with_tol = each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).tol])
 each_with_score = each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).score])
 each_with_batches = each_of([e for e in ESTIMATORS if spec_of(e).batches])
 each_with_y = each_of([e for e in ESTIMATORS if spec_of(e).y])
@@ -96,6 +97,7 @@ def test_the_table_says_what_an_estimator_has(estimator):
     assert spec.score == hasattr(estimator, "score")
     assert spec.batches == hasattr(estimator, "partial_fit")
     assert spec.iterates == ("max_iter" in params)
+    assert "tol" in params or not (spec.iterates and spec.tol)
     assert spec.seed == ("random_state" in params)
     assert spec.network == ("module" in params)
 
@@ -508,7 +510,8 @@ def test_callback_stops_the_fit(estimator):
 @each_iterative
 def test_progress_bar_in_pipeline_and_grid_search(estimator, capsys):
     X, y = small_data(estimator)
-    pipe = Pipeline([("same", FunctionTransformer()), ("model", seeded(estimator, tol=0.0, max_iter=12))])
+    params = {"max_iter": 12, **({"tol": 0.0} if spec_of(estimator).tol else {})}
+    pipe = Pipeline([("same", FunctionTransformer()), ("model", seeded(estimator, **params))])
     scoring = None if spec_of(estimator).score else lambda fitted, X, y=None: 0.0
     search = GridSearchCV(pipe, {"model__max_iter": [11, 12]}, cv=2, scoring=scoring, error_score="raise")
     with warnings.catch_warnings():
@@ -537,7 +540,7 @@ def own_score(fitted, X, y):
     return fitted.score(X, y)
 
 
-@each_iterative
+@each_with_tol
 def test_max_iter_reached_warns_with_the_cure(estimator):
     X, y = small_data(estimator)
     with pytest.warns(UserWarning, match=r"stopped at max_iter=1 .*tol=.*Raise max_iter or tol"):

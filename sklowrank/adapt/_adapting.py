@@ -19,7 +19,17 @@ from .._core.iterate import drive
 from .._core.workspace import Workspace, open_workspace
 from .._nets.estimating import held_out_rows
 from .._nets.found import array_of
-from .._nets.holding import Calls, Held, StoredHeld, hold, network_calls, outputs_of, restored_held, stored_held
+from .._nets.holding import (
+    Calls,
+    Held,
+    StoredHeld,
+    hold,
+    is_ours,
+    network_calls,
+    outputs_of,
+    restored_held,
+    stored_held,
+)
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness, fixed_randomness
 from .._nets.recording import LayerReport, select_layers
@@ -157,6 +167,7 @@ class Begun(NamedTuple):
     calls: Calls
     head: Head
     goal: Goal
+    rows: tuple[Any, Any]  # X and y
     layers: dict[str, nn.Module]  # by name, in the order of a pass
 
 
@@ -312,11 +323,12 @@ def begin(adapter: Any, X: Any, y: Any, *, types: tuple[str, ...], grouped: bool
         ws,
         randomness,
         held,
-        None if frozen else stored_held(held),
+        None if frozen else _stored_base(held),
         fingerprint(held.module),
         calls,
         head,
         goal_of(held, head, y),
+        (X, y),
         {},
     )
     names = _selected(adapter, begun, types, grouped)
@@ -430,11 +442,17 @@ def _trained(adapter, begun, network, described):
         network.load_state_dict(now)
         return fitted_attributes(ws, model, **found)
 
-    run = drive(adapter, steps, attributes=attributes, max_iter=training.max_iter, tol=0.0)
+    X, y = begun.rows
+    run = drive(adapter, steps, attributes=attributes, X=X, y=y, max_iter=training.max_iter, tol=0.0)
     return run.n_iter, run.loss_curve
 
 
 # What is stored
+
+
+def _stored_base(held):
+    """Return a network as values; an estimator of ours has them already."""
+    return StoredHeld(held.estimator, None, {}) if is_ours(held.owner) else stored_held(held)
 
 
 def _model(adapter) -> AdapterModel:
