@@ -82,7 +82,7 @@ _TEXTS = {
     batch_size : int, default=64
         Number of rows per training step; it changes the result.
     weight_decay : float, default=0.0
-        Decoupled weight decay of AdamW. It acts on what is trained alone.
+        Strength of the weight decay of the optimizer. It acts on what is trained alone.
     validation_fraction : float, default=0.0
         Share of the training rows that is held out. The best epoch by their loss is kept. With 0 all rows are trained
         on, for `max_iter` epochs.
