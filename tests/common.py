@@ -9,6 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 from sklearn.base import BaseEstimator, clone
 
 import sklowrank
@@ -175,6 +176,9 @@ def same_value(a, b):
         return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     if isinstance(a, BaseEstimator):  # a part of another one
         return same_value(vars(a), vars(b))
+    if isinstance(a, torch.nn.Module):  # without weights: see `sklowrank._nets.architecture.without_weights`
+        shapes = ({name: value.shape for name, value in m.state_dict().items()} for m in (a, b))
+        return repr(a) == repr(b) and same_value(*shapes)
     if sp.issparse(a):
         return a.shape == b.shape and (a != b).nnz == 0
     if isinstance(a, np.ndarray):

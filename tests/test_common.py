@@ -184,6 +184,8 @@ def test_pickle_copy_and_clone(estimator):
 def test_skops_round_trip_trusts_one_type(estimator):
     """And that of the estimator that it wraps, and what its row says."""
     here = fitted(estimator)
+    if any(isinstance(part, torch.nn.Module) for part in parts_of(vars(here.model))):
+        pytest.skip("skops has no modules of torch: what holds one is pickled")
     stored = skops.io.dumps(here.model)
     unknown = skops.io.get_untrusted_types(data=stored)
     ours = [estimator] if spec_of(estimator).wraps is None else [estimator, estimator.estimator]
@@ -195,8 +197,11 @@ def test_skops_round_trip_trusts_one_type(estimator):
 
 @each
 def test_no_torch_object_is_an_attribute(estimator):
+    """But for modules that say how a network is built, without its weights."""
     foreign = (torch.Tensor, torch.nn.Module, torch.Generator, torch.device, torch.dtype)
-    assert not [part for part in parts_of(vars(fitted(estimator).model)) if isinstance(part, foreign)]
+    found = [part for part in parts_of(vars(fitted(estimator).model)) if isinstance(part, foreign)]
+    assert all(isinstance(part, torch.nn.Module) for part in found)
+    assert all(value.is_meta for module in found for value in module.state_dict().values())
 
 
 def test_torch_objects_are_found_at_any_depth():

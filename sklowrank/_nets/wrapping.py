@@ -14,7 +14,7 @@ from torch import nn
 
 from .._core.compat import num_samples, safe_indexing
 from .._core.fitted import recall
-from .._core.modes import plain_modes
+from .._core.modes import in_plain_modes
 from .._core.workspace import check_place, open_workspace
 from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
 from .recording import device_of
@@ -33,10 +33,11 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
         If there are too few rows, or X has other columns than those of the fit.
     """
     check_place(X, "X")
-    n_rows = num_samples(X)
-    if n_rows < min_samples:
-        found = f"n_samples={n_rows}" if n_rows else "0 samples"
-        raise ValueError(f"Found array with {found}, but a minimum of {min_samples} is required.")
+    if num_samples(X) < min_samples:
+        n_rows = num_samples(X)
+        raise ValueError(
+            f"Found array with {n_rows} sample(s), n_samples={n_rows}, while a minimum of {min_samples} is required."
+        )
     if not reset and hasattr(estimator, "n_features_in_") and len(getattr(X, "shape", ())) == 1:
         raise ValueError(
             f"Expected an array of {estimator.n_features_in_} columns, got a 1D array instead. Reshape your data: "
@@ -153,6 +154,7 @@ class HeldNetwork:
         """
         return self._ask("score", X, y, **params)
 
+    @in_plain_modes
     def predict_raw(self, X: ArrayLike) -> np.ndarray:
         """Return the outputs of the changed network, before the estimator makes predictions of them.
 
@@ -167,7 +169,7 @@ class HeldNetwork:
         """
         check_is_fitted(self)
         X = checked_rows(self, X, reset=False)
-        device = _device(self)
+        device = open_workspace(np.empty((0, 0)), device=self.device).device  # type: ignore[attr-defined]
         held = live(self)
         calls, home = network_calls(held, X), device_of(held.module)
         try:
@@ -206,9 +208,10 @@ class HeldNetwork:
         """Return an object that is another one where methods are to answer in another way."""
         return vars(self)["_fitted"]
 
+    @in_plain_modes
     def _ask(self, method, X, *args, **params):
         check_is_fitted(self)
-        _device(self)
+        open_workspace(np.empty((0, 0)), device=self.device)  # type: ignore[attr-defined]  # where there is none, it says so
         return getattr(live(self).estimator, method)(checked_rows(self, X, reset=False), *args, **params)
 
     def _check_fitted(self, name):
@@ -234,20 +237,15 @@ class HeldNetwork:
         return tags
 
 
+@in_plain_modes
 def live(estimator: HeldNetwork) -> Held:
     """Return the held network that methods compute with: it is read, never changed nor given out."""
     answering = estimator._answering()
     found = _LIVE.get(estimator)
     if found is None or found[0] is not answering:
-        with plain_modes():
-            found = answering, estimator._restored()
+        found = answering, estimator._restored()
         _LIVE[estimator] = found
     return found[1]
-
-
-def _device(estimator) -> torch.device:
-    """Return where an estimator computes itself; the one that it holds computes where that says."""
-    return open_workspace(np.empty((0, 0)), device=estimator.device).device
 
 
 def _stored(estimator) -> StoredHeld:
