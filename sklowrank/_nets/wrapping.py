@@ -1,6 +1,6 @@
 """Estimators that hold a changed network of another estimator: how they check, answer, and give the network back."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -82,7 +82,8 @@ def _inner_has(method):
 class HeldNetwork:
     """The methods of an estimator that holds a changed network; `fit` keeps a :class:`StoredHeld`."""
 
-    estimator: Any
+    if TYPE_CHECKING:  # a parameter of the constructor, no fitted attribute
+        estimator: Any
 
     @property
     def estimator_(self) -> Any:
