@@ -13,7 +13,7 @@ import torch
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
@@ -91,7 +91,7 @@ class AdaptedNetwork(nn.Module):
         """Return the weights that take the places of the network's, by their names in it."""
         layers = [self.apart[0].get_submodule(name) for name in self.layer_names]
         updated = {
-            f"{name}.weight": updated_weight(layer, update)
+            qualified(name, "weight"): updated_weight(layer, update)
             for name, layer, update in zip(self.layer_names, layers, self.updates)
         }
         return updated | self._replaced()
@@ -99,7 +99,7 @@ class AdaptedNetwork(nn.Module):
     def numbers(self) -> dict[str, torch.Tensor]:
         """Return what is stored, by name."""
         of_updates = {
-            f"{layer}.{name}": value
+            qualified(layer, name): value
             for layer, update in zip(self.layer_names, self.updates)
             for name, value in update.numbers().items()  # type: ignore[operator]
         }
@@ -122,6 +122,11 @@ class AdaptedNetwork(nn.Module):
         return dict(zip(self.parameter_names, self.own)) | buffers
 
 
+def qualified(layer: str, name: str) -> str:
+    """Return the name of a part of a layer in the network, which may be the layer itself."""
+    return f"{layer}.{name}" if layer else name
+
+
 def updated_weight(layer: Any, update: nn.Module) -> torch.Tensor:
     """Return the updated weight of a layer; the row of an embedding that stands for padding stays."""
     weight = update(layer.weight)
@@ -139,7 +144,7 @@ def norms(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def names_of_norms(module: nn.Module) -> list[str]:
     """Return the names of the parameters and buffers of these layers."""
-    return [f"{name}.{part}" if name else part for name, norm in norms(module) for part in norm.state_dict()]
+    return [qualified(name, part) for name, norm in norms(module) for part in norm.state_dict()]
 
 
 # The head
@@ -256,6 +261,8 @@ def goal_of(held: Held, head: Head, y: np.ndarray) -> Goal:
         if codes is None:
             codes = torch.from_numpy(np.searchsorted(head.labels, y) if head.labels is not None else np.array(y))
         classes = isinstance(owner, NeuralNetClassifier)
+        if isinstance(owner, NeuralNetRegressor) and codes.ndim == 1:
+            codes = codes[:, None]
         as_values = codes.is_floating_point() or isinstance(owner, NeuralNetBinaryClassifier)
         target = codes.long() if classes else codes.to(dtype) if as_values else codes
         return Goal(target, _SkorchLoss(owner))
@@ -318,7 +325,7 @@ def fingerprint(module: nn.Module) -> str:
 
 def numbers_of(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, torch.Tensor]:
     """Return the numbers of the update of one layer."""
-    start = f"{layer}."
+    start = qualified(layer, "")
     return {name.removeprefix(start): torch.from_numpy(v) for name, v in weights.items() if name.startswith(start)}
 
 

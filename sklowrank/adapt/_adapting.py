@@ -48,6 +48,7 @@ from ._adapted_network import (
     goal_of,
     names_of_norms,
     numbers_of,
+    qualified,
 )
 
 ADAPTER_CONSTRAINTS = {
@@ -342,10 +343,15 @@ def _selected(adapter, begun, types, grouped):
     types = (*types, "transposed") if "linear" in types else types
     exclude = [adapter.exclude] if isinstance(adapter.exclude, str) else list(adapter.exclude or ())
     exclude += [begun.head.name] * (begun.head.name is not None)
-    with begun.randomness.scope():
-        return select_layers(
-            begun.held.module, begun.calls, types=types, modules=adapter.modules, exclude=exclude, grouped=grouped
-        ).names
+    choice = {"types": types, "modules": adapter.modules, "exclude": exclude, "grouped": grouped}
+    try:
+        with begun.randomness.scope():
+            return select_layers(begun.held.module, begun.calls, **choice).names
+    except ValueError as error:
+        if begun.head.name is None:
+            raise
+        why = f"The last linear layer {begun.head.name!r} is trained in full; with head='keep' it is one of these."
+        raise ValueError(f"{error} {why}") from error
 
 
 def _check_outputs(begun):
@@ -373,8 +379,8 @@ def adapt(
 ) -> Any:
     """Train the updates of the layers, and what else is to be trained, and store them in the adapter."""
     head = begun.head.name
-    replaced = [f"{head}.{name}" if head else name for name, _ in _parameters_of(begun, head)]
-    replaced += [f"{name}.bias" for name, layer in begun.layers.items() if biases and layer.bias is not None]
+    replaced = [qualified(head, name) for name, _ in _parameters_of(begun, head)]
+    replaced += [qualified(name, "bias") for name, layer in begun.layers.items() if biases and layer.bias is not None]
     replaced += names_of_norms(begun.held.module) if train_norm else []
     calls = begun.calls.taken(torch.arange(begun.calls.n_rows, dtype=torch.int64, device="cpu"), begun.ws.device)
     network = AdaptedNetwork(begun.held.module, updates, replaced, calls, train_norm=train_norm)
