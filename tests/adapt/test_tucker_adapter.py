@@ -144,7 +144,7 @@ def test_kernels_of_low_tucker_rank_are_found_where_flattened_updates_of_as_many
     X = g.normal(size=(150, 8, 6, 6)).astype(np.float32)
     net = a_net(Images, X, np.zeros((150, 96), dtype=np.float32), NeuralNetRegressor)
     target = copy.deepcopy(net.module_)
-    change = torch.einsum("oi,hw->oihw", tensor(6, 8), tensor(3, 3)).float()
+    change = 0.3 * torch.einsum("oi,hw->oihw", tensor(6, 8), tensor(3, 3)).float()
     with torch.no_grad():
         target.conv.weight += change
         Y = target(torch.from_numpy(X)).numpy()
@@ -152,7 +152,7 @@ def test_kernels_of_low_tucker_rank_are_found_where_flattened_updates_of_as_many
     model = TuckerAdapter(FrozenEstimator(net), **params).fit(X[:100], Y[:100])
     found = (model.network().conv.weight - net.module_.conv.weight).detach()
     assert model.n_adapter_parameters_ == 6 * 8 * 4 + 6 * 6 + 8 * 8 + 6 + 6 == 304
-    assert (found - change).norm() < 0.02 * change.norm()
+    assert (found - change).norm() < 0.05 * change.norm()
     assert model.score(X[100:], Y[100:]) > 0.999
     # The nearest flattened update of rank 4 has more numbers: 4 (6 + 72)
     s = torch.linalg.svdvals(change.flatten(1))
