@@ -1,6 +1,9 @@
 """Cases of `LDUAdapter`."""
 
 import time
+from functools import partial
+from itertools import product
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -9,10 +12,8 @@ from benchmarks.adaptation.tucker import SEEDS, fitted, stored, summary
 LAYERS = ("wide1", "wide2", "output")
 
 
-def on_moved_digits(task, how, params=None, n_rows=100):
+def on_moved_digits(folder, task, how, params=None, n_rows=100):
     """Accuracy on digits with other gains, or moved by a pixel, of what is made of the network in some way."""
-    from functools import partial
-
     from sklearn.frozen import FrozenEstimator
 
     from benchmarks.adaptation import nets
@@ -21,8 +22,8 @@ def on_moved_digits(task, how, params=None, n_rows=100):
     right, seconds, numbers, nbytes = [], [], None, None
     params = params or {}
     for seed in range(SEEDS):
-        A, B, a, b = nets.sources(seed)
-        net = nets.trained(partial(nets.wide, 128), A, a, seed, 40)
+        _, B, _, b = nets.sources(seed)
+        net = nets.stored(folder, nets.wide, 40, seed)
         moved = nets.gained(B, seed) if task == "gain" else nets.shifted(B)
         S, T, s, t = nets.few(moved, b, n_rows, seed)
         if how == "before":
@@ -40,19 +41,27 @@ def on_moved_digits(task, how, params=None, n_rows=100):
     return summary(right, seconds, numbers, nbytes)
 
 
+def _ask(bench, folder, name, *args):
+    return bench.measure(name, on_moved_digits, folder, *args)
+
+
 def of_task(bench, task):
     """Measure all ways on one task."""
-    ask = bench.measure
+    with TemporaryDirectory() as folder:
+        return _of_task(partial(_ask, bench, folder), task)
+
+
+def _of_task(ask, task):
     found = {
-        "before": ask("the network as it is", on_moved_digits, task, "before"),
-        "head": ask("head alone", on_moved_digits, task, "head"),
-        "gains": ask("a gain for each output", on_moved_digits, task, "gains"),
-        "lora": ask("LoRA, rank 1", on_moved_digits, task, "LoRA"),
-        "lora and head": ask("LoRA, rank 1, and head", on_moved_digits, task, "LoRA and head"),
-        "full": ask("full fine-tuning", on_moved_digits, task, "full", {"rate": 2e-3}),
-        "ours": ask("LDUAdapter, head kept", on_moved_digits, task, "LDUAdapter", {"head": "keep"}),
-        "ours and head": ask("LDUAdapter", on_moved_digits, task, "LDUAdapter"),
-        "tucker": ask("TuckerAdapter, rank 1, head kept", on_moved_digits, task, "TuckerAdapter",
+        "before": ask("the network as it is", task, "before"),
+        "head": ask("head alone", task, "head"),
+        "gains": ask("a gain for each output", task, "gains"),
+        "lora": ask("LoRA, rank 1", task, "LoRA"),
+        "lora and head": ask("LoRA, rank 1, and head", task, "LoRA and head"),
+        "full": ask("full fine-tuning", task, "full", {"rate": 2e-3}),
+        "ours": ask("LDUAdapter, head kept", task, "LDUAdapter", {"head": "keep"}),
+        "ours and head": ask("LDUAdapter", task, "LDUAdapter"),
+        "tucker": ask("TuckerAdapter, rank 1, head kept", task, "TuckerAdapter",
                       {"head": "keep", "rank": 1}),
     }  # fmt: skip
     return {name: row.accuracy for name, row in found.items()}
@@ -78,33 +87,35 @@ def shift(bench):
 
 def few_rows(bench):
     """LDUAdapter, few images: the shift with 20, 40 and 400 images; no claim is made."""
-    for n_rows in (20, 40, 400):
-        for name, how, params in (
-            ("head alone", "head", {}),
-            ("LoRA, rank 1", "LoRA", {}),
-            ("full fine-tuning", "full", {"rate": 2e-3}),
-            ("LDUAdapter, head kept", "LDUAdapter", {"head": "keep"}),
-            ("LDUAdapter", "LDUAdapter", {}),
-        ):
-            bench.measure(f"{name}, {n_rows}", on_moved_digits, "shift", how, params, n_rows)
+    ways = (
+        ("head alone", "head", {}),
+        ("LoRA, rank 1", "LoRA", {}),
+        ("full fine-tuning", "full", {"rate": 2e-3}),
+        ("LDUAdapter, head kept", "LDUAdapter", {"head": "keep"}),
+        ("LDUAdapter", "LDUAdapter", {}),
+    )
+    with TemporaryDirectory() as folder:
+        for n_rows, (name, how, params) in product((20, 40, 400), ways):
+            _ask(bench, folder, f"{name}, {n_rows}", "shift", how, params, n_rows)
 
 
 def starts(bench):
     """LDUAdapter, starts and pivots: the shift, 100 images, head kept; no claim is made."""
-    for start in ("lu", "uniform", "normal", "constant", "ones", "zeros"):
-        params = {"head": "keep", "diag_init": start}
-        bench.measure(f"diag_init {start}", on_moved_digits, "shift", "LDUAdapter", params)
-    params = {"head": "keep", "diag_init": "ones", "exact_start": False}
-    bench.measure("diag_init ones, not exact", on_moved_digits, "shift", "LDUAdapter", params)
-    bench.measure("no scale", on_moved_digits, "shift", "LDUAdapter", {"head": "keep", "train_scale": False})
-    for rank in (None, 16):
-        for pivoting in ("row", "complete"):
-            params = {"head": "keep", "rank": rank, "pivoting": pivoting}
-            name = f"{rank or 'all'} pivots, {pivoting} pivoting"
-            bench.measure(name, on_moved_digits, "shift", "LDUAdapter", params)
+    ways = {
+        f"diag_init {start}": {"diag_init": start} for start in ("lu", "uniform", "normal", "constant", "ones", "zeros")
+    }
+    ways |= {
+        "diag_init ones, not exact": {"diag_init": "ones", "exact_start": False},
+        "no scale": {"train_scale": False},
+    }
+    for rank, pivoting in product((None, 16), ("row", "complete")):
+        ways[f"{rank or 'all'} pivots, {pivoting} pivoting"] = {"rank": rank, "pivoting": pivoting}
+    with TemporaryDirectory() as folder:
+        for name, params in ways.items():
+            _ask(bench, folder, name, "shift", "LDUAdapter", {"head": "keep", **params})
 
 
-def without_head(how):
+def without_head(folder, how):
     """Accuracy on turned digits without training the head."""
     from sklearn.frozen import FrozenEstimator
 
@@ -113,9 +124,9 @@ def without_head(how):
 
     right, seconds = [], []
     for seed in range(SEEDS):
-        A, B, a, b = nets.sources(seed)
+        _, B, _, b = nets.sources(seed)
         S, T, s, t = nets.few(nets.turned(B), b, 200, seed)
-        net = nets.trained(nets.Images, A, a, seed, 30)
+        net = nets.stored(folder, nets.Images, 30, seed)
         if how == "before":
             right.append(net.score(T, t))
             continue
@@ -128,16 +139,15 @@ def without_head(how):
 
 def limits(bench):
     """LDUAdapter, limits: the convolutions and images of the turned digits, head kept."""
-    before = bench.measure("the network as it is", without_head, "before")
-    ours, tucker = (bench.measure(name, without_head, name) for name in ("LDUAdapter", "TuckerAdapter"))
+    with TemporaryDirectory() as folder:
+        before = bench.measure("the network as it is", without_head, folder, "before")
+        ours, tucker = (bench.measure(name, without_head, folder, name) for name in ("LDUAdapter", "TuckerAdapter"))
     bench.claim("above the network as it is", ours.accuracy - before.accuracy, at_least=0.1)
     bench.note("against TuckerAdapter", f"{ours.accuracy - tucker.accuracy:+.3f}: such a change is out of its reach")
 
 
 def of_width(width, how):
     """Seconds of an epoch of 1000 rows, and of the decomposition."""
-    from functools import partial
-
     import torch
     from sklearn.frozen import FrozenEstimator
 

@@ -1,8 +1,10 @@
 """Networks that are adapted, and what adapters are compared with; needs torch when it is imported."""
 
 import copy
+import pickle
 import time
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,6 +46,15 @@ def trained(build, X, y, seed, epochs):
         max_epochs=epochs, batch_size=BATCH, iterator_train__shuffle=True, train_split=None, verbose=0,
     )  # fmt: skip
     return net.fit(X, y)
+
+
+def stored(folder, build, epochs, seed):
+    """The network of a seed for digits as they are: trained once, and read by the processes that come after."""
+    path = Path(folder) / f"{seed}.pickle"
+    if not path.exists():
+        X, _, y, _ = sources(seed)
+        path.write_bytes(pickle.dumps(trained(build, X, y, seed, epochs)))
+    return pickle.loads(path.read_bytes())
 
 
 def turned(X):

@@ -153,7 +153,7 @@ def test_kernels_of_low_tucker_rank_are_found_where_flattened_updates_of_as_many
     found = (model.network().conv.weight - net.module_.conv.weight).detach()
     assert model.n_adapter_parameters_ == 6 * 8 * 4 + 6 * 6 + 8 * 8 + 6 + 6 == 304
     assert (found - change).norm() < 0.05 * change.norm()
-    assert model.score(X[100:], Y[100:]) > 0.999
+    assert model.score(X[100:], Y[100:]) > 0.99
     # The nearest flattened update of rank 4 has more numbers: 4 (6 + 72)
     s = torch.linalg.svdvals(change.flatten(1))
     assert s[4:].norm() > 0.1 * change.norm()
