@@ -256,7 +256,9 @@ def _detached(owner, module):
 
 
 def _attach(net, module):
-    """Give a skorch net a module, and an optimizer of its parameters."""
+    """Give a skorch net a module, where the net computes, and an optimizer of its parameters."""
+    if net.device is not None:
+        module.to(net.device)
     if net.module is net.module_ or isinstance(net.module, nn.Identity):
         net.module = module
     net.module_ = module

@@ -193,7 +193,7 @@ class HeldNetwork:
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return self._restored(device).module
+        return self._restored().module.to(device)
 
     @property
     def classes_(self) -> np.ndarray:
@@ -201,9 +201,9 @@ class HeldNetwork:
         self._check_fitted("classes_")
         return live(self).estimator.classes_
 
-    def _restored(self, device: torch.device | str = "cpu") -> Held:
+    def _restored(self) -> Held:
         """Return the held network, new at each call; another estimator may store it in another way."""
-        return restored_held(_stored(self), device)
+        return restored_held(_stored(self))
 
     def _answering(self) -> object:
         """Return an object that is another one where methods are to answer in another way."""

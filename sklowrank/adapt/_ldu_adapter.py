@@ -14,7 +14,9 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._nets.recording import layer_type, weight_matrix
 from ._adapted_network import WeightUpdate
-from ._adapting import ADAPTER_CONSTRAINTS, Adapter, adapt, adapter_texts, begin
+from ._adapting import Adapter
+from ._fitting import adapt, begin
+from ._parameters import ADAPTER_CONSTRAINTS, adapter_texts
 
 _KINDS = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 _LEAST_PIVOT = 1e-6  # of the largest entry of its row of U: about the precision of the weights
@@ -166,7 +168,7 @@ class LDUAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
         -------
         self : LDUAdapter
         """
-        begun = begin(self, X, y, types=_KINDS, grouped=True)
+        begun = begin(self, X, y, types=_KINDS)
         ranks = {name: _n_pivots(layer, self.rank) for name, layer in begun.layers.items()}
         updates = {}
         for name, layer in begun.layers.items():

@@ -13,7 +13,9 @@ from torch import nn
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
 from ._adapted_network import WeightUpdate
-from ._adapting import ADAPTER_CONSTRAINTS, Adapter, adapt, adapter_texts, begin
+from ._adapting import Adapter
+from ._fitting import adapt, begin
+from ._parameters import ADAPTER_CONSTRAINTS, adapter_texts
 
 _KINDS = ("linear", "conv1d", "conv2d", "conv3d", "embedding")
 _LARGEST_TABLE = 100_000  # rows of an embedding that have factors of their own
@@ -80,12 +82,12 @@ class TuckerAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
     >>> from sklowrank.neural import NetworkClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> network = NetworkClassifier((32, 32), max_iter=30, learning_rate=1e-2, random_state=0).fit(X, y)
-    >>> moved = X[:, [1, 0, 3, 2]]
+    >>> moved = X[:, ::-1]
     >>> adapter = TuckerAdapter(FrozenEstimator(network), rank=4, random_state=0).fit(moved[::3], y[::3])
     >>> network.score(moved, y) < 0.5, adapter.score(moved, y) > 0.9
     (True, True)
     >>> adapter.n_adapter_parameters_, adapter.n_trainable_parameters_
-    (448, 547)
+    (432, 531)
     """
 
     _parameter_constraints = {
@@ -158,7 +160,7 @@ class TuckerAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
         -------
         self : TuckerAdapter
         """
-        begun = begin(self, X, y, types=_checked_types(self.layers), grouped=True)
+        begun = begin(self, X, y, types=_checked_types(self.layers))
         ranks = {name: _ranks_of(layer, self.rank, self.kernel_rank) for name, layer in begun.layers.items()}
         ranks |= _exact_ranks(begun.layers, self.ranks or {})
         updates = {

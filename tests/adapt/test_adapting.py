@@ -132,18 +132,25 @@ FITTED = {
 }
 
 
-@each
-@pytest.mark.parametrize("name", FITTED)
-def test_networks_of_all_kinds_are_adapted_and_stay_as_they_are(adapter, name):
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        (name, adapter)
+        for name in FITTED
+        for adapter in (TuckerAdapter, LDUAdapter)
+        if adapter is TuckerAdapter or "," not in name
+    ],
+)
+def test_networks_of_all_kinds_are_adapted_and_stay_as_they_are(name, adapter):
     fitted = FITTED[name]()
     target = NAMES if name in ("ours, names", "other") else y
     before, generators = fitted.predict_proba(ROWS), torch.get_rng_state()
-    model = adapter(FrozenEstimator(fitted), max_iter=40, learning_rate=3e-2, random_state=0).fit(MOVED, target)
+    model = adapter(FrozenEstimator(fitted), max_iter=20, learning_rate=5e-2, random_state=0).fit(MOVED, target)
     assert torch.equal(torch.get_rng_state(), generators)
     assert np.array_equal(fitted.predict_proba(ROWS), before)
     assert model.score(MOVED, target) > max(0.85, fitted.score(MOVED, target))
     assert list(model.classes_) == list(np.unique(target))
-    assert len(model.loss_curve_) == model.n_iter_ == 40
+    assert len(model.loss_curve_) == model.n_iter_ == 20
     merged = model.merge()
     assert type(merged) is type(fitted)
     assert np.array_equal(merged.predict_proba(MOVED), model.predict_proba(MOVED))
@@ -280,10 +287,10 @@ def test_heads_are_kept_for_labels_that_are_known(adapter):
 def test_two_classes_of_one_output(adapter):
     two = (y > 0).astype(np.float32)
     net = skorch(NeuralNetBinaryClassifier, two, module=lambda: mlp(1))
-    model = adapter(FrozenEstimator(net), head="auto", max_iter=40, learning_rate=3e-2, random_state=0).fit(MOVED, two)
+    model = adapter(FrozenEstimator(net), head="auto", max_iter=20, learning_rate=5e-2, random_state=0).fit(MOVED, two)
     assert model.score(MOVED, two) > 0.9
     names = np.where(y > 1, "virginica", "other")
-    model = adapter(FrozenEstimator(net), head="auto", max_iter=60, learning_rate=3e-2, random_state=0).fit(ROWS, names)
+    model = adapter(FrozenEstimator(net), head="auto", max_iter=30, learning_rate=5e-2, random_state=0).fit(ROWS, names)
     assert model.score(ROWS, names) > 0.8
     assert set(model.predict(ROWS)) == {"virginica", "other"}
     with pytest.raises(ValueError, match="two classes, and y has 3"):

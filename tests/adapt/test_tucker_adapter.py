@@ -140,23 +140,23 @@ class Images(nn.Module):
 
 
 def test_kernels_of_low_tucker_rank_are_found_where_flattened_updates_of_as_many_numbers_fail():
-    """An update that is the same 3 x 3 kernel for all pairs of channels, up to a factor."""
+    """An update that is one separable kernel for all pairs of channels, up to a factor."""
     X = g.normal(size=(150, 8, 6, 6)).astype(np.float32)
     net = a_net(Images, X, np.zeros((150, 96), dtype=np.float32), NeuralNetRegressor)
     target = copy.deepcopy(net.module_)
-    change = 0.3 * torch.einsum("oi,hw->oihw", tensor(6, 8), tensor(3, 3)).float()
+    change = 0.3 * torch.einsum("oi,h,w->oihw", tensor(6, 8), tensor(3), tensor(3)).float()
     with torch.no_grad():
         target.conv.weight += change
         Y = target(torch.from_numpy(X)).numpy()
-    params = {"rank": 8, "kernel_rank": 2, "head": "keep", "max_iter": 100, "learning_rate": 3e-2, "random_state": 0}
+    params = {"rank": 8, "kernel_rank": 1, "head": "keep", "max_iter": 100, "learning_rate": 3e-2, "random_state": 0}
     model = TuckerAdapter(FrozenEstimator(net), **params).fit(X[:100], Y[:100])
     found = (model.network().conv.weight - net.module_.conv.weight).detach()
-    assert model.n_adapter_parameters_ == 6 * 8 * 4 + 6 * 6 + 8 * 8 + 6 + 6 == 304
-    assert (found - change).norm() < 0.05 * change.norm()
+    assert model.n_adapter_parameters_ == 6 * 8 + 6 * 6 + 8 * 8 + 3 + 3 == 154
+    assert (found - change).norm() < 0.02 * change.norm()
     assert model.score(X[100:], Y[100:]) > 0.99
-    # The nearest flattened update of rank 4 has more numbers: 4 (6 + 72)
+    # The nearest flattened update of rank 2 has more numbers: 2 (6 + 72)
     s = torch.linalg.svdvals(change.flatten(1))
-    assert s[4:].norm() > 0.1 * change.norm()
+    assert s[2:].norm() > 0.3 * change.norm()
 
 
 def test_the_scale_multiplies_the_update():
