@@ -42,6 +42,11 @@ def _a_network():
     return NetworkClassifier((64,), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
 
 
+def _a_deep_network():
+    """A network of which half of the weights are between hidden layers, however few columns and classes there are."""
+    return _a_network().set_params(hidden_layer_sizes=(32, 32))
+
+
 class Spec(NamedTuple):
     """A row of the table.
 
@@ -53,11 +58,13 @@ class Spec(NamedTuple):
     y: str | None = None  # what it asks for: "classes", "numbers" or nothing
     unlabelled: bool = False  # NaN in y is a row without a label
     ids: bool = False  # the first two columns of X are identifiers
+    categories: bool = False  # text is an identifier, and so is a column of a sparse X
     min_features: int = 1  # in one dimension there is no room for a subspace
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
     tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
+    scheduled: bool = False  # runs all of `max_iter` by default: there is no stopping before it, and no warning
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -82,6 +89,7 @@ _CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=F
 _FEATURES = Spec({"transform": "same"}, y="numbers")
 _FEW_SWEEPS = {"max_iter": 20}
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
+_STREAM = ("sklowrank.recommend._online_state.OnlineState",)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
 
 
@@ -106,6 +114,13 @@ ESTIMATORS = {
     "FunctionalTuckerRegressor": Spec(
         {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
     ),
+    "GrassmannClassifier": _NETWORK._replace(
+        laws={"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        scheduled=True,
+        quick={"max_iter": 20},
+        too_large={"subspace_dim": 99},
+    ),
     "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
         {"predict": "same", "predict_proba": "same"},
@@ -123,6 +138,7 @@ ESTIMATORS = {
         {"predict": "same", "predict_proba": "same"},
         y="classes",
         iterates=True,
+        scheduled=True,
         tol=False,
         wraps=_tiny_classifier,
         holds=("sklowrank._nets.recording.LayerReport",),
@@ -151,6 +167,9 @@ ESTIMATORS = {
         iterates=True,
         quick={"init": "kmeans", "n_init": 1},
     ),
+    "LowRankCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"}, y="classes", wraps=_a_deep_network, quick={"rank": 6}
+    ),
     "LowRankRepresentationClustering": _CLUSTERS,
     "ManifoldLinearizingClustering": Spec(
         {"transform": "same", "predict": "same", "predict_proba": "same", "labels_": "same"},
@@ -172,6 +191,16 @@ ESTIMATORS = {
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
     ),
     "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
+    "OnlineEmbeddingClassifier": Spec(
+        {"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        categories=True,
+        batches=True,
+        holds=_STREAM,
+    ),
+    "OnlineEmbeddingRegressor": Spec(
+        {"transform": "same", "predict": "same"}, y="numbers", categories=True, batches=True, holds=_STREAM
+    ),
     "OTAdaptationClassifier": _ADAPTATION._replace(
         laws={"predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
@@ -221,6 +250,7 @@ ESTIMATORS = {
         {"predict": "same", "predict_proba": "same"},
         y="classes",
         iterates=True,
+        scheduled=True,
         tol=False,
         wraps=_tiny_classifier,
         holds=("sklowrank._nets.recording.LayerReport",),

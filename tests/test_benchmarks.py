@@ -27,12 +27,14 @@ def bench(capsys):
 
 
 def test_every_comparison_is_found():
-    """Each has a page of its method, but for that on tables that outgrow a machine, and those of networks and adapters."""
+    """Each has a page of its method, but for tables that outgrow a machine, and one each for groups of methods."""
     pages = {path.stem for path in (Path(__file__).parent.parent / "doc" / "methods").glob("*.md")} - {"index"}
     of_networks = {"network_training", "network_inspection", "second_order"}
-    of_adapters = {"flora", "loldu"}
-    assert of_networks | of_adapters < pages
-    assert set(NAMES) == (pages - of_networks - of_adapters) | {"networks", "adaptation", "scale"}
+    of_compression = {"lord"}
+    of_adaptation = {"flora", "loldu"}
+    in_groups = of_networks | of_compression | of_adaptation
+    assert in_groups < pages
+    assert set(NAMES) == (pages - in_groups) | {"networks", "compression", "adaptation", "scale"}
 
 
 @pytest.mark.parametrize(

@@ -66,5 +66,5 @@ axis.legend(loc="center right", fontsize="small")
 plt.show()
 
 # %%
-# What to see: the diagonals of 820 bytes are above an update of rank 1 with three times as many, and a few kilobytes are
+# What to see: the diagonals of 820 bytes are above an update of rank 1 with three times as many, and ten kilobytes are
 # enough for most of what can be gained. All weights stay the best by a hundredth, at three to ten times the size.

@@ -78,6 +78,12 @@ def replace_attributes(estimator, attributes: dict[str, Any]):
     return estimator
 
 
+def update_attributes(estimator, attributes: dict[str, Any]):
+    """Set fitted attributes, let the others stay, and return the estimator."""
+    vars(estimator).update(attributes)
+    return estimator
+
+
 def forget_columns(estimator) -> None:
     """Drop what validation has noted of the columns of a table, before a fit to objects that have none."""
     for name in _OF_VALIDATION:

@@ -20,7 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 from torch import nn
 
-from .._core.fitted import fitted_attributes, recall
+from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.workspace import open_workspace
 from .architecture import with_weights, without_weights
 from .estimating import NetworkModel, sizes
@@ -103,7 +103,7 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
-        return Held(None, copy.deepcopy(estimator).cpu().eval())
+        return Held(None, copy.deepcopy(_uncompiled(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
             _check_fitted(estimator.estimator)
@@ -133,7 +133,15 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if not isinstance(module, nn.Module):
         where = f"module_getter returned a {type(module).__name__}" if module_getter else "none was found in it"
         raise TypeError(f"A {type(last).__name__} is not known to hold a torch network: {where}. Pass {_TAKEN}.")
-    return Held(fitted, module.eval())
+    plain = _uncompiled(module)
+    if plain is not module and getattr(last, "module_", None) is module:
+        last.module_ = plain
+    return Held(fitted, plain.eval())
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module in one of torch.compile, whose layers call no hooks."""
+    return getattr(module, "_orig_mod", module) if type(module).__name__ == "OptimizedModule" else module
 
 
 def is_ours(estimator: Any) -> bool:
@@ -229,12 +237,12 @@ def _give_network(owner, skeleton, weights):
     if not pruned:
         model = model._replace(optimizer={})
     shown = {f"{name}_": None for name in model._fields if f"{name}_" in vars(owner)}  # these stay as they are
-    found = fitted_attributes(ws, model, **shown)
-    vars(owner).update({"_fitted": found["_fitted"], "weights_": weights})
-    if not pruned:
-        vars(owner).update({name: value for name, value in sizes(architecture).items() if hasattr(owner, name)})
+    now = {"_fitted": fitted_attributes(ws, model, **shown)["_fitted"], "weights_": weights}
+    if pruned:
+        now["n_parameters_"] = sum(p.numel() for p in skeleton.parameters())
     else:
-        owner.n_parameters_ = sum(p.numel() for p in skeleton.parameters())
+        now |= {name: value for name, value in sizes(architecture).items() if hasattr(owner, name)}
+    update_attributes(owner, now)
 
 
 @contextmanager

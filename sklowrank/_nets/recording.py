@@ -49,10 +49,11 @@ class LayerReport(list):
     """What was done to each layer: a list of dicts, which notebooks show as a table."""
 
     def to_frame(self) -> Any:
-        """Return the report as a pandas DataFrame."""
+        """Return the report as a pandas DataFrame; ranks are integers or missing."""
         import pandas as pd
 
-        return pd.DataFrame(list(self))
+        frame = pd.DataFrame(list(self))
+        return frame.astype({"rank": "Int64"}) if "rank" in frame else frame
 
     def _repr_html_(self):
         try:
@@ -117,9 +118,11 @@ def select_layers(
         warn(f"Layers with tied weights are left as they are: {', '.join(tied)}.", UserWarning)
     names = reached(module, calls, [name for name in names if name not in tied])
     if not names:
+        others = {name: type(m).__name__ for name, m in module.named_modules() if list(m.parameters(recurse=False))}
+        there = ", ".join(f"{name or 'itself'} ({kind})" for name, kind in others.items() if name not in known)
         raise ValueError(
             f"No layer is left to be changed: of types {', '.join(types)} the network has "
-            f"{', '.join(known) or 'no layer'}. Change modules or exclude."
+            f"{', '.join(known) or 'no layer'}; of others {there or 'none'}. Change modules or exclude."
         )
     return Selected(names, tied)
 

@@ -18,6 +18,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
+from .._core.fitted import update_attributes
 from .._core.validation import on_host
 from .._nets.found import Found, dtype_of, find_network
 from .._nets.holding import Calls, Held, is_ours, restored_held, stored_held
@@ -351,6 +352,8 @@ def _give_classes(owner, classes):
     if isinstance(owner, NeuralNet):
         owner.classes, owner.classes_inferred_ = None, classes
         return
-    if "reading" in vars(owner).get("_fitted", {}):
-        owner._fitted = {**owner._fitted, "reading": {**owner._fitted["reading"], "classes": classes}}
-    owner.classes_ = classes
+    found = {"classes_": classes}
+    fitted = vars(owner).get("_fitted", {})
+    if "reading" in fitted:
+        found["_fitted"] = {**fitted, "reading": {**fitted["reading"], "classes": classes}}
+    update_attributes(owner, found)

@@ -1,5 +1,6 @@
 """Fitted networks made smaller."""
 
+from ._low_rank_compressor import LowRankCompressor
 from ._second_order_pruner import SecondOrderPruner
 
-__all__ = ["SecondOrderPruner"]
+__all__ = ["LowRankCompressor", "SecondOrderPruner"]
