@@ -50,6 +50,12 @@ def pruned():
     return call("compress", "SecondOrderPruner", network, sparsity=0.5, n_grads=20).fit(X, y > 0).predict(X)
 
 
+def adapted():
+    """Adapt a network to other rows."""
+    network = call("neural", "NetworkClassifier", (4,), max_iter=2, tol=0)
+    return call("adapt", "TuckerAdapter", network, rank=2, max_iter=2).fit(X, y > 0).predict(X)
+
+
 def trained():
     """Train a network with a rule."""
     rule = call("neural", "OrderedRank")
@@ -59,6 +65,7 @@ def trained():
 
 
 FITS = {
+    "adapt": adapted,
     "cluster": lambda: call("cluster", "KSubspaces", 2).fit(X).predict(X),
     "compress": pruned,
     "datasets": lambda: call("datasets", "make_union_of_subspaces", 20, 6, 2, 2),

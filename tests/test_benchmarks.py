@@ -31,8 +31,10 @@ def test_every_comparison_is_found():
     pages = {path.stem for path in (Path(__file__).parent.parent / "doc" / "methods").glob("*.md")} - {"index"}
     of_networks = {"network_training", "network_inspection", "second_order"}
     of_compression = {"eora", "lord"}
-    assert of_networks | of_compression < pages
-    assert set(NAMES) == (pages - of_networks - of_compression) | {"networks", "compression", "scale"}
+    of_adaptation = {"flora", "loldu"}
+    in_groups = of_networks | of_compression | of_adaptation
+    assert in_groups < pages
+    assert set(NAMES) == (pages - in_groups) | {"networks", "compression", "adaptation", "scale"}
 
 
 @pytest.mark.parametrize(
