@@ -64,6 +64,7 @@ class Spec(NamedTuple):
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
     converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
+    tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -150,6 +151,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),
     "KernelFrechetSDR": _FEATURES,
+    "LDUAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_tiny_classifier,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"max_iter": 5},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},
@@ -165,6 +176,12 @@ ESTIMATORS = {
         seed=False,
         wraps=_fast_classifier,
         too_large={"label_space": [5, 6]},
+    ),
+    "LowRankCompensator": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        quick={"rank": 2},
     ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
@@ -252,6 +269,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same"}, y="numbers", iterates=True, in_units=_penalty_in_units
     ),
     "ThresholdedSubspaceClustering": _CLUSTERS,
+    "TuckerAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_tiny_classifier,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"rank": 2, "max_iter": 5},
+    ),
 }
 
 

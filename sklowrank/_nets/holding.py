@@ -118,8 +118,8 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if isinstance(fitted, FrozenEstimator):
         return held(fitted.estimator, module_getter)
     last = last_step(fitted)
-    if "shell" in getattr(last, "_fitted", {}):  # what a compressor or an adapter made
-        inner = restored_held(recall(last, StoredHeld, _plain()))
+    if hasattr(last, "_fitted") and hasattr(last, "_restored"):  # what a compressor or an adapter made
+        inner = last._restored()
         if inner.estimator is None:
             return inner
         fitted = _with_last(fitted, inner.estimator)
@@ -264,7 +264,9 @@ def _detached(owner, module):
 
 
 def _attach(net, module):
-    """Give a skorch net a module, and an optimizer of its parameters."""
+    """Give a skorch net a module, where the net computes, and an optimizer of its parameters."""
+    if net.device is not None:
+        module.to(net.device)
     if net.module is net.module_ or isinstance(net.module, nn.Identity):
         net.module = module
     net.module_ = module

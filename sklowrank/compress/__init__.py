@@ -5,3 +5,8 @@ from ._low_rank_compressor import LowRankCompressor
 from ._second_order_pruner import SecondOrderPruner
 
 __all__ = ["FeatureMimickingCompressor", "LowRankCompressor", "SecondOrderPruner"]
+from ._low_rank_compensator import LowRankCompensator
+from ._low_rank_compressor import LowRankCompressor
+from ._second_order_pruner import SecondOrderPruner
+
+__all__ = ["LowRankCompensator", "LowRankCompressor", "SecondOrderPruner"]
