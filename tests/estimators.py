@@ -119,8 +119,9 @@ ESTIMATORS = {
         y="classes",
         iterates=True,
         converges=False,
+        tol=False,
         wraps=_a_deep_network,
-        quick={"linear_rank": 6},
+        quick={"linear_rank": 6, "max_iter": 3},
     ),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}

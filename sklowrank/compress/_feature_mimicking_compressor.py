@@ -22,7 +22,7 @@ from .._nets.training import Training
 from .._nets.wrapping import HeldNetwork, checked_rows, relative_error
 from ._feature_mimicking_compressor_solver import MimickingOptions, mimic_layers, mimicking_problem
 from ._layer_pairs import n_parameters
-from ._tuning import holding_weights, task_of, tuning
+from ._tuning import holding_weights, known_goal, tuning
 
 _RANK = [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None]
 
@@ -261,13 +261,14 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         n_epochs = _n_epochs(self.max_iter, self.inner_activation, y)
         opts = options(self, MimickingOptions)
         problem = mimicking_problem(held, X, opts, ws.generator, ws.device)
+        frozen = isinstance(self.estimator, FrozenEstimator)
         labelled = y is not None and n_epochs > 0 and self.distillation < 1
-        task = task_of(held, y, problem.calls.n_rows, frozen=_is_frozen(self.estimator)) if labelled else None
+        goal = known_goal(held, y, problem.calls.n_rows, frozen=frozen) if labelled else None
 
         report = mimic_layers(problem, opts, ws.generator)
         training = options(self, Training, max_iter=n_epochs)
         where = {"randomness": randomness, "device": ws.device}
-        steps = tuning(problem.module, problem.calls, problem.outputs, task, self.distillation, training, **where)
+        steps = tuning(problem.module, problem.calls, problem.outputs, goal, self.distillation, training, **where)
 
         def attributes(snapshot):
             with holding_weights(held.module, snapshot.weights):
@@ -277,10 +278,6 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         run = drive(self, steps, attributes=attributes, X=X, y=y, max_iter=max(1, n_epochs), tol=0.0)
         model, described = _described(held, problem, report, ws.device)
         return keep(self, ws, model, **described, loss_curve_=run.loss_curve, n_iter_=run.n_iter)
-
-
-def _is_frozen(estimator):
-    return isinstance(estimator, FrozenEstimator)
 
 
 def _n_epochs(max_iter, inner_activation, y):
