@@ -1,5 +1,6 @@
 """The compression of tables and dense layers by what they give on some rows, before any training."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from ._layer_pairs import (
     taken_layers,
 )
 from ._low_rank_compressor_solver import check_finite
-from ._rank_budgets import budget_of, ranks_by_budget, ranks_by_number
+from ._rank_budgets import Ladder, budget_of, ranks_by_budget, ranks_by_number
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 _METHOD = "output_pca"
@@ -100,17 +101,17 @@ def mimic_layers(problem: Problem, options: MimickingOptions, generator: torch.G
     module, calls, size = problem.module, problem.fitted_calls, options.batch_size
     names = _taken(module, calls, options)
     seen = seen_of(module, calls, names, size)
-    ranks = _ranks(problem, names, seen, options)
+    tables = [name for name in names if layer_type(module.get_submodule(name)) == "embedding"]
+    readers = readers_of(module, calls, tables) if options.fuse and tables else []
+    ranks = _ranks(problem, names, seen, readers, options)
     before = {name: n_parameters(module.get_submodule(name)) for name in names}
     shapes = {name: tuple(module.get_submodule(name).weight.shape) for name in names}
-    tables = {name: ranks[name] for name in names if layer_type(module.get_submodule(name)) == "embedding"}
-    dense = {name: ranks[name] for name in names if name not in tables}
+    narrow, dense = ({name: ranks[name] for name in names if (name in tables) == is_one} for is_one in (True, False))
 
-    readers = readers_of(module, calls, list(tables)) if options.fuse and tables else []
-    report = replace_layers(module, calls, tables, seen, method=_METHOD, size=size)
+    report = replace_layers(module, calls, narrow, seen, method=_METHOD, size=size)
     for reader in readers:
         fuse(module, reader)
-    if any(tables.values()) and dense:
+    if any(narrow.values()) and dense:
         seen |= seen_of(module, calls, list(dense), size)
         dense = {name: _paying(module.get_submodule(name), rank, options) for name, rank in dense.items()}
     then = None
@@ -146,10 +147,13 @@ def _taken(module, calls, options):
     return sorted(names, key=lambda name: layer_type(module.get_submodule(name)) != "embedding")
 
 
-def _ranks(problem, names, seen, options):
+def _ranks(problem, names, seen, readers, options):
     """Return the rank of each layer; None where the layer stays as it is."""
     layers = {name: problem.module.get_submodule(name) for name in names}
     ladders = {name: _ladder(layer, seen[name], options) for name, layer in layers.items()}
+    for reader in readers:
+        if reader.name not in names:  # else what it is made of changes, too
+            ladders |= _fused_ladders(problem.module.get_submodule(reader.name), reader, ladders)
     if options.compression is not None:
         left = left_layers(problem.module, names)
         budget = budget_of(ladders, problem.n_before, options.compression, left)
@@ -166,6 +170,18 @@ def _ladder(layer, seen, options):
     ladder = ladder_of(layer, seen, _METHOD)
     inside = options.inner_activation is not None and layer_type(layer) != "embedding"
     return ladder._replace(n_per_rank=ladder.n_per_rank + inside)
+
+
+def _fused_ladders(layer, reader, ladders):
+    """Return what ranks of the tables of a reader cost: its columns become fewer, and no map is behind them."""
+    n_out, found = layer.out_features, {}
+    for table, count in Counter(field.table for field in reader.fields if field.table is not None).items():
+        ladder = ladders[table]
+        width = len(ladder.lost) - 1
+        n_rows, n_columns = ladder.n_dense // width, n_out * count
+        bias = 0 if layer.bias is not None else n_out
+        found[table] = Ladder(ladder.n_dense + n_columns * width, n_rows + n_columns, bias, ladder.lost)
+    return found
 
 
 def _paying(layer, rank, options):

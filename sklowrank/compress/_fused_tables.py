@@ -16,6 +16,7 @@ from .._nets.holding import Calls
 from .._nets.recording import device_of, layer_type
 
 _CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate, torch.stack}
+_WHOLE = {"None", "Ellipsis", str(slice(None))}  # what in an index leaves the entries as they are
 _RESHAPES = {"flatten", "reshape", "view"}
 
 
@@ -128,6 +129,8 @@ def _parts(node, layer):
     if type(layer) is nn.Identity or (type(layer) is nn.Flatten and layer.start_dim == 1 and layer.end_dim == -1):
         return [args[0]]
     name = node.target if node.op == "call_method" else getattr(node.target, "__name__", "")
+    if name == "unsqueeze" or (name == "getitem" and isinstance(args[1], tuple) and set(map(str, args[1])) <= _WHOLE):
+        return [args[0]] if _shape(node)[0] == _shape(args[0])[0] else None
     if node.op == "call_function" and node.target in _CONCATENATIONS:
         dim = args[1] if len(args) > 1 else kwargs.get("dim", 0)
         return list(args[0]) if dim in (1, 1 - len(_shape(node))) else None
