@@ -261,14 +261,12 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         n_epochs = _n_epochs(self.max_iter, self.inner_activation, y)
         opts = options(self, MimickingOptions)
         problem = mimicking_problem(held, X, opts, ws.generator, ws.device)
-        frozen = isinstance(self.estimator, FrozenEstimator)
-        labelled = y is not None and n_epochs > 0 and self.distillation < 1
-        goal = known_goal(held, y, problem.calls.n_rows, frozen=frozen) if labelled else None
+        wanted = y if n_epochs and self.distillation < 1 else None
+        goal = known_goal(held, wanted, problem.calls.n_rows, frozen=isinstance(self.estimator, FrozenEstimator))
 
         report = mimic_layers(problem, opts, ws.generator)
         training = options(self, Training, max_iter=n_epochs)
-        where = {"randomness": randomness, "device": ws.device}
-        steps = tuning(problem.module, problem.calls, problem.outputs, goal, self.distillation, training, **where)
+        steps = tuning(problem, goal, self.distillation, training, randomness=randomness, device=ws.device)
 
         def attributes(snapshot):
             with holding_weights(held.module, snapshot.weights):

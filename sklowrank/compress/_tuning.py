@@ -17,16 +17,19 @@ from .._nets.goals import Goal, UnknownLossError, checked_targets, goal_of, labe
 from .._nets.holding import Calls, Held
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Training, train, weights_of
+from ._feature_mimicking_compressor_solver import Problem
 
 
 def known_goal(held: Held, y: Any, n_rows: int, *, frozen: bool) -> Goal | None:
-    """Return targets and loss of a held estimator, or None where its loss is not known.
+    """Return targets and loss of a held estimator, or None without targets or where its loss is not known.
 
     Raises
     ------
     ValueError
         If there is not one target for each row, or labels are not among the classes.
     """
+    if y is None:
+        return None
     y, labels = checked_targets(held, y, n_rows, frozen=frozen, one_class=True), labels_of_codes(held)
     if is_classifier(held.estimator):
         classes = np.asarray(on_host(held.estimator.classes_))
@@ -53,9 +56,7 @@ class _Called(nn.Module):
 
 
 def tuning(
-    module: nn.Module,
-    calls: Calls,
-    outputs: torch.Tensor,
+    problem: Problem,
     goal: Goal | None,
     distillation: float,
     training: Training,
@@ -69,6 +70,7 @@ def tuning(
     """
     if not training.max_iter:
         return
+    module, calls, outputs = problem.module, problem.calls, problem.outputs
     n_rows = len(outputs)
     held_out = held_out_rows(
         outputs.float() if goal is None else goal.target, training.validation_fraction, randomness.generator
