@@ -109,6 +109,6 @@ right.legend(fontsize="small")
 plt.show()
 
 # %%
-# What to see: films that are looked up often have vectors with few directions, rare ones keep the noise of their
-# initial values, and the directions of both together are many. Four columns of 32 keep the AUC, with a sixth of the
-# parameters. Below that an epoch of training makes up for a part of the loss.
+# What to see: rows that are looked up often differ in fewer directions than all rows of the table, of which most keep
+# the noise that they started with. Two columns of 32 are enough for new ratings, though they explain less than half of
+# the variance: with a twelfth of the parameters the AUC is the same, with a single column it is not.

@@ -72,9 +72,7 @@ def tuning(
         return
     module, calls, outputs = problem.module, problem.calls, problem.outputs
     n_rows = len(outputs)
-    held_out = held_out_rows(
-        outputs.float() if goal is None else goal.target, training.validation_fraction, randomness.generator
-    )
+    held_out = _held_out(outputs.float() if goal is None else goal.target, training, randomness.generator)
     variance = float((outputs.double() - outputs.double().mean(0)).square().sum() / n_rows) or 1.0
     outputs = outputs.to(device)
     target = None if goal is None else goal.target.to(device)
@@ -108,6 +106,17 @@ def tuning(
             if not lowest < first:
                 module.load_state_dict(start)
             module.eval()
+
+
+def _held_out(target, training, generator):
+    """Draw the rows that are held out: one more where a batch of one row would be left, which norms cannot take."""
+    rows = held_out_rows(target, training.validation_fraction, generator)
+    n_left = len(target) - len(rows)
+    if n_left > 1 and n_left % training.batch_size == 1:
+        left = torch.ones(len(target), dtype=torch.bool, device="cpu")
+        left[rows] = False
+        rows = torch.cat([rows, left.nonzero()[:1, 0]])
+    return rows
 
 
 @contextmanager

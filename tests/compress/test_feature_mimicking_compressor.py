@@ -299,6 +299,15 @@ def test_tables_of_a_skorch_net_are_trained_by_its_criterion():
     assert np.array_equal(again.predict_proba(IDS), model.predict_proba(IDS))
 
 
+def test_networks_with_batch_norms_are_trained_whatever_the_number_of_rows():
+    """A last batch of a single row has no variance."""
+    layers = [nn.Linear(64, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 3)]
+    net = seeded(lambda: nn.Sequential(*layers)).eval()
+    model = FeatureMimickingCompressor(net, linear_rank=4, max_iter=2, batch_size=12, random_state=0)
+    assert model.fit(X_train[:54].astype(np.float32)).n_iter_ == 2  # 49 without the rows that are held out
+    assert not model.network().training
+
+
 def test_errors_name_the_parameter(network):
     frozen = FrozenEstimator(network)
     with pytest.raises(ValueError, match="y was passed for a torch module"):
