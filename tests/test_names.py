@@ -26,7 +26,6 @@ OTHER_WORDS = {
     "method": "each estimator has methods of its own",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
-    "modules": "layers that are compressed, and those that get an update",
     "power": "of distances between labels, and of affinities",
     "rank": "of layers, of updates of weights, a number of pivots or of functions of a coordinate",
     "refine": "of clusters, and of a map between shapes",
