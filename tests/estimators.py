@@ -63,8 +63,8 @@ class Spec(NamedTuple):
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
     tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
-    scheduled: bool = False  # runs all of `max_iter` by default: there is no stopping before it, and no warning
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -104,6 +104,15 @@ def _fast_classifier():
 
 
 ESTIMATORS = {
+    "DynamicSubspaceMetricLearner": Spec(
+        {"transform": "same"},
+        y="classes",
+        score=False,
+        iterates=True,
+        converges=False,
+        network=True,
+        quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
+    ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
@@ -117,7 +126,7 @@ ESTIMATORS = {
     "GrassmannClassifier": _NETWORK._replace(
         laws={"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
-        scheduled=True,
+        converges=False,
         quick={"max_iter": 20},
         too_large={"subspace_dim": 99},
     ),
@@ -138,7 +147,7 @@ ESTIMATORS = {
         {"predict": "same", "predict_proba": "same"},
         y="classes",
         iterates=True,
-        scheduled=True,
+        converges=False,
         tol=False,
         wraps=_tiny_classifier,
         holds=("sklowrank._nets.recording.LayerReport",),
@@ -159,6 +168,12 @@ ESTIMATORS = {
         seed=False,
         wraps=_fast_classifier,
         too_large={"label_space": [5, 6]},
+    ),
+    "LowRankCompensator": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        quick={"rank": 2},
     ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
@@ -250,7 +265,7 @@ ESTIMATORS = {
         {"predict": "same", "predict_proba": "same"},
         y="classes",
         iterates=True,
-        scheduled=True,
+        converges=False,
         tol=False,
         wraps=_tiny_classifier,
         holds=("sklowrank._nets.recording.LayerReport",),

@@ -72,9 +72,6 @@ def each_of(estimators):
 
 each = each_of(ESTIMATORS)
 each_iterative = each_of([e for e in ESTIMATORS if spec_of(e).iterates])
-each_unscheduled = each_of(
-    [e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).tol and not spec_of(e).scheduled]
-)
 each_with_score = each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).score])
 each_with_batches = each_of([e for e in ESTIMATORS if spec_of(e).batches])
 each_with_y = each_of([e for e in ESTIMATORS if spec_of(e).y])
@@ -549,7 +546,7 @@ def own_score(fitted, X, y):
     return fitted.score(X, y)
 
 
-@each_unscheduled
+@each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).converges])
 def test_max_iter_reached_warns_with_the_cure(estimator):
     X, y = small_data(estimator)
     with pytest.warns(UserWarning, match=r"stopped at max_iter=1 .*tol=.*Raise max_iter or tol"):
@@ -557,8 +554,8 @@ def test_max_iter_reached_warns_with_the_cure(estimator):
 
 
 @pytest.mark.parametrize("n_iter", [1, 3])
-@each_of([e for e in ESTIMATORS if spec_of(e).scheduled])
-def test_schedules_end_without_a_warning(estimator, n_iter):
+@each_of([e for e in ESTIMATORS if spec_of(e).iterates and not spec_of(e).converges])
+def test_all_iterations_are_run_without_a_warning(estimator, n_iter):
     X, y = small_data(estimator)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -16,6 +16,7 @@ MOST_PARAMETERS = 20
 OTHER_WORDS = {
     "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
     "categorical_features": "labels of a coordinate, and identifiers that each have a vector",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
@@ -25,7 +26,6 @@ OTHER_WORDS = {
     "method": "each estimator has methods of its own",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
-    "modules": "layers that are compressed, and those that get an update",
     "power": "of distances between labels, and of affinities",
     "rank": "of layers, of updates of weights, a number of pivots or of functions of a coordinate",
     "refine": "of clusters, and of a map between shapes",
@@ -37,6 +37,7 @@ OTHER_WORDS = {
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
     ("device", "MatrixFactorizationRegressor"): "it takes identifiers, so no tensor says where",
+    ("tol", "DynamicSubspaceMetricLearner"): "it says when a learner is added, and ends nothing",
     ("n_iter_no_change", "LDUAdapter"): "it has no tol",
     ("n_iter_no_change", "TuckerAdapter"): "it has no tol",
     ("scale", "TuckerAdapter"): "a factor of updates has this name for all adapters of low rank",
@@ -49,6 +50,7 @@ OTHER_RANGES = {
     "batch_size": "stochastic training needs some rows per cluster",
     "categorical_features": "by the types of columns, where identifiers are expected",
     "center": "automatic where sparse rows are not centred",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "networks that are torch modules, where no target is predicted",
     "gamma": "by cross-validation for one",
     "init": "each method has starts of its own",

@@ -288,16 +288,6 @@ def low_rank_start(weight: torch.Tensor, rank: int) -> torch.Tensor:
     return (low * torch.where(norm > 0, W.norm() / norm, 0.0)).to(weight)
 
 
-def unit_rows(A: torch.Tensor) -> torch.Tensor:
-    """Return rows of length one; rows of zeros, or of rounding alone, become zero, and so do their gradients.
-
-    Such rows have no direction: all hidden units are inactive, or parts cancel. Their gradients, of the order
-    of 1 / norm, would overflow.
-    """
-    tiny = torch.finfo(A.dtype).tiny ** 0.25
-    return nn.functional.normalize(A.where(A.detach().norm(dim=1, keepdim=True) >= tiny, 0.0), dim=1, eps=tiny)
-
-
 def refresh_statistics(module: nn.Module, rows: torch.Tensor, batch_size: int) -> None:
     """Compute the running statistics of batch normalisation again from rows; everything else is in eval mode."""
     layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]

@@ -51,7 +51,7 @@ _TEXTS = {
         is trained in full. "reset": a new layer for the labels of y takes its place. "auto": "train" where the
         network knows all labels of y, else "reset".
     modules : str, list of str or None, default=None
-        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that get an update. None takes all.
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are changed. None takes all.
     exclude : str, list of str or None, default=None
         Names or patterns of layers that are left as they are.
     module_getter : callable or None, default=None

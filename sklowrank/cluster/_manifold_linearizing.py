@@ -20,7 +20,7 @@ from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from .._nets.layers import unit_rows
+from .._math.linalg import unit_rows
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
 from . import _manifold_linearizing_solver as solver

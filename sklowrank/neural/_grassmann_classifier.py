@@ -27,7 +27,6 @@ from . import _grassmann_solver as solver
 
 @network_parameters(
     width="width",
-    example='"optimizer__weight_decay": 0.0',
     module_params='``"module__activation"`` ("relu", "gelu", "tanh" or "identity", default "relu") and '
     '``"module__dropout"`` (default 0)',
 )

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .._core.iterate import Step
 from .._core.rows import Rows, map_rows
+from .._math.linalg import unit_rows
 from .._nets.architecture import (
     Architecture,
     architecture_of,
@@ -23,7 +24,6 @@ from .._nets.architecture import (
     split_params,
 )
 from .._nets.estimating import held_out_rows
-from .._nets.layers import unit_rows
 from .._nets.randomness import Randomness
 from .._nets.targets import unit_weights, weighted
 from .._nets.training import Batches, Snapshot, Training, train

@@ -20,8 +20,8 @@ from skorch.callbacks import Callback, EarlyStopping
 from torch import nn
 
 from sklowrank._core.fitted import options
+from sklowrank._math.linalg import unit_rows
 from sklowrank._nets.architecture import build
-from sklowrank._nets.layers import unit_rows
 from sklowrank._nets.randomness import Randomness, fixed_randomness
 from sklowrank.cluster import ManifoldLinearizingClustering
 from sklowrank.cluster import _manifold_linearizing_solver as solver
