@@ -32,6 +32,7 @@ _HELD_OUT = 0.2
 _MOST_HELD_OUT = 512
 _FEWEST = 10  # rows below which all are held out and trained on
 _EVALUATIONS = 30  # of the loss on held-out rows, in max_iter iterations
+_SHORTEST_WINDOW = 50  # iterations in which the loss has to fall: the first ones may raise it
 _MOST_PASSES = 64  # back-propagations per row for the gradients: above, outputs are probed at random
 _DRAWS = 2
 
@@ -264,14 +265,14 @@ def trained_rotations(
 ) -> Iterator[Step]:
     """Train a rotation by Adam, each step at random widths; the state is the best one on held-out rows so far.
 
-    The gap is the relative fall of the held-out loss in the last tenth of the iterations.
+    The gap is the relative fall of the held-out loss in the last tenth of the iterations, or 50.
     """
     P = torch.zeros_like(start, requires_grad=True)
     with torch.device("cpu"):  # where Adam counts, whatever the default device is
         adam = torch.optim.Adam([P], lr=options.learning_rate)
     batches = _batches(problem.train, options.batch_size, generator)
     every = max(1, options.max_iter // _EVALUATIONS)
-    lag = math.ceil(max(1, options.max_iter // 10) / every)
+    lag = math.ceil(max(_SHORTEST_WINDOW, options.max_iter // 10) / every)
     best, curve = start, [float(held_losses(problem, start, options.widths).mean())]
     gap = math.inf
     for i, rows in enumerate(batches, 1):
