@@ -43,8 +43,9 @@ def display():
 
 
 def pruned():
-    """Set half of the weights of a network to zero."""
-    network = call("neural", "NetworkClassifier", (4,), max_iter=2, tol=0)
+    """Give a network layers of low rank, and set half of the weights of another one to zero."""
+    network = call("neural", "NetworkClassifier", (8, 8), max_iter=2, tol=0)
+    call("compress", "LowRankCompressor", network, rank=2).fit(X, y > 0).predict(X)
     return call("compress", "SecondOrderPruner", network, sparsity=0.5, n_grads=20).fit(X, y > 0).predict(X)
 
 

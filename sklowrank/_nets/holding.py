@@ -103,7 +103,7 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
-        return Held(None, copy.deepcopy(estimator).cpu().eval())
+        return Held(None, copy.deepcopy(_uncompiled(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
             check_fitted(estimator.estimator)
@@ -133,7 +133,15 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if not isinstance(module, nn.Module):
         where = f"module_getter returned a {type(module).__name__}" if module_getter else "none was found in it"
         raise TypeError(f"A {type(last).__name__} is not known to hold a torch network: {where}. Pass {_TAKEN}.")
-    return Held(fitted, module.eval())
+    plain = _uncompiled(module)
+    if plain is not module and getattr(last, "module_", None) is module:
+        last.module_ = plain
+    return Held(fitted, plain.eval())
+
+
+def _uncompiled(module: nn.Module) -> nn.Module:
+    """Return the module in one of torch.compile, whose layers call no hooks."""
+    return getattr(module, "_orig_mod", module) if type(module).__name__ == "OptimizedModule" else module
 
 
 def is_ours(estimator: Any) -> bool:

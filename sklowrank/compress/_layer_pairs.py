@@ -1,4 +1,4 @@
-"""Layers replaced by two layers of low rank: closed forms, the ranks that a budget allows, the pass through a network.
+"""Layers replaced by two layers of low rank: closed forms, and the pass through a network.
 
 A layer is a product ``x @ weight.T`` with rows x, and a bias: a convolution of patches, an embedding of one-hot rows.
 Of rank r it is ``x @ first.T @ second.T`` with the orthonormal columns of ``second`` (out, r), and ``first = second.T
@@ -26,6 +26,7 @@ from .._nets.recording import (
     select_layers,
     watching,
 )
+from ._rank_budgets import Ladder
 
 _TYPES = ("linear", "conv1d", "conv2d", "conv3d", "embedding", "transposed")
 _BLOCK = 1 << 16  # columns of a weight that are projected at once: tables may have millions
@@ -62,33 +63,6 @@ class Seen(NamedTuple):
     n_calls: int = 1  # in a pass
 
 
-class Ladder(NamedTuple):
-    """What the ranks of a layer cost, in parameters, and lose, in shares of its variance."""
-
-    n_dense: int
-    n_per_rank: int
-    n_fixed: int  # at any rank: the bias
-    lost: torch.Tensor  # (k + 1,), at ranks 0 to k
-
-    def size(self, rank: int | None) -> int:
-        """Return the number of parameters at a rank; None is the layer as it was."""
-        return self.n_dense if rank is None else self.n_fixed + rank * self.n_per_rank
-
-    @property
-    def top(self) -> int:
-        """The largest rank at which the pair is smaller than the layer; 0 where there is none."""
-        return max(0, min(len(self.lost) - 1, (self.n_dense - self.n_fixed - 1) // self.n_per_rank))
-
-    @property
-    def least(self) -> int:
-        """The smallest number of parameters."""
-        return min(self.n_dense, self.size(1)) if self.top else self.n_dense
-
-    def paying(self, rank: int) -> int | None:
-        """Return the rank, or None where the pair would not be smaller."""
-        return rank if rank <= self.top else None
-
-
 class Pair(nn.Sequential):
     """Two layers that replace one; `weight` and `bias` show their product to code that reads them."""
 
@@ -97,7 +71,8 @@ class Pair(nn.Sequential):
     @property
     def weight(self) -> torch.Tensor:
         """The product in the shape of the weight that was replaced."""
-        first, second = self[0].weight, self[1].weight.flatten(1)
+        layers: Any = self
+        first, second = layers[0].weight, layers[1].weight.flatten(1)
         if isinstance(self[0], nn.Embedding):
             table = first @ second.T
             return table if self.bias is None else table + self.bias
@@ -107,7 +82,8 @@ class Pair(nn.Sequential):
     @property
     def bias(self) -> torch.Tensor | None:
         """The bias of the second layer."""
-        return self[1].bias
+        second: Any = self[1]
+        return second.bias
 
 
 # Closed forms
@@ -244,8 +220,8 @@ def seen_of(
     def see(name, layer, args, out):
         counts[name] += 1
         if layer_type(layer) == "embedding":
-            now = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
-            lookups[name] = lookups[name] + now if name in lookups else now
+            count = torch.bincount(args[0].reshape(-1), minlength=layer.num_embeddings)
+            lookups[name] = lookups[name] + count if name in lookups else count
         elif out.numel():
             now = moments_of((input_rows if inputs_are_narrow(layer) else output_rows)(layer, args, out))
             rows[name] = merged(rows[name], now) if name in rows else now
@@ -308,6 +284,14 @@ def directions_of(layer: nn.Module, seen: Seen, method: str) -> tuple[Directions
     return output_pca(seen.moments, weight, of_inputs=seen.of_inputs), mean
 
 
+def ladder_of(layer: nn.Module, seen: Seen, method: str) -> Ladder:
+    """Return what the ranks of a layer cost and lose."""
+    directions, mean = directions_of(layer, seen, method)
+    n_out, n_in = product_weight(layer).shape
+    has_bias = mean is not None or getattr(layer, "bias", None) is not None
+    return Ladder(n_parameters(layer), n_in + n_out, n_out * has_bias, directions.lost.cpu())
+
+
 def pair_of(layer: Any, found: Factors) -> Pair:
     """Return the two layers of low rank that replace one, on its device, in its precision and mode."""
     kind, like, rank = layer_type(layer), layer.weight, len(found.first)
@@ -321,7 +305,7 @@ def pair_of(layer: Any, found: Factors) -> Pair:
     else:
         kept = {name: getattr(layer, name) for name in ("stride", "padding", "dilation", "padding_mode")}
         first = type(layer)(layer.in_channels, rank, layer.kernel_size, bias=False, **kept, device="meta")
-    how = {"bias": found.bias is not None, "device": "meta"}
+    how: dict[str, Any] = {"bias": found.bias is not None, "device": "meta"}
     is_convolution = isinstance(first, nn.modules.conv._ConvNd)
     second = (
         type(layer)(rank, len(found.second), 1, **how) if is_convolution else nn.Linear(rank, len(found.second), **how)
@@ -334,117 +318,6 @@ def pair_of(layer: Any, found: Factors) -> Pair:
     pair = Pair(first, second).train(layer.training).requires_grad_(like.requires_grad)
     pair.transposed = kind == "transposed"
     return pair
-
-
-# Ranks
-
-
-def ladder_of(layer: nn.Module, seen: Seen, method: str) -> Ladder:
-    """Return what the ranks of a layer cost and lose."""
-    directions, mean = directions_of(layer, seen, method)
-    n_out, n_in = product_weight(layer).shape
-    has_bias = mean is not None or getattr(layer, "bias", None) is not None
-    return Ladder(n_parameters(layer), n_in + n_out, n_out * has_bias, directions.lost.cpu())
-
-
-def ranks_by_number(ladders: Mapping[str, Ladder], rank: int | float) -> dict[str, int | None]:
-    """Return one rank for all layers: a number, or a share of the largest rank that each can have."""
-    return {name: ladder.paying(_rank_at(ladder, rank)) for name, ladder in ladders.items()}
-
-
-def _rank_at(ladder, rank):
-    largest = len(ladder.lost) - 1
-    return max(1, round(rank * largest)) if isinstance(rank, float) else int(rank)
-
-
-def ranks_by_budget(ladders: Mapping[str, Ladder], budget: float, allocation: str) -> dict[str, int | None]:
-    """Return ranks with which the layers have at most `budget` parameters; None keeps a layer dense.
-
-    "greedy" minimises the sum over layers of the lost share of the variance; "energy" has one explained share for all
-    layers and "uniform" one share of the largest ranks. The budget has to be reachable, see :func:`least_size`.
-    """
-    if allocation == "greedy":
-        return _greedy(ladders, budget)
-    return _common(ladders, budget, _explaining if allocation == "energy" else _sharing)
-
-
-def size_of(ladders: Mapping[str, Ladder], ranks: Mapping[str, int | None]) -> int:
-    """Return the number of parameters of the layers at some ranks."""
-    return sum(ladder.size(ranks[name]) for name, ladder in ladders.items())
-
-
-def least_size(ladders: Mapping[str, Ladder]) -> int:
-    """Return the smallest number of parameters that the layers can have."""
-    return sum(ladder.least for ladder in ladders.values())
-
-
-def _greedy(ladders, budget):
-    """Walk down the convex hulls of lost share against size, where the slope is lowest, until the budget is met.
-
-    What a step has saved beyond the budget is then given to the ranks that gain most.
-    """
-    steps = sorted(step for name, ladder in ladders.items() for step in _hull(name, ladder))
-    ranks: dict[str, int | None] = dict.fromkeys(ladders)
-    left = size_of(ladders, ranks) - budget
-    for _, _, name, rank, saved in steps:
-        if left <= 0:
-            break
-        ranks[name], left = rank, left - saved
-    while True:
-        gains = [
-            (float(ladder.lost[rank] - ladder.lost[rank + 1]) / ladder.n_per_rank, name)
-            for name, ladder in ladders.items()
-            if (rank := ranks[name]) is not None and rank < ladder.top and left + ladder.n_per_rank <= 0
-        ]
-        gain, name = max(gains, default=(0.0, ""))
-        if gain <= 0:
-            return ranks
-        ranks[name] += 1  # type: ignore[operator]
-        left += ladders[name].n_per_rank
-
-
-def _hull(name, ladder):
-    """Yield (slope, number, name, rank, parameters saved) of the steps from the dense layer down to rank 1."""
-    if not ladder.top:
-        return
-    lost = ladder.lost.tolist()
-    saved = [ladder.n_dense - ladder.size(rank) for rank in range(ladder.top + 1)]
-    start = min(range(ladder.top, 0, -1), key=lambda rank: lost[rank] / saved[rank])
-    slope = lost[start] / saved[start]
-    yield slope, 0, name, start, saved[start]
-    for i, rank in enumerate(range(start - 1, 0, -1)):
-        slope = max(slope, (lost[rank] - lost[rank + 1]) / ladder.n_per_rank)  # never less, by rounding
-        yield slope, i + 1, name, rank, ladder.n_per_rank
-
-
-def _common(ladders, budget, rank_at):
-    """Return the ranks at the largest common level, of those at which a rank changes, that keeps the budget."""
-    levels = sorted({level for ladder in ladders.values() for level in _levels(ladder, rank_at)})
-
-    def ranks(level):
-        return {name: ladder.paying(rank_at(ladder, level)) if ladder.top else None for name, ladder in ladders.items()}
-
-    low, high = 0, len(levels)  # levels[low] keeps the budget, levels[high] does not
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if size_of(ladders, ranks(levels[middle])) <= budget else (low, middle)
-    return ranks(levels[low] if levels else 0.0)
-
-
-def _levels(ladder, rank_at):
-    if rank_at is _explaining:
-        return [0.0, *(1 - ladder.lost[1:]).tolist()]
-    return [rank / (len(ladder.lost) - 1) for rank in range(len(ladder.lost))]
-
-
-def _explaining(ladder, level):
-    """Return the smallest rank that explains a share of the variance."""
-    return max(1, int(((1 - ladder.lost) < level).sum()))
-
-
-def _sharing(ladder, level):
-    """Return the rank at a share of the largest one, rounded up."""
-    return max(1, -int(-(level * (len(ladder.lost) - 1) - 1e-9) // 1))
 
 
 # The pass
@@ -468,7 +341,12 @@ def replace_layers(
     report = LayerReport()
     for name, rank in ranks.items():
         layer: Any = module.get_submodule(name)
-        row = {"name": name, "type": type(layer).__name__, "shape": tuple(layer.weight.shape), "rank": rank}
+        row: dict[str, Any] = {
+            "name": name,
+            "type": type(layer).__name__,
+            "shape": tuple(layer.weight.shape),
+            "rank": rank,
+        }
         row |= {"n_parameters_before": n_parameters(layer), "n_parameters": n_parameters(layer), "explained": 1.0}
         if rank is not None:
             now = seen[name]

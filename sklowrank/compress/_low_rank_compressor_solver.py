@@ -11,19 +11,16 @@ from .._nets.holding import Calls, Held, is_ours, network_calls, outputs_of, res
 from .._nets.recording import LayerReport, device_of
 from .._nets.wrapping import relative_error
 from ._layer_pairs import (
-    Ladder,
     Seen,
     ladder_of,
-    least_size,
     leave_fast_paths,
     left_layers,
     n_parameters,
-    ranks_by_budget,
-    ranks_by_number,
     replace_layers,
     seen_of,
     taken_layers,
 )
+from ._rank_budgets import Ladder, least_size, ranks_by_budget, ranks_by_number
 from ._split_attention import split_attention
 
 _TRIALS = 8  # halvings of the logarithm of the size in the search for a tolerance

@@ -190,6 +190,17 @@ def test_unfitted_estimators_are_fitted_and_modules_taken_as_they_are():
     assert held.nested["network"] is held.module_
 
 
+def test_compiled_networks_are_taken_without_their_code():
+    module = nn.Sequential(nn.Linear(4, 3))
+    compiled = torch.compile(module, backend="eager")
+    assert np.allclose(Halved(compiled).fit(X).predict_raw(X), Halved(module).fit(X).predict_raw(X))
+    net = skorch(NeuralNetRegressor, ROWS[:, :1], 1, module=nn.Sequential(nn.Linear(4, 1)))
+    net.module_ = torch.compile(net.module_, backend="eager")
+    changed = Halved(FrozenEstimator(net)).fit(ROWS)
+    assert np.allclose(changed.predict(ROWS), net.predict(ROWS) / 2, rtol=1e-5)
+    assert type(changed.estimator_.module_) is nn.Sequential
+
+
 def test_changed_networks_can_be_changed_again():
     net = skorch(NeuralNetRegressor, ROWS[:, :1], 1, module=nn.Sequential(nn.Linear(4, 1)))
     once = Halved(FrozenEstimator(net)).fit(ROWS)

@@ -21,20 +21,16 @@ from sklowrank._nets.holding import hold, network_calls
 from sklowrank._nets.randomness import Randomness
 from sklowrank.compress import LowRankCompressor
 from sklowrank.compress._layer_pairs import (
-    Ladder,
     Pair,
     input_whitened,
-    least_size,
     output_pca,
     pair_of,
     projected,
-    ranks_by_budget,
-    ranks_by_number,
     seen_of,
-    size_of,
     table_moments,
     weight_svd,
 )
+from sklowrank.compress._rank_budgets import Ladder, least_size, ranks_by_budget, ranks_by_number, size_of
 from sklowrank.compress._split_attention import SplitAttention
 from sklowrank.neural import NetworkClassifier, NetworkRegressor
 
