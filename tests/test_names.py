@@ -48,6 +48,7 @@ OTHER_RANGES = {
     "kernel": "each method has kernels of its own",
     "learning_rate": "a pair for a training of two stages",
     "length_scale": "one per coordinate, where each has a function of its own",
+    "max_iter": "none, where the start is an answer",
     "max_samples": "all rows, where no plan between all pairs is stored; a spanning tree needs two",
     "method": "each estimator has methods of its own",
     "metric": "distances between responses, and between rows",

@@ -35,18 +35,18 @@ class KVCacheCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         Number of components. An int is the number for keys and for values of each head, at most its width; a float in
         (0, 1] is the share of the stored numbers that is kept. With "adaptive" it is the mean.
     group_ranks : {"adaptive", "uniform"}, default="adaptive"
-        How many components each head has: "adaptive" spreads those of a layer over its heads, and over keys and values,
-        at least one for each; "uniform" gives all the same.
+        How components are spread over groups. These are the keys and the values of each head: "adaptive" takes those of
+        a layer where most would be lost, at least one of each; "uniform" takes as many of all.
     init : {"auto", "pca"}, default="auto"
         Initialisation of the fit. "auto" keeps scores and outputs, in closed form. "pca" takes the principal components
         of the keys and of the values of each head.
     n_calibration : int or None, default=1024
-        Number of rows that keys and values are taken from, drawn without replacement. None takes all.
+        Number of rows that layers are fitted to, drawn without replacement. None takes all.
     batch_size : int, default=256
         Number of rows processed at once; it bounds memory and does not change the result.
     modules : str, list of str or None, default=None
-        Names of attention layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed. None
-        takes all.
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed. None takes all
+        attention layers.
     exclude : str, list of str or None, default=None
         Names or patterns of layers that are left as they are.
     module_getter : callable or None, default=None
@@ -98,8 +98,8 @@ class KVCacheCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     The layers of :meth:`network` are called as those of torch are, and have two methods more: ``cache(key, value)``
     gives what is stored of tokens, (batch, tokens, numbers) for keys and for values, and ``attend(query, cache,
     attn_mask=None, key_padding_mask=None)`` the outputs and the weights of each head. Torch's fused path for
-    transformer layers is not taken. Left as they are: layers with keys of another width, with `add_bias_kv` or `add_zero_attn`,
-    with hooks, with shared weights, and subclasses.
+    transformer layers is not taken. Left as they are: layers with keys of another width, with `add_bias_kv` or
+    `add_zero_attn`, with hooks, with shared weights, and subclasses.
 
     A fit takes two passes over the rows, and time of the third power of the width per layer.
 

@@ -1,7 +1,7 @@
 """Orthogonal projections of which each prefix keeps what a fitted predictor uses."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Self
@@ -11,6 +11,7 @@ import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.validation import check_array, check_is_fitted
+from torch import nn
 
 from .._core.annotations import RandomState
 from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_context
@@ -74,7 +75,7 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         Number of equal, contiguous groups of features that are rotated each by itself, such as heads of attention. It
         has to divide the number of features.
     group_ranks : {"uniform", "adaptive"}, default="uniform"
-        Order of components of several groups: "uniform" takes one of each in turn, "adaptive" those first whose removal
+        How components are spread over groups. "uniform" takes one of each in turn, "adaptive" those first whose removal
         costs most.
     rank_schedule : list of int or None, default=None
         Numbers of components per group that are drawn in training, and at which losses are reported. None takes the
@@ -209,7 +210,7 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         self,
         n_components: int | float | None = None,
         *,
-        estimator: Any = None,
+        estimator: BaseEstimator | nn.Module | Callable[[torch.Tensor], Any] | None = None,
         objective: Literal["auto", "predictions", "similarity", "reconstruction"] = "auto",
         n_groups: int = 1,
         group_ranks: Literal["uniform", "adaptive"] = "uniform",
@@ -270,18 +271,16 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         if objective != "predictions":
             return replace_attributes(self, describe(None, closed_form(moments, chosen), Run(None, 0, [])))
 
-        X = ws.load(X)
-        teacher = _teacher(self.estimator, X, y, moments)
-        labels = encoded(teacher, y, ws.device) if self.task_weight else None
+        teacher = _teacher(self.estimator, ws.load(X), y, moments)
         live = live_teacher(teacher, ws.device, ws.dtype)
-        problem = projection_problem(X, moments, live, labels, chosen, ws.generator)
+        labels = encoded(teacher, y, ws.device) if self.task_weight else None
+        problem = projection_problem(ws.load(X), moments, live, labels, chosen, ws.generator)
         start, run = start_of(problem, chosen), Run(None, 0, [])
+        finish = partial(_finished, partial(describe, teacher), problem, start, chosen)
         if self.max_iter:
-            attributes = partial(_on_the_way, describe, teacher, problem, start, chosen)
-            run = drive(
-                self, trained_rotations(problem, start.rotation, chosen, ws.generator), attributes=attributes, X=X
-            )
-        return replace_attributes(self, describe(teacher, nested_directions(problem, start, run.state, chosen), run))
+            steps = trained_rotations(problem, start.rotation, chosen, ws.generator)
+            run = drive(self, steps, attributes=lambda U: finish(Run(U, 0, [])), X=X, y=y)
+        return replace_attributes(self, finish(run))
 
     @in_plain_modes
     def transform(self, X, n_components: int | None = None):
@@ -381,6 +380,11 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         widths = torch.tensor(model.widths, device=ws.device)[:, None].expand(-1, model.n_groups)
         return -float(losses(teacher, Z, outputs_in_blocks(teacher, X), model.mean, U, widths).mean())
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.array_api_support = True
+        return tags
+
     @property
     def _n_features_out(self) -> int:
         return self.n_components_
@@ -441,10 +445,10 @@ def _widths(schedule, d, n_groups):
     return sorted({*found})
 
 
-def _teacher(estimator, X, y, moments):
+def _teacher(given, X, y, moments):
     """Return what answers are kept of."""
-    if estimator is not None:
-        return find_teacher(estimator, X)
+    if given is not None:
+        return find_teacher(given, X)
     return fitted_teacher(X, y, moments.mean, moments.scale)
 
 
@@ -467,9 +471,9 @@ def _described(ws, n_components, moments, chosen, teacher, nested, run):
     )
 
 
-def _on_the_way(describe, teacher, problem, start, chosen, rotation):
-    """Return the fitted attributes of a rotation that is being trained."""
-    return describe(teacher, nested_directions(problem, start, rotation, chosen), Run(rotation, 0, []))
+def _finished(describe, problem, start, chosen, run):
+    """Return the fitted attributes where training is at a rotation, or was not."""
+    return describe(nested_directions(problem, start, run.state, chosen), run)
 
 
 def _ranks(groups, width, n_groups):

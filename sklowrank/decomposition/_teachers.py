@@ -121,7 +121,7 @@ def encoded(stored: StoredTeacher, y: Any, device: torch.device) -> torch.Tensor
 # Where teachers come from
 
 
-def find_teacher(estimator: Any, X: torch.Tensor) -> StoredTeacher:
+def find_teacher(model: Any, X: torch.Tensor) -> StoredTeacher:
     """Return a fitted predictor of rows like X as a function that can be differentiated; it is not changed.
 
     Raises
@@ -133,15 +133,15 @@ def find_teacher(estimator: Any, X: torch.Tensor) -> StoredTeacher:
     ValueError
         If it was fitted to another number of features.
     """
-    while isinstance(estimator, FrozenEstimator):
-        estimator = estimator.estimator
-    if isinstance(estimator, nn.Module):
-        return _of_network(find_network(estimator))
-    if not isinstance(estimator, type) and hasattr(estimator, "fit"):
-        return _of_estimator(estimator, X)
-    if callable(estimator) and not isinstance(estimator, type):
-        return StoredTeacher("values", None, {}, estimator, None, None, 0.0, 1.0)
-    raise TypeError(f"A {type(estimator).__name__} cannot be differentiated. Pass {_TAKEN}.")
+    while isinstance(model, FrozenEstimator):
+        model = model.estimator
+    if isinstance(model, nn.Module):
+        return _of_network(find_network(model))
+    if not isinstance(model, type) and hasattr(model, "fit"):
+        return _of_estimator(model, X)
+    if callable(model) and not isinstance(model, type):
+        return StoredTeacher("values", None, {}, model, None, None, 0.0, 1.0)
+    raise TypeError(f"A {type(model).__name__} cannot be differentiated. Pass {_TAKEN}.")
 
 
 def fitted_teacher(X: torch.Tensor, y: Any, mean: torch.Tensor, scale: torch.Tensor) -> StoredTeacher:
@@ -159,31 +159,31 @@ def fitted_teacher(X: torch.Tensor, y: Any, mean: torch.Tensor, scale: torch.Ten
     return _linear(model)._replace(entry=InputMap(array_of(mean), array_of(1 / scale), zero))
 
 
-def _of_estimator(estimator, X):
-    check_fitted(estimator)
-    n_features = getattr(estimator, "n_features_in_", None)
+def _of_estimator(model: Any, X: torch.Tensor) -> StoredTeacher:
+    check_fitted(model)
+    n_features = getattr(model, "n_features_in_", None)
     if n_features not in (None, X.shape[1]):
         raise ValueError(f"X has {X.shape[1]} features, but the estimator was fitted to n_features_in_={n_features}.")
-    if isinstance(estimator, Pipeline):
-        return _of_pipeline(estimator, X)
-    if hasattr(estimator, "coef_"):
-        return _linear(estimator)
-    inner = estimator if isinstance(estimator, NeuralNet) or hasattr(estimator, "network") else None
-    if "shell" in getattr(estimator, "_fitted", {}):  # what a compressor made
-        inner, module = held(estimator)
+    if isinstance(model, Pipeline):
+        return _of_pipeline(model, X)
+    if hasattr(model, "coef_"):
+        return _linear(model)
+    inner = model if isinstance(model, NeuralNet) or hasattr(model, "network") else None
+    if "shell" in getattr(model, "_fitted", {}):  # what a compressor made
+        inner, module = held(model)
         if inner is None:
             return _of_network(find_network(module))
         return find_teacher(inner, X)
-    if inner is None and isinstance(getattr(estimator, "module_", None), nn.Module):
-        reading = Reading("codes" if is_classifier(estimator) else "outputs")
-        found = find_network(estimator.module_)._replace(reading=reading)
-        return _of_network(found)._replace(classes=getattr(estimator, "classes_", None))
+    if inner is None and isinstance(getattr(model, "module_", None), nn.Module):
+        reading = Reading("codes" if is_classifier(model) else "outputs")
+        found = find_network(model.module_)._replace(reading=reading)
+        return _of_network(found)._replace(classes=getattr(model, "classes_", None))
     if inner is None:
-        raise TypeError(f"A {type(estimator).__name__} cannot be differentiated. Pass {_TAKEN}.")
+        raise TypeError(f"A {type(model).__name__} cannot be differentiated. Pass {_TAKEN}.")
     return _of_network(find_network(inner))
 
 
-def _linear(model):
+def _linear(model: Any) -> StoredTeacher:
     """Return a linear model as a layer in float64."""
     weight = model.coef_.toarray() if issparse(model.coef_) else on_host(model.coef_)
     weight = np.atleast_2d(np.asarray(weight, dtype=np.float64))
@@ -195,7 +195,7 @@ def _linear(model):
     return StoredTeacher(kind, layer, weights, None, None, classes, 0.0, 1.0)
 
 
-def _of_network(found: Found):
+def _of_network(found: Found) -> StoredTeacher:
     """Return a found network."""
     reading = found.reading
     kind = {"codes": "classes", "outputs": "values"}.get(reading.kind, reading.kind)
