@@ -14,13 +14,13 @@ from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
 from .._core.annotations import RandomState
-from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_context
+from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_context, get_namespace
 from .._core.fitted import fitted_attributes, options, recall, replace_attributes, update_attributes
 from .._core.iterate import Run, drive
 from .._core.modes import in_plain_modes
 from .._core.rows import map_rows, rows_of
 from .._core.validation import check_fit_data, check_new_data
-from .._core.workspace import open_workspace
+from .._core.workspace import check_place, open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from ._matryoshka_projection_solver import (
     ProjectionOptions,
@@ -324,7 +324,9 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
             If there are more columns than features.
         """
         check_is_fitted(self)
-        Z = check_array(Z, dtype=[np.float64, np.float32], input_name="Z")
+        check_place(Z, "Z")
+        xp = get_namespace(Z)[0]
+        Z = check_array(Z, dtype=[xp.float64, xp.float32], input_name="Z")
         if Z.shape[1] > self.n_features_in_:
             limit = f"at most n_features_in_={self.n_features_in_}"
             raise ValueError(f"Z has {Z.shape[1]} columns, but there are {limit} components.")
