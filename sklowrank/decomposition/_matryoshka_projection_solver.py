@@ -35,6 +35,7 @@ _EVALUATIONS = 30  # of the loss on held-out rows, in max_iter iterations
 _SHORTEST_WINDOW = 50  # iterations in which the loss has to fall: the first ones may raise it
 _MOST_PASSES = 64  # back-propagations per row for the gradients: above, outputs are probed at random
 _DRAWS = 2
+_ROUNDING = 1e-9  # a loss that is lower by less than this share of its unit is not lower
 
 
 class ProjectionOptions(NamedTuple):
@@ -245,8 +246,8 @@ def start_of(problem: Problem, options: ProjectionOptions) -> Start:
     }
     if options.init != "auto":
         return Start(options.init, starts[options.init])
-    mean_loss = {name: float(held_losses(problem, U, options.widths).mean()) for name, U in starts.items()}
-    best = min(starts, key=lambda name: mean_loss[name])
+    gradient, pca = (float(held_losses(problem, U, options.widths).mean()) for U in starts.values())
+    best = "pca" if pca < gradient - _ROUNDING * problem.unit else "gradient"
     return Start(best, starts[best])
 
 
@@ -350,12 +351,11 @@ def _best(problem, start, trained, options):
     widths = options.widths
     trained = sorted_within(trained, widths, problem.gradients, problem.moments.blocks)
     loss = held_losses(problem, trained, widths)
-    candidates = [
-        (float(held_losses(problem, start.rotation, widths).mean()), start.rotation),
-        (float(loss.mean()), trained),
-    ]
+    candidates = [(float(loss.mean()), trained)]
     for i, width in enumerate(widths[:-1], 1):
         spliced = torch.stack([splice(*parts, width) for parts in zip(trained, first, second)])
         rest = held_losses(problem, spliced, widths[i:])
         candidates.append((float((loss[:i].sum() + rest.sum()) / len(widths)), spliced))
-    return min(candidates, key=lambda pair: pair[0])[1]
+    best_loss, best = min(candidates, key=lambda pair: pair[0])
+    start_loss = float(held_losses(problem, start.rotation, widths).mean())
+    return best if best_loss < start_loss - _ROUNDING * problem.unit else start.rotation

@@ -121,7 +121,7 @@ def greedy_order(
                 break
             trial = levels.repeat(len(stale), 1)
             trial[range(len(stale)), stale] -= 1
-            found = loss(table[trial]).cpu()
+            found = loss(table[trial]).double().cpu()
             saved = torch.tensor([steps[levels[g]] - steps[levels[g] - 1] for g in stale], device="cpu")
             costs[stale] = (found - base) / saved
             fresh.update(stale)
