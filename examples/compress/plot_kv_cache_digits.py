@@ -84,5 +84,5 @@ plt.show()
 
 # %%
 # What to see: at equal size, keys and values that are fitted to scores and outputs have a smaller error than their
-# principal components, and most of the gain comes from ranks that differ: some heads need one number, others most of
-# theirs.
+# principal components, and most of the gain comes from ranks that differ: keys need one or two numbers per head here,
+# values four or five.

@@ -19,11 +19,12 @@ from ._nested_rotations import (
     flat_components,
     greedy_order,
     grouped,
-    kept,
     masks_of,
     principal_rotation,
     sorted_within,
     splice,
+    turned,
+    turned_back,
     uniform_order,
 )
 from ._teachers import Teacher, divergence, label_loss
@@ -126,13 +127,14 @@ def losses(
 ) -> torch.Tensor:
     """Return the mean loss for each choice of the widths of the groups (m, groups)."""
     n, n_groups, k = Z.shape
-    masks = masks_of(widths, k)
+    masks, widest = masks_of(widths, k), widths.amax(1).tolist()
 
     def compute(rows):
-        block, of = Z[rows], truth[rows]
+        coordinates, of = turned(Z[rows], U), truth[rows]
         found = []
-        for mask in masks:
-            outputs = teacher.outputs(mean + kept(block, U, mask).flatten(1))
+        for mask, top in zip(masks, widest):
+            near = turned_back(coordinates[..., :top] * mask[:, :top], U)
+            outputs = teacher.outputs(mean + near.flatten(1))
             found.append(divergence(outputs, of, classifies=teacher.classifies))
         return torch.stack(found, 1)
 
@@ -309,7 +311,7 @@ def _batch_loss(problem, U, rows, options, generator):
     choices = torch.tensor(_drawn_widths(options.widths, n_groups), device="cpu")
     drawn = torch.randint(len(choices), (_DRAWS, 1, n_groups), generator=generator, device="cpu", dtype=torch.int64)
     masks = masks_of(choices[drawn].to(U.device), k)
-    found = mean + kept(grouped(x - mean, n_groups), U, masks).flatten(2)
+    found = mean + turned_back(turned(grouped(x - mean, n_groups), U) * masks, U).flatten(2)
     outputs = teacher.outputs(found.flatten(0, 1)).unflatten(0, (_DRAWS, len(x)))
     loss = divergence(outputs, truth, classifies=teacher.classifies).mean()
     if problem.target is not None and options.task_weight:

@@ -19,10 +19,14 @@ def grouped(X: torch.Tensor, n_groups: int) -> torch.Tensor:
     return X.unflatten(-1, (n_groups, -1))
 
 
-def kept(Z: torch.Tensor, U: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-    """Return centred rows (..., groups, k) projected on the columns of a rotation that masks keep."""
-    coordinates = torch.einsum("...gi,gij->...gj", Z, U)
-    return torch.einsum("...gj,gij->...gi", coordinates * masks, U)
+def turned(Z: torch.Tensor, U: torch.Tensor) -> torch.Tensor:
+    """Return the coordinates (..., groups, k) of centred rows by the columns of a rotation."""
+    return torch.einsum("...gi,gij->...gj", Z, U)
+
+
+def turned_back(coordinates: torch.Tensor, U: torch.Tensor) -> torch.Tensor:
+    """Return centred rows (..., groups, k) of the coordinates by the first columns of a rotation."""
+    return torch.einsum("...gj,gij->...gi", coordinates, U[:, :, : coordinates.shape[-1]])
 
 
 def masks_of(widths: torch.Tensor, k: int) -> torch.Tensor:
