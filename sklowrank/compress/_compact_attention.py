@@ -115,7 +115,7 @@ def heads_of(attention: nn.MultiheadAttention) -> list[tuple[torch.Tensor, torch
     weight, bias = attention.in_proj_weight.detach().double(), attention.in_proj_bias
     biases = weight.new_zeros(len(weight)) if bias is None else bias.detach().double()
     parts = zip(weight.chunk(3), biases.chunk(3))
-    return [tuple(t.unflatten(0, (attention.num_heads, -1)) for t in part) for part in parts]  # type: ignore[misc]
+    return [tuple(t.unflatten(0, (attention.num_heads, -1)) for t in part) for part in parts]
 
 
 def _by_head(x, ranks):

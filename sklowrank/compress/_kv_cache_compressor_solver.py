@@ -21,7 +21,7 @@ _ARGUMENTS = inspect.signature(nn.MultiheadAttention.forward)
 class CacheOptions(NamedTuple):
     """What :func:`compress_caches` reads of the parameters."""
 
-    n_components: int | float
+    n_components: Any  # int or float
     group_ranks: str
     init: str
     batch_size: int
@@ -64,12 +64,12 @@ def compress_caches(held: Held, X: Any, options: CacheOptions, device: torch.dev
     calls, module = network_calls(held, X), held.module.to(device)
     outputs = outputs_of(module, calls, options.batch_size, device)
     check_finite(outputs)
-    which = {"types": ("MultiheadAttention",), "modules": options.modules, "exclude": options.exclude}
-    names = select_layers(module, calls, **which).names
+    types = ("MultiheadAttention",)
+    names = select_layers(module, calls, types=types, modules=options.modules, exclude=options.exclude).names
     seen = seen_of(module, calls, names, options.batch_size)
     report = LayerReport()
     for name in names:
-        layer = module.get_submodule(name)
+        layer: Any = module.get_submodule(name)
         heads = principal_heads(layer, seen[name]) if options.init == "pca" else bilinear_heads(layer, seen[name])
         ranks = ranks_of(heads, options, name)
         module.set_submodule(name, CompactAttention(layer, [cut(*parts) for parts in zip(heads, *ranks)]))

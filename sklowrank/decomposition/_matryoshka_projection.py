@@ -424,7 +424,7 @@ def _objective(projection, y):
     return projection.objective
 
 
-def _n_components(value, d):
+def _n_components(value: Any, d: int) -> int:
     """Return a number of components as a number."""
     if value is None:
         return d
