@@ -45,6 +45,7 @@ def display():
 def pruned():
     """Give a network layers of low rank, and set half of the weights of another one to zero."""
     network = call("neural", "NetworkClassifier", (8, 8), max_iter=2, tol=0)
+    call("compress", "FeatureMimickingCompressor", network, linear_rank=2).fit(X, y > 0).predict(X)
     call("compress", "LowRankCompensator", network, rank=2).fit(X, y > 0).predict(X)
     call("compress", "LowRankCompressor", network, rank=2).fit(X, y > 0).predict(X)
     return call("compress", "SecondOrderPruner", network, sparsity=0.5, n_grads=20).fit(X, y > 0).predict(X)

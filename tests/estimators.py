@@ -142,6 +142,15 @@ ESTIMATORS = {
         quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
     ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
+    "FeatureMimickingCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_a_deep_network,
+        quick={"linear_rank": 6, "max_iter": 3},
+    ),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
