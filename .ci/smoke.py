@@ -57,6 +57,12 @@ def adapted():
     return call("adapt", "TuckerAdapter", network, rank=2, max_iter=2).fit(X, y > 0).predict(X)
 
 
+def decomposed():
+    """Learn a dictionary, and rotate features for a predictor."""
+    call("decomposition", "MatryoshkaProjection", 2, max_iter=3).fit(X, y).transform(X)
+    return call("decomposition", "SupervisedDictionaryLearning", 2).fit(X, y > 0).predict(X)
+
+
 def trained():
     """Train a network with a rule."""
     rule = call("neural", "OrderedRank")
@@ -70,7 +76,7 @@ FITS = {
     "cluster": lambda: call("cluster", "KSubspaces", 2).fit(X).predict(X),
     "compress": pruned,
     "datasets": lambda: call("datasets", "make_union_of_subspaces", 20, 6, 2, 2),
-    "decomposition": lambda: call("decomposition", "SupervisedDictionaryLearning", 2).fit(X, y > 0).predict(X),
+    "decomposition": decomposed,
     "dimension_reduction": lambda: call("dimension_reduction", "LinearFrechetSDR", 1).fit(X, y).transform(X),
     "distributed": on_partitions,
     "impute": lambda: call("impute", "MatrixCompletionImputer", 2).fit_transform(gaps),

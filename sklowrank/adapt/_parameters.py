@@ -16,8 +16,8 @@ ADAPTER_CONSTRAINTS = {
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
     "n_iter_no_change": NETWORK_CONSTRAINTS["n_iter_no_change"],
     "head": [StrOptions({"auto", "keep", "train", "reset"})],
-    "modules": [str, list, tuple, None],
-    "exclude": [str, list, tuple, None],
+    "modules": [str, "array-like", None],
+    "exclude": [str, "array-like", None],
     "module_getter": [callable, None],
     "device": NETWORK_CONSTRAINTS["device"],
     "random_state": NETWORK_CONSTRAINTS["random_state"],
@@ -51,11 +51,11 @@ _TEXTS = {
         is trained in full. "reset": a new layer for the labels of y takes its place. "auto": "train" where the
         network knows all labels of y, else "reset".
     modules : str, list of str or None, default=None
-        Glob patterns of the names of the layers that get an update; None: all.
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are changed. None takes all.
     exclude : str, list of str or None, default=None
-        Glob patterns of the names of layers that get none.
+        Names or patterns of layers that are left as they are.
     module_getter : callable or None, default=None
-        Returns the torch module of a fitted estimator, where it is not found otherwise.
+        Returns the torch module of the fitted estimator. None looks at `module_` and ``network()``.
     device : str, default="auto"
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".

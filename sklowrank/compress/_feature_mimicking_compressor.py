@@ -73,7 +73,7 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         Share of the training rows that is held out. The weights with the lowest loss on them are kept, those before the
         training among them.
     modules : str, list of str or None, default=None
-        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed. None takes all.
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are changed. None takes all.
     exclude : str, list of str or None, default=None
         Names or patterns of layers that are left as they are.
     module_getter : callable or None, default=None

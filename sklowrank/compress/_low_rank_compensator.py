@@ -86,7 +86,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     n_calibration : int or None, default=256
         Number of rows that layers are fitted to, drawn without replacement. None takes all.
     modules : str, list of str or None, default=None
-        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed. Names behind an
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are changed. Names behind an
         exclamation mark, such as ``"!encoder.0"``, are left as they are. None takes all linear layers and convolutions
         but the last layer of a pass, which is taken only where a pattern matches it, as are embeddings.
     module_getter : callable or None, default=None
