@@ -168,6 +168,8 @@ def find_network(model: Any) -> Found:
     if isinstance(model, nn.Module):
         copied = _copied(model)
         return Found(copied, _as_it_is(copied), Reading("outputs"))
+    if "skeleton" in getattr(model, "_fitted", {}):  # what a compressor or an adapter made: its estimator, or a module
+        return find_network(model.network() if model.estimator_ is None else model.estimator_)
     if not isinstance(model, type) and callable(getattr(model, "network", None)):
         return _of_ours(model)
     raise TypeError(f"A {type(model).__name__} holds no network. Pass {_TAKEN}.")

@@ -66,18 +66,18 @@ class Seen(NamedTuple):
 class Pair(nn.Sequential):
     """Two layers that replace one; `weight` and `bias` show their product to code that reads them."""
 
-    transposed = False  # whether the weight is (in, out)
+    kind = "linear"  # of the layer that was replaced, as `layer_type` says it
 
     @property
     def weight(self) -> torch.Tensor:
         """The product in the shape of the weight that was replaced."""
         layers: Any = self
         first, second = layers[0].weight, layers[1].weight.flatten(1)
-        if isinstance(self[0], nn.Embedding):
+        if self.kind == "embedding":
             table = first @ second.T
             return table if self.bias is None else table + self.bias
         product = (second @ first.flatten(1)).reshape(len(second), *first.shape[1:])
-        return product.T if self.transposed else product
+        return product.T if self.kind == "transposed" else product
 
     @property
     def bias(self) -> torch.Tensor | None:
@@ -316,7 +316,7 @@ def pair_of(layer: Any, found: Factors) -> Pair:
                 value = value.reshape(getattr(part, name).shape).to(like.dtype, copy=True).contiguous()
                 part.register_parameter(name, nn.Parameter(value))
     pair = Pair(first, second).train(layer.training).requires_grad_(like.requires_grad)
-    pair.transposed = kind == "transposed"
+    pair.kind = str(kind)
     return pair
 
 

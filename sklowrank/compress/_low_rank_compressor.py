@@ -140,7 +140,7 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        "estimator": [HasMethods(["fit", "predict"]), nn.Module],
+        "estimator": [HasMethods(["fit"]), nn.Module],
         "rank": [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None],
         "compression": [Interval(Real, 0, 1, closed="right")],
         "tolerance": [Interval(Real, 0, None, closed="left"), None],

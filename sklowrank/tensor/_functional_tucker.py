@@ -123,9 +123,10 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
         u^k_r \\sim GP(0, \\text{Matérn}), \\quad G_r \\sim N(0, 1), \\quad \\varepsilon \\sim N(0, 1 / \\tau)
 
     with a Gamma prior on :math:`\\tau`. A variational posterior with independent core, noise and functions of each
-    coordinate is found by coordinate ascent [1]_; its lower bound of the evidence does not fall. Functions are Markov
-    chains of states with one to three entries, which are smoothed by a scan [2]_: time is linear in the distinct
-    coordinates, and no matrix between them is formed. Rows with equal coordinates are merged without loss.
+    coordinate is found by coordinate ascent [1]_, for "cp" with momentum; its lower bound of the evidence does not
+    fall. Functions are Markov chains of states with one to three entries, which are smoothed by dense products over
+    stretches of some points and a scan over the stretches [2]_: time is linear in the distinct coordinates, and no
+    matrix between all of them is formed. Rows with equal coordinates are merged without loss.
 
     A sweep over n distinct rows costs O(n q²) with q the product of the other coordinates' ranks, halved for each of
     them by symmetry, plus O(T (R s)³) for T distinct coordinates and kernels of smoothness s - 1/2, plus O(P³). Memory:

@@ -8,7 +8,7 @@ import torch
 from .._core.blocks import join_blocks, rows_per_block
 from ._functional_tucker_solver import Grid, TuckerProblem, TuckerState
 from ._packed import folded_moment, packed, second_moment
-from ._state_space import Chain, draws, moments
+from ._state_space import Chain, draws, moments, posterior_chain
 
 
 class TuckerModel(NamedTuple):
@@ -77,13 +77,13 @@ def predicted(model: TuckerModel, X, batch_size, *, with_variance):
 
 
 def contracted(weights, factors, cp):
-    """Return for each row the sum of `weights` times the product of its factors, one a mode."""
+    """Return for each row the sum of `weights` times the product of its factors, one a mode; any axes before."""
     if cp:
-        return reduce(torch.mul, factors) @ weights
-    found = factors[0] @ weights.reshape(len(weights), -1)
+        return (reduce(torch.mul, factors) @ weights[..., None])[..., 0]
+    found = factors[0] @ weights.reshape(*weights.shape[: factors[0].dim() - 1], -1)
     for factor in factors[1:]:
-        found = torch.einsum("na,nab->nb", factor, found.reshape(len(found), factor.shape[1], -1))
-    return found[:, 0]
+        found = torch.einsum("...na,...nab->...nb", factor, found.unflatten(-1, (factor.shape[-1], -1)))
+    return found[..., 0]
 
 
 def drawn(model: TuckerModel, X, n_draws, batch_size, randn):
@@ -97,10 +97,9 @@ def drawn(model: TuckerModel, X, n_draws, batch_size, randn):
         core = core + (randn(n_draws, len(factor)) @ factor.T).reshape(core.shape)
 
     def of_rows(rows):
-        factors = [table[:, code[rows]] for table, code in zip(tables, codes)]
-        return torch.stack([contracted(core[s], [f[s] for f in factors], cp) for s in range(n_draws)], 1)
+        return contracted(core, [table[:, code[rows]] for table, code in zip(tables, codes)], cp).T
 
-    size = 16 * n_draws * sum(table.shape[2] for table in tables) + 16 * core[0].numel()
+    size = 16 * n_draws * (sum(table.shape[2] for table in tables) + core[0].numel())
     block = rows_per_block(batch_size, len(X), size)
     return model.intercept + model.scale * join_blocks(of_rows, len(X), block, bytes_per_row=size)
 
@@ -134,7 +133,10 @@ def described(problem: TuckerProblem, state: TuckerState):
         core=public["core_"],
         core_covariance=None if options.cp else state.core_covariance,
         grids=problem.grids,
-        chains=[mode.chain for mode in state.modes],
+        chains=[
+            posterior_chain(grid.process, grid.gaps, mode.length, mode.linear, mode.quadratic)
+            for grid, mode in zip(problem.grids, state.modes)
+        ],
         length_scale=public["length_scale_"],
         low=problem.low,
         span=problem.span,

@@ -13,13 +13,14 @@ import torch
 from .._core.blocks import in_blocks, join_blocks, rows_per_block
 from .._core.iterate import Step
 from ._packed import folded_moment, packed, places, second_moment, unpacked
-from ._state_space import Chain, Process, observed_chain, smoothed, total
+from ._state_space import Process, log_evidence, points_together, smoothed
 
 _START_PRECISION = 10.0  # of the noise, in units of y: at 1 many columns or few rows end with noise alone
 _START_VARIANCE = 0.1
 _WAVES = 8  # cosines of a random curve
 _EVERY = 3  # sweeps between searches of the length scales
-_CAUTIOUS = 10  # sweeps in which bases change slowly
+_CAUTIOUS = 10  # sweeps in which bases change slowly, and means do not go on
+_MOMENTA = (0.3, 0.5, 3.0)  # least, first and largest share of the last change by which means go on
 _SMALL = 1e-12
 _LONGEST = 10.0  # length scale, in ranges of the coordinate
 _SEARCHES = (0.8, 0.2)  # spacings of the lengths tried, on a logarithmic scale
@@ -91,7 +92,6 @@ class ModeState(NamedTuple):
     length: torch.Tensor  # ()
     linear: torch.Tensor | None  # (T, R) and (T, R, R), the message that made it; None at the start
     quadratic: torch.Tensor | None
-    chain: Chain | None
     mean: torch.Tensor  # (T, R)
     covariance: torch.Tensor  # (T, R, R)
     evidence: torch.Tensor | float  # of the message
@@ -116,27 +116,57 @@ class TuckerState(NamedTuple):
         return self.noise[0] / self.noise[1]
 
 
+class Ascent(NamedTuple):
+    """A start and where it has come."""
+
+    state: TuckerState
+    former: TuckerState | None  # a sweep before
+    momentum: float  # share of the last change of the means by which they go on
+
+
 # Sweeps
 
 
 def sweeps(problem: TuckerProblem, ws):
     """Yield the best of `n_init` states after each sweep."""
-    states = [start(problem, ws) for _ in range(problem.options.n_init)]
-    losses, sweep = [math.inf] * len(states), 0
+    ascents = [Ascent(start(problem, ws), None, _MOMENTA[1]) for _ in range(problem.options.n_init)]
+    losses, sweep = [math.inf] * len(ascents), 0
     while True:
-        states = [swept(state, problem, sweep) for state in states]
-        now = torch.stack([state.loss for state in states]).tolist()
+        ascents = [ascended(ascent, problem, sweep) for ascent in ascents]
+        now = torch.stack([ascent.state.loss for ascent in ascents]).tolist()
         gap = max(abs(old - new) / max(abs(new), 1.0) for old, new in zip(losses, now))
         losses, sweep = now, sweep + 1
         best = min(range(len(now)), key=now.__getitem__)
-        yield Step(states[best], gap, now[best])
+        yield Step(ascents[best].state, gap, now[best])
+
+
+def ascended(ascent: Ascent, problem: TuckerProblem, sweep: int) -> Ascent:
+    """Return the ascent after one more sweep.
+
+    For cp it starts from means that go on as in the sweep before, where the bound is no lower for that: the functions
+    of many columns trade scales, and components trade shares, over hundreds of sweeps otherwise.
+    """
+    state, former, momentum = ascent
+    if problem.options.cp and not problem.options.damping and sweep >= _CAUTIOUS:
+        further = [
+            mode._replace(mean=torch.lerp(before.mean, mode.mean, 1 + momentum))
+            for before, mode in zip(former.modes, state.modes)
+        ]
+        found = swept(state._replace(modes=further), problem, sweep)
+        if found.loss <= state.loss:
+            return Ascent(found, state, min(1.3 * momentum, _MOMENTA[2]))
+        momentum = max(momentum / 2, _MOMENTA[0])
+    return Ascent(swept(state, problem, sweep), state, momentum)
 
 
 def swept(state: TuckerState, problem: TuckerProblem, sweep: int) -> TuckerState:
     """Return the state after one sweep over modes, core and noise; its bound is no lower."""
     options, cells = problem.options, problem.cells
+    tables = [moment_tables(mode, options.cp) for mode in state.modes]
     for k in range(len(state.modes)):
-        state, (linear, quadratic) = with_mode(k, state, problem, sweep)
+        linear, quadratic = sums_by_value(k, tables, problem)
+        state = with_mode(k, state, (linear, quadratic), problem, sweep)
+        tables[k] = moment_tables(state.modes[k], options.cp)
     last = state.modes[-1]
     if options.cp:
         core, core_covariance, divergence = state.core, state.core_covariance, 0.0
@@ -151,23 +181,22 @@ def swept(state: TuckerState, problem: TuckerProblem, sweep: int) -> TuckerState
     return TuckerState(state.modes, core, core_covariance, noise, loss)
 
 
-def with_mode(k, state: TuckerState, problem: TuckerProblem, sweep: int):
-    """Return the state with new functions of mode k, and the sums over rows that they were fitted to.
+def with_mode(k, state: TuckerState, sums, problem: TuckerProblem, sweep: int) -> TuckerState:
+    """Return the state with new functions of mode k.
 
     A better basis of the core comes first; where it has lowered the bound, which can happen far from the optimum, the
     functions are fitted in the former one.
     """
     mode, options = state.modes[k], problem.options
     search = options.optimize_hyperparameters and sweep % _EVERY == _EVERY - 1
-    sums = sums_by_value(k, state.modes, problem)
     if not (options.cp or options.damping or mode.linear is None):
         linear, quadratic = message(k, sums, state, options)
         former = (linear * mode.mean).sum() - (quadratic * mode.moment).sum() / 2 - mode_loss(mode)
         former = former - core_loss(state.core, state.core_covariance)
         found = fitted_mode(k, rotated(k, state, options.rank, cautious=sweep < _CAUTIOUS), sums, problem, search)
         if found.modes[k].evidence - core_loss(found.core, found.core_covariance) >= former:
-            return found, sums
-    return fitted_mode(k, state, sums, problem, search), sums
+            return found
+    return fitted_mode(k, state, sums, problem, search)
 
 
 def fitted_mode(k, state: TuckerState, sums, problem: TuckerProblem, search: bool) -> TuckerState:
@@ -186,24 +215,26 @@ def fitted_mode(k, state: TuckerState, sums, problem: TuckerProblem, search: boo
     return state._replace(modes=[*state.modes[:k], mode, *state.modes[k + 1 :]])
 
 
-def sums_by_value(k, modes, problem):
+def sums_by_value(k, tables, problem):
     """Return, by values of mode k, weighted sums of y E[z] (T, Q) and packed E[z z'] (T, .) over the other modes."""
     options, cells = problem.options, problem.cells
-    others = [j for j in range(len(modes)) if j != k]
-    tables = [(modes[j].mean, packed(modes[j].moment)) for j in others]
-    times = torch.mul if options.cp else _kron
+    others = [j for j in range(len(tables)) if j != k]
     widths = _widths(options, others)
-    found = [cells.y.new_zeros(len(modes[k].mean), width) for width in widths]
+    T, together = len(problem.grids[k].points), [sum(widths)] if options.cp else widths
+    found = [cells.y.new_zeros(T, width) for width in together]
     order = cells.order[k]
 
     def of_rows(part):
         rows = order[part]
         codes, weight = cells.codes[rows], cells.weight[rows, None]
         low, high = codes[[0, -1], k].tolist()  # rows are sorted
+        factors = weight * cells.y[rows, None], weight
+        if options.cp:
+            factors = [torch.cat([factor.expand(-1, width) for factor, width in zip(factors, widths)], 1)]
         sums = []
-        for i, (width, factor) in enumerate(zip(widths, (weight * cells.y[rows, None], weight))):
-            parts = (table[i].index_select(0, codes[:, j]) for j, table in zip(others, tables))
-            product = reduce(times, parts, factor.expand(-1, width if options.cp else 1))
+        for i, (width, factor) in enumerate(zip(together, factors)):
+            parts = (tables[j][i].index_select(0, codes[:, j]) for j in others)
+            product = reduce(torch.mul if options.cp else _kron, parts, factor)
             sums.append(product.new_zeros(high + 1 - low, width).index_add_(0, codes[:, k] - low, product))
         return low, sums
 
@@ -212,7 +243,13 @@ def sums_by_value(k, modes, problem):
     for low, sums in in_blocks(of_rows, len(order), block, bytes_per_row=size):
         for out, part in zip(found, sums):
             out[low : low + len(part)] += part
-    return found
+    return found[0].split(widths, 1) if options.cp else found
+
+
+def moment_tables(mode: ModeState, cp: bool):
+    """Return E[u] (T, R) and packed E[u u'] (T, .) of a mode; for cp side by side, as rows' products are entrywise."""
+    tables = mode.mean, packed(mode.moment)
+    return (torch.cat(tables, 1),) if cp else tables
 
 
 def message(k, sums, state: TuckerState, options):
@@ -275,19 +312,28 @@ def best_length(grid: Grid, length, linear, quadratic, state: TuckerState, optio
     growth = torch.zeros_like(steps) if options.cp else torch.cat([0 * steps, (grid.process.order - 0.5) * steps])
     steps, log_scale = steps.repeat(len(growth) // len(steps)), torch.zeros_like(length)
 
-    def evidence(trials):
+    def gains(trials):
         scale = torch.exp(logs[trials])[:, None]
-        message = scale * linear[:, None], scale[..., None] ** 2 * quadratic[:, None]
-        return total(observed_chain(grid.process, grid.gaps, lengths[trials], *message)).factor[:, -1, -1] / -2
+        message = linear[:, None], quadratic[:, None]
+        if not options.cp:
+            message = scale * message[0], scale[..., None] ** 2 * message[1]
+        found = log_evidence(grid.process, grid.gaps, lengths[trials], *message)
+        return found - energy * torch.exp(2 * logs[trials]) / 2 + len(state.core) * logs[trials]
 
-    size = 64 * len(linear) * (grid.process.rank * grid.process.order + 1) ** 2
+    width = grid.process.rank * (points_together(grid.process) + grid.process.order)
+    size = 64 * len(linear) * width**2 // points_together(grid.process)
+    best = None
     for spacing in _SEARCHES:
         lengths = torch.cat([length[None], (length * torch.exp(spacing * steps)).clamp(lowest, _LONGEST)])
         logs = log_scale + torch.cat([0 * length[None], spacing * growth])
-        block = rows_per_block("auto", len(logs), size)
-        found = join_blocks(evidence, len(logs), block, bytes_per_row=size)
-        best = (found - energy * torch.exp(2 * logs) / 2 + len(state.core) * logs).argmax()
-        length, log_scale = lengths[best], logs[best]
+        new = (lengths != length) | (logs != log_scale)  # beyond the limits all are alike
+        new[0] = best is None
+        new = new.nonzero()[:, 0]
+        block = rows_per_block("auto", len(new), size)
+        found = torch.full_like(lengths, -torch.inf) if best is None else best.repeat(len(lengths))
+        found[new] = join_blocks(lambda part, new=new: gains(new[part]), len(new), block, bytes_per_row=size)
+        at = found.argmax()
+        length, log_scale, best = lengths[at], logs[at], found[at]
     return length, torch.exp(log_scale)
 
 
@@ -340,7 +386,7 @@ def start(problem: TuckerProblem, ws) -> TuckerState:
         mean[:, : R if len(problem.grids) > _MANY_MODES else 1] += 1.0
         covariance = _START_VARIANCE * torch.eye(R, dtype=ws.dtype, device=ws.device).expand(T, R, R)
         length = torch.tensor(length, dtype=ws.dtype, device=ws.device)
-        modes.append(ModeState(length, None, None, None, mean, covariance, 0.0))
+        modes.append(ModeState(length, None, None, mean, covariance, 0.0))
     if options.cp:
         core = torch.ones(options.rank[0], dtype=ws.dtype, device=ws.device)
     else:

@@ -2,8 +2,9 @@
 
 A process with a Matérn kernel of smoothness 1/2, 3/2 or 5/2 is the first entry of a Markov chain of s = 1, 2 or 3
 entries, the function and its derivatives. A chain over many points is a product of segments, and two segments that
-follow one another make one. So all marginals come from a scan over the segments: about 2 log2(T) batches of products of
-small matrices for T points, on any device.
+follow one another make one. So all marginals come from a scan over the segments, in batches of products of small
+matrices, on any device. Where segments are single points the calls cost more than the products: stretches of several
+points are made segments at once, by a dense solve, and a second one gives the marginals within.
 """
 
 import math
@@ -23,6 +24,9 @@ _STATIONARY = {  # covariances of states of unit variance, derivatives in units 
     "matern32": [[1.0, 0.0], [0.0, 1.0]],
     "matern52": [[1.0, 0.0, -1 / 3], [0.0, 1 / 3, 0.0], [-1 / 3, 0.0, 1.0]],
 }
+_PADS = (0, 0, 0, 1), (0, 1, 0, 1)  # of a step and a spread, by the row and column of the 1
+_TOGETHER = 36  # values of functions in a stretch: cost per point is flat around it
+_FEW = 32  # segments
 _FAR = 700.0  # exp(-700) is 1e-304: points so far apart know nothing of one another
 
 
@@ -50,6 +54,22 @@ class Segment(NamedTuple):
     factor: torch.Tensor
 
 
+class Stretches(NamedTuple):
+    """Several points each of functions that are alike, and what is observed at these.
+
+    A function has w entries: its values at the points, and its derivatives at the last one.
+    """
+
+    step: torch.Tensor  # (n, ..., w, s), from the state of one function before
+    spread: torch.Tensor  # (n, ..., w, w)
+    linear: torch.Tensor  # (n, ..., R, w)
+    quadratic: torch.Tensor  # (n, ..., R, R, w), of the functions at the same point
+
+    @property
+    def points(self) -> int:
+        return self.step.shape[-2] - self.step.shape[-1] + 1
+
+
 class Chain(NamedTuple):
     """The posterior of a chain at its T points, as far as predictions between the points need it."""
 
@@ -64,81 +84,174 @@ class Chain(NamedTuple):
 
 def joined(first: Segment, second: Segment) -> Segment:
     """Return the segment that two make which follow one another."""
-    first = observed(first, second.factor)
-    spread = second.step @ first.spread @ second.step.transpose(-1, -2) + second.spread
-    return Segment(second.step @ first.step, spread, first.factor)
+    d = first.step.shape[-1]
+    triangles, pivots, _ = torch.linalg.lu_factor_ex(_plus_identity(first.spread @ second.factor))
+    found = torch.linalg.lu_solve(triangles, pivots, torch.cat([first.step, first.spread], -1))
+    factor = first.factor + found[..., :d].transpose(-1, -2) @ (second.factor @ first.step)
+    factor[..., -1, -1] += _log_size(triangles)
+    moved = second.step @ found
+    return Segment(moved[..., :d], moved[..., d:] @ second.step.transpose(-1, -2) + second.spread, factor)
 
 
-def observed(segment: Segment, factor) -> Segment:
-    """Return the segment after a factor exp(-x' factor x' / 2) of its last state."""
-    M = _plus_identity(segment.spread @ factor)
-    triangles, pivots, _ = torch.linalg.lu_factor_ex(M)
-    step, spread = torch.linalg.lu_solve(triangles, pivots, torch.cat([segment.step, segment.spread], -1)).chunk(2, -1)
-    factor = segment.factor + step.transpose(-1, -2) @ (factor @ segment.step)
-    factor[..., -1, -1] += triangles.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+def stretches(process: Process, gaps, length, linear, quadratic, size: int) -> Stretches:
+    """Return stretches of about `size` points, given factors exp(linear'u - u'quadratic u / 2) of the functions u.
+
+    `gaps` (T,) are the distances to the point before, infinite where nothing is known of it; within a stretch they are
+    finite. Where `length` (B,) are several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the
+    factors that belong to each, or (T, 1, R) and (T, 1, R, R) to all.
+    """
+    n = 2 ** round(math.log2(len(gaps) / size)) if 1 < size < len(gaps) else -(-len(gaps) // size)  # halved evenly
+    size = -(-len(gaps) // n)
+    n = -(-len(gaps) // size)
+    linear, quadratic, gaps = (_in_rows(part, n, size) for part in (linear, quadratic, gaps))  # points without a factor
+    within = gaps.clone()
+    within[:, 0] = 0
+    within = within.cumsum(1)
+    moved = _moved_together(process, gaps[:, :1] + within, within, length)
+    factors = (torch.nn.functional.pad(part.movedim(1, -1), (0, process.order - 1)) for part in (linear, quadratic))
+    return Stretches(*moved, *factors)
+
+
+def joined_points(parts: Stretches) -> Segment:
+    """Return the segments that stretches make."""
+    (w, s), R = parts.step.shape[-2:], parts.linear.shape[-2]
+    M = _matrix(parts.spread[..., None, :, None, :] * parts.quadratic[..., :, None, :, :])
+    triangles, pivots, _ = torch.linalg.lu_factor_ex(_plus_identity(M))
+    mean = (parts.linear @ parts.spread).flatten(-2)[..., None]
+    sides = [_repeated(parts.step, R), mean, _repeated(parts.spread[..., w - s :], R)]
+    found = torch.linalg.lu_solve(triangles, pivots, torch.cat(sides, -1))
+    seen = _matrix(parts.quadratic.transpose(-1, -2)[..., None] * parts.step[..., None, :, None, :])
+    seen = torch.cat([seen, -parts.linear.flatten(-2)[..., None].expand(*seen.shape[:-1], 1)], -1)
+    d = s * R + 1
+    factor = seen.transpose(-1, -2) @ found[..., :d]
+    factor[..., :-1, -1] = factor[..., -1, :-1]
+    factor[..., -1, -1] += _log_size(triangles)
+    found = found.unflatten(-2, (R, w))[..., w - s :, :].flatten(-3, -2)
+    step, spread = (torch.nn.functional.pad(part, pad) for part, pad in zip(found.split([d, d - 1], -1), _PADS))
+    step[..., -1, -1] = 1.0
     return Segment(step, spread, factor)
 
 
-def observed_chain(process: Process, gaps, length, linear, quadratic) -> Segment:
-    """Return the segments that end at the points, given factors exp(linear'u - u'quadratic u / 2) of the functions u.
+def _moved_together(process, since, within, length):
+    """Return steps (n, ..., w, s) and spreads (n, ..., w, w) of one function over stretches.
 
-    `gaps` (T,) are the distances to the point before, infinite where nothing is known of it. Where `length` (B,) are
-    several lengths to be tried, `linear` (T, B, R) and `quadratic` (T, B, R, R) are the factors that belong to each.
+    It is moved from its state before a stretch to its values at the points and its derivatives at the last one.
+    `since` and `within` (n, size) are the distances of the points to that state and to the first point.
     """
-    step, spread = transitions(process, gaps, length)
-    step, spread = (torch.nn.functional.pad(part, (0, 1, 0, 1)) for part in (step, spread))
-    step[..., -1, -1] = 1.0
-    nothing = torch.zeros_like(step)
-    factor, places = nothing.clone(), slice(None, -1, process.order)
-    factor[..., places, places] = quadratic
-    factor[..., places, -1] = factor[..., -1, places] = -linear
-    return observed(Segment(step, spread, nothing), factor)
+    at_points = _decayed(process, since, length)
+    derivatives = at_points[:, -1, ..., 1:, :]
+    step = torch.cat([at_points[..., 0, :].movedim(1, -2), derivatives], -2)
+    P = _stationary(process, step)
+    values = _correlations(process, (within[:, :, None] - within[:, None, :]).abs(), length).movedim((1, 2), (-2, -1))
+    cross = _decayed(process, within[:, -1:] - within, length)[..., 1:, :] @ P[:, 0]
+    cross = cross.movedim(1, -1)
+    corner = P[1:, 1:].expand(*cross.shape[:-1], -1)
+    together = torch.cat([torch.cat([values, cross], -2), torch.cat([cross.transpose(-1, -2), corner], -2)], -1)
+    return step, process.variance * (together - step @ P @ step.transpose(-1, -2))
 
 
 def total(segments: Segment) -> Segment:
     """Return what all segments together make."""
-    while (n := len(segments.step)) > 1:
-        pairs = joined(_part(segments, 0, n - 1, 2), _part(segments, 1, n, 2))
-        segments = _rowed(pairs, _part(segments, n - n % 2, n))
-    return _part(segments, 0)
+    parts = torch.stack(segments, 1)
+    while (n := len(parts)) > 1:
+        parts = torch.cat([_joined(parts[: n - 1 : 2], parts[1::2]), parts[n - n % 2 :]])
+    return Segment(*parts[0])
 
 
 def scans(segments: Segment) -> tuple[Segment, Segment]:
     """Return what the segments up to each make, and what those from each on make."""
-    n = len(segments.step)
-    if n < 2:
-        return segments, segments
+    ahead, back = _scans(torch.stack(segments, 1))
+    return Segment(*ahead.unbind(1)), Segment(*back.unbind(1))
+
+
+def _scans(parts):
+    """Return the scans of stacked segments (n, 3, d, d)."""
+    n = len(parts)
+    if n <= _FEW:
+        return _scans_of_few(parts)
     if n % 2:
-        nothing = torch.zeros_like(segments.step[:1])
-        ahead, back = scans(_rowed(segments, Segment(_plus_identity(nothing.clone()), nothing, nothing)))
-        return _part(ahead, 0, n), _part(back, 0, n)
-    ahead, back = scans(joined(_part(segments, 0, n, 2), _part(segments, 1, n, 2)))
-    left = _rowed(_part(ahead, 0, n // 2 - 1), _part(segments, 1, n - 2, 2))
-    between = joined(left, _rowed(_part(segments, 2, n, 2), _part(back, 1, n // 2)))
+        nothing = torch.zeros_like(parts[:1])
+        _plus_identity(nothing[:, 0])
+        ahead, back = _scans(torch.cat([parts, nothing]))
+        return ahead[:n], back[:n]
+    ahead, back = _scans(_joined(parts[::2], parts[1::2]))
     middle = n // 2 - 1
-    firsts = _rowed(_part(segments, 0, 1), _part(between, 0, middle))
-    lasts = _rowed(_part(between, middle, n), _part(segments, n - 1, n))
-    return _interleaved(firsts, ahead), _interleaved(back, lasts)
+    left, right = torch.cat([ahead[:middle], parts[1 : n - 2 : 2]]), torch.cat([parts[2::2], back[1:]])
+    between = _joined(left, right)
+    firsts, lasts = torch.cat([parts[:1], between[:middle]]), torch.cat([between[middle:], parts[-1:]])
+    return torch.stack([firsts, ahead], 1).flatten(0, 1), torch.stack([back, lasts], 1).flatten(0, 1)
+
+
+def _scans_of_few(parts):
+    """Return the scans of few segments, by more products in fewer batches: each takes in twice as many as before."""
+    ahead, back, reach = parts, parts, 1
+    while reach < (n := len(parts)):
+        both = _joined(torch.cat([ahead[:-reach], back[:-reach]]), torch.cat([ahead[reach:], back[reach:]]))
+        ahead = torch.cat([ahead[:reach], both[: n - reach]])
+        back = torch.cat([both[n - reach :], back[n - reach :]])
+        reach *= 2
+    return ahead, back
+
+
+def _joined(first, second):
+    return torch.stack(joined(Segment(*first.unbind(1)), Segment(*second.unbind(1))), 1)
 
 
 def smoothed(process: Process, gaps, length, linear, quadratic):
-    """Return the posterior chain, means (T, R) and covariances (T, R, R) of the functions, and the log evidence."""
-    segments = observed_chain(process, gaps, length, linear, quadratic)
-    places = slice(None, None, process.order)
-    if torch.isinf(gaps).all():  # points that know nothing of one another
-        ahead, later = segments, torch.zeros_like(segments.factor)
-        evidence = segments.factor[:, -1, -1].sum() / -2
+    """Return means (T, R) and covariances (T, R, R) of the functions at the points, and the log evidence."""
+    alone = bool(torch.isinf(gaps).all())  # points that know nothing of one another
+    parts = stretches(process, gaps, length, linear, quadratic, 1 if alone else points_together(process))
+    segments = joined_points(parts)
+    if alone or len(segments.step) == 1:
+        evidence, before, later = segments.factor[:, -1, -1].sum() / -2, None, None
     else:
         ahead, back = scans(segments)
-        later = torch.cat([back.factor[1:], torch.zeros_like(back.factor[:1])])
-        evidence = back.factor[0, -1, -1] / -2
-    state = ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1])
-    later = -later[:, :-1, -1], _symmetric(later[:, :-1, :-1])
-    mean, covariance = informed(*state, *later)
-    own = later[0].clone(), later[1].clone()
-    own[0][:, places] += linear
-    own[1][:, places, places] += quadratic
-    return Chain(*state, *own), mean[:, places], covariance[:, places, places], evidence
+        evidence, before, later = back.factor[0, -1, -1] / -2, ahead, back
+    mean, covariance = _inside(parts, before, later)
+    mean, covariance = (part.movedim(-1, 1).flatten(0, 1)[: len(gaps)] for part in (mean, covariance))
+    return mean, covariance, evidence
+
+
+def _inside(parts: Stretches, ahead: Segment | None, back: Segment | None):
+    """Return means (n, R, size) and covariances (n, R, R, size), of stretches among what is before and behind each."""
+    (w, s), R = parts.step.shape[-2:], parts.linear.shape[-2]
+    spread, linear = _repeated(parts.spread, R), parts.linear.flatten(-2)
+    quadratic = _matrix(torch.diag_embed(parts.quadratic, dim1=-3, dim2=-1))
+    mean = torch.zeros_like(linear)
+    if ahead is not None:
+        step = _repeated(parts.step[1:], R)
+        mean[1:] = _times(step, ahead.step[:-1, :-1, -1])
+        spread[1:] += step @ ahead.spread[:-1, :-1, :-1] @ step.transpose(-1, -2)
+        later = back.factor[1:, :-1, :-1].unflatten(-1, (R, s)).unflatten(-3, (R, s))
+        quadratic.unflatten(-1, (R, w)).unflatten(-3, (R, w))[:-1, :, w - s :, :, w - s :] += later
+        linear = linear.clone()
+        linear.unflatten(-1, (R, w))[:-1, :, w - s :] -= back.factor[1:, :-1, -1].unflatten(-1, (R, s))
+    mean, covariance = informed(mean, spread, linear, quadratic)
+    covariance = covariance.unflatten(-1, (R, w)).unflatten(-3, (R, w)).diagonal(dim1=-3, dim2=-1)
+    return mean.unflatten(-1, (R, w))[..., : parts.points], covariance[..., : parts.points]
+
+
+def posterior_chain(process: Process, gaps, length, linear, quadratic) -> Chain:
+    """Return what predictions between the points need."""
+    parts = stretches(process, gaps, length, linear, quadratic, 1)
+    ahead, later = joined_points(parts), None
+    own = parts.linear.flatten(-2).clone(), _matrix(torch.diag_embed(parts.quadratic, dim1=-3, dim2=-1))
+    if len(gaps) > 1 and not torch.isinf(gaps).all():
+        ahead, later = scans(ahead)
+        own[0][:-1] -= later.factor[1:, :-1, -1]
+        own[1][:-1] += later.factor[1:, :-1, :-1]
+    return Chain(ahead.step[:, :-1, -1], _symmetric(ahead.spread[:, :-1, :-1]), own[0], _symmetric(own[1]))
+
+
+def log_evidence(process: Process, gaps, lengths, linear, quadratic):
+    """Return the log evidence of each of several lengths (B,), of factors as of `stretches`."""
+    parts = stretches(process, gaps, lengths, linear, quadratic, points_together(process))
+    return total(joined_points(parts)).factor[..., -1, -1] / -2
+
+
+def points_together(process: Process) -> int:
+    """Return how many points a stretch has."""
+    return max(1, _TOGETHER // process.rank)
 
 
 # Between the points of a chain
@@ -200,16 +313,34 @@ def _followed(step, moved):
 
 
 def transitions(process: Process, gaps, length):
-    """Return steps and spreads (..., d, d) of the states over `gaps` (T,), for each of the lengths."""
-    order = process.order
-    rate = math.sqrt(2 * order - 1) / length
-    r = (gaps.reshape(-1, *(1,) * length.dim()) * rate).clamp(max=_FAR)[..., None, None]
-    like = {"dtype": r.dtype, "device": r.device}
-    N, P = torch.tensor(_NILPOTENT[process.kernel], **like), torch.tensor(_STATIONARY[process.kernel], **like)
-    identity = torch.eye(order, **like)
-    A = torch.exp(-r) * (identity + r * N + r.square() / 2 * (N @ N))
+    """Return steps and spreads (T, d, d) of the states over `gaps` (T,)."""
+    A = _decayed(process, gaps, length)
+    P = _stationary(process, A)
     Q = process.variance * _symmetric(P - A @ P @ A.transpose(-1, -2))
     return _repeated(A, process.rank), _repeated(Q, process.rank)
+
+
+def _decayed(process, gaps, length):
+    """Return how the state of one function is moved by `gaps` (...) on the mean, (..., B, s, s) for lengths (B,)."""
+    r = _in_lengths(process, gaps, length)[..., None, None]
+    N = torch.tensor(_NILPOTENT[process.kernel], dtype=r.dtype, device=r.device)
+    identity = torch.eye(process.order, dtype=r.dtype, device=r.device)
+    return torch.exp(-r) * (identity + r * N + r.square() / 2 * (N @ N))
+
+
+def _correlations(process, gaps, length):
+    """Return correlations of a function with itself over `gaps` (...), (..., B) for lengths (B,)."""
+    r = _in_lengths(process, gaps, length)
+    return torch.exp(-r) * (1.0, 1.0 + r, 1.0 + r + r.square() / 3)[process.order - 1]
+
+
+def _in_lengths(process, gaps, length):
+    rate = math.sqrt(2 * process.order - 1) / length
+    return (gaps.reshape(*gaps.shape, *(1,) * length.dim()) * rate).clamp(max=_FAR)
+
+
+def _stationary(process, like):
+    return torch.tensor(_STATIONARY[process.kernel], dtype=like.dtype, device=like.device)
 
 
 def informed(mean, covariance, linear, quadratic):
@@ -232,21 +363,25 @@ def _repeated(A, rank):
     return torch.einsum("rq,...ij->...riqj", identity, A).flatten(-4, -3).flatten(-2, -1)
 
 
+def _matrix(A):
+    """Return (..., a, b, c, d) as matrices (..., ab, cd)."""
+    return A.flatten(-4, -3).flatten(-2)
+
+
+def _log_size(triangles):
+    """Return the log determinants of matrices, of their LU factors."""
+    return triangles.diagonal(dim1=-2, dim2=-1).abs().log().sum(-1)
+
+
+def _in_rows(a, n, size):
+    """Return a (T, ...) as n rows (n, size, ...), zeros at the end."""
+    a = torch.cat([a, a.new_zeros(n * size - len(a), *a.shape[1:])]) if n * size > len(a) else a
+    return a.unflatten(0, (n, size))
+
+
 def _plus_identity(A):
     A.diagonal(dim1=-2, dim2=-1).add_(1.0)
     return A
-
-
-def _part(parts, *at):
-    return type(parts)(*(part[at[0] if len(at) == 1 else slice(*at)] for part in parts))
-
-
-def _rowed(first, second):
-    return type(first)(*(torch.cat(both) for both in zip(first, second)))
-
-
-def _interleaved(evens, odds):
-    return type(evens)(*(torch.stack(both, 1).flatten(0, 1) for both in zip(evens, odds)))
 
 
 def _padded_front(a):

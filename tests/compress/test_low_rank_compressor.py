@@ -19,7 +19,7 @@ from torch import nn
 
 from sklowrank._nets.holding import hold, network_calls
 from sklowrank._nets.randomness import Randomness
-from sklowrank.compress import LowRankCompressor
+from sklowrank.compress import LowRankCompressor, SecondOrderPruner
 from sklowrank.compress._layer_pairs import (
     Pair,
     input_whitened,
@@ -473,6 +473,20 @@ def test_estimators_keep_their_manners_and_train_on(network):
     frame = model.layer_report_.to_frame()
     assert frame["n_parameters"].sum() < frame["n_parameters_before"].sum()
     assert "rank" in model.layer_report_._repr_html_()
+
+
+def test_what_is_compressed_can_be_compressed_again_and_pruned(network):
+    once = LowRankCompressor(FrozenEstimator(network), compression=0.6).fit(X_train[:300])
+    twice = LowRankCompressor(FrozenEstimator(once), compression=0.6).fit(X_train[:300])
+    assert twice.n_parameters_ <= 0.6 * once.n_parameters_
+    assert twice.output_relative_error_ < 0.05
+    assert twice.score(X_test, y_test) > 0.93
+    pruner = SecondOrderPruner(FrozenEstimator(once), sparsity=0.3, n_grads=50, n_recompute=1, random_state=0)
+    assert pruner.fit(X_train, y_train).score(X_test, y_test) > 0.9
+    assert pruner.n_parameters_ == once.n_parameters_
+    bare = LowRankCompressor(network.network(), rank=20).fit(X_train[:100])
+    again = LowRankCompressor(FrozenEstimator(bare), rank=1.0).fit(X_train[:100])
+    assert np.allclose(again.predict_raw(X_test), bare.predict_raw(X_test), atol=1e-5)
 
 
 def test_pipelines_regressors_and_searches():

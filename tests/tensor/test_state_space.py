@@ -5,7 +5,20 @@ import pytest
 import torch
 from sklearn.gaussian_process.kernels import Matern
 
-from sklowrank.tensor._state_space import Process, draws, moments, observed_chain, scans, smoothed, total, transitions
+from sklowrank.tensor import _state_space
+from sklowrank.tensor._state_space import (
+    Process,
+    draws,
+    joined_points,
+    log_evidence,
+    moments,
+    posterior_chain,
+    scans,
+    smoothed,
+    stretches,
+    total,
+    transitions,
+)
 
 NU = {"matern12": 0.5, "matern32": 1.5, "matern52": 2.5}
 LENGTH = torch.tensor(0.3, dtype=torch.float64)
@@ -38,18 +51,29 @@ def blocks(S, R):
 
 
 @pytest.mark.parametrize("kernel", NU)
-@pytest.mark.parametrize("T", [1, 2, 7, 24])
+@pytest.mark.parametrize("T", [1, 2, 7, 24, 75])
 def test_smoother_is_the_dense_process(kernel, T):
     process, points, gaps, linear, quadratic = a_chain(kernel, T)
     queries = np.r_[-2.0, -0.01, points[0], points[-1], 0.2, 0.5, 0.7, 1.4]
-    chain, mean, covariance, evidence = smoothed(process, gaps, LENGTH, linear, quadratic)
+    mean, covariance, evidence = smoothed(process, gaps, LENGTH, linear, quadratic)
     want, S, log_z = dense(process, points.numpy(), linear.numpy(), quadratic.numpy(), queries)
     np.testing.assert_allclose(mean, want[:T], atol=1e-11)
     np.testing.assert_allclose(covariance, blocks(S, 2)[:T], atol=1e-11)
     assert float(evidence) == pytest.approx(log_z, abs=1e-10)
+    chain = posterior_chain(process, gaps, LENGTH, linear, quadratic)
     found = moments(process, points, LENGTH, chain, torch.from_numpy(queries))
     np.testing.assert_allclose(found[0], want[T:], atol=1e-11)
     np.testing.assert_allclose(found[1], blocks(S, 2)[T:], atol=1e-11)
+
+
+@pytest.mark.parametrize("kernel", NU)
+@pytest.mark.parametrize("together", [2, 7, 80])
+def test_length_of_stretches_changes_nothing(kernel, together, monkeypatch):
+    process, _, gaps, linear, quadratic = a_chain(kernel, 75)
+    want = smoothed(process, gaps, LENGTH, linear, quadratic)
+    monkeypatch.setattr(_state_space, "_TOGETHER", together)
+    for a, b in zip(smoothed(process, gaps, LENGTH, linear, quadratic), want):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-11)
 
 
 @pytest.mark.parametrize("kernel", NU)
@@ -57,14 +81,15 @@ def test_total_has_the_evidence_of_several_lengths(kernel):
     process, points, gaps, linear, quadratic = a_chain(kernel)
     lengths = [0.1, 0.3, 2.0]
     tried = torch.tensor(lengths, dtype=torch.float64)
-    found = total(observed_chain(process, gaps, tried, linear[:, None], quadratic[:, None])).factor[:, -1, -1] / -2
+    found = log_evidence(process, gaps, tried, linear[:, None], quadratic[:, None])
     want = [dense(process, points.numpy(), linear.numpy(), quadratic.numpy(), [], length)[2] for length in lengths]
     np.testing.assert_allclose(found, want, rtol=1e-10)
 
 
-def test_scans_end_in_the_same_total():
+@pytest.mark.parametrize("size", [1, 4])
+def test_scans_end_in_the_same_total(size):
     process, _, gaps, linear, quadratic = a_chain("matern52", 13)
-    segments = observed_chain(process, gaps, LENGTH, linear, quadratic)
+    segments = joined_points(stretches(process, gaps, LENGTH, linear, quadratic, size))
     ahead, back = scans(segments)
     for a, b, c in zip(ahead, back, total(segments)):
         np.testing.assert_allclose(a[-1], c, atol=1e-9)
@@ -78,7 +103,7 @@ def test_nearly_equal_points(kernel):
     points = torch.cat([points, points + 1e-9]).sort().values
     gaps = torch.cat([points.new_full((1,), torch.inf), points.diff()])
     linear, quadratic = linear.repeat_interleave(2, 0), quadratic.repeat_interleave(2, 0)
-    _, mean, covariance, _ = smoothed(process, gaps, LENGTH, linear, quadratic)
+    mean, covariance, _ = smoothed(process, gaps, LENGTH, linear, quadratic)
     want, S, _ = dense(process, points.numpy(), linear.numpy(), quadratic.numpy(), [])
     np.testing.assert_allclose(mean, want, atol=1e-6)
     np.testing.assert_allclose(covariance, blocks(S, 2), atol=1e-6)
@@ -87,7 +112,7 @@ def test_nearly_equal_points(kernel):
 def test_draws_have_the_joint_distribution():
     process, points, gaps, linear, quadratic = a_chain("matern32")
     queries = np.array([0.9, -0.1, 0.31, 0.32, points[4]])
-    chain = smoothed(process, gaps, LENGTH, linear, quadratic)[0]
+    chain = posterior_chain(process, gaps, LENGTH, linear, quadratic)
     generator = torch.Generator().manual_seed(0)
 
     def randn(*shape):
