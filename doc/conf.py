@@ -95,13 +95,13 @@ html_theme_options = {
 } | theme
 
 # Examples of data that are not bundled are left out where the data are missing.
-left_out = "quickstart|principal_axes|__init__" + (
+left_out = "quickstart|principal_axes|stream_server|__init__" + (
     "" if "SKLOWRANK_DATA" in os.environ else "|plot_supervised_dictionary_spam_topics"
 )
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "multiclass")
 packages += ("dimension_reduction", "manifold", "tensor", "topology", "transport", "metric_learning")
-packages += ("neural", "compress", "inspection", "privacy")
+packages += ("neural", "compress", "adapt", "inspection", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

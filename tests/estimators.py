@@ -82,10 +82,13 @@ class Spec(NamedTuple):
     y: str | None = None  # what it asks for: "classes", "numbers" or nothing
     unlabelled: bool = False  # NaN in y is a row without a label
     ids: bool = False  # the first two columns of X are identifiers
+    categories: bool = False  # text is an identifier, and so is a column of a sparse X
     min_features: int = 1  # in one dimension there is no room for a subspace
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
+    tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -110,6 +113,7 @@ _CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=F
 _FEATURES = Spec({"transform": "same"}, y="numbers")
 _FEW_SWEEPS = {"max_iter": 20}
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
+_STREAM = ("sklowrank.recommend._online_state.OnlineState",)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
 
 
@@ -119,12 +123,34 @@ def _tiny_classifier():
     return NetworkClassifier(**_TINY_NETWORK, random_state=0)
 
 
+def _all_epochs():
+    return _tiny_classifier().set_params(tol=0)  # without a warning
+
+
 def _fast_classifier():
     return _tiny_classifier().set_params(learning_rate=0.1)  # nine tenths of its score are to pass for accurate
 
 
 ESTIMATORS = {
+    "DynamicSubspaceMetricLearner": Spec(
+        {"transform": "same"},
+        y="classes",
+        score=False,
+        iterates=True,
+        converges=False,
+        network=True,
+        quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
+    ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
+    "FeatureMimickingCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_a_deep_network,
+        quick={"linear_rank": 6, "max_iter": 3},
+    ),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
@@ -133,6 +159,13 @@ ESTIMATORS = {
     ),
     "FunctionalTuckerRegressor": Spec(
         {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
+    ),
+    "GrassmannClassifier": _NETWORK._replace(
+        laws={"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        converges=False,
+        quick={"max_iter": 20},
+        too_large={"subspace_dim": 99},
     ),
     "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
@@ -154,6 +187,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),
     "KernelFrechetSDR": _FEATURES,
+    "LDUAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_all_epochs,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"max_iter": 5},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},
@@ -169,6 +212,12 @@ ESTIMATORS = {
         seed=False,
         wraps=_fast_classifier,
         too_large={"label_space": [5, 6]},
+    ),
+    "LowRankCompensator": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        quick={"rank": 2},
     ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
@@ -204,6 +253,16 @@ ESTIMATORS = {
         laws={"predict": "same", "predict_proba": "same"}, y="classes", quick=_TINY_NETWORK
     ),
     "NetworkRegressor": _NETWORK._replace(laws={"predict": "same"}, y="numbers", quick=_TINY_NETWORK),
+    "OnlineEmbeddingClassifier": Spec(
+        {"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        categories=True,
+        batches=True,
+        holds=_STREAM,
+    ),
+    "OnlineEmbeddingRegressor": Spec(
+        {"transform": "same", "predict": "same"}, y="numbers", categories=True, batches=True, holds=_STREAM
+    ),
     "OTAdaptationClassifier": _ADAPTATION._replace(
         laws={"predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
@@ -249,6 +308,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same"}, y="numbers", iterates=True, in_units=_penalty_in_units
     ),
     "ThresholdedSubspaceClustering": _CLUSTERS,
+    "TuckerAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_all_epochs,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"rank": 2, "max_iter": 5},
+    ),
 }
 
 

@@ -148,6 +148,8 @@ def _one_class(estimator, X, y):
 def _strings(estimator, X, y):
     if spec_of(estimator).ids:
         return Attack(np.char.add("id ", X[:, :2].astype(int).astype(str)), y, finite)
+    if spec_of(estimator).categories:
+        return Attack(np.full(X.shape, "a", dtype=object), y, finite)
     return Attack(np.full(X.shape, "a", dtype=object), y, None, ("could not convert", "string", "numeric"))
 
 
@@ -166,7 +168,8 @@ def _other_columns(change, *words):
 def _sparse(form):
     def attack(estimator, X, y):
         if estimator.__sklearn_tags__().input_tags.sparse:
-            return Attack(form(X), y, turned, ("bounds",))
+            oracle = finite if spec_of(estimator).categories else turned  # whose features are others
+            return Attack(form(X), y, oracle, ("bounds",))
         return Attack(form(X), y, None, ("Sparse", "sparse"))
 
     return attack

@@ -1,0 +1,197 @@
+"""Reading rows of identifiers and numbers: by kind of column, or a sparse matrix whose columns are identifiers."""
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import assert_all_finite
+from sklearn.utils.validation import validate_data
+
+from .._core.validation import explained
+from ._identifier_keys import keys_of, keys_of_integers
+from ._identifiers import values_of
+from ._reading import prepared, separate
+
+_LARGEST = 1e150  # beyond it squares of numbers are infinite
+
+
+class Kinds(NamedTuple):
+    """What the columns of X hold."""
+
+    identifiers: list[int]  # positions of columns; none where X is sparse
+    numeric: list[int]
+    sparse: bool  # a column is an identifier, a cell its weight
+
+    def same_form(self, X) -> bool:
+        """Return whether X comes in the form of the first rows."""
+        return sp.issparse(X) == self.sparse
+
+
+class Rows(NamedTuple):
+    """Rows as keys of identifiers and numbers."""
+
+    keys: np.ndarray  # (n, n_identifier_columns), or (n_cells,) of a sparse matrix
+    columns: np.ndarray  # the column of each key: (n_identifier_columns,) or (n_cells,)
+    Z: np.ndarray  # (n, n_numeric), float64, as they are
+    cells: np.ndarray | None = None  # (n_cells,) weights of identifiers
+    starts: np.ndarray | None = None  # (n + 1,): the cells of row i are those from starts[i] to starts[i + 1]
+
+    def __len__(self):
+        return len(self.Z)
+
+    def part(self, start, stop):
+        """Return consecutive rows."""
+        if self.starts is None:
+            return Rows(self.keys[start:stop], self.columns, self.Z[start:stop])
+        starts = self.starts[start : stop + 1]
+        cells = slice(starts[0], starts[-1])
+        return Rows(self.keys[cells], self.columns[cells], self.Z[start:stop], self.cells[cells], starts - starts[0])
+
+    def take(self, order):
+        """Return rows in another order, or some of them."""
+        if self.starts is None:
+            return Rows(self.keys[order], self.columns, self.Z[order])
+        lengths = np.diff(self.starts)[order]
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        cells = np.arange(starts[-1]) + np.repeat(self.starts[:-1][order] - starts[:-1], lengths)
+        return Rows(self.keys[cells], self.columns[cells], self.Z[order], self.cells[cells], starts)
+
+
+def checked_table(estimator, X, *, reset):
+    """Return X as scikit-learn's validation passes it: a frame, an array of any type, or a CSR matrix."""
+    names = vars(estimator).get("feature_names_in_")
+    if not reset and names is None and _plain_integers(X, vars(estimator).get("n_features_in_")):
+        return X  # nothing of it could be refused
+    if sp.issparse(X):
+        X, how = X, {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
+    else:
+        X, _, how = prepared(X, None)
+    with explained(X, dtype=None):
+        return validate_data(estimator, X, reset=reset, **how)
+
+
+def _plain_integers(X, n_features):
+    return type(X) is np.ndarray and X.dtype.kind in "iu" and X.ndim == 2 and X.shape[1] == n_features and len(X) > 0
+
+
+def kinds_of(X, categorical_features, names) -> Kinds:
+    """Return which columns of X are identifiers."""
+    if sp.issparse(X):
+        return Kinds([], [], True)
+    if isinstance(categorical_features, str):
+        chosen = [_holds_identifiers(column) for column in separate(X)]
+    else:
+        chosen = _chosen(categorical_features, X.shape[1], names)
+    return Kinds([j for j, yes in enumerate(chosen) if yes], [j for j, yes in enumerate(chosen) if not yes], False)
+
+
+def _holds_identifiers(column) -> bool:
+    """Return whether a column is of another type than floating numbers; one of objects has the type of all of them."""
+    name, kind = str(column.dtype).lower(), getattr(column.dtype, "kind", "")  # which Polars' types do not have
+    if kind == "f" or name.startswith("float"):
+        return False
+    if kind == "c":
+        raise ValueError("Complex data not supported: X has complex numbers. Pass real and imaginary parts as columns.")
+    if name != "object":
+        return True
+    return not all(isinstance(value, float | np.floating) for value in column)
+
+
+def _chosen(categorical_features, n_features, names):
+    """Return a mask of the columns that the user has named."""
+    wanted = [] if categorical_features is None else list(categorical_features)
+    if len(wanted) == n_features and all(isinstance(value, bool | np.bool_) for value in wanted):
+        return wanted
+    places = [position_of(value, n_features, names, "categorical_features") for value in wanted]
+    return [j in places for j in range(n_features)]
+
+
+def position_of(column, n_features, names, parameter) -> int:
+    """Return the position of a column that a parameter names by position or by name."""
+    known = [] if names is None else list(names)
+    if isinstance(column, str) and column in known:
+        return known.index(column)
+    if isinstance(column, int | np.integer) and not isinstance(column, bool) and -n_features <= column < n_features:
+        return int(column) % n_features
+    columns = f", or one of the names {known[:10]}" if known else ""
+    raise ValueError(
+        f"{parameter} names the column {column!r}, and X has {n_features} columns. Pass positions from 0 to "
+        f"{n_features - 1}{columns}."
+    )
+
+
+def rows_of_table(X, kinds: Kinds) -> Rows:
+    """Return the rows of a table that was checked."""
+    if not kinds.same_form(X):
+        first, now = ("sparse", "dense") if kinds.sparse else ("dense", "sparse")
+        raise ValueError(f"X is {now}, and was {first} in the first call. Pass it in the same form.")
+    if kinds.sparse:
+        assert_all_finite(X, input_name="X")
+        X = _canonical(X)
+        cells = X.data.astype(np.float64)
+        columns = X.indices.astype(np.int64)
+        return Rows(keys_of(columns, 0), columns, np.empty((X.shape[0], 0)), cells, X.indptr.astype(np.int64))
+    if isinstance(X, np.ndarray) and X.dtype.kind == "i" and not kinds.numeric:
+        keys = keys_of_integers(X, kinds.identifiers)
+        return Rows(keys, np.array(kinds.identifiers, dtype=np.int64), np.empty((len(X), 0)))
+    if isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and not kinds.identifiers:
+        Z = X.astype(np.float64)
+    else:
+        columns = dict(enumerate(separate(X)))
+        Z = _side_by_side([_numbers(columns[j], j) for j in kinds.numeric], len(X), np.float64)
+    _check_numbers(Z)
+    keys = [keys_of(columns[j], j) for j in kinds.identifiers]
+    return Rows(_side_by_side(keys, len(X), np.int64), np.array(kinds.identifiers, dtype=np.int64), Z)
+
+
+def _canonical(X):
+    """Return a CSR matrix in which no cell stands twice and none is zero."""
+    if not X.has_canonical_format or (X.data == 0).any():
+        X = X.copy()
+        X.sum_duplicates()
+        X.eliminate_zeros()
+    return X
+
+
+def _side_by_side(columns, n_rows, dtype):
+    """Return columns as a table in memory of its own; there may be none."""
+    table = np.empty((n_rows, len(columns)), dtype)
+    for j, column in enumerate(columns):
+        table[:, j] = column
+    return table
+
+
+def _numbers(column, j):
+    """Return a numeric column as float64; what is missing is NaN."""
+    values = values_of(column)
+    try:
+        if values.dtype.kind in "Mmc":  # which numpy would convert
+            raise TypeError
+        if values.dtype.kind == "O":
+            values = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in values]
+        return np.asarray(values).astype(np.float64)
+    except (TypeError, ValueError):
+        name = getattr(column, "name", None) or j
+        raise ValueError(
+            f"X could not be converted to numeric values: the column {name!r} is numeric and holds something else. "
+            "Name it in categorical_features where its values are identifiers."
+        ) from None
+
+
+def _check_numbers(Z):
+    """Refuse what is missing, infinite, or so large that its square is."""
+    if not Z.size:
+        return
+    assert_all_finite(Z, input_name="X")
+    if max(Z.max(), -Z.min()) > _LARGEST:
+        raise ValueError(f"X contains numbers beyond {_LARGEST:.0e}, whose squares are infinite. Divide them.")
+
+
+def by_column(value, default, n_features, names, parameter) -> np.ndarray:
+    """Return a parameter by column (n_features,): one value for all, or a dict of those that are not the default."""
+    if not isinstance(value, dict):
+        return np.full(n_features, default if value is None else value, dtype=np.float64)
+    found = np.full(n_features, default, dtype=np.float64)
+    for column, at in value.items():
+        found[position_of(column, n_features, names, parameter)] = at
+    return found
