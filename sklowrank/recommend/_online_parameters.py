@@ -64,9 +64,10 @@ def settings_of(options: OnlineOptions, n_features, names) -> Settings:
     if len(rates) != 2 or not all(isinstance(rate, Real) and rate > 0 for rate in rates):
         raise ValueError(f"learning_rate={rates!r} has to be one number above 0, or a pair of them.")
     least = by_column(options.min_count, 1, n_features, names, "min_count")
-    if not (least >= 1).all():
-        raise ValueError(f"min_count={options.min_count!r} has to be at least 1 for each column.")
-    if options.filter_capacity is not None and options.admission == "count" and least.max() > _MOST_COUNTED:
+    counts = options.min_count.values() if isinstance(options.min_count, dict) else [options.min_count]
+    if not all(isinstance(count, Integral) and count >= 1 for count in counts):
+        raise ValueError(f"min_count={options.min_count!r} has to hold integers of at least 1.")
+    if options.filter_capacity is not None and options.admission == "count" and max(counts, default=1) > _MOST_COUNTED:
         raise ValueError(
             f"min_count={options.min_count!r} is too large with filter_capacity, which counts to {_MOST_COUNTED}. Pass "
             f"at most {_MOST_COUNTED}, or filter_capacity=None."
@@ -74,8 +75,6 @@ def settings_of(options: OnlineOptions, n_features, names) -> Settings:
     ages = None
     if options.expire_after is not None:
         ages = by_column(options.expire_after, np.inf, n_features, names, "expire_after")
-        if not (ages > 0).all():
-            raise ValueError(f"expire_after={options.expire_after!r} has to be above 0 for each column.")
     limits = options.evict_every, options.max_rows, options.sync_interval
     return Settings(rates, options.init_scale, options.batch_size, least, ages, *limits)
 
