@@ -159,9 +159,9 @@ def _column_keys(column, j):
         rounded = (np.abs(values) >= _EXACT) & np.isfinite(values)
         if rounded.any():
             warn(
-                f"Column {name!r} of X holds identifiers as floating numbers, such as {values[rounded][0]:.17g}: beyond "
-                "2**53 they stand for several integers, whose rows are merged. Pass integers, in pandas as Int64 where "
-                "values are missing, or text.",
+                f"Column {name!r} of X holds identifiers as floating numbers, such as {values[rounded][0]:.17g}. "
+                "Beyond 2**53 one of them stands for several integers, which share a row. Pass integers, in pandas as "
+                "Int64 where values are missing, or text.",
                 UserWarning,
             )
     try:
@@ -213,8 +213,8 @@ def _check_numbers(Z, names):
     except ValueError as error:
         column = names[int(np.isfinite(Z).all(axis=0).argmin())]
         raise ValueError(
-            f"{str(error).partition(chr(10))[0]} Column {column!r} is numeric, by the first call. Fill or drop the row; "
-            "where its values are identifiers, name it in categorical_features: a missing one is an identifier too."
+            f"{str(error).partition(chr(10))[0]} Column {column!r} is numeric, by the first call. Impute the value; "
+            "where it is an identifier, name the column in categorical_features: a missing one is an identifier too."
         ) from None
     if max(Z.max(), -Z.min()) > _LARGEST:
         raise ValueError(f"X contains numbers beyond {_LARGEST:.0e}, whose squares are infinite. Divide them.")

@@ -55,8 +55,8 @@ def outputs_for(classes) -> int:
     """Return one output for two classes, else one for each."""
     if len(classes) < 2:
         raise ValueError(
-            f"y has one class only, {classes.tolist()}, and at least 2 are needed. Where others come later, name all of "
-            "them by classes in the first call to partial_fit."
+            f"y has one class only, {classes.tolist()}, and at least 2 are needed. Where others come later, name all "
+            "of them by classes in the first call to partial_fit."
         )
     return 1 if len(classes) == 2 else len(classes)
 
@@ -89,9 +89,9 @@ def first_unit(y, weights) -> dict[str, float]:
     unit = unit_of(y, weights)
     if unit["y_scale_"] == 1.0 and (y == y[0]).all():
         warn(
-            f"All y of the first call to partial_fit are {y[0]:.6g}, so that y_scale_=1 is the unit of y in all further "
-            "calls; values that differ by much more or much less are learned slowly. Pass some rows of different y in "
-            "the first call, or call fit on them first.",
+            f"All y of the first call to partial_fit are {y[0]:.6g}, so that y_scale_=1 is the unit of y in all "
+            "further calls; values that differ by much more or much less are learned slowly. Pass rows of different y "
+            "in the first call, or call fit on them first.",
             UserWarning,
         )
     return unit
@@ -103,7 +103,7 @@ def in_units(y, unit) -> np.ndarray:
     largest = np.abs(scaled).argmax()
     if not abs(scaled[largest]) <= _LARGEST:
         raise ValueError(
-            f"y has the value {y[largest]:.6g}, which is more than {_LARGEST:.0e} times y_scale_={unit['y_scale_']:.6g} "
+            f"y has the value {y[largest]:.6g}, more than {_LARGEST:.0e} times y_scale_={unit['y_scale_']:.6g} away "
             f"from y_mean_={unit['y_mean_']:.6g}. Leave the row out, or call fit on rows of this scale."
         )
     return scaled[:, None]
@@ -114,7 +114,7 @@ def checked_weights(sample_weight, y) -> np.ndarray | None:
     weights = numeric_weights(sample_weight, y)
     if weights is not None and weights.max() > _LARGEST:
         raise ValueError(
-            f"sample_weight has the value {weights.max():.6g}, and at most {_LARGEST:.0e} is allowed. Divide all weights."
+            f"sample_weight has the value {weights.max():.6g}; at most {_LARGEST:.0e} is allowed. Divide all weights."
         )
     return weights
 
