@@ -8,8 +8,8 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from ._online_columns import checked_table
-from ._online_docs import online_docs
 from ._online_methods import OnlineEmbeddingMethods
+from ._online_parameters import online_docs
 from ._online_targets import checked_numbers, checked_weights, first_unit, in_units, unit_of
 
 

@@ -12,8 +12,7 @@ from sklearn.utils import check_scalar
 from .._core.fitted import replace_attributes
 from .._core.modes import in_plain_modes
 from . import _online_snapshot as snapshot
-from ._online_plain import host
-from ._online_serving import Numbers, placed
+from ._online_serving import Numbers, host, placed
 from ._online_state import OnlineState
 
 _MEANINGS = ("classes_", "y_mean_", "y_scale_", "feature_names_in_")  # of outputs and columns

@@ -1,4 +1,11 @@
-"""What both online estimators do with a stream: parameters, reading, answers, forgetting, deltas and snapshots."""
+"""What both online estimators do with a stream: learning, answers and forgetting.
+
+Rows are read and become keys of identifiers in `_online_columns` and `_identifier_keys`. `_online_batches` leads them
+in batches to the state of the stream, `_online_state`: a table of identifiers (`_identifier_table`), new ones that wait
+(`_admission`), weights, and where wanted a copy of them that answers (`_online_serving`). What a batch computes is in
+`_online_embedding_model`. The state leaves its process by `_online_exchange`, as deltas, or as snapshots that
+`_online_snapshot` writes of the plain arrays of `_online_plain`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,13 +27,12 @@ from .._core.iterate import drive
 from .._core.modes import in_plain_modes
 from .._core.workspace import open_workspace
 from ._identifiers import values_of
-from ._online_batches import batch_of, tensor_of, tensors_of
+from ._online_batches import batch_of, epochs, learn_in_order
 from ._online_columns import Kinds, checked_table, kinds_of, named_columns, rows_of_table
 from ._online_embedding_model import forward, side_by_side
 from ._online_exchange import StreamExchange
-from ._online_learning import epochs, learn_in_order
 from ._online_parameters import CONSTRAINTS, OnlineOptions, check_unchanged, kept_of, model_shape, settings_of
-from ._online_plain import host
+from ._online_serving import host, tensor_of, tensors_of
 from ._online_state import OnlineState, Settings
 
 _BLOCK = 1 << 14  # rows answered at once

@@ -7,7 +7,7 @@ import numpy as np
 from ._admission import ChanceFilter, ExactFilter, SketchFilter
 from ._identifier_table import CuckooTable, ModuloTable
 from ._online_embedding_model import Shape
-from ._online_serving import Numbers, Readable, Serving, copy_of, placed
+from ._online_serving import Numbers, Readable, Serving, copy_of, host, placed
 
 _FILTERS = {kind.__name__: kind for kind in (ExactFilter, SketchFilter, ChanceFilter)}
 
@@ -113,8 +113,3 @@ def same_plain(a, b) -> bool:
     if isinstance(a, np.ndarray):
         return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     return type(a) is type(b) and a == b
-
-
-def host(array) -> np.ndarray:
-    """Return weights as an array of numpy."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

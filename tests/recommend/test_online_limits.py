@@ -71,7 +71,8 @@ def test_identifiers_that_were_rounded_are_warned_of(form):
         missing = pd.DataFrame({"user": pd.array([None, *(np.arange(299) + 2**60)], dtype="Int64")})
         assert online().partial_fit(missing, Y).n_ids_ == 300
         small = np.where(X < 3, np.nan, X)
-        assert online(categorical_features=[0, 1]).partial_fit(small, Y).n_ids_ == 76
+        n_ids = sum(len(np.unique(column)) for column in small.T)
+        assert online(categorical_features=[0, 1]).partial_fit(small, Y).n_ids_ == n_ids
 
 
 def test_what_cannot_be_read_names_its_column():

@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from ._online_columns import checked_table
-from ._online_docs import online_docs
 from ._online_methods import OnlineEmbeddingMethods
+from ._online_parameters import online_docs
 from ._online_targets import (
     checked_labels,
     checked_weights,
