@@ -45,8 +45,15 @@ def display():
 def pruned():
     """Give a network layers of low rank, and set half of the weights of another one to zero."""
     network = call("neural", "NetworkClassifier", (8, 8), max_iter=2, tol=0)
+    call("compress", "LowRankCompensator", network, rank=2).fit(X, y > 0).predict(X)
     call("compress", "LowRankCompressor", network, rank=2).fit(X, y > 0).predict(X)
     return call("compress", "SecondOrderPruner", network, sparsity=0.5, n_grads=20).fit(X, y > 0).predict(X)
+
+
+def adapted():
+    """Adapt a network to other rows."""
+    network = call("neural", "NetworkClassifier", (4,), max_iter=2, tol=0)
+    return call("adapt", "TuckerAdapter", network, rank=2, max_iter=2).fit(X, y > 0).predict(X)
 
 
 def trained():
@@ -58,6 +65,7 @@ def trained():
 
 
 FITS = {
+    "adapt": adapted,
     "cluster": lambda: call("cluster", "KSubspaces", 2).fit(X).predict(X),
     "compress": pruned,
     "datasets": lambda: call("datasets", "make_union_of_subspaces", 20, 6, 2, 2),

@@ -63,6 +63,8 @@ class Spec(NamedTuple):
     score: bool = True
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
+    converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
+    tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -97,11 +99,24 @@ def _tiny_classifier():
     return NetworkClassifier(**_TINY_NETWORK, random_state=0)
 
 
+def _all_epochs():
+    return _tiny_classifier().set_params(tol=0)  # without a warning
+
+
 def _fast_classifier():
     return _tiny_classifier().set_params(learning_rate=0.1)  # nine tenths of its score are to pass for accurate
 
 
 ESTIMATORS = {
+    "DynamicSubspaceMetricLearner": Spec(
+        {"transform": "same"},
+        y="classes",
+        score=False,
+        iterates=True,
+        converges=False,
+        network=True,
+        quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
+    ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
@@ -111,6 +126,13 @@ ESTIMATORS = {
     ),
     "FunctionalTuckerRegressor": Spec(
         {"predict": "same"}, y="numbers", iterates=True, quick={"rank": 2, "core": "cp", "max_iter": 15}
+    ),
+    "GrassmannClassifier": _NETWORK._replace(
+        laws={"transform": "same", "predict": "same", "predict_proba": "same", "decision_function": "same"},
+        y="classes",
+        converges=False,
+        quick={"max_iter": 20},
+        too_large={"subspace_dim": 99},
     ),
     "HeatGeodesicEmbedding": Spec({"transform": "same"}, score=False, iterates=True),
     "IntrinsicDimension": Spec(
@@ -125,6 +147,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),
     "KernelFrechetSDR": _FEATURES,
+    "LDUAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_all_epochs,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"max_iter": 5},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},
@@ -140,6 +172,12 @@ ESTIMATORS = {
         seed=False,
         wraps=_fast_classifier,
         too_large={"label_space": [5, 6]},
+    ),
+    "LowRankCompensator": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        quick={"rank": 2},
     ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
@@ -227,6 +265,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same"}, y="numbers", iterates=True, in_units=_penalty_in_units
     ),
     "ThresholdedSubspaceClustering": _CLUSTERS,
+    "TuckerAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_all_epochs,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"rank": 2, "max_iter": 5},
+    ),
 }
 
 

@@ -95,7 +95,8 @@ def test_the_table_says_what_an_estimator_has(estimator):
     assert ("labels_" in spec.laws) == hasattr(estimator, "fit_predict")
     assert spec.score == hasattr(estimator, "score")
     assert spec.batches == hasattr(estimator, "partial_fit")
-    assert spec.iterates == ({"max_iter", "tol"} <= set(params))
+    asked = {"max_iter", "tol"} if spec.tol else {"max_iter"}
+    assert spec.iterates == (asked <= set(params))
     assert spec.seed == ("random_state" in params)
     assert spec.network == ("module" in params)
 
@@ -515,7 +516,8 @@ def test_callback_stops_the_fit(estimator):
 @each_iterative
 def test_progress_bar_in_pipeline_and_grid_search(estimator, capsys):
     X, y = small_data(estimator)
-    pipe = Pipeline([("same", FunctionTransformer()), ("model", seeded(estimator, tol=0.0, max_iter=12))])
+    params = {"max_iter": 12, **({"tol": 0.0} if spec_of(estimator).tol else {})}
+    pipe = Pipeline([("same", FunctionTransformer()), ("model", seeded(estimator, **params))])
     scoring = None if spec_of(estimator).score else lambda fitted, X, y=None: 0.0
     search = GridSearchCV(pipe, {"model__max_iter": [11, 12]}, cv=2, scoring=scoring, error_score="raise")
     with warnings.catch_warnings():
@@ -544,11 +546,20 @@ def own_score(fitted, X, y):
     return fitted.score(X, y)
 
 
-@each_iterative
+@each_of([e for e in ESTIMATORS if spec_of(e).iterates and spec_of(e).converges])
 def test_max_iter_reached_warns_with_the_cure(estimator):
     X, y = small_data(estimator)
     with pytest.warns(UserWarning, match=r"stopped at max_iter=1 .*tol=.*Raise max_iter or tol"):
         fit(seeded(estimator, max_iter=1), X, y)
+
+
+@pytest.mark.parametrize("n_iter", [1, 3])
+@each_of([e for e in ESTIMATORS if spec_of(e).iterates and not spec_of(e).converges])
+def test_all_iterations_are_run_without_a_warning(estimator, n_iter):
+    X, y = small_data(estimator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fit(seeded(estimator, max_iter=n_iter), X, y).n_iter_ == n_iter
 
 
 @each_iterative

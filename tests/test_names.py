@@ -16,16 +16,18 @@ MOST_PARAMETERS = 20
 OTHER_WORDS = {
     "bandwidth": "of kernels between rows, chosen without looking at X, and between the points of each object",
     "categorical_features": "labels of a coordinate, and identifiers that each have a vector",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "what is taken, and whether it is fitted, differs",
     "gamma": "the width of a kernel, as in scikit-learn, and the weight of the fit, as in papers on sparse codes",
     "kernel": "each method has kernels of its own",
+    "layers": "those that are measured, and types of those that are adapted",
     "length_scale": "in units of coordinates, and of a graph",
     "max_samples": "rows of one table, and of either of two",
     "method": "each estimator has methods of its own",
     "metric": "distances between responses, and between rows",
     "module": "what follows the network differs",
     "power": "of distances between labels, and of affinities",
-    "rank": "of the layers of a network, and a number of functions of each coordinate",
+    "rank": "of layers, of updates of weights, a number of pivots or of functions of a coordinate",
     "refine": "of clusters, and of a map between shapes",
     "resolution": "a distance on an axis of a plot, and a number of lines and times",
     "similarity": "a kernel between rows, and how rows are compared with anchors",
@@ -35,6 +37,10 @@ OTHER_WORDS = {
 # Words of one estimator that cannot be those of the others
 OTHER_WORDS_OF = {
     ("device", "MatrixFactorizationRegressor"): "it takes identifiers, so no tensor says where",
+    ("tol", "DynamicSubspaceMetricLearner"): "it says when a learner is added, and ends nothing",
+    ("n_iter_no_change", "LDUAdapter"): "it has no tol",
+    ("n_iter_no_change", "TuckerAdapter"): "it has no tol",
+    ("scale", "TuckerAdapter"): "a factor of updates has this name for all adapters of low rank",
 }
 # Names whose legal values differ between methods
 OTHER_RANGES = {
@@ -44,12 +50,15 @@ OTHER_RANGES = {
     "batch_size": "stochastic training needs some rows per cluster",
     "categorical_features": "by the types of columns, where identifiers are expected",
     "center": "automatic where sparse rows are not centred",
+    "compression": "how small a network becomes, and by what its weights do",
     "estimator": "networks that are torch modules, where no target is predicted",
     "gamma": "by cross-validation for one",
     "init": "each method has starts of its own",
     "kernel": "each method has kernels of its own",
+    "layers": "those that are measured, and types of those that are adapted",
     "learning_rate": "a pair for a training of two stages",
     "length_scale": "one per coordinate, where each has a function of its own",
+    "max_iter": "0 where the answers are those of a network that is there already",
     "max_samples": "all rows, where no plan between all pairs is stored; a spanning tree needs two",
     "method": "each estimator has methods of its own",
     "metric": "distances between responses, and between rows",
@@ -61,12 +70,14 @@ OTHER_RANGES = {
     "n_nonzero_coefs": "a pursuit needs a number, a selection after the fit does not",
     "nonnegative": "one or both factors, for dictionaries",
     "power": "of distances, where any above 0 has a meaning, and of affinities",
-    "rank": "of the layers of a network, and a number of functions of each coordinate",
+    "rank": "of layers, of updates of weights, a number of pivots or of functions of a coordinate",
     "refine": "of clusters, and of a map between shapes",
     "resolution": "a distance on an axis of a plot, and a number of lines and times",
+    "scale": "a factor of updates of weights",
     "similarity": "a kernel between rows, and how rows are compared with anchors",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
+    "validation_fraction": "0 where nothing else switches early stopping off",
     "weights": "of the components of a mixture, and of the edges of a graph",
 }
 

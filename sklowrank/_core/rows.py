@@ -138,10 +138,10 @@ class Rows:
 
     def take(self, at) -> torch.Tensor:
         """Return some rows, a slice or positions (m,), in the working precision."""
-        if self.kind in ("csr", "memory"):
+        if self.kind == "memory":
             return self._X[at]
         part = self._X[at.cpu().numpy() if isinstance(at, torch.Tensor) else at]
-        return self._ws.load(part)  # type: ignore
+        return part if self.kind == "csr" else self._ws.load(part)  # type: ignore
 
     def gather(
         self, compute: Callable, *aligned, size: int, batch_size: int | str = "auto", merge: Callable = merge_sum

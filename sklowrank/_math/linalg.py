@@ -52,3 +52,12 @@ def stable_svd(A: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tenso
     if not bool(parts[1].isfinite().all()):
         raise torch.linalg.LinAlgError("The singular values are not finite.")
     return tuple(part.to(single) for part in parts)
+
+
+def unit_rows(A: torch.Tensor) -> torch.Tensor:
+    """Return rows of length one; rows of zeros, or of rounding alone, become zero, and so do their gradients.
+
+    Such rows have no direction, and their gradients, of the order of 1 / norm, would overflow.
+    """
+    tiny = torch.finfo(A.dtype).tiny ** 0.25
+    return torch.nn.functional.normalize(A.where(A.detach().norm(dim=1, keepdim=True) >= tiny, 0.0), dim=1, eps=tiny)

@@ -13,6 +13,7 @@ from torch import nn
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
+from .._core.modes import plain_modes
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data, on_host
 from .._core.workspace import Workspace, open_workspace
@@ -144,7 +145,7 @@ def _trained(estimator, X, y, ws, net, model, head, rule, sample_weight, randomn
     if n_epochs is not None:
         training = training._replace(max_iter=n_epochs, tol=0.0, early_stopping=False)
     target = head[0].encode(on_host(y))
-    held_out = _held_out(target, training.validation_fraction, ws.generator) if training.early_stopping else None
+    held_out = held_out_rows(target, training.validation_fraction, ws.generator) if training.early_stopping else None
     n_rows = len(target) - (0 if held_out is None else len(held_out))
     # In one batch of all rows in float64 a weight of two is the same as a row that is there twice, to 1e-7.
     exact = ws.dtype == torch.float64 and n_rows <= training.batch_size and model.architecture.module is None
@@ -206,7 +207,7 @@ def _stored(model, rule, snapshot):
     return architecture, rule.stored(snapshot.weights, snapshot.report, expands=expands)
 
 
-def _held_out(target, fraction, generator):
+def held_out_rows(target: torch.Tensor, fraction: float, generator: torch.Generator) -> torch.Tensor:
     """Draw the rows that are held out; of each class its share, where the targets are classes."""
     n_rows = len(target)
     order = torch.randperm(n_rows, generator=generator, device="cpu", dtype=torch.int64)
@@ -214,7 +215,7 @@ def _held_out(target, fraction, generator):
         order = order[target[order].argsort(stable=True)]
     count = min(max(1, round(fraction * n_rows)), n_rows - 1)
     if count < 1:
-        raise ValueError("early_stopping=True holds rows out, but n_samples=1. Set early_stopping=False.")
+        raise ValueError("Early stopping holds rows out, but n_samples=1. Pass more rows, or switch it off.")
     return order[((torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * n_rows / count).long()]
 
 
@@ -284,7 +285,7 @@ def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[tor
         found = net(X[first[rows]])
         return found if isinstance(found, tuple) else (found,)
 
-    with torch.inference_mode():
+    with plain_modes(), torch.inference_mode():
         parts = list(in_blocks(of, len(first), step, bytes_per_row=size))
     net.train(was_training)
     return tuple(torch.cat(part)[kind] for part in zip(*parts))

@@ -252,6 +252,8 @@ def _of_ours(model):
     if "reading" in vars(model).get("_fitted", {}):
         return restored_network(recall(model, StoredNetwork, ws))
     module = model.network()
+    if "optimizer" not in vars(model).get("_fitted", {}):  # it predicts no targets: its module takes rows as they are
+        return find_network(module)
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
     mean, scale = (np.asarray(on_host(part)) for part in (model.mean_, model.scale_))

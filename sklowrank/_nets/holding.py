@@ -65,9 +65,9 @@ class Calls(NamedTuple):
             for start in range(0, n_rows, size):
                 yield _mapped(partial(_part, slice(start, start + size), n_rows, device), call)
 
-    def taken(self, rows: torch.Tensor) -> "Calls":
-        """Return one call for some of the rows."""
-        return Calls([_mapped(partial(_part, rows, self.n_rows, "cpu"), self.joined().arguments[0])])
+    def taken(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> "Calls":
+        """Return one call for some of the rows, on a device."""
+        return Calls([_mapped(partial(_part, rows, self.n_rows, device), self.joined().arguments[0])])
 
     def joined(self) -> "Calls":
         """Return one call for all rows."""
@@ -118,8 +118,8 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if isinstance(fitted, FrozenEstimator):
         return held(fitted.estimator, module_getter)
     last = last_step(fitted)
-    if "shell" in getattr(last, "_fitted", {}):  # what a compressor or an adapter made
-        inner = restored_held(recall(last, StoredHeld, _plain()))
+    if hasattr(last, "_fitted") and hasattr(last, "_restored"):  # what a compressor or an adapter made
+        inner = last._restored()
         if inner.estimator is None:
             return inner
         fitted = _with_last(fitted, inner.estimator)
@@ -264,7 +264,9 @@ def _detached(owner, module):
 
 
 def _attach(net, module):
-    """Give a skorch net a module, and an optimizer of its parameters."""
+    """Give a skorch net a module, where the net computes, and an optimizer of its parameters."""
+    if net.device is not None:
+        module.to(net.device)
     if net.module is net.module_ or isinstance(net.module, nn.Identity):
         net.module = module
     net.module_ = module

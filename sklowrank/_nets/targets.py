@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.multiclass import unique_labels
 from torch import nn
 
 from .._core.standardize import standardization
+from .._core.validation import on_host
+from .._core.workspace import Workspace
 
 
 class Head(NamedTuple):
@@ -27,6 +30,35 @@ def classes_head(y: Any, *, classes: np.ndarray | None = None) -> tuple[Head, di
         len(classes), partial(_codes, classes), nn.CrossEntropyLoss(reduction="none"), partial(torch.softmax, dim=1)
     )
     return head, {"classes_": classes}
+
+
+def labels_head(y: Any, classes: Any = None) -> tuple[Head, dict[str, Any]]:
+    """Return the head of :func:`classes_head` for labels of the user's array library, which `classes_` are of, too."""
+    head, found = classes_head(on_host(y), classes=None if classes is None else on_host(classes))
+    return head, found if isinstance(y, np.ndarray) else {"classes_": torch.from_numpy(found["classes_"])}
+
+
+def classes_of_stream(estimator, classes: Any) -> Any:
+    """Return all classes that `partial_fit` will meet: those it was first given.
+
+    Raises
+    ------
+    ValueError
+        If the first call names none, or a later one names others.
+    """
+    known = getattr(estimator, "classes_", None)
+    if known is None and classes is None:
+        raise ValueError("classes must be passed on the first call to partial_fit.")
+    if known is not None and classes is not None and not np.array_equal(on_host(known), unique_labels(classes)):
+        raise ValueError(f"classes={classes!r} is not the same as in the first call to partial_fit: {known!r}.")
+    return unique_labels(on_host(classes)) if known is None else known
+
+
+def chosen_classes(classes: Any, index: torch.Tensor, ws: Workspace) -> Any:
+    """Return the classes at some indices (n,), in the library that they are of."""
+    if isinstance(classes, np.ndarray):
+        return classes[index.cpu().numpy()]
+    return ws.store(ws.load(classes)[index])
 
 
 def _codes(classes, y):

@@ -39,11 +39,14 @@ class Training(NamedTuple):
 class Batches(NamedTuple):
     """What a network is trained on; an epoch is a walk through random batches of different rows."""
 
-    make: Callable[[torch.Tensor], tuple[Any, Any]]  # from indices of rows (b,) to inputs and target of a batch
+    make: Callable[[Any], tuple[Any, Any]]  # from indices of rows (b,) to inputs and target of a batch
     n_rows: int
     held_out: torch.Tensor | None = None  # indices of rows that are not trained on
     n_batches: int | None = None  # in an epoch at most
     whole: bool = False  # whether the last batch of an epoch may be smaller; else the rows that fill none are left out
+    drawn: Callable[[torch.Generator], Iterable[Any]] | None = (
+        None  # other batches of an epoch, each as `make` takes it
+    )
 
 
 class Snapshot(NamedTuple):
@@ -364,6 +367,8 @@ class _Net(NeuralNet):
         return np.setdiff1d(X, held_out.numpy()), held_out.numpy()
 
     def get_iterator(self, dataset, training=False):
+        if training and self.batches.drawn is not None:
+            return _Drawn(self.batches, self.generator)
         rows = dataset
         if not isinstance(dataset, np.ndarray):
             rows = np.asarray(getattr(dataset, "indices", range(len(dataset))))
@@ -389,3 +394,13 @@ class _Walk:
         order = torch.randperm(len(self.rows), generator=self.generator, device="cpu", dtype=torch.int64)
         for batch in order[: self.count * self.size].split(self.size):
             yield self.make(self.rows[batch])
+
+
+class _Drawn:
+    """Batches that a method draws in a way of its own, anew whenever they are walked."""
+
+    def __init__(self, batches, generator):
+        self.batches, self.generator = batches, generator
+
+    def __iter__(self):
+        return map(self.batches.make, self.batches.drawn(self.generator))

@@ -20,6 +20,7 @@ from .._core.standardize import standardization, standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
+from .._math.linalg import unit_rows
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
 from . import _manifold_linearizing_solver as solver
@@ -345,7 +346,7 @@ class ManifoldLinearizingClustering(
             Rows of unit length.
         """
         ws, _, Z, _ = self._codes(X, "transform")
-        return ws.store(solver.unit(Z.to(ws.dtype)))
+        return ws.store(unit_rows(Z.to(ws.dtype)))
 
     @in_plain_modes
     def membership(self, X):
@@ -364,7 +365,7 @@ class ManifoldLinearizingClustering(
         ws, model, _, C = self._codes(X, "membership")
         if len(C) > _MEMBERSHIP_ROWS:
             raise ValueError(f"n_samples={len(C)} should be <= {_MEMBERSHIP_ROWS}: the result would be too large.")
-        return ws.store(membership(solver.unit(C.to(ws.dtype)), model.clustering.eta, model.clustering.kernel)[0])
+        return ws.store(membership(unit_rows(C.to(ws.dtype)), model.clustering.eta, model.clustering.kernel)[0])
 
     @in_plain_modes
     def score(self, X, y=None):

@@ -14,6 +14,7 @@ from torch import nn
 from .._core.iterate import Step
 from .._core.standardize import standardized
 from .._math.coding_rates import coding_rate, rates_of_membership
+from .._math.linalg import unit_rows
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import linear
@@ -206,17 +207,7 @@ class TwoHeads(nn.Module):
 
     def forward(self, x):
         h = self.trunk(x)
-        return unit(self.features(h)), unit(self.clusters(h))
-
-
-def unit(A: torch.Tensor) -> torch.Tensor:
-    """Return rows of length one; rows of zeros, or of rounding alone, become zero, and so do their gradients.
-
-    Such rows have no direction: all hidden units are inactive, or two views are opposite. Their gradients, of the order
-    of 1 / norm, would overflow.
-    """
-    tiny = torch.finfo(A.dtype).tiny ** 0.25
-    return nn.functional.normalize(A.where(A.detach().norm(dim=1, keepdim=True) >= tiny, 0.0), dim=1, eps=tiny)
+        return unit_rows(self.features(h)), unit_rows(self.clusters(h))
 
 
 def restored(fitted: Model | Problem, weights, device, generator=None) -> TwoHeads:
@@ -235,7 +226,7 @@ def feature_objective(Z: torch.Tensor, precision: float) -> torch.Tensor:
 
 def rate_objective(Z, C, eta: float, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
     """Return minus the rate reduction, the penalty of the membership added, and both rates."""
-    Z = unit(sum(Z.chunk(2)))
+    Z = unit_rows(sum(Z.chunk(2)))
     G = sum(project(kernel_of(c, eta, options.kernel), _SWEEPS)[0] for c in C.chunk(2)) / 2
     R, R_c = rates_of_membership(Z, G, options.precision)
     return R_c - R + options.membership_penalty / 2 * G.square().sum(), torch.stack([R, R_c]).detach()
@@ -354,7 +345,7 @@ def described(problem: Problem, state: State) -> tuple[Model, dict[str, Any]]:
     public = {f"{name}_": getattr(model, name) for name in ("weights", "mean", "scale", "n_components")}
     return model, public | {
         "labels_": labels,
-        "cluster_centers_": unit(torch.stack([C[labels == k].mean(0) for k in range(n_clusters)])),
+        "cluster_centers_": unit_rows(torch.stack([C[labels == k].mean(0) for k in range(n_clusters)])),
         "bases_": main_directions(Z, labels, n_clusters),
         "eta_": state.eta,
         "coding_rates_": state.rates,

@@ -44,7 +44,7 @@ class SupervisedDictionaryLearning(DictionaryMethods, CallbackSupportMixin, Clas
     ----------
     <shared parameters>
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss of the classifier; they do not enter the reconstruction.
+        Weights of the classes in the loss. They do not enter the reconstruction.
     <shared last parameters>
 
     Attributes

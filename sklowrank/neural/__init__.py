@@ -1,5 +1,6 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
+from ._grassmann_classifier import GrassmannClassifier
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
@@ -9,6 +10,7 @@ from ._sparse_spectral_training import SparseSpectralTraining
 from ._trained_rank_pruning import TrainedRankPruning
 
 __all__ = [
+    "GrassmannClassifier",
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",

@@ -4,20 +4,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.multiclass import check_classification_targets, unique_labels
+from sklearn.utils.multiclass import check_classification_targets
 from torch import nn
 
 from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from .._core.fitted import keep
 from .._core.rows import row_weights, rows_of
-from .._core.validation import check_fit_data, on_host
+from .._core.validation import check_fit_data
 from .._core.workspace import open_workspace
 from .._nets.estimating import continue_network, fit_network, former_network, network_outputs
-from .._nets.targets import classes_head
+from .._nets.targets import chosen_classes, classes_of_stream, labels_head
 from .._nets.training import Rule
 from ._shared import NetworkMethods, documented
 
@@ -139,7 +138,7 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         weights = row_weights(sample_weight, rows_of(X, ws), ws)
         start = former_network(self, ws)
-        head = _head(y, None if start is None else self.classes_)
+        head = labels_head(y, None if start is None else self.classes_)
         fitted = fit_network(self, X, y, ws, head=head, rule=self.training, sample_weight=weights, start=start)
         return keep(self, ws, fitted.model, **fitted.attributes)
 
@@ -162,16 +161,12 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         -------
         self : NetworkClassifier
         """
-        known = getattr(self, "classes_", None)
-        if known is None and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        if known is not None and classes is not None and not np.array_equal(on_host(known), unique_labels(classes)):
-            raise ValueError(f"classes={classes!r} is not the same as in the first call to partial_fit: {known!r}.")
-        X, y = check_fit_data(self, X, y, reset=known is None)
+        known = classes_of_stream(self, classes)
+        X, y = check_fit_data(self, X, y, reset=not hasattr(self, "weights_"))
         check_classification_targets(y)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         weights = row_weights(sample_weight, rows_of(X, ws), ws)
-        head = _head(y, unique_labels(on_host(classes)) if known is None else known)
+        head = labels_head(y, known)
         fitted = continue_network(self, X, y, ws, head=head, rule=self.training, sample_weight=weights)
         return keep(self, ws, fitted.model, **fitted.attributes)
 
@@ -188,10 +183,7 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         y : array of shape (n_samples,)
         """
         ws, outputs = network_outputs(self, X, method="predict")
-        index = outputs.argmax(1)
-        if isinstance(self.classes_, np.ndarray):
-            return self.classes_[index.cpu().numpy()]
-        return ws.store(ws.load(self.classes_)[index])
+        return chosen_classes(self.classes_, outputs.argmax(1), ws)
 
     def predict_proba(self, X):
         """Return the probabilities of the classes.
@@ -227,9 +219,3 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
         return tags
-
-
-def _head(y, classes):
-    """Return the head for labels y; `classes_` is a tensor where y is one."""
-    head, found = classes_head(on_host(y), classes=None if classes is None else on_host(classes))
-    return head, found if isinstance(y, np.ndarray) else {"classes_": torch.from_numpy(found["classes_"])}

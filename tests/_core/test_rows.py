@@ -5,6 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from sklowrank._core import rows
 from sklowrank._core.rows import (
@@ -108,3 +109,8 @@ def test_rows_that_are_picked_stay_in_order_where_the_first_block_gives_all_of_i
     X = torch.tensor([[1.0], [2.0], [-1.0], [3.0], [-2.0], [4.0]], dtype=torch.float64)
     (picked,) = Rows(X).gather(lambda block: ([block[block[:, 0] > 0]],), size=8, batch_size=2)
     torch.testing.assert_close(torch.cat(picked)[:, 0], torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64))
+
+
+def test_positions_are_a_tensor_for_sparse_rows_too():
+    at = torch.tensor([5, 2, 99])
+    np.testing.assert_array_equal(Rows(csr_array(X)).take(at).toarray(), X[at.numpy()])

@@ -65,6 +65,28 @@ def test_best_weights_are_kept():
         assert torch.equal(value, epochs[-1].state.weights[name])
 
 
+def test_batches_that_a_method_draws_itself():
+    X, y, net = problem(50)
+    seen = []
+
+    def make_batch(drawn):
+        rows, weight = drawn
+        seen.append(rows.tolist())
+        return X[rows], y[rows] * weight
+
+    def drawn(generator):
+        order = torch.randperm(50, generator=generator)
+        yield order[:7], 1.0
+        yield order[7:10], 2.0
+
+    batches = Batches(make_batch, len(X), drawn=drawn)
+    loss = lambda out, target: (out - target).square().mean()  # noqa: E731
+    epochs = list(train(net, batches, loss, Training(3, 16, 0.1), randomness=lending(), device=CPU))
+    assert len(epochs) == 3
+    assert [len(rows) for rows in seen] == [7, 3] * 3
+    assert seen[0] != seen[2]
+
+
 def test_batches_hold_different_rows_of_equal_number():
     X, y, net = problem(50)
     seen = []

@@ -1,0 +1,415 @@
+"""Subspaces of classes: the network that they classify with, where they begin, the training."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from skorch.callbacks import LRScheduler
+from torch import nn
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from .._core.iterate import Step
+from .._core.rows import Rows, map_rows
+from .._math.linalg import unit_rows
+from .._nets.architecture import (
+    Architecture,
+    architecture_of,
+    as_numpy,
+    build,
+    restore,
+    same_network,
+    split_params,
+)
+from .._nets.estimating import held_out_rows
+from .._nets.randomness import Randomness
+from .._nets.targets import unit_weights, weighted
+from .._nets.training import Batches, Snapshot, Training, train
+from ._grassmannian import GrassmannSGD, leading_directions, orthonormal
+
+_WEIGHT_DECAY = 1e-4  # of the network in front
+_RATE_IN_FRONT = 0.1  # of the learning rate: gamma makes gradients large, and at the full rate units saturate
+_HELD_OUT = 0.1
+_CONSTANT = 1.5  # times the length of rows: with less, no line of directions is near to all rows of a table
+_TRUNK = "features.trunk."
+
+
+class Options(NamedTuple):
+    """The parameters of the estimator that decide the network and its training."""
+
+    subspace_dim: Any
+    hidden_layer_sizes: Any
+    gamma: float
+    add_bias: bool | str
+    init: str
+    retraction: str
+    module: Any
+    net_params: dict[str, Any] | None
+    learning_rate: float
+    momentum: float
+    batch_size: int
+    max_iter: int
+    tol: float
+    n_iter_no_change: int
+    early_stopping: bool
+    verbose: int
+
+
+class Model(NamedTuple):
+    """A fitted network and the subspaces of the classes of its features."""
+
+    architecture: Architecture  # of the network in front
+    weights: dict[str, np.ndarray]
+    subspaces: torch.Tensor  # (C, d, k), orthonormal columns and zeros
+    scale: float  # rows are divided by
+    constant: bool  # whether features have a constant coordinate
+    gamma: float
+    optimizer: dict[int, Any]  # its state, with which `partial_fit` goes on
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimension of the subspace of each class."""
+        return tuple(self.subspaces.any(1).sum(1).tolist())
+
+    @property
+    def plain(self) -> bool:
+        """Whether features are rows, without a network in front."""
+        return is_plain(self.architecture)
+
+
+class Problem(NamedTuple):
+    """What is trained, on what, and how."""
+
+    rows: Rows
+    codes: torch.Tensor  # (n,) classes of the rows
+    weight: torch.Tensor | None  # (n,) of the rows in the loss, of mean 1
+    held_out: torch.Tensor | None
+    net: "SubspaceNet"
+    start: Model  # its architecture, scale, ...: what does not change in training
+    training: Training
+    device: torch.device
+    randomness: Randomness
+
+
+def is_plain(architecture: Architecture) -> bool:
+    """Return whether there is no network: not a default one without layers."""
+    return architecture.module is None and not architecture.params["hidden_layer_sizes"]
+
+
+# The network
+
+
+class UnitFeatures(nn.Module):
+    """Rows to features of length one: a network, a constant coordinate where asked for, and the normalisation."""
+
+    def __init__(self, trunk: nn.Module, constant: bool, scale: float = 1.0):
+        super().__init__()
+        self.trunk, self.constant, self.scale = trunk, constant, scale
+
+    def forward(self, x):
+        features = self.trunk(x if self.scale == 1 else x / self.scale)
+        if self.constant:
+            features = nn.functional.pad(features, (0, 1), value=_CONSTANT * features.shape[1] ** 0.5)
+        return unit_rows(features)
+
+
+class SubspaceNet(nn.Module):
+    """Unit features, and for each class gamma times their length in its subspace.
+
+    Without a network in front it takes the features themselves. Its subspaces are random where there is a generator,
+    else they are to be loaded.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        width: int,
+        generator,
+        *,
+        dims: tuple[int, ...],
+        plain: bool,
+        constant: bool,
+        gamma: float,
+    ):
+        super().__init__()
+        self.features = nn.Identity() if plain else UnitFeatures(trunk, constant)
+        self.gamma = gamma
+        S = torch.zeros(len(dims), width + constant, max(dims), device="cpu", dtype=torch.float32)
+        if generator is not None:
+            S.normal_(generator=generator)
+            S = orthonormal(S * kept_columns(dims)[:, None])
+        self.subspaces = nn.Parameter(S)
+
+    def forward(self, x):
+        return logits(self.features(x), self.subspaces, self.gamma)
+
+
+def kept_columns(dims: tuple[int, ...]) -> torch.Tensor:
+    """Return which columns belong to a subspace of each dimension, (C, k)."""
+    at = torch.arange(max(dims), dtype=torch.int64, device="cpu")
+    return at < torch.tensor(dims, dtype=torch.int64, device="cpu")[:, None]
+
+
+def logits(U: torch.Tensor, S: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Return gamma times the lengths of features U (n, d) projected to the subspaces S (C, d, k): (n, C)."""
+    C, d, k = S.shape
+    return gamma * (U @ S.transpose(0, 1).reshape(d, C * k)).reshape(-1, C, k).norm(dim=2)
+
+
+def restored(model: Model, device, generator=None) -> SubspaceNet:
+    """Return a fitted network; with a generator it can be trained on."""
+    weights: dict[str, Any] = {f"{_TRUNK}{name}": value for name, value in model.weights.items()}
+    weights["subspaces"] = model.subspaces.float()
+    head = partial(SubspaceNet, dims=model.dims, plain=model.plain, constant=model.constant, gamma=model.gamma)
+    return restore(model.architecture, weights, device, generator, head)
+
+
+def feature_network(model: Model, device: torch.device | str = "cpu") -> UnitFeatures:
+    """Return the network in float32 that takes rows as they are to unit features."""
+    trunk = nn.Sequential() if model.plain else restored(model, device).features.trunk
+    return UnitFeatures(trunk, model.constant, model.scale).eval()
+
+
+def features_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
+    """Return the unit features of rows; the default network is computed in float64, one of a user in float32."""
+    return _computed(model, rows, device, lambda U: U)
+
+
+def scores_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
+    """Return the scores of rows (n, C), in float64."""
+    return _computed(model, rows, device, lambda U: logits(U.double(), model.subspaces, model.gamma))
+
+
+def _computed(model, rows, device, function):
+    """Return a function of the unit features of rows, of which a block is in memory at a time."""
+    dtype = torch.float64 if model.architecture.module is None else torch.float32
+    net = feature_network(model, device).to(dtype)
+    C, d, k = model.subspaces.shape
+    size = 8 * (rows.shape[1] + sum(p.shape[0] for p in net.parameters()) + 2 * d + C * k)
+    with torch.inference_mode():
+        return map_rows(rows, lambda X: function(net(dense(X, device).to(dtype))), size=size)
+
+
+def dense(X: Any, device) -> torch.Tensor:
+    """Return a block of rows as a tensor in float64."""
+    return (X if isinstance(X, torch.Tensor) else torch.from_numpy(X.toarray())).to(device).double()
+
+
+# The problem
+
+
+def class_subspaces(
+    rows: Rows,
+    codes: torch.Tensor,
+    weight: torch.Tensor | None,
+    options: Options,
+    n_classes: int,
+    device: torch.device,
+    randomness: Randomness,
+    start: Model | None = None,
+    *,
+    n_epochs: int | None = None,
+) -> Problem:
+    """Return the problem of rows and their classes; it goes on from a `start`.
+
+    `n_epochs` takes the place of `max_iter`, at the full learning rate.
+
+    Raises
+    ------
+    ValueError
+        If parameters do not suit one another, the data, or the start.
+    """
+    held_out = (
+        held_out_rows(codes, _HELD_OUT, randomness.generator) if options.early_stopping and not n_epochs else None
+    )
+    sizes = [int(size) for size in options.hidden_layer_sizes]
+    default = {"hidden_layer_sizes": sizes, "activation": "relu", "dropout": 0.0}
+    architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), **default)
+    training = _training(options, n_epochs)
+    if start is None:
+        start, net = _beginning(rows, codes, held_out, options, architecture, n_classes, device, randomness)
+    else:
+        if not same_network(architecture, start.architecture) or not _same_subspaces(start, options, rows):
+            raise ValueError(
+                "The former network does not suit the parameters or the data. Keep the columns of X, subspace_dim, "
+                "add_bias, hidden_layer_sizes, module and its arguments as they were, or call fit with "
+                "warm_start=False."
+            )
+        start = start._replace(gamma=float(options.gamma))
+        net = restored(start, device, randomness.layers)
+    return Problem(rows, codes, unit_weights(weight), held_out, net, start, training, device, randomness)
+
+
+def _same_subspaces(start, options, rows):
+    """Return whether the parameters name the subspaces of a former fit; "auto" keeps what it was."""
+    n_classes, width, _ = start.subspaces.shape
+    wanted = options.subspace_dim
+    same = isinstance(wanted, str) or dimensions(wanted, width, n_classes, rows.shape[1]) == start.dims
+    return same and options.add_bias in ("auto", start.constant)
+
+
+def _beginning(rows, codes, held_out, options, architecture, n_classes, device, randomness):
+    """Return what a fit begins with: a model that has no weights yet, and the network."""
+    plain = is_plain(architecture)
+    if options.init == "class_svd" and not plain:
+        raise ValueError(
+            "init='class_svd' is for the rows themselves, and features of an untrained network mean nothing. Pass "
+            "init='auto' or 'random', or hidden_layer_sizes=() and module=None."
+        )
+    size, negative = magnitudes(rows, device)
+    ambiguous = negative or rows.shape[1] == 1  # rows of opposite directions, or all of the same one
+    constant = (plain and ambiguous) if options.add_bias == "auto" else bool(options.add_bias)
+    scale, gamma = size if options.module is None else 1.0, float(options.gamma)
+
+    def head(trunk, width, generator):
+        dims = dimensions(options.subspace_dim, width + constant, n_classes, rows.shape[1])
+        return SubspaceNet(trunk, width, generator, dims=dims, plain=plain, constant=constant, gamma=gamma)
+
+    with randomness.scope():
+        net = build(architecture, randomness.layers, head).to(device)
+    start = Model(architecture, {}, net.subspaces, scale, constant, gamma, {})
+    if plain and options.init != "random":
+        with torch.no_grad():
+            net.subspaces.copy_(subspaces_of_classes(rows, codes, held_out, start))
+    return start, net
+
+
+def subspaces_of_classes(rows: Rows, codes: torch.Tensor, held_out: torch.Tensor | None, start: Model) -> torch.Tensor:
+    """Return the subspaces of each class's unit rows; where these have fewer dimensions, the former ones fill up."""
+    S = start.subspaces.detach().double()
+    at = torch.arange(len(codes), dtype=torch.int64, device="cpu")
+    at = at if held_out is None else at[~torch.isin(at, held_out)]
+    at = at[codes[at].argsort(stable=True)]
+    members = at.split(codes[at].bincount(minlength=len(S)).tolist())
+    found, features = torch.zeros_like(S), feature_network(start, S.device)
+    for c, (k, at) in enumerate(zip(start.dims, members)):
+        V = leading_directions(features(taken(rows, at, S.device)), k)
+        found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
+    return orthonormal(found)
+
+
+def taken(rows: Rows, at: torch.Tensor, device) -> torch.Tensor:
+    """Return some rows as a tensor in float64."""
+    return dense(rows.take(at.numpy() if rows.kind == "csr" else at), device)
+
+
+def magnitudes(rows: Rows, device) -> tuple[float, bool]:
+    """Return the root of the mean square of all entries, 1 where all are zero, and whether one is negative."""
+    size = 24 * rows.shape[1]
+    low, high = rows.gather(lambda X: dense(X, device).aminmax(), size=size, merge=_outer)
+    peak = max(-float(low), float(high), 0.0)
+    if not peak:
+        return 1.0, False
+    (total,) = rows.gather(lambda X: ((dense(X, device) / peak).square().sum(),), size=size)
+    return peak * float(total / (rows.shape[0] * rows.shape[1])) ** 0.5, bool(low < 0)
+
+
+def _outer(a, b):
+    return torch.minimum(a[0], b[0]), torch.maximum(a[1], b[1])
+
+
+def dimensions(subspace_dim: Any, width: int, n_classes: int, n_features: int) -> tuple[int, ...]:
+    """Return the dimension of each class's subspace in features of some width.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each class, or one is not below the width.
+    """
+    if isinstance(subspace_dim, str):
+        subspace_dim = min(8, max(1, width // 8))
+    given = np.asarray(subspace_dim)
+    dims = tuple(np.broadcast_to(given, (n_classes,)).tolist()) if given.ndim == 0 else tuple(given.tolist())
+    if given.ndim > 1 or len(dims) != n_classes or given.dtype.kind not in "iu" or min(dims) < 1:
+        raise ValueError(
+            f"subspace_dim={subspace_dim!r} has to be an integer >= 1, or one for each of the {n_classes} classes."
+        )
+    if max(dims) >= width:
+        raise ValueError(
+            f"subspace_dim={max(dims)} has to be below the width {width} of the features, of X with "
+            f"n_features={n_features}: a subspace of all dimensions has every row in it. "
+            + (f"Pass at most {width - 1}." if width > 1 else "Pass add_bias=True, or a network with more outputs.")
+        )
+    return dims
+
+
+# The training
+
+
+def _training(options, n_epochs):
+    """Return how the network is trained: with a cosine schedule, but for `n_epochs` of a stream."""
+    settings = split_params(options.net_params)[1]
+    for name in settings:
+        if name.startswith("optimizer") and name != "optimizer__weight_decay":
+            raise ValueError(
+                f"net_params={{{name!r}: ...}} cannot be set: subspaces have an optimizer of their own. Use "
+                "learning_rate, momentum and 'optimizer__weight_decay'."
+            )
+    weight_decay = settings.get("optimizer__weight_decay", _WEIGHT_DECAY)
+    own: dict[str, Any] = {
+        "optimizer": GrassmannSGD,
+        "optimizer__momentum": options.momentum,
+        "optimizer__retraction": options.retraction,
+        "optimizer__param_groups": [("subspaces", {"subspaces": True, "lr": options.learning_rate})],
+    }
+    if n_epochs is None:
+        schedule = LRScheduler(CosineAnnealingLR, T_max=options.max_iter)
+        own["callbacks"] = [*(settings.get("callbacks") or []), ("cosine_schedule", schedule)]
+    return Training(
+        max_iter=n_epochs or options.max_iter,
+        batch_size=options.batch_size,
+        learning_rate=_RATE_IN_FRONT * options.learning_rate,
+        weight_decay=weight_decay,
+        tol=options.tol if n_epochs is None and options.early_stopping else 0.0,
+        n_iter_no_change=options.n_iter_no_change,
+        early_stopping=options.early_stopping and n_epochs is None,
+        net_params=settings | own,
+        verbose=options.verbose,
+    )
+
+
+def training(problem: Problem) -> Iterator[Step]:
+    """Train the network, an epoch at a time; after the last one the schedule is at its end, and nothing is left."""
+    target, weight = problem.codes.to(problem.device), problem.weight
+    weight = None if weight is None else weight.to(problem.device, torch.float32)
+    inputs = _inputs(problem)
+
+    def batch(at):
+        return inputs(at), (target[at], None if weight is None else weight[at])
+
+    steps = train(
+        problem.net,
+        Batches(batch, len(target), problem.held_out, whole=True),
+        weighted(nn.CrossEntropyLoss(reduction="none")),
+        problem.training,
+        randomness=problem.randomness,
+        device=problem.device,
+        optimizer=problem.start.optimizer,
+        keep_best=problem.training.early_stopping,
+        keep_optimizer=True,
+    )
+    with closing(steps):
+        for epoch, step in enumerate(steps, 1):
+            yield step._replace(gap=0.0) if epoch == problem.training.max_iter else step
+
+
+def _inputs(problem) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the function from indices to what the network is given in float32: features where it makes none."""
+    start, device, rows = problem.start, problem.device, problem.rows
+    features = feature_network(start, device) if start.plain else lambda X: X / start.scale
+
+    def prepared(X):
+        return features(dense(X, device)).float()
+
+    if rows.kind == "memory":
+        return map_rows(rows, prepared, size=24 * rows.shape[1]).__getitem__
+    return lambda at: prepared(taken(rows, at, device))
+
+
+def fitted_model(problem: Problem, snapshot: Snapshot) -> Model:
+    """Return the model of a snapshot of the training."""
+    weights = {n.removeprefix(_TRUNK): value for n, value in snapshot.weights.items() if n.startswith(_TRUNK)}
+    subspaces = orthonormal(snapshot.weights["subspaces"].double())
+    return problem.start._replace(weights=as_numpy(weights), subspaces=subspaces, optimizer=snapshot.optimizer)
