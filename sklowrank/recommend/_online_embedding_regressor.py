@@ -141,7 +141,8 @@ class OnlineEmbeddingRegressor(OnlineEmbeddingMethods, RegressorMixin, BaseEstim
         X : array-like or sparse matrix of shape (n_samples, n_features)
             The rows.
         y : array-like of shape (n_samples,)
-            Their values. Those of the first call set the unit.
+            Their values. Those of the first call set the unit, `y_mean_` and `y_scale_`, of all further ones: it should
+            have some rows of different y.
         <stream>
 
         Returns

@@ -90,7 +90,10 @@ class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePref
     @intercept_.setter
     def intercept_(self, value):
         store, (scale, shift) = tensor_of(self._stream().dense["intercept"]), self._unit()
-        store.copy_(torch.from_numpy((np.broadcast_to(value, store.shape) - shift) / scale))
+        new = check_array(value, ensure_2d=False, dtype=np.float64, input_name="intercept_")
+        if new.shape not in ((), (1,), tuple(store.shape)):
+            raise ValueError(f"intercept_ has {len(store)} entries, and the new one has the shape {new.shape}.")
+        store.copy_(torch.from_numpy((np.broadcast_to(new, store.shape) - shift) / scale))
         self._stream().clock["version"] += 1  # for deltas, which are empty otherwise
         self._stream().sync()
 

@@ -121,12 +121,14 @@ interaction : {"fm", "linear", "deepfm"}, default="fm"
 hidden_layer_sizes : array-like of int, default=(64,)
     Widths of the hidden layers of the default network. Only for "deepfm".
 categorical_features : "auto", array-like of bool, int or str, or None, default="auto"
-    Which columns hold identifiers; all others are numeric. "auto": all columns but those of floating numbers. A mask,
-    or positions or names of columns; None takes all columns as numeric. Sparse X is not looked at in this way: each of
-    its columns is an identifier, and a cell is the weight with which it enters.
-learning_rate : float or pair of float, default=0.2
+    Which columns hold identifiers; all others are numeric. "auto": all columns but those of floating numbers, by the
+    first call. A mask, or positions or names of columns; None takes all columns as numeric. It cannot change between
+    calls of `partial_fit`. An array of numpy has one type: beside prices, identifiers become floating numbers too, so
+    name their columns, or pass a data frame. In sparse X each column is an identifier whatever is named here, and a
+    cell is its weight in the row, of at most 1e30 in absolute value.
+learning_rate : float or tuple of two floats, default=0.2
     Step size of the optimizer. It is that of Adagrad, for the rows of identifiers, the intercept and numeric columns. A
-    pair gives that of Adam too, for the weights of classes beyond two and of the perceptron; alone it is 1e-3.
+    tuple gives that of Adam too, for the weights of classes beyond two and of the perceptron; alone it is 1e-3.
 init_scale : float, default=0.01
     Standard deviation of the entries of a new vector, at least 0. A vector depends on the identifier and on
     `random_state` alone, not on the order of arrival. Weights start at zero.
@@ -143,13 +145,14 @@ admission : {"count", "probabilistic"}, default="count"
     memory; 95 % are in after `min_count` occurrences.
 filter_capacity : int or None, default=None
     Number of waiting identifiers for which a sketch of bounded memory counts, at least 1; those not seen for the
-    longest are forgotten. None counts all exactly. Only for ``admission="count"``.
+    longest are forgotten. None counts all exactly, in memory that grows with all identifiers that ever waited. Only for
+    ``admission="count"``.
 expire_after : float, dict or None, default=None
     Age above 0 at which an identifier that no row has touched is dropped by `evict`: in units of `timestamps`, or in
     rows where there are none. A dict gives it by column, for others there is none. None keeps all.
 evict_every : int or None, default=None
     Number of rows after which `partial_fit` calls `evict`, at least 1; that takes time in proportion to all
-    identifiers. None leaves it to the user.
+    identifiers. Only with `expire_after`. None never calls it.
 max_rows : int or None, default=None
     Most identifiers that have a row, at least 1; above it the least recently updated are dropped, a sixteenth more than
     needed at once. None sets no bound.
@@ -166,7 +169,7 @@ device : str, default="auto"
     Identifiers are looked up on the CPU.
 random_state : int, RandomState instance or None, default=None
     Seed or generator of random numbers; pass an int for reproducible results. It decides new vectors, the order of rows
-    in `fit`, and admission by chance.
+    in `fit`, and admission by chance. `partial_fit` reads it in the first call alone.
 verbose : int, default=0
     0 prints nothing, 1 prints a line per iteration. An iteration is an epoch of `fit`.
 """
@@ -185,11 +188,11 @@ t_ : float
 version_ : int
     Version of the model; it rises with each call that changes it.
 embeddings_ : ndarray of shape (n_rows, n_components)
-    Vectors by row, as `rows_of` numbers them; rows that belong to nobody are zero.
+    Vectors by row, as `rows_of` numbers them; rows without an identifier are zero.
 weights_ : dict of ndarray
     Weights of the head for more than two classes, and of the perceptron; empty where there is neither.
 intercept_ : ndarray of shape (n_outputs,)
-    What a sample of unknown identifiers is answered{units}. It can be set.
+    Output for a row of unknown identifiers, with numbers at their means{units}. It can be set.
 numeric_mean_ : ndarray of shape (n_numeric,)
     Means of the numeric columns.
 numeric_var_ : ndarray of shape (n_numeric,)
@@ -221,16 +224,19 @@ in the table. Numbers are the same identifier where they are equal (1, 1.0 and T
 value is one of its own; the same value in two columns is two identifiers. Integers never share a row; of n texts two
 do with odds of about :math:`n^2 / 2^{65}`.
 
-`partial_fit` changes the model in place: copy it by :func:`copy.deepcopy`. A call that is refused changes nothing; one
-that is interrupted has learned some of its batches.
+`partial_fit` changes the model in place: copy it by :func:`copy.deepcopy`. A call that raises a ValueError changes
+nothing; one that is interrupted has learned some of its batches. One thread may learn at a time. With `sync_interval`
+above 0 others may predict meanwhile; `rows_of`, `embeddings_`, `evict`, deltas and snapshots read the rows that are
+being learned, and belong into the thread that learns.
 """
 
 _STREAM = """
 sample_weight : array-like of shape (n_samples,) or None, default=None
-    Weights of the rows, at least 0: weight k in a batch is the same as k equal rows in it, and 0 as absence.
+    Weights of the rows, from 0 to 1e30. The gradient of a row of weight k is that of k equal rows in its batch; for
+    `min_count` and `n_seen_` it is one row. A row of weight 0 is left out.
 timestamps : array-like of shape (n_samples,) or None, default=None
-    Times of the rows, for `expire_after`; in all calls or in none. None counts rows. What was learned by `fit` is as
-    old as the first of them.
+    Times of the rows, for `expire_after`: numbers, or dates, which count in seconds since 1970. They are given in all
+    calls or in none; None counts rows. What was learned by `fit` has the time of the first of them.
 """
 
 
