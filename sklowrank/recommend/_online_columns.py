@@ -12,7 +12,7 @@ from .._core.validation import explained
 from .._core.warn import warn
 from ._identifier_keys import keys_of, keys_of_integers
 from ._identifiers import values_of
-from ._reading import prepared, separate
+from ._reading import numbers_of, prepared, separate
 
 _LARGEST = 1e150  # beyond it squares of numbers are infinite
 _LARGEST_CELL = 1e30  # of sparse X, which enters gradients with its square
@@ -146,14 +146,14 @@ def rows_of_table(X, kinds: Kinds) -> Rows:
     else:
         columns = dict(enumerate(separate(X)))
         Z = _side_by_side([_numbers(columns[j], j) for j in kinds.numeric], len(X), np.float64)
-    _check_numbers(Z, [getattr(columns[j], "name", None) or j for j in kinds.numeric] if columns else kinds.numeric)
+    _check_numbers(Z, [_name_of(columns[j], j) for j in kinds.numeric] if columns else kinds.numeric)
     keys = [_column_keys(columns[j], j) for j in kinds.identifiers]
     return Rows(_side_by_side(keys, len(X), np.int64), np.array(kinds.identifiers, dtype=np.int64), Z)
 
 
 def _column_keys(column, j):
     """Return the keys of a column of identifiers; what goes wrong with one of them names the column."""
-    name = getattr(column, "name", None) or j
+    name = _name_of(column, j)
     if getattr(getattr(column, "dtype", None), "kind", "") == "f":
         values = np.asarray(values_of(column), np.float64)
         rounded = (np.abs(values) >= _EXACT) & np.isfinite(values)
@@ -189,19 +189,17 @@ def _side_by_side(columns, n_rows, dtype):
 
 def _numbers(column, j):
     """Return a numeric column as float64; what is missing is NaN."""
-    values = values_of(column)
-    try:
-        if values.dtype.kind in "Mmc":  # which numpy would convert
-            raise TypeError
-        if values.dtype.kind == "O":
-            values = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in values]
-        return np.asarray(values).astype(np.float64)
-    except (TypeError, ValueError):
-        name = getattr(column, "name", None) or j
-        raise ValueError(
-            f"X could not be converted to numeric values: the column {name!r} is numeric and holds something else. "
-            "Name it in categorical_features where its values are identifiers."
-        ) from None
+    return numbers_of(
+        column,
+        f"X could not be converted to numeric values: the column {_name_of(column, j)!r} is numeric and holds "
+        "something else. Name it in categorical_features where its values are identifiers.",
+    )
+
+
+def _name_of(column, j):
+    """Return the name of a column, or its number where it has none."""
+    name = getattr(column, "name", None)
+    return j if name is None else name
 
 
 def _check_numbers(Z, names):

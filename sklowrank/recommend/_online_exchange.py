@@ -192,7 +192,9 @@ def _is_like(value, mine, name) -> bool:
     lengths = slice(1, None) if name in ("keys", "evicted_keys", *_BY_KEY) else slice(None)
     same_form = value.ndim == mine.ndim and value.shape[lengths] == mine.shape[lengths]
     same_type = value.dtype == mine.dtype or name == "model"
-    return same_form and same_type and (value.dtype.kind != "f" or bool(np.isfinite(value).all()))
+    if not (same_form and same_type) or value.dtype.kind != "f":
+        return same_form and same_type
+    return not np.isnan(value).any() if name == "updated" else bool(np.isfinite(value).all())  # -inf is never
 
 
 def _is_consistent(delta, n_features) -> bool:

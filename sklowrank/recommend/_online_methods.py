@@ -90,7 +90,7 @@ class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePref
     @intercept_.setter
     def intercept_(self, value):
         store, (scale, shift) = tensor_of(self._stream().dense["intercept"]), self._unit()
-        new = check_array(value, ensure_2d=False, dtype=np.float64, input_name="intercept_")
+        new = check_array(value, ensure_2d=False, dtype=np.float64, ensure_min_samples=0, input_name="intercept_")
         if new.shape not in ((), (1,), tuple(store.shape)):
             raise ValueError(f"intercept_ has {len(store)} entries, and the new one has the shape {new.shape}.")
         store.copy_(torch.from_numpy((np.broadcast_to(new, store.shape) - shift) / scale))

@@ -218,3 +218,7 @@ def test_an_intercept_that_was_set_is_answered_and_sent(sync_interval):
     assert leader.decision_function(nobody) == 3.0
     replica.apply_delta(leader.get_delta(since))
     assert replica.decision_function(nobody) == 3.0
+    for value, words in ((np.nan, "intercept_ contains NaN"), ([1.0, 2.0], "intercept_ has 1 entries")):
+        with pytest.raises(ValueError, match=words):
+            leader.intercept_ = value
+    assert leader.intercept_ == 3.0
