@@ -222,3 +222,56 @@ def test_an_intercept_that_was_set_is_answered_and_sent(sync_interval):
         with pytest.raises(ValueError, match=words):
             leader.intercept_ = value
     assert leader.intercept_ == 3.0
+
+
+# All of it together
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_calls_in_any_order_leave_one_model(seed, tmp_path):
+    """A stream, one that is also pickled and saved, and a replica that follows by deltas, agree at each step."""
+    g = np.random.default_rng(seed)
+    model = online(
+        batch_size=int(g.integers(1, 40)),
+        interaction=("fm", "linear", "deepfm")[seed % 3],
+        expire_after=float(g.integers(50, 400)),
+        evict_every=int(g.integers(10, 200)),
+        max_rows=(None, 60, 200)[g.integers(3)],
+        min_count=int(g.integers(1, 4)),
+        filter_capacity=(None, 100)[g.integers(2)],
+        sync_interval=(0, 120)[g.integers(2)],
+        table=("cuckoo", "modulo")[int(seed == 5)],
+        n_rows=97,
+    )
+    asked = g.integers(0, 400, (100, 2))
+
+    def rows():
+        n = int(g.integers(1, 120))
+        return g.integers(0, 400, (n, 2)), g.integers(0, 3, n)
+
+    def live(model):
+        return copy.deepcopy(model).set_params(sync_interval=0).predict_proba(asked)
+
+    model.partial_fit(*rows(), classes=[0, 1, 2])
+    twin, replica = copy.deepcopy(model), copy.deepcopy(model)
+    for step in range(20):
+        act = ("learn", "learn", "evict", "save", "pickle")[g.integers(5)]
+        if act == "learn":
+            X_new, y_new = rows()
+            weights = g.integers(0, 3, len(y_new))
+            model.partial_fit(X_new, y_new, sample_weight=weights)
+            twin.partial_fit(X_new, y_new, sample_weight=weights)
+        elif act == "evict":
+            assert model.evict(model.t_ + 50) == twin.evict(twin.t_ + 50)
+        elif act == "save":
+            model = OnlineEmbeddingClassifier.load_snapshot(
+                model.save_snapshot(tmp_path, incremental=True) and tmp_path
+            )
+        else:
+            model = pickle.loads(pickle.dumps(model))
+        np.testing.assert_array_equal(model.predict_proba(asked), twin.predict_proba(asked))
+        assert model.max_rows is None or model.n_ids_ <= model.max_rows
+        if step % 3 == 2:
+            replica.apply_delta(model.get_delta(replica.version_))
+            np.testing.assert_array_equal(live(replica), live(model))
+            assert (replica.n_ids_, replica.n_evicted_) == (model.n_ids_, model.n_evicted_)
