@@ -51,6 +51,7 @@ OTHER_RANGES = {
     "categorical_features": "by the types of columns, where identifiers are expected",
     "center": "automatic where sparse rows are not centred",
     "compression": "how small a network becomes, and by what its weights do",
+    "compression": "None where ranks are given by default",
     "estimator": "networks that are torch modules, where no target is predicted",
     "gamma": "by cross-validation for one",
     "init": "each method has starts of its own",

@@ -106,7 +106,7 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         return Held(None, copy.deepcopy(_uncompiled(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
-            _check_fitted(estimator.estimator)
+            check_fitted(estimator.estimator)
             fitted = copy.deepcopy(estimator.estimator)
         else:
             fitted = clone(estimator).fit(X, y)
@@ -284,10 +284,11 @@ def _with_last(estimator, last):
     return last
 
 
-def _check_fitted(estimator):
+def check_fitted(estimator: Any) -> None:
+    """Raise a NotFittedError where an estimator, a skorch net or what is last in a pipeline is not fitted."""
     if isinstance(last_step(estimator), NeuralNet):
         if not getattr(last_step(estimator), "initialized_", False):
-            raise NotFittedError("The skorch net in the FrozenEstimator has not been fitted. Call its fit before.")
+            raise NotFittedError("The skorch net has not been fitted. Call its fit before.")
     elif not isinstance(estimator, nn.Module):
         check_is_fitted(estimator)
 

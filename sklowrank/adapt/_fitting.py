@@ -13,6 +13,7 @@ from .._core.iterate import drive
 from .._core.workspace import Workspace, open_workspace
 from .._nets.estimating import held_out_rows
 from .._nets.found import array_of
+from .._nets.goals import Goal, checked_targets, goal_of
 from .._nets.holding import Calls, Held, StoredHeld, hold, is_ours, network_calls, outputs_of, stored_held
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport, select_layers
@@ -20,14 +21,11 @@ from .._nets.training import Batches, Training, train, weights_of
 from .._nets.wrapping import checked_rows
 from ._adapted_network import (
     AdaptedNetwork,
-    Goal,
     Head,
     WeightUpdate,
-    checked_targets,
     find_head,
     fingerprint,
     give_head,
-    goal_of,
     names_of_norms,
     qualified,
 )
@@ -79,7 +77,7 @@ def begin(adapter: Any, X: Any, y: Any, *, types: tuple[str, ...]) -> Begun:
         fingerprint(held.module),
         calls,
         head,
-        goal_of(held, head, y),
+        goal_of(held, y, head.codes(y)),
         (X, y),
         {},
     )
