@@ -33,9 +33,10 @@ def keys_of(values, column):
     `values` is a one-dimensional array of any type, a series of pandas or polars, or a list; `column` the number of the
     column.
     """
-    codes = getattr(values, "cat", None) if hasattr(getattr(values, "dtype", None), "categories") else None
-    if hasattr(codes, "codes"):  # of pandas
-        return _category_keys(codes.codes.to_numpy(), codes.categories, column)
+    if hasattr(getattr(values, "dtype", None), "categories") and hasattr(
+        getattr(values, "cat", None), "codes"
+    ):  # pandas
+        return _category_keys(values.cat.codes.to_numpy(), values.cat.categories, column)
     plain = isinstance(getattr(values, "dtype", None), np.dtype)
     values = np.asarray(values) if plain else values_of(values)
     kind = values.dtype.kind
