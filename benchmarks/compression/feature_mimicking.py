@@ -1,9 +1,12 @@
 """Narrow tables and dense layers of low rank, tuned: ratings of films, digits, and tables of many rows."""
 
+import copy
 import os
 import time
 
 import numpy as np
+import torch
+from torch import nn
 
 from benchmarks import data
 from benchmarks.compression.low_rank import digits, milliseconds, mlp, networks, raw, relative_error, trained
@@ -29,10 +32,6 @@ def size(module):
 
 def weight_svd(net, ranks):
     """A copy of a skorch net whose named layers have the truncated SVD of their weights."""
-    import copy
-
-    import torch
-
     net = copy.deepcopy(net)
     for name, rank in ranks.items():
         layer = net.module_.get_submodule(name)
@@ -43,10 +42,6 @@ def weight_svd(net, ranks):
 
 def trained_on(net, X, y, epochs, seed):
     """A copy of a skorch net after more epochs with its own settings."""
-    import copy
-
-    import torch
-
     net = copy.deepcopy(net)
     torch.manual_seed(seed)
     return net.set_params(max_epochs=epochs).partial_fit(X, y)
@@ -55,23 +50,18 @@ def trained_on(net, X, y, epochs, seed):
 # Ratings
 
 
-def films(width, hidden):
+class Films(nn.Module):
     """Tables of users and films, and a multilayer perceptron."""
-    import torch
-    from torch import nn
 
-    class Films(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.user, self.item = nn.Embedding(944, width), nn.Embedding(1683, width)
-            for table in (self.user, self.item):
-                nn.init.normal_(table.weight, std=0.1)
-            self.mlp = mlp(2 * width, hidden, hidden, 1)
+    def __init__(self, width, hidden):
+        super().__init__()
+        self.user, self.item = nn.Embedding(944, width), nn.Embedding(1683, width)
+        for table in (self.user, self.item):
+            nn.init.normal_(table.weight, std=0.1)
+        self.mlp = mlp(2 * width, hidden, hidden, 1)
 
-        def forward(self, x):
-            return self.mlp(torch.cat([self.user(x[:, 0]), self.item(x[:, 1])], 1))
-
-    return Films
+    def forward(self, x):
+        return self.mlp(torch.cat([self.user(x[:, 0]), self.item(x[:, 1])], 1))
 
 
 def rated(seed):
@@ -82,59 +72,47 @@ def rated(seed):
     return pairs[:80_000], pairs[80_000:], liked[:80_000], liked[80_000:]
 
 
-def fitted_films(seed, width=32, hidden=64, epochs=3):
-    """A network after some epochs of Adam, and its rows."""
-    import torch
+def fitted_films(X, y, seed, width=32, hidden=64, epochs=3):
+    """A network after some epochs of Adam."""
     from skorch import NeuralNetBinaryClassifier
 
-    X, X_test, y, y_test = rated(seed)
     torch.manual_seed(seed)
     how = {"optimizer": torch.optim.Adam, "lr": 1e-3, "max_epochs": epochs, "batch_size": 256}
-    net = NeuralNetBinaryClassifier(
-        films(width, hidden), iterator_train__shuffle=True, train_split=None, verbose=0, **how
-    )
-    return net.fit(X, y), X, X_test, y, y_test
+    how |= {"module__width": width, "module__hidden": hidden, "iterator_train__shuffle": True}
+    return NeuralNetBinaryClassifier(Films, train_split=None, verbose=0, **how).fit(X, y)
 
 
-def rating(kind, params):
-    """AUC on test rows, share of the parameters, and seconds of a fit; means of the splits."""
+def rating(seed):
+    """AUC on test rows and share of the parameters of each way, on one split; seconds of a fit."""
     from sklearn.metrics import roc_auc_score
 
-    aucs, shares, times = [], [], []
-    for seed in range(SPLITS):
-        net, X, X_test, y, y_test = fitted_films(seed)
+    X, X_test, y, y_test = rated(seed)
+    net = fitted_films(X, y, seed)
+    found, times = {}, {}
+
+    def note(name, model, share):
+        found[name] = roc_auc_score(y_test, model.predict_proba(X_test)[:, 1]), share
+
+    note("original", net, 1.0)
+    note("original, one more epoch", trained_on(net, X, y, 1, seed), 1.0)
+    for name, params in OURS.items():
         start = time.process_time()
-        if kind == "ours":
-            labels = None if params.get("max_iter") == 0 else y
-            model = compressor(net, random_state=seed, **{"linear_rank": 16, **params}).fit(X, labels)
-            share = model.compression_
-        elif kind == "longer":
-            model, share = trained_on(net, X, y, params, seed), 1.0
-        elif kind == "svd":
-            model, share = weight_svd(net, {"user": params, "item": params, "mlp.wide2": 16}), np.nan
-        elif kind == "small":
-            model = fitted_films(seed, width=params, hidden=16, epochs=4)[0]
-            share = size(model.module_) / size(net.module_)
-        else:
-            model, share = net, 1.0
-        times.append(time.process_time() - start)
-        aucs.append(roc_auc_score(y_test, model.predict_proba(X_test)[:, 1]))
-        shares.append(share)
-    auc, share = float(np.mean(aucs)), float(np.mean(shares))
-    return {"auc": auc, "share": share, "seconds": float(np.median(times)), "remark": f"AUC {auc:.4f} at {share:.1%}"}
+        labels = None if params.get("max_iter") == 0 else y
+        model = compressor(net, random_state=seed, **{"linear_rank": 16, **params}).fit(X, labels)
+        times[name] = time.process_time() - start
+        note(name, model, model.compression_)
+    note("weight SVD, width 4, one shot", weight_svd(net, {"user": 4, "item": 4, "mlp.wide2": 16}), np.nan)
+    small = fitted_films(X, y, seed, 4, 16, epochs=4)
+    note("small network, four epochs", small, size(small.module_) / size(net.module_))
+    return {"found": found, "times": times}
 
 
-RATINGS = {
-    "original": ("original", None),
-    "original, one more epoch": ("longer", 1),
-    "original, three more epochs": ("longer", 3),
-    "width 4, one shot": ("ours", {"embedding_rank": 4, **SHORT}),
-    "width 4": ("ours", {"embedding_rank": 4}),
-    "width 4, relu within": ("ours", {"embedding_rank": 4, "inner_activation": "relu"}),
-    "width 2": ("ours", {"embedding_rank": 2}),
-    "compression=0.2, one shot": ("ours", {"compression": 0.2, **SHORT}),
-    "weight SVD, width 4": ("svd", 4),
-    "small network, four epochs": ("small", 4),
+OURS = {
+    "width 4, one shot": {"embedding_rank": 4, **SHORT},
+    "width 4": {"embedding_rank": 4},
+    "width 4, relu within": {"embedding_rank": 4, "inner_activation": "relu"},
+    "width 2": {"embedding_rank": 2},
+    "compression=0.2, one shot": {"compression": 0.2, **SHORT},
 }
 
 
@@ -142,20 +120,25 @@ def ratings(bench):
     """feature mimicking, ratings: MovieLens-100k, whether a rating is four or more, two random splits of 80/20.
 
     Tables of users and of films of width 32, then layers of 64, 64 and 1; Adam, three epochs; linear_rank=16. The small
-    network has tables of width 4 and layers of 16. The AUC is on test rows.
+    network has tables of width 4 and layers of 16. Mean AUC on test rows.
     """
     if data.missing("movielens_100k"):
         return bench.skip(data.missing("movielens_100k"))
-    found = {name: bench.measure(name, rating, *how) for name, how in RATINGS.items()}
-    before, longer = found["original"].auc, found["original, one more epoch"].auc
-    narrow, tuned = found["width 4, one shot"], found["width 4"]
-    bench.claim("share of the parameters, width 4", tuned.share, at_most=0.17)
-    bench.claim("share of the parameters, width 2", found["width 2"].share, at_most=0.11)
-    bench.claim("AUC lost by one shot", before - narrow.auc, at_most=0.003)
-    bench.claim("AUC below the original with one more epoch, width 4", longer - tuned.auc, at_most=0.0035)
-    small = found["small network, four epochs"].auc
-    bench.claim("AUC above the small network's, width 2", found["width 2"].auc - small, at_least=0.002)
-    bench.claim("AUC lost by relu within", tuned.auc - found["width 4, relu within"].auc, at_most=0.003)
+    splits = [bench.measure(f"split {seed}", rating, seed) for seed in range(SPLITS)]
+    auc, share = {}, {}
+    for name in splits[0]["found"]:
+        auc[name], share[name] = np.mean([row["found"][name] for row in splits], axis=0)
+        seconds = [row["times"][name] for row in splits if name in row["times"]]
+        took = f", fit {np.mean(seconds):.1f} s" if seconds else ""
+        bench.note(name, f"AUC {auc[name]:.4f}, {share[name]:.1%} of the parameters{took}")
+    longer, tuned = auc["original, one more epoch"], auc["width 4"]
+    bench.claim("share of the parameters, width 4", share["width 4"], at_most=0.17)
+    bench.claim("share of the parameters, width 2", share["width 2"], at_most=0.11)
+    bench.claim("AUC lost by one shot", auc["original"] - auc["width 4, one shot"], at_most=0.003)
+    bench.claim("AUC below the original with one more epoch, width 4", longer - tuned, at_most=0.0035)
+    gain = auc["width 2"] - auc["small network, four epochs"]
+    bench.claim("AUC above the small network's, width 2", gain, at_least=0.002)
+    bench.claim("AUC lost by relu within", tuned - auc["width 4, relu within"], at_most=0.003)
 
 
 # Digits
@@ -223,9 +206,6 @@ def images(bench):
 
 def traffic(kind, width):
     """Relative error of the vectors that a million rows look up in a table of 100,000, by rank; seconds and times."""
-    import torch
-    from torch import nn
-
     torch.manual_seed(0)
     table = nn.Embedding(100_000, 32)
     ids = (100_000 * np.random.default_rng(0).random((1_000_000, 1)) ** 40).astype(np.int64)
@@ -263,8 +243,6 @@ def tables(bench):
 
 def latency():
     """Milliseconds of 1,000 rows and of one, before and after, of a network with tables of width 64."""
-    from torch import nn
-
     from sklowrank.compress import FeatureMimickingCompressor
 
     X, X_test, _, _ = digits(0)
