@@ -28,6 +28,32 @@ from . import _dynamic_subspace_solver as solver
 from ._subspace_network import Standardized
 
 
+def _has_gate(estimator):
+    """Return whether the network that was fitted, or the one that `fit` would make, has a gate."""
+    if hasattr(estimator, "weights_"):
+        return any(name.startswith("gate.") for name in estimator.weights_)
+    return estimator.attention
+
+
+def _warn_of_what_cannot_be_learned(estimator, codes, n_learners):
+    """Warn where a learner has a single column, or where no two rows are of one class."""
+    if 2 * n_learners > estimator.n_components:
+        cure = (
+            "Pass n_components >= 2." if n_learners == 1 else "Lower max_learners, or raise n_components to twice it."
+        )
+        warn(
+            f"n_components={estimator.n_components} for {n_learners} learner(s) makes one of a single column, which is "
+            f"scaled to 1 or -1 and has no gradient: it learns nothing. {cure}",
+            UserWarning,
+        )
+    if np.bincount(codes).max() < 2:
+        warn(
+            "y has no class of two rows, so that no rows are to be near one another: the embedding only spreads them. "
+            "Pass a y whose classes have several rows.",
+            UserWarning,
+        )
+
+
 @network_parameters(
     width="width",
     module_params='``"module__activation"`` ("relu", "gelu", "tanh" or "identity", default "relu"), '
@@ -49,9 +75,11 @@ class DynamicSubspaceMetricLearner(
     Parameters
     ----------
     n_components : int, default=32
-        Number of components. The learners share them; numbers differ by one at most.
+        Number of components. The learners share them; numbers differ by one at most. With a single one nothing is
+        learned.
     max_learners : int, default=4
-        Largest number of learners. There are never more than components; a learner should have several.
+        Largest number of learners. Growth leaves each at least two components; "fixed" makes as many as there are
+        components at most, and warns where one has a single component, which cannot be learned.
     grow : {"plateau", "fixed"}, default="plateau"
         "plateau" starts with one learner and adds one where the loss has stopped to fall, "fixed" starts with
         `max_learners`.
@@ -267,6 +295,8 @@ class DynamicSubspaceMetricLearner(
             model, public = solver.projected(problem)
             return keep(self, ws, model, classes_=classes, **public)
 
+        _warn_of_what_cannot_be_learned(self, codes, problem.numbers[0])
+
         def attributes(snapshot):
             model, public = solver.described(problem, snapshot)
             return fitted_attributes(ws, model, classes_=classes, **public)
@@ -292,7 +322,7 @@ class DynamicSubspaceMetricLearner(
         ws, model, X = self._recalled(X, "transform")
         return ws.answer(solver.embedding(X, model, ws))
 
-    @available_if(lambda self: self.attention)
+    @available_if(_has_gate)
     @in_plain_modes
     def attention_map(self, X):
         """Return by what the gate multiplies the standardised cells of rows.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -402,7 +402,7 @@ class GrassmannClassifier(
             raise ValueError("y has only one class. Pass rows of two classes at least.")
         weight = None
         if self.class_weight is not None:
-            weight = torch.from_numpy(compute_sample_weight(self.class_weight, on_host(y)))
+            weight = _row_weights(self.class_weight, on_host(classes["classes_"]), codes, stream=n_epochs is not None)
         settings, randomness = options(self, solver.Options), fit_randomness(self, ws)
         problem = solver.class_subspaces(
             rows_of(X, ws), codes, weight, settings, head[0].n_out, ws.device, randomness, start, n_epochs=n_epochs
@@ -429,3 +429,22 @@ class GrassmannClassifier(
     def _scores(self, X, method):
         ws, model, rows = self._recalled(X, method)
         return ws, solver.scores_of(model, rows, ws.device)
+
+
+def _row_weights(class_weight, classes, codes, *, stream):
+    """Return the weights (n,) of rows in the loss, those of their classes, of mean 1.
+
+    In a stream it is the mean over the classes that is 1: a batch says nothing of how frequent they are.
+    """
+    present = classes[codes.unique().numpy()] if class_weight == "balanced" else classes
+    weights = np.ones(len(classes))
+    weights[np.isin(classes, present)] = compute_class_weight(class_weight, classes=present, y=classes[codes.numpy()])
+    weights = torch.from_numpy(weights)
+    rows = weights[codes]
+    mean = float((weights if stream else rows).mean())
+    if not (0 < mean < np.inf) or weights.min() < 0:
+        raise ValueError(
+            f"class_weight={class_weight!r} has to hold finite numbers >= 0, and one above 0 for a class of y. Pass "
+            "other weights, or leave out the rows of classes that are not to count."
+        )
+    return rows / mean

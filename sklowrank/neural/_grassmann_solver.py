@@ -25,7 +25,7 @@ from .._nets.architecture import (
 )
 from .._nets.estimating import held_out_rows
 from .._nets.randomness import Randomness
-from .._nets.targets import unit_weights, weighted
+from .._nets.targets import weighted
 from .._nets.training import Batches, Snapshot, Training, train
 from ._grassmannian import GrassmannSGD, leading_directions, orthonormal
 
@@ -84,7 +84,7 @@ class Problem(NamedTuple):
 
     rows: Rows
     codes: torch.Tensor  # (n,) classes of the rows
-    weight: torch.Tensor | None  # (n,) of the rows in the loss, of mean 1
+    weight: torch.Tensor | None  # (n,) of the rows in the loss
     held_out: torch.Tensor | None
     net: "SubspaceNet"
     start: Model  # its architecture, scale, ...: what does not change in training
@@ -239,7 +239,7 @@ def class_subspaces(
             )
         start = start._replace(gamma=float(options.gamma))
         net = restored(start, device, randomness.layers)
-    return Problem(rows, codes, unit_weights(weight), held_out, net, start, training, device, randomness)
+    return Problem(rows, codes, weight, held_out, net, start, training, device, randomness)
 
 
 def _same_subspaces(start, options, rows):

@@ -311,6 +311,28 @@ def test_weights_of_classes():
     assert found[2] > 0.95
 
 
+def test_weights_of_classes_that_a_batch_lacks():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["often", "rare"], [1000, 100])
+    rows = rng.normal(size=(1100, 4)) + 1.5 * (labels == "rare")[:, None]
+    found = []
+    for weights in (None, {"often": 1, "rare": 20}):
+        model = fast(1, class_weight=weights, learning_rate=0.01)
+        for _ in range(10):
+            for at in np.array_split(np.arange(1100), 11):  # the last batch is all there is of one class
+                model.partial_fit(rows[at], labels[at], classes=["often", "other", "rare"])
+        found.append(recall_score(labels == "rare", model.predict(rows) == "rare"))
+    assert found[0] + 0.05 < found[1]
+    with pytest.raises(ValueError, match="not in class_weight"):
+        fast(1, class_weight={"seldom": 2}).fit(rows, labels)
+
+
+@pytest.mark.parametrize("weights", [(0, 0), (-1, 1), (np.inf, 1), (np.nan, 1)])
+def test_weights_of_classes_that_no_loss_has(weights):
+    with pytest.raises(ValueError, match=r"class_weight=.*finite numbers >= 0.*Pass other weights"):
+        fast(1, class_weight=dict(enumerate(weights))).fit(A[a < 2], a[a < 2])
+
+
 def test_early_stopping_keeps_the_best_epoch_and_starts_without_the_rows_held_out(monkeypatch):
     seen, plain = [], solver.leading_directions
 
@@ -423,6 +445,11 @@ def test_a_module_of_ones_own_sees_the_rows_as_they_are(module):
     np.testing.assert_allclose(features, model.transform(B), atol=1e-5)
     again = fast(2, module=module, max_iter=20).fit(A, a)
     assert np.array_equal(again.predict_proba(B), model.predict_proba(B))
+
+
+def test_layers_that_normalise_a_batch_train_where_one_row_is_left_over():
+    module = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 12))
+    assert fast(2, module=module).fit(A[:65], a[:65]).n_iter_ == 5
 
 
 class Rates(Callback):
