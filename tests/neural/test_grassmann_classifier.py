@@ -188,6 +188,43 @@ def test_a_row_and_its_negative_are_told_apart_by_the_constant_coordinate_alone(
     assert np.allclose(fits[False].decision_function(-rows), fits[False].decision_function(rows), atol=1e-12)
 
 
+def opposite_rows(kind, rng, n=600):
+    """Rows of four classes, in each of which a row is as frequent as its negative."""
+    labels = np.arange(n) % 4
+    if kind == "lines":
+        rows = rng.choice([-1, 1], size=(n, 1)) * rng.normal(size=(4, 12))[labels] + 0.5 * rng.normal(size=(n, 12))
+    else:
+        phases = np.linspace(0, 1, 64) + rng.random((n, 1))
+        rows = np.sin(2 * np.pi * np.array([3, 5, 8, 9])[labels][:, None] * phases) + 0.7 * rng.normal(size=(n, 64))
+    return rows, labels
+
+
+@pytest.mark.parametrize("kind", ["lines", "waves"])
+def test_no_constant_coordinate_where_a_row_and_its_negative_are_of_one_class(kind):
+    rows, labels = opposite_rows(kind, np.random.default_rng(0))
+    fits = {add: fast(1, add_bias=add).fit(rows[:300], labels[:300]) for add in (True, False, "auto")}
+    scores = {add: model.score(rows[300:], labels[300:]) for add, model in fits.items()}
+    assert fits["auto"].subspaces_.shape == fits[False].subspaces_.shape
+    assert scores["auto"] == scores[False] > scores[True] + 0.3
+    for same in (sp.csr_array(rows[:300]), 1e25 * rows[:300], rows[:300, ::-1]):
+        assert fast(1).fit(same, labels[:300]).subspaces_.shape[1] == rows.shape[1]
+    shifted = fast(1).fit(rows[:300] + 3, labels[:300])
+    assert shifted.subspaces_.shape[1] == rows.shape[1] + 1
+
+
+def test_the_constant_coordinate_stays_where_nothing_speaks_against_it():
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(300, 5)), np.arange(300) % 3  # noise
+    assert fast(1).fit(rows, labels).subspaces_.shape[1] == 6
+    assert fast(5).fit(rows, labels).subspaces_.shape[1:] == (6, 5)  # as many dimensions as columns
+    assert fast(1).fit(rows[:3], labels[:3]).subspaces_.shape[1] == 6
+    rows[:, 0] += labels - 1
+    assert fast(2).fit(rows, labels).subspaces_.shape[1] == 6
+    rows, labels = opposite_rows("lines", rng)
+    first = fast(1).partial_fit(rows[:8], np.zeros(8), classes=range(4))  # one class alone
+    assert first.subspaces_.shape[1] == 13
+
+
 def test_as_accurate_as_logistic_regression_on_a_standardised_table():
     rows, labels = load_breast_cancer(return_X_y=True)
     found = []
