@@ -81,7 +81,7 @@ class DynamicSubspaceMetricLearner(
         Largest number of learners. Growth leaves each at least two components; "fixed" makes as many as there are
         components at most, and warns where one has a single component, which cannot be learned.
     grow : {"plateau", "fixed"}, default="plateau"
-        "plateau" starts with one learner and adds one where the loss has stopped to fall, "fixed" starts with
+        "plateau" starts with one learner and adds one where the loss has stopped falling, "fixed" starts with
         `max_learners`.
     patience : int, default=6
         Number of epochs without an improvement by more than `tol` after which a learner is added.
@@ -96,8 +96,8 @@ class DynamicSubspaceMetricLearner(
         Loss of a batch. "margin" compares pairs of rows with a distance that is learned for each class, "proxy_anchor"
         rows with one learned point per class.
     margin : float, default=0.2
-        By how much pairs of one class are to be nearer than that distance, and others farther; of "proxy_anchor" a
-        cosine.
+        Margin of the loss: by how much pairs of one class are to be nearer than that distance, and others farther; of
+        "proxy_anchor" a cosine.
     hidden_layer_sizes : sequence of ints, default=(128,)
         Widths of the hidden layers of the default network. A linear layer without offset follows the last one.
     <network parameters> A user's module is followed by that layer, too. Weight decay is 1e-4 unless

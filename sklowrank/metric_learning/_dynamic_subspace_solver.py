@@ -39,7 +39,7 @@ from ._subspace_network import (
 _BETA = 1.2  # the distance that separates pairs of one class from pairs of two, at the start
 _CLASS_RATE = 10.0  # times the learning rate: the step of what is learned of classes
 _WEIGHT_DECAY = 1e-4
-_DROPOUT = 0.25  # of the default network: without it wrong labels are learned by heart
+_DROPOUT = 0.25  # of the default network: without it wrong labels are fitted, too
 _JOINT = 0.2  # share of the epochs, the last ones, in which all learners see all rows
 
 

@@ -40,7 +40,8 @@ class GrassmannClassifier(
     gradient descent on the Grassmannian. For data whose direction tells the class (images, spectra, counts of words)
     and whose classes vary within: several ways to write a digit need not become one prototype. X is not standardised:
     put a :class:`~sklearn.preprocessing.StandardScaler` before it where columns have units of their own, but not for
-    images and spectra.
+    images and spectra. A row and its negative have the same scores unless there is a constant coordinate; see
+    `add_bias`.
 
     Parameters
     ----------
@@ -69,7 +70,8 @@ class GrassmannClassifier(
     <network parameters> "optimizer" cannot be set; ``"optimizer__weight_decay"``, default 1e-4, is that of the network.
         Subspaces have none.
     learning_rate : float, default=0.1
-        Step size of the optimizer. That of the network is a tenth of it. Both fall to 0 along a cosine during `fit`.
+        Step size of the optimizer. That of the network is a tenth of it. Both fall to 0 along a cosine during `fit`,
+        but not in `partial_fit`: there 0.02 is more accurate.
     momentum : float, default=0.9
         Share of the former step that is added to each, in [0, 1).
     batch_size : int, default=64
@@ -83,7 +85,8 @@ class GrassmannClassifier(
         Number of epochs without an improvement by more than `tol` after which training stops. For `early_stopping`
         alone.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss. "balanced" gives each class the same total.
+        Weights of the classes in the loss, at least 0. "balanced" gives each class the same total; `partial_fit` takes a
+        dict alone.
     early_stopping : bool, default=False
         Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
         A tenth is held out.
@@ -263,10 +266,13 @@ class GrassmannClassifier(
     def partial_fit(self, X, y, classes=None) -> Self:
         """Train for one epoch on these rows, at the full learning rate; the state of the optimizer is kept.
 
+        As the rate does not fall, use a lower one than for `fit`, such as 0.02.
+
         Parameters
         ----------
         X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows, finite. The first ones decide what `scale_` is and whether there is a constant coordinate.
+            The rows, finite. The first ones decide what `scale_` is and whether there is a constant coordinate. They
+            should be of all classes: subspaces of others begin at random.
         y : array-like of shape (n_samples,)
             Their classes.
         classes : array-like of shape (n_classes,), default=None
