@@ -28,21 +28,14 @@ from . import _dynamic_subspace_solver as solver
 from ._subspace_network import Standardized
 
 
-def _has_gate(estimator):
-    """Return whether the network that was fitted, or the one that `fit` would make, has a gate."""
-    if hasattr(estimator, "weights_"):
-        return any(name.startswith("gate.") for name in estimator.weights_)
-    return estimator.attention
-
-
-def _warn_of_what_cannot_be_learned(estimator, codes, n_learners):
+def _warn_of_what_cannot_be_learned(codes, n_learners, n_components):
     """Warn where a learner has a single column, or where no two rows are of one class."""
-    if 2 * n_learners > estimator.n_components:
+    if 2 * n_learners > n_components:
         cure = (
             "Pass n_components >= 2." if n_learners == 1 else "Lower max_learners, or raise n_components to twice it."
         )
         warn(
-            f"n_components={estimator.n_components} for {n_learners} learner(s) makes one of a single column, which is "
+            f"n_components={n_components} for {n_learners} learner(s) makes one of a single column, which is "
             f"scaled to 1 or -1 and has no gradient: it learns nothing. {cure}",
             UserWarning,
         )
@@ -295,7 +288,7 @@ class DynamicSubspaceMetricLearner(
             model, public = solver.projected(problem)
             return keep(self, ws, model, classes_=classes, **public)
 
-        _warn_of_what_cannot_be_learned(self, codes, problem.numbers[0])
+        _warn_of_what_cannot_be_learned(codes, problem.numbers[0], self.n_components)
 
         def attributes(snapshot):
             model, public = solver.described(problem, snapshot)
@@ -322,7 +315,7 @@ class DynamicSubspaceMetricLearner(
         ws, model, X = self._recalled(X, "transform")
         return ws.answer(solver.embedding(X, model, ws))
 
-    @available_if(_has_gate)
+    @available_if(lambda self: self._has_gate)
     @in_plain_modes
     def attention_map(self, X):
         """Return by what the gate multiplies the standardised cells of rows.
@@ -366,6 +359,13 @@ class DynamicSubspaceMetricLearner(
         X = check_new_data(self, X, like="mean_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
         return ws, recall(self, solver.Model, ws.exact()), X
+
+    @property
+    def _has_gate(self):
+        """Whether the network that was fitted, or the one that `fit` would make, has a gate."""
+        if hasattr(self, "weights_"):
+            return any(name.startswith("gate.") for name in self.weights_)
+        return self.attention
 
     @property
     def _n_features_out(self):

@@ -23,6 +23,7 @@ from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
 from .._nets.targets import chosen_classes, classes_of_stream, labels_head
 from . import _grassmann_solver as solver
+from ._grassmann_network import Model, feature_network, features_of, scores_of
 
 
 @network_parameters(
@@ -85,8 +86,8 @@ class GrassmannClassifier(
         Number of epochs without an improvement by more than `tol` after which training stops. For `early_stopping`
         alone.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss, at least 0. "balanced" gives each class the same total; `partial_fit` takes a
-        dict alone.
+        Weights of the classes in the loss, at least 0. "balanced" gives each class the same total; `partial_fit` takes
+        a dict alone.
     early_stopping : bool, default=False
         Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
         A tenth is held out.
@@ -259,7 +260,7 @@ class GrassmannClassifier(
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         if not (self.warm_start and hasattr(self, "weights_")):
             return self._trained(X, y, ws, labels_head(y))
-        start = recall(self, solver.Model, ws.exact())._replace(optimizer={})
+        start = recall(self, Model, ws.exact())._replace(optimizer={})
         return self._trained(X, y, ws, labels_head(y, self.classes_), start)
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -292,7 +293,7 @@ class GrassmannClassifier(
         X, y = check_fit_data(self, X, y, accept_sparse="csr", reset=not former)
         check_classes(on_host(y))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        start = recall(self, solver.Model, ws.exact()) if former else None
+        start = recall(self, Model, ws.exact()) if former else None
         ws.generator.manual_seed(ws.generator.initial_seed() + former)  # other batches than before
         return self._trained(X, y, ws, labels_head(y, known), start, n_epochs=1)
 
@@ -371,7 +372,7 @@ class GrassmannClassifier(
             The constant coordinate is the last column, where there is one. Rows of zeros stay zero without it.
         """
         ws, model, rows = self._recalled(X, "transform")
-        return ws.answer(solver.features_of(model, rows, ws.device))
+        return ws.answer(features_of(model, rows, ws.device))
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network that computes `transform` as a torch module.
@@ -388,9 +389,7 @@ class GrassmannClassifier(
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return solver.feature_network(
-            recall(self, solver.Model, open_workspace(np.empty((0, 0)), device="cpu")), device
-        )
+        return feature_network(recall(self, Model, open_workspace(np.empty((0, 0)), device="cpu")), device)
 
     @property
     def _n_features_out(self):
@@ -432,11 +431,11 @@ class GrassmannClassifier(
         """Return the workspace of new rows, the model, and the rows."""
         X = check_new_data(self, X, like="subspaces_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
-        return ws, recall(self, solver.Model, ws.exact()), rows_of(X, ws)
+        return ws, recall(self, Model, ws.exact()), rows_of(X, ws)
 
     def _scores(self, X, method):
         ws, model, rows = self._recalled(X, method)
-        return ws, solver.scores_of(model, rows, ws.device)
+        return ws, scores_of(model, rows, ws.device)
 
 
 def _row_weights(class_weight, classes, codes, *, stream):
