@@ -101,7 +101,7 @@ left_out = "quickstart|principal_axes|stream_server|__init__" + (
 
 packages = ("impute", "recommend", "cluster", "mixture", "decomposition", "multiclass")
 packages += ("dimension_reduction", "manifold", "tensor", "topology", "transport", "metric_learning")
-packages += ("neural", "compress", "inspection", "privacy")
+packages += ("neural", "compress", "adapt", "inspection", "privacy")
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",

@@ -2,6 +2,7 @@
 
 Sub-packages; each is imported when it is first used:
 
+adapt                fitted networks adapted to new rows by few numbers
 cluster              subspace clustering and manifold clustering
 compress             fitted networks made smaller
 datasets             generators of data with known low-rank structure
@@ -29,6 +30,7 @@ import importlib
 __version__ = "0.1.0"
 
 _SUBPACKAGES = (
+    "adapt",
     "cluster",
     "compress",
     "datasets",

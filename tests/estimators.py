@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sklowrank.metric_learning import RelativeRepresentation
 from sklowrank.transport import SinkhornTransport
@@ -42,6 +44,28 @@ def _a_network():
     return NetworkClassifier((64,), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
 
 
+class AttentiveNet(nn.Module):
+    """Each column is a token, in a place of its own; in the precision of estimators, whatever torch's default is."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        single = {"dtype": torch.float32}
+        self.read, self.output = nn.Linear(1, 16, **single), nn.Linear(16, n_outputs, **single)
+        self.place = nn.Parameter(torch.randn(n_features, 16, **single))
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True, **single)
+
+    def forward(self, x):
+        x = torch.relu(self.read(x[:, :, None]) + self.place)
+        return self.output((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def _an_attentive_network():
+    """It is not sure of its classes: rounding of large logits would show in probabilities."""
+    from sklowrank.neural import NetworkClassifier
+
+    return NetworkClassifier(module=AttentiveNet, max_iter=12, tol=0, learning_rate=1e-2, random_state=0)
+
+
 def _a_deep_network():
     """A network of which half of the weights are between hidden layers, however few columns and classes there are."""
     return _a_network().set_params(hidden_layer_sizes=(32, 32))
@@ -64,6 +88,7 @@ class Spec(NamedTuple):
     batches: bool = False  # has `partial_fit`
     iterates: bool = False  # has `max_iter` and `tol`, and calls callbacks
     converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
+    tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
     network: bool = False  # computes in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
@@ -98,6 +123,10 @@ def _tiny_classifier():
     return NetworkClassifier(**_TINY_NETWORK, random_state=0)
 
 
+def _all_epochs():
+    return _tiny_classifier().set_params(tol=0)  # without a warning
+
+
 def _fast_classifier():
     return _tiny_classifier().set_params(learning_rate=0.1)  # nine tenths of its score are to pass for accurate
 
@@ -113,6 +142,15 @@ ESTIMATORS = {
         quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
     ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
+    "FeatureMimickingCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_a_deep_network,
+        quick={"linear_rank": 6, "max_iter": 3},
+    ),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
@@ -138,10 +176,27 @@ ESTIMATORS = {
         quick={"n_seeds": 1, "search": [20], "share": 1.0},
         too_large={"search": [10**6]},
     ),
+    "KVCacheCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_an_attentive_network,
+        quick={"n_components": 6},
+        too_large={"n_components": 9},
+    ),
     "KSubspaces": Spec(
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
     ),
     "KernelFrechetSDR": _FEATURES,
+    "LDUAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_all_epochs,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"max_iter": 5},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},
@@ -157,6 +212,12 @@ ESTIMATORS = {
         seed=False,
         wraps=_fast_classifier,
         too_large={"label_space": [5, 6]},
+    ),
+    "LowRankCompensator": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_tiny_classifier,
+        quick={"rank": 2},
     ),
     "LowRankGaussianMixture": Spec(
         {"transform": "linear", "predict": "same", "predict_proba": "same", "score_samples": "log", "labels_": "same"},
@@ -181,6 +242,9 @@ ESTIMATORS = {
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
+    ),
+    "MatryoshkaProjection": Spec(
+        {"transform": "linear"}, y="numbers", iterates=True, quick={"max_iter": 20, "tol": 0.1}
     ),
     "MultiparameterPersistence": Spec(
         {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}
@@ -244,6 +308,16 @@ ESTIMATORS = {
         {"transform": "linear", "predict": "same"}, y="numbers", iterates=True, in_units=_penalty_in_units
     ),
     "ThresholdedSubspaceClustering": _CLUSTERS,
+    "TuckerAdapter": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_all_epochs,
+        holds=("sklowrank._nets.recording.LayerReport",),
+        quick={"rank": 2, "max_iter": 5},
+    ),
 }
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
+from .._core.modes import plain_modes
 from .._core.standardize import standardization, standardized
 from .._core.validation import check_new_data, on_host
 from .._core.workspace import Workspace, open_workspace
@@ -214,7 +215,7 @@ def held_out_rows(target: torch.Tensor, fraction: float, generator: torch.Genera
         order = order[target[order].argsort(stable=True)]
     count = min(max(1, round(fraction * n_rows)), n_rows - 1)
     if count < 1:
-        raise ValueError("early_stopping=True holds rows out, but n_samples=1. Set early_stopping=False.")
+        raise ValueError("Early stopping holds rows out, but n_samples=1. Pass more rows, or switch it off.")
     return order[((torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * n_rows / count).long()]
 
 
@@ -284,7 +285,7 @@ def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[tor
         found = net(X[first[rows]])
         return found if isinstance(found, tuple) else (found,)
 
-    with torch.inference_mode():
+    with plain_modes(), torch.inference_mode():
         parts = list(in_blocks(of, len(first), step, bytes_per_row=size))
     net.train(was_training)
     return tuple(torch.cat(part)[kind] for part in zip(*parts))

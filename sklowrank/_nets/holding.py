@@ -65,9 +65,9 @@ class Calls(NamedTuple):
             for start in range(0, n_rows, size):
                 yield _mapped(partial(_part, slice(start, start + size), n_rows, device), call)
 
-    def taken(self, rows: torch.Tensor) -> "Calls":
-        """Return one call for some of the rows."""
-        return Calls([_mapped(partial(_part, rows, self.n_rows, "cpu"), self.joined().arguments[0])])
+    def taken(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> "Calls":
+        """Return one call for some of the rows, on a device."""
+        return Calls([_mapped(partial(_part, rows, self.n_rows, device), self.joined().arguments[0])])
 
     def joined(self) -> "Calls":
         """Return one call for all rows."""
@@ -106,7 +106,7 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         return Held(None, copy.deepcopy(_uncompiled(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
-            _check_fitted(estimator.estimator)
+            check_fitted(estimator.estimator)
             fitted = copy.deepcopy(estimator.estimator)
         else:
             fitted = clone(estimator).fit(X, y)
@@ -118,8 +118,8 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if isinstance(fitted, FrozenEstimator):
         return held(fitted.estimator, module_getter)
     last = last_step(fitted)
-    if "shell" in getattr(last, "_fitted", {}):  # what a compressor or an adapter made
-        inner = restored_held(recall(last, StoredHeld, _plain()))
+    if hasattr(last, "_fitted") and hasattr(last, "_restored"):  # what a compressor or an adapter made
+        inner = last._restored()
         if inner.estimator is None:
             return inner
         fitted = _with_last(fitted, inner.estimator)
@@ -264,7 +264,9 @@ def _detached(owner, module):
 
 
 def _attach(net, module):
-    """Give a skorch net a module, and an optimizer of its parameters."""
+    """Give a skorch net a module, where the net computes, and an optimizer of its parameters."""
+    if net.device is not None:
+        module.to(net.device)
     if net.module is net.module_ or isinstance(net.module, nn.Identity):
         net.module = module
     net.module_ = module
@@ -282,10 +284,11 @@ def _with_last(estimator, last):
     return last
 
 
-def _check_fitted(estimator):
+def check_fitted(estimator: Any) -> None:
+    """Raise a NotFittedError where an estimator, a skorch net or what is last in a pipeline is not fitted."""
     if isinstance(last_step(estimator), NeuralNet):
         if not getattr(last_step(estimator), "initialized_", False):
-            raise NotFittedError("The skorch net in the FrozenEstimator has not been fitted. Call its fit before.")
+            raise NotFittedError("The skorch net has not been fitted. Call its fit before.")
     elif not isinstance(estimator, nn.Module):
         check_is_fitted(estimator)
 

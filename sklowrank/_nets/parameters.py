@@ -26,10 +26,9 @@ _NETWORK = """
         A class or function is called with the ``module__`` entries of `net_params`, and with `n_features` if it has a
         parameter of that name; an instance is copied. For pickling it has to be importable.
     net_params : dict or None, default=None
-        More settings in skorch's names, for example ``{{"module__dropout": 0.1, {example},
-        "callbacks": [...]}}``. The default network takes {module_params}. `on_train_end` of callbacks is called
-        however the training ends. EarlyStopping ends it; any other KeyboardInterrupt in a callback leaves `fit`, as
-        Ctrl+C does.
+        More settings in skorch's names, for example ``{{"module__dropout": 0.1, "callbacks": [...]}}``.
+        The default network takes {module_params}. `on_train_end` of callbacks is called however the training
+        ends. EarlyStopping ends it; any other KeyboardInterrupt in a callback leaves `fit`, as Ctrl+C does.
 """
 _COMPUTING = """
     device : str, default="auto"
@@ -48,19 +47,16 @@ def network_parameters(
     module_params: str,
     width: str = "n_outputs",
     follows: str = "",
-    example: str = '"optimizer": torch.optim.SGD',
 ):
     """Fill the lines ``<network parameters>`` and ``<computing parameters>`` of a class's docstring.
 
     `module_params` says which ``module__`` entries the default network takes, `width` names the number of outputs of a
-    user's module, `follows` says what is put behind it, and `example` is a setting of skorch's.
+    user's module, and `follows` says what is put behind it.
     """
 
     def fill(cls):
         parts = {
-            "network parameters": _NETWORK.format(
-                width=width, follows=follows, module_params=module_params, example=example
-            ),
+            "network parameters": _NETWORK.format(width=width, follows=follows, module_params=module_params),
             "computing parameters": _COMPUTING,
         }
         for name, text in parts.items():

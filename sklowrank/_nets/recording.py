@@ -67,7 +67,11 @@ def layer_type(layer: nn.Module) -> str | None:
 
     Subclasses are of another kind, since their forward pass may be another, but for the layer of transformers whose
     weight is (in, out): "transposed". So are layers whose weight is computed of others, or changed by each call.
+    Attention is "MultiheadAttention" where keys and values are as wide as queries, and none are added.
     """
+    if type(layer) is nn.MultiheadAttention:
+        plain = layer._qkv_same_embed_dim and layer.bias_k is None and not layer.add_zero_attn
+        return "MultiheadAttention" if plain else None
     if not isinstance(vars(layer).get("_parameters", {}).get("weight"), nn.Parameter):
         return None
     if type(layer) is nn.Linear:

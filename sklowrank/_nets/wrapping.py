@@ -1,6 +1,6 @@
 """Estimators that hold a changed network of another estimator: how they check, answer, and give the network back."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,6 +17,7 @@ from .._core.fitted import recall
 from .._core.modes import in_plain_modes
 from .._core.workspace import check_place, open_workspace
 from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
+from .recording import device_of
 
 _BLOCK = 256
 # What methods compute with, made once per fit and never given out; it is not pickled with the estimator.
@@ -81,13 +82,14 @@ def _inner_has(method):
 class HeldNetwork:
     """The methods of an estimator that holds a changed network; `fit` keeps a :class:`StoredHeld`."""
 
-    estimator: Any
+    if TYPE_CHECKING:  # a parameter of the constructor, no fitted attribute
+        estimator: Any
 
     @property
     def estimator_(self) -> Any:
         """The inner estimator with the changed network, new at each access, ready to predict and to be trained on."""
         self._check_fitted("estimator_")
-        return restored_held(_stored(self)).estimator
+        return self._restored().estimator
 
     @available_if(_inner_has("predict"))
     def predict(self, X: ArrayLike) -> Any:
@@ -170,7 +172,11 @@ class HeldNetwork:
         X = checked_rows(self, X, reset=False)
         device = open_workspace(np.empty((0, 0)), device=self.device).device  # type: ignore[attr-defined]
         held = live(self)
-        return outputs_of(held.module.to(device), network_calls(held, X), _BLOCK, device).numpy()
+        calls, home = network_calls(held, X), device_of(held.module)
+        try:
+            return outputs_of(held.module.to(device), calls, _BLOCK, device).numpy()
+        finally:
+            held.module.to(home)  # where its estimator computes
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the changed network as a torch module.
@@ -187,13 +193,21 @@ class HeldNetwork:
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return restored_held(_stored(self), device).module
+        return self._restored().module.to(device)
 
     @property
     def classes_(self) -> np.ndarray:
         """Class labels of the inner estimator."""
         self._check_fitted("classes_")
         return live(self).estimator.classes_
+
+    def _restored(self) -> Held:
+        """Return the held network, new at each call; another estimator may store it in another way."""
+        return restored_held(_stored(self))
+
+    def _answering(self) -> object:
+        """Return an object that is another one where methods are to answer in another way."""
+        return vars(self)["_fitted"]
 
     @in_plain_modes
     def _ask(self, method, X, *args, **params):
@@ -224,12 +238,13 @@ class HeldNetwork:
         return tags
 
 
+@in_plain_modes
 def live(estimator: HeldNetwork) -> Held:
     """Return the held network that methods compute with: it is read, never changed nor given out."""
-    stored = vars(estimator)["_fitted"]
+    answering = estimator._answering()
     found = _LIVE.get(estimator)
-    if found is None or found[0] is not stored:
-        found = stored, restored_held(_stored(estimator))
+    if found is None or found[0] is not answering:
+        found = answering, estimator._restored()
         _LIVE[estimator] = found
     return found[1]
 

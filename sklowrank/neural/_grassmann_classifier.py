@@ -28,7 +28,6 @@ from ._grassmann_network import Model, feature_network, features_of, scores_of
 
 @network_parameters(
     width="width",
-    example='"optimizer__weight_decay": 0.0',
     module_params='``"module__activation"`` ("relu", "gelu", "tanh" or "identity", default "relu") and '
     '``"module__dropout"`` (default 0)',
 )

@@ -153,6 +153,17 @@ def test_the_network_is_the_one_that_answers():
     assert np.allclose(Halved(FrozenEstimator(one)).fit(ROWS).predict(ROWS), one.predict(ROWS) / 2, rtol=1e-5)
 
 
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", FITTED)
+def test_outputs_from_a_gpu_leave_the_network_where_it_is(name):
+    fitted, rows = FITTED[name]()
+    here, there = (Halved(FrozenEstimator(fitted), device=device).fit(rows) for device in ("cpu", "cuda"))
+    before = there.predict(rows)
+    for _ in range(2):
+        np.testing.assert_allclose(there.predict_raw(rows), here.predict_raw(rows), atol=1e-3)
+        np.testing.assert_array_equal(there.predict(rows), before)
+
+
 def test_it_trains_on():
     net = skorch(NeuralNetClassifier, y, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.Adam)
     changed = Halved(FrozenEstimator(net)).fit(ROWS).estimator_
