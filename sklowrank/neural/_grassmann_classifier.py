@@ -85,8 +85,8 @@ class GrassmannClassifier(
         Number of epochs without an improvement by more than `tol` after which training stops. For `early_stopping`
         alone.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss, at least 0. "balanced" gives each class the same total; `partial_fit` takes
-        a dict alone.
+        Weights of the classes in the loss. "balanced" gives each class the same total; `partial_fit` takes a dict
+        alone. Weights are at least 0.
     early_stopping : bool, default=False
         Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
         A tenth is held out.
