@@ -443,9 +443,9 @@ def _row_weights(class_weight, classes, codes, *, stream):
     In a stream it is the mean over the classes that is 1: a batch says nothing of how frequent they are.
     """
     present = classes[codes.unique().numpy()] if class_weight == "balanced" else classes
-    weights = np.ones(len(classes))
-    weights[np.isin(classes, present)] = compute_class_weight(class_weight, classes=present, y=classes[codes.numpy()])
-    weights = torch.from_numpy(weights)
+    factors = np.ones(len(classes))
+    factors[np.isin(classes, present)] = compute_class_weight(class_weight, classes=present, y=classes[codes.numpy()])
+    weights = torch.from_numpy(factors)
     rows = weights[codes]
     mean = float((weights if stream else rows).mean())
     if not (0 < mean < np.inf) or weights.min() < 0:
