@@ -13,9 +13,11 @@ from .._math.linalg import signs_of_largest
 from .._nets.holding import Calls
 from .._nets.recording import (
     LayerReport,
+    Moments,
     device_of,
     give_matrix,
     input_rows,
+    keep_sizes,
     layer_type,
     moments,
     run,
@@ -77,6 +79,7 @@ def compensated(
         U = leading_directions(D, inputs, options.method, centred=centred)[1][:, :rank]
         path = path_of(D, U, options.adapter_bits, dtype)
     found: Any = CompensatedLayer(form, base, path, getattr(layer, "bias", None))
+    keep_sizes(found, layer)
     if rank:
         B, A = found.path
         E = D - B.detach().double() @ A.detach().double()
@@ -168,10 +171,20 @@ def inputs_of(module: nn.Module, calls: Calls, group: Sequence[str], options: Pa
     if alone:
         measured = moments(module, calls, alone, input_rows, BLOCK)
         sizes = magnitudes(module, calls, alone) if options.method == "activation_scale" else {}
-        found = {name: Inputs(value.mean, value.covariance, sizes.get(name)) for name, value in measured.items()}
+        none = {name: _no_rows(layers[name]) for name in alone}  # behind compensated layers rows may take other ways
+        found = {
+            name: Inputs(value.mean, value.covariance, sizes.get(name)) for name, value in (none | measured).items()
+        }
     if linear:  # they are given the same rows
         found |= dict.fromkeys(linear, found[linear[0]])
     return found | {name: frequencies(module, calls, name) for name in group if name not in found}
+
+
+def _no_rows(layer):
+    """Return the moments of the inputs of a layer that no row reaches."""
+    size = output_matrix(layer).shape[1]
+    zeros = torch.zeros(size + 1, size, dtype=torch.float64, device=layer.weight.device)
+    return Moments(0, zeros[0], zeros[1:])
 
 
 def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -185,7 +198,7 @@ def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[st
 
     with watching(module, names, see):
         run(module, calls, BLOCK)
-    return {name: total / count for name, (total, count) in sums.items()}
+    return {name: total / max(1, count) for name, (total, count) in sums.items()}
 
 
 def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
@@ -198,7 +211,7 @@ def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
     with watching(module, [name], see):
         run(module, calls, BLOCK)
     total = torch.stack(counts).sum(0).double()
-    return Inputs(total / total.sum(), None)
+    return Inputs(total / total.sum().clamp(min=1), None)
 
 
 # The path
