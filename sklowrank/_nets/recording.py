@@ -101,7 +101,7 @@ def select_layers(
         If a pattern matches no layer, or no layer is left.
     """
     known: dict[str, Any] = {name: layer for name, layer in module.named_modules() if layer_type(layer) in types}
-    wanted, unwanted = _patterns(modules), _patterns(exclude)
+    wanted, unwanted = patterns_of("modules", modules), patterns_of("exclude", exclude)
     for parameter, patterns in (("modules", wanted), ("exclude", unwanted)):
         for pattern in patterns or ():
             if not any(fnmatchcase(name, pattern) for name, _ in module.named_modules()):
@@ -130,8 +130,19 @@ def select_layers(
     return Selected(names, tied)
 
 
-def _patterns(value):
-    return [value] if isinstance(value, str) else None if value is None else list(value)
+def patterns_of(parameter: str, value: Any) -> list[str] | None:
+    """Return a parameter with a name, a pattern or several of them as a list.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no string; the error names the parameter.
+    """
+    patterns = [value] if isinstance(value, str) else None if value is None else list(value)
+    for pattern in patterns or ():
+        if not isinstance(pattern, str):
+            raise ValueError(f"{parameter} has {pattern!r}, which is no str: pass names of layers or patterns.")
+    return patterns
 
 
 def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:

@@ -75,11 +75,26 @@ def _rows_at(X, at):
     return X[torch.from_numpy(at).to(X.device)] if isinstance(X, torch.Tensor) else safe_indexing(X, at)
 
 
+def check_finite(outputs: torch.Tensor) -> None:
+    """Raise a ValueError where outputs (n, ...) are not finite."""
+    bad = int((~outputs.reshape(len(outputs), -1).isfinite()).any(1).sum())
+    if bad:
+        raise ValueError(
+            f"The network gives NaN or infinity for {bad} of {len(outputs)} rows, so that there is nothing to keep. "
+            "Leave these rows out, or mend the network."
+        )
+
+
 def relative_error(outputs: torch.Tensor, of: torch.Tensor) -> float:
-    """Return the mean squared change of outputs over their variance; 0 where nothing changes."""
+    """Return the mean squared change of outputs over their variance; 0 where nothing changes.
+
+    Where outputs have no variance but that of rounding, such a change is none.
+    """
+    precision = torch.finfo(of.dtype).eps if of.is_floating_point() else 0.0
     outputs, of = (t.double().reshape(len(t), -1) for t in (outputs, of))
-    change = (outputs - of).square().sum()
-    return float(change / (of - of.mean(0)).square().sum()) if change > 0 else 0.0
+    change, variance = (outputs - of).square().sum(), (of - of.mean(0)).square().sum()
+    rounding = (16 * precision) ** 2 * of.square().sum()
+    return 0.0 if change == 0 or (variance <= rounding and change <= rounding) else float(change / variance)
 
 
 def _inner_has(method):

@@ -20,6 +20,7 @@ from .._nets.recording import (
     keep_sizes,
     layer_type,
     moments,
+    patterns_of,
     run,
     select_layers,
     watching,
@@ -125,7 +126,7 @@ def _share(part, whole):
 
 def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str] | None) -> list[str]:
     """Return the names of the layers that are compressed, in the order of a pass."""
-    patterns = [] if modules is None else [modules] if isinstance(modules, str) else list(modules)
+    patterns = patterns_of("modules", modules) or []
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     types = ("linear", "transposed", "conv1d", "conv2d", "conv3d", *("embedding",) * bool(wanted))
@@ -142,8 +143,10 @@ def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str]
         and getattr(module.get_submodule(name), "max_norm", None) is None
     ]
     if not names:
-        cure = "The last layer is taken only if a pattern of modules names it"
-        raise ValueError(f"No layer is left to be compressed with modules={modules!r}. {cure}.")
+        raise ValueError(
+            f"No layer is left to be compressed with modules={modules!r}. The last layer is taken only if a pattern of "
+            "modules names it, and a network that is a single layer within torch.nn.Sequential."
+        )
     return names
 
 
