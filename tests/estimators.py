@@ -99,6 +99,10 @@ def _tiny_classifier():
     return NetworkClassifier(**_TINY_NETWORK, random_state=0)
 
 
+def _all_epochs():
+    return _tiny_classifier().set_params(tol=0)  # without a warning
+
+
 def _fast_classifier():
     return _tiny_classifier().set_params(learning_rate=0.1)  # nine tenths of its score are to pass for accurate
 
@@ -149,7 +153,7 @@ ESTIMATORS = {
         iterates=True,
         converges=False,
         tol=False,
-        wraps=_tiny_classifier,
+        wraps=_all_epochs,
         holds=("sklowrank._nets.recording.LayerReport",),
         quick={"max_iter": 5},
     ),
@@ -267,7 +271,7 @@ ESTIMATORS = {
         iterates=True,
         converges=False,
         tol=False,
-        wraps=_tiny_classifier,
+        wraps=_all_epochs,
         holds=("sklowrank._nets.recording.LayerReport",),
         quick={"rank": 2, "max_iter": 5},
     ),

@@ -34,8 +34,7 @@ class LDUAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
     ----------
     <estimator>
     rank : int, float or None, default=None
-        Number of pivots that are trained in each layer, the share of them in (0, 1], or None for all. With some of
-        them use ``pivoting="complete"``.
+        Number of pivots that are trained in each layer, the share of them in (0, 1], or None for all.
     diag_init : {"lu", "uniform", "normal", "constant", "ones", "zeros"}, default="lu"
         Start of the diagonal: the pivots; uniform or normal draws with their root mean square as the bound or the
         standard deviation; all at this root mean square; ones; zeros.
@@ -45,7 +44,8 @@ class LDUAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
     train_scale : bool, default=True
         Whether a factor of the diagonal is trained, too, one for each layer.
     pivoting : {"row", "complete"}, default="row"
-        Whether pivots are the largest of their column, or of all that is left: then the largest come first.
+        Whether pivots are the largest of their column, or of all that is left: then the largest come first, and a few
+        of them carry most of the weight. For adapting that is no gain.
     bias : bool, default=False
         Whether biases of the layers are trained, too.
     <training>
