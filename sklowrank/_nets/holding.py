@@ -353,9 +353,8 @@ def _detached(held, spots):
 def _forget_weights(net):
     """Let callbacks forget the former weights: they make schedules anew where a training begins."""
     for _, callback in net.callbacks_:
-        for name, value in list(vars(callback).items()):
-            if isinstance(value, torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
-                setattr(callback, name, None)
+        held = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+        update_attributes(callback, {name: None for name, value in vars(callback).items() if isinstance(value, held)})
         if isinstance(callback, EarlyStopping):
             callback.best_model_weights_ = None
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .._core.fitted import update_attributes
 from .._core.warn import warn
 from .holding import Calls
 
@@ -297,5 +298,4 @@ def give_matrix(layer: Any, matrix: torch.Tensor) -> None:
 
 def keep_sizes(new: nn.Module, layer: nn.Module) -> None:
     """Give what replaces a layer its sizes, strides and the like, such as `in_features`: code may read them."""
-    for name in getattr(layer, "__constants__", ()):
-        setattr(new, name, getattr(layer, name))
+    update_attributes(new, {name: getattr(layer, name) for name in getattr(layer, "__constants__", ())})

@@ -6,6 +6,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
@@ -46,7 +47,7 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
             f"Expected an array of {estimator.n_features_in_} columns, got a 1D array instead. Reshape your data: "
             "X.reshape(1, -1) is a single row."
         )
-    if not isinstance(X, dict | Dataset):
+    if not (_is_of_inputs(X) or isinstance(X, Dataset)):
         validate_data(estimator, X, skip_check_array=True, reset=reset)
     elif reset:
         forget_columns(estimator)
@@ -55,7 +56,12 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
 
 def count_rows(X: Any) -> int:
     """Return the number of rows; a dict has inputs of the network by their names, each with a row per sample."""
-    return num_samples(next(iter(X.values()), [])) if isinstance(X, dict) else num_samples(X)
+    return num_samples(next(iter(X.values()), [])) if _is_of_inputs(X) else num_samples(X)
+
+
+def _is_of_inputs(X):
+    """Return whether X has inputs by their names; a kind of sparse matrix is a dict, too."""
+    return isinstance(X, dict) and not issparse(X)
 
 
 def some_rows(X: Any, y: Any, count: int | None, generator: torch.Generator) -> tuple[Any, Any]:
@@ -68,7 +74,7 @@ def some_rows(X: Any, y: Any, count: int | None, generator: torch.Generator) -> 
 
 
 def _rows_at(X, at):
-    if isinstance(X, dict):
+    if _is_of_inputs(X):
         return {name: _rows_at(values, at) for name, values in X.items()}
     if isinstance(X, Dataset):
         return Subset(X, at.tolist())

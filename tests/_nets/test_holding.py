@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, dok_array
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
@@ -468,8 +468,10 @@ def test_tables_of_several_types_reach_a_module_and_sparse_ones_do_not():
     module = nn.Sequential(nn.Linear(3, 2))
     raw = Halved(module).fit(frame).predict_raw(frame)
     assert np.allclose(raw, Halved(module).fit(frame.astype(float)).predict_raw(frame.astype(float)))
-    with pytest.raises(TypeError, match="sparse"):
-        Halved(module).fit(csr_array(np.eye(3))).predict_raw(csr_array(np.eye(3)))
+    model = Halved(module).fit(frame)
+    for kind in (csr_array, dok_array):
+        with pytest.raises(TypeError, match="sparse"):
+            model.predict_raw(kind(np.eye(3)))
 
 
 @pytest.mark.parametrize("form", [lambda h: {"out": h}, lambda h: {"loss": h.sum(), "out": [h]}, lambda h: (h, h)])
