@@ -21,7 +21,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from .._core.fitted import update_attributes
 from .._core.validation import on_host
 from .._nets.found import Found, dtype_of, find_network
-from .._nets.holding import Calls, Held, is_ours, restored_held, stored_held
+from .._nets.holding import Calls, Held, is_ours, outputs_of, restored_held, stored_held
 from .._nets.layers import linear
 from .._nets.recording import reached
 
@@ -171,12 +171,15 @@ def find_head(held: Held, calls: Calls, y: np.ndarray, kind: HeadKind) -> Head:
     names = [name for name, layer in held.module.named_modules() if type(layer) is nn.Linear]
     name = next(iter(reached(held.module, calls, names)[::-1]), None) if names else None
     if name is None and (unknown or kind in ("train", "reset")):
-        raise ValueError(f"head={kind!r} needs a linear layer that can be trained in full, and the network has none.")
+        raise ValueError(
+            f"head={kind!r} needs a linear layer that can be trained in full, and the network has none. Pass labels that "
+            "the network knows and set head='keep'."
+        )
     if kind == "keep" or name is None:
-        return Head(None, labels=_labels_of_codes(held))
+        return Head(None, labels=_labels_of_codes(held, calls))
     if not unknown and kind != "reset":
         _check_not_shared(held.module, name, kind)
-        return Head(name, labels=_labels_of_codes(held))
+        return Head(name, labels=_labels_of_codes(held, calls))
     if isinstance(held.owner, NeuralNetBinaryClassifier):
         if len(classes) > 2:
             raise ValueError(
@@ -198,20 +201,27 @@ def _check_not_shared(module, name, kind):
         raise ValueError(f"head={kind!r}: the weight of the last linear layer {name} is shared. Set head='keep'.")
 
 
-def _labels_of_codes(held):
+def _labels_of_codes(held, calls):
     """Return the labels of what a skorch net predicts, which are codes; None where the codes are the labels."""
     if not isinstance(held.owner, NeuralNetClassifier):
         return None
     classes = np.asarray(held.owner.classes_)
-    if classes.dtype.kind in "iub" and set(classes.tolist()) != set(range(len(classes))):
-        outputs = _last_width(held.module)
-        return classes if outputs is not None and classes.max() >= outputs else None
-    return None if classes.dtype.kind in "iub" else classes
+    if classes.dtype.kind not in "iub":
+        return classes
+    if set(classes.tolist()) == set(range(len(classes))):
+        return None
+    return classes if classes.max() >= first_outputs(held.module, calls).shape[-1] else None
 
 
-def _last_width(module):
-    widths = [layer.out_features for layer in module.modules() if type(layer) is nn.Linear]
-    return widths[-1] if widths else None
+def first_outputs(module: nn.Module, calls: Calls) -> torch.Tensor:
+    """Return the outputs of the first rows, at most two."""
+    return outputs_of(module, Calls([next(calls.batches(2))]), 2)
+
+
+def places(y: Any, labels: np.ndarray) -> np.ndarray:
+    """Return the places of targets (n,) among labels in any order; -1 for others."""
+    at = {label: place for place, label in enumerate(labels.tolist())}
+    return np.array([at.get(label, -1) for label in np.asarray(on_host(y)).reshape(-1).tolist()])
 
 
 def give_head(module: nn.Module, head: Head, generator: torch.Generator | None) -> None:
@@ -237,6 +247,11 @@ def checked_targets(held: Held, y: Any, n_rows: int, *, frozen: bool) -> np.ndar
     if len(y) != n_rows:
         raise ValueError(f"X has {n_rows} rows and y has {len(y)}. Pass a target for each row.")
     if not is_classifier(held.estimator):
+        if y.dtype.kind not in "fiub":
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"A regressor is adapted to numbers, and y has the dtype {y.dtype}.") from error
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity. Leave these rows out.")
         return y
@@ -260,7 +275,7 @@ def goal_of(held: Held, head: Head, y: np.ndarray) -> Goal:
     codes = None if head.classes is None else torch.from_numpy(np.searchsorted(head.classes, y).astype(np.int64))
     if isinstance(owner, NeuralNet):
         if codes is None:
-            codes = torch.from_numpy(np.searchsorted(head.labels, y) if head.labels is not None else np.array(y))
+            codes = torch.from_numpy(places(y, head.labels) if head.labels is not None else np.array(y))
         classes = isinstance(owner, NeuralNetClassifier)
         if isinstance(owner, NeuralNetRegressor) and codes.ndim == 1:
             codes = codes[:, None]
@@ -277,7 +292,7 @@ def goal_of(held: Held, head: Head, y: np.ndarray) -> Goal:
             "net, a network of this package, or a classifier."
         )
     return Goal(
-        codes if codes is not None else torch.from_numpy(np.searchsorted(owner.classes_, y).astype(np.int64)),
+        codes if codes is not None else torch.from_numpy(places(y, np.asarray(on_host(owner.classes_)))),
         nn.functional.cross_entropy,
     )
 
@@ -322,6 +337,12 @@ def fingerprint(module: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def plain_labels(classes: np.ndarray) -> np.ndarray:
+    """Return labels as an array that is stored without pickling, where all are strings."""
+    texts = classes.dtype.kind == "O" and all(isinstance(label, str) for label in classes.tolist())
+    return classes.astype(str) if texts else classes
 
 
 def numbers_of(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, torch.Tensor]:
