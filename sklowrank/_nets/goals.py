@@ -12,7 +12,7 @@ from torch import nn
 
 from .._core.validation import on_host
 from .found import Found, dtype_of, find_network
-from .holding import Held, is_ours
+from .holding import Calls, Held, is_ours, outputs_of
 
 
 class Goal(NamedTuple):
@@ -34,6 +34,11 @@ def checked_targets(held: Held, y: Any, n_rows: int, *, frozen: bool, one_class:
     if len(y) != n_rows:
         raise ValueError(f"X has {n_rows} rows and y has {len(y)}. Pass a target for each row.")
     if not is_classifier(held.estimator):
+        if y.dtype.kind not in "fiub":
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"Targets of a regressor are numbers, and y has the dtype {y.dtype}.") from error
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity. Leave these rows out.")
         return y
@@ -60,9 +65,9 @@ def goal_of(held: Held, y: np.ndarray, codes: np.ndarray | None = None) -> Goal:
     """
     owner = held.owner
     dtype = dtype_of(held.module)
-    places = None if codes is None else torch.from_numpy(codes.astype(np.int64))
+    given = None if codes is None else torch.from_numpy(codes.astype(np.int64))
     if isinstance(owner, NeuralNet):
-        target = torch.from_numpy(np.array(y)) if places is None else places
+        target = torch.from_numpy(np.array(y)) if given is None else given
         classes = isinstance(owner, NeuralNetClassifier)
         if isinstance(owner, NeuralNetRegressor) and target.ndim == 1:
             target = target[:, None]
@@ -71,15 +76,15 @@ def goal_of(held: Held, y: np.ndarray, codes: np.ndarray | None = None) -> Goal:
     if is_ours(owner):
         found = find_network(owner)
         _check_loss(found)
-        return Goal(found.encode(y) if places is None else places, _MeanLoss(found))
+        return Goal(found.encode(y) if given is None else given, _MeanLoss(found))
     if is_regressor(owner) or not is_classifier(held.estimator):
         raise UnknownLossError(
             f"The loss of a {type(owner).__name__} is not known, nor in which units its network sees y. Pass a skorch "
             "net, a network of this package, or a classifier."
         )
-    if places is None:
-        places = torch.from_numpy(np.searchsorted(owner.classes_, y).astype(np.int64))
-    return Goal(places, nn.functional.cross_entropy)
+    if given is None:
+        given = torch.from_numpy(places(y, np.asarray(on_host(owner.classes_))))
+    return Goal(given, nn.functional.cross_entropy)
 
 
 class _SkorchLoss:
@@ -111,17 +116,24 @@ def _check_loss(found):
         raise UnknownLossError("The network gives probabilities, and the loss that it was trained with is not known.")
 
 
-def labels_of_codes(held: Held) -> np.ndarray | None:
+def labels_of_codes(held: Held, calls: Calls) -> np.ndarray | None:
     """Return the labels of what a skorch net predicts, which are codes; None where the codes are the labels."""
     if not isinstance(held.owner, NeuralNetClassifier):
         return None
     classes = np.asarray(held.owner.classes_)
-    if classes.dtype.kind in "iub" and set(classes.tolist()) != set(range(len(classes))):
-        outputs = _last_width(held.module)
-        return classes if outputs is not None and classes.max() >= outputs else None
-    return None if classes.dtype.kind in "iub" else classes
+    if classes.dtype.kind not in "iub":
+        return classes
+    if set(classes.tolist()) == set(range(len(classes))):
+        return None
+    return classes if classes.max() >= first_outputs(held.module, calls).shape[-1] else None
 
 
-def _last_width(module):
-    widths = [layer.out_features for layer in module.modules() if type(layer) is nn.Linear]
-    return widths[-1] if widths else None
+def first_outputs(module: nn.Module, calls: Calls) -> torch.Tensor:
+    """Return the outputs of the first rows, at most two."""
+    return outputs_of(module, Calls([next(calls.batches(2))]), 2)
+
+
+def places(y: Any, labels: np.ndarray) -> np.ndarray:
+    """Return the places of targets (n,) among labels in any order; -1 for others."""
+    at = {label: place for place, label in enumerate(labels.tolist())}
+    return np.array([at.get(label, -1) for label in np.asarray(on_host(y)).reshape(-1).tolist()])

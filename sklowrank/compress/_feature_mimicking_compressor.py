@@ -262,7 +262,7 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         opts = options(self, MimickingOptions)
         problem = mimicking_problem(held, X, opts, ws.generator, ws.device)
         wanted = y if n_epochs and self.distillation < 1 else None
-        goal = known_goal(held, wanted, problem.calls.n_rows, frozen=isinstance(self.estimator, FrozenEstimator))
+        goal = known_goal(held, wanted, problem.calls, frozen=isinstance(self.estimator, FrozenEstimator))
 
         report = mimic_layers(problem, opts, ws.generator)
         training = options(self, Training, max_iter=n_epochs)

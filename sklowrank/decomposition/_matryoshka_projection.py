@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -15,39 +15,36 @@ from torch import nn
 
 from .._core.annotations import RandomState
 from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_context, get_namespace
-from .._core.fitted import fitted_attributes, options, recall, replace_attributes, update_attributes
+from .._core.fitted import options, recall, replace_attributes, update_attributes
 from .._core.iterate import Run, drive
 from .._core.modes import in_plain_modes
 from .._core.rows import map_rows, rows_of
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_new_data
 from .._core.workspace import check_place, open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS
+from ._matryoshka_given import (
+    Projection,
+    checked,
+    count_components,
+    described,
+    finished,
+    objective_of,
+    ranks_of_groups,
+    teacher_of,
+    widths_of,
+)
 from ._matryoshka_projection_solver import (
     ProjectionOptions,
     closed_form,
     losses,
     moments_of,
-    nested_directions,
     outputs_in_blocks,
     projection_problem,
     start_of,
     trained_rotations,
 )
 from ._nested_rotations import grouped, rotation_of
-from ._teachers import StoredTeacher, encoded, find_teacher, fitted_teacher, live_teacher
-
-_WIDEST = 4096  # features of a group: its matrix is dense
-
-
-class Projection(NamedTuple):
-    """A fitted projection."""
-
-    components: torch.Tensor  # (d, d), rows are directions
-    mean: torch.Tensor
-    groups: torch.Tensor  # (d,): the group of each row
-    n_groups: int
-    widths: list[int]  # per group, of the losses
-    teacher: StoredTeacher | None  # None: squared errors of the rows
+from ._teachers import encoded, live_teacher
 
 
 class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -261,22 +258,22 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         -------
         self : MatryoshkaProjection
         """
-        X, y = _checked(self, X, y)
-        objective = _objective(self, y)
+        X, y = checked(self, X, y)
+        objective = objective_of(self, y)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        widths = _widths(self.rank_schedule, X.shape[1], self.n_groups)
+        widths = widths_of(self.rank_schedule, X.shape[1], self.n_groups)
         chosen = options(self, ProjectionOptions, widths=widths, center=self.center and objective != "similarity")
         moments = moments_of(rows_of(X, ws), self.n_groups, center=chosen.center)
-        describe = partial(_described, ws, _n_components(self.n_components, X.shape[1]), moments, chosen)
+        describe = partial(described, ws, count_components(self.n_components, X.shape[1]), moments, chosen)
         if objective != "predictions":
             return replace_attributes(self, describe(None, closed_form(moments, chosen), Run(None, 0, [])))
 
-        teacher = _teacher(self.estimator, ws.load(X), y, moments)
+        teacher = teacher_of(self.estimator, ws.load(X), y, moments)
         live = live_teacher(teacher, ws.device, ws.dtype)
         labels = encoded(teacher, y, ws.device) if self.task_weight else None
         problem = projection_problem(ws.load(X), moments, live, labels, chosen, ws.generator)
         start, run = start_of(problem, chosen), Run(None, 0, [])
-        finish = partial(_finished, partial(describe, teacher), problem, start, chosen)
+        finish = partial(finished, partial(describe, teacher), problem, start, chosen)
         if self.max_iter:
             steps = trained_rotations(problem, start.rotation, chosen, ws.generator)
             run = drive(self, steps, attributes=lambda U: finish(Run(U, 0, [])), X=X, y=y)
@@ -300,7 +297,7 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         """
         X = check_new_data(self, X, like="components_", method="transform")
         ws = open_workspace(X, device=self.device)
-        width = self.n_components_ if n_components is None else _n_components(n_components, X.shape[1])
+        width = self.n_components_ if n_components is None else count_components(n_components, X.shape[1])
         model = recall(self, Projection, ws.exact())
         compute = partial(_coordinates, model.mean, model.components[:width])
         return ws.answer(map_rows(rows_of(X, ws), compute, size=24 * X.shape[1]))
@@ -347,10 +344,12 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         projection : MatryoshkaProjection
         """
         check_is_fitted(self)
-        width = _n_components(n_components, self.n_features_in_)
+        width = count_components(n_components, self.n_features_in_)
         cut = copy.copy(self).set_params(n_components=n_components)
         groups = recall(self, Projection, open_workspace(np.empty((0, 0)), device="cpu")).groups
-        return update_attributes(cut, {"n_components_": width, "group_ranks_": _ranks(groups, width, self.n_groups)})
+        return update_attributes(
+            cut, {"n_components_": width, "group_ranks_": ranks_of_groups(groups, width, self.n_groups)}
+        )
 
     @in_plain_modes
     def score(self, X, y=None) -> float:
@@ -390,97 +389,6 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
     @property
     def _n_features_out(self) -> int:
         return self.n_components_
-
-
-# What is given
-
-
-def _checked(projection, X, y):
-    """Validate what `fit` was given, and what ties parameters to it."""
-    if y is None:
-        X = check_fit_data(projection, X, ensure_min_samples=2)
-    else:
-        X, y = check_fit_data(projection, X, y, ensure_min_samples=2, multi_output=True)
-    if projection.task_weight and y is None:
-        raise ValueError(f"task_weight={projection.task_weight} needs labels. Pass y, or task_weight=0.")
-    d, n_groups = X.shape[1], projection.n_groups
-    if d % n_groups:
-        raise ValueError(f"n_groups={n_groups} does not divide n_features={d}. Pass a divisor.")
-    if d // n_groups > _WIDEST:
-        raise ValueError(
-            f"X has n_features={d}, of which each of n_groups={n_groups} has {d // n_groups}: at most {_WIDEST} are "
-            "rotated at once. Pass more groups."
-        )
-    return X, y
-
-
-def _objective(projection, y):
-    """Return what prefixes keep."""
-    nothing = projection.estimator is None and y is None
-    if projection.objective == "predictions" and nothing:
-        raise ValueError("objective='predictions' needs estimator, or y for a linear one. Pass one of them.")
-    if projection.objective == "auto":
-        return "reconstruction" if nothing else "predictions"
-    return projection.objective
-
-
-def _n_components(value: Any, d: int) -> int:
-    """Return a number of components as a number."""
-    if value is None:
-        return d
-    if isinstance(value, Integral):
-        if not 1 <= value <= d:
-            raise ValueError(f"n_components={value} has to be between 1 and n_features={d}, or None to keep all.")
-        return int(value)
-    return max(1, round(value * d))
-
-
-def _widths(schedule, d, n_groups):
-    """Return the widths per group, ascending, at which losses are taken; the last one is all."""
-    k = d // n_groups
-    if schedule is None:
-        step = max(4, k // 16)
-        return sorted({*range(step, k, step), k})
-    found = [int(width) for width in schedule]
-    if not found or any(width != given or not 1 <= width <= k for width, given in zip(found, schedule)):
-        raise ValueError(f"rank_schedule={list(schedule)} has to list whole numbers between 1 and {k}.")
-    return sorted({*found})
-
-
-def _teacher(given, X, y, moments):
-    """Return what answers are kept of."""
-    if given is not None:
-        return find_teacher(given, X)
-    return fitted_teacher(X, y, moments.mean, moments.scale)
-
-
-# What is kept
-
-
-def _described(ws, n_components, moments, chosen, teacher, nested, run):
-    """Return the fitted attributes."""
-    model = Projection(nested.components, moments.mean, nested.groups, chosen.n_groups, chosen.widths, teacher)
-    return fitted_attributes(
-        ws,
-        model,
-        components_=nested.components.to(ws.dtype),
-        mean_=moments.mean.to(ws.dtype),
-        n_components_=n_components,
-        group_ranks_=_ranks(nested.groups, n_components, chosen.n_groups),
-        rank_loss_=dict(zip(chosen.widths, nested.losses.tolist())),
-        loss_curve_=run.loss_curve,
-        n_iter_=run.n_iter,
-    )
-
-
-def _finished(describe, problem, start, chosen, run):
-    """Return the fitted attributes where training is at a rotation, or was not."""
-    return describe(nested_directions(problem, start, run.state, chosen), run)
-
-
-def _ranks(groups, width, n_groups):
-    """Return how many of the first components are of each group."""
-    return torch.bincount(groups[:width].cpu(), minlength=n_groups).tolist()
 
 
 def _coordinates(mean, components, X):
