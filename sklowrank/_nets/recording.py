@@ -156,7 +156,8 @@ def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:
     behind: list[str] = []  # the layers that the current call has reached
 
     def see(name, layer, args, out):
-        if out.numel():
+        first = out if isinstance(out, torch.Tensor) else out[0]  # attention gives its weights, too
+        if first.numel():
             if name not in order:
                 order.insert(max((order.index(former) for former in behind), default=-1) + 1, name)
             behind.append(name)
