@@ -264,6 +264,11 @@ def _of_ours(model):
     module = model.network()
     if "optimizer" not in vars(model).get("_fitted", {}):  # it predicts no targets: its module takes rows as they are
         return find_network(module)
+    if not hasattr(model, "mean_"):
+        raise TypeError(
+            f"A {type(model).__name__} predicts by more than the outputs of its network. Pass its network(), a torch "
+            "module, where one is taken."
+        )
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
     mean, scale = (np.asarray(on_host(part)) for part in (model.mean_, model.scale_))

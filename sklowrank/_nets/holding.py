@@ -23,6 +23,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from .._core.fitted import fitted_attributes, recall, update_attributes
+from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
 from .architecture import copied_module, with_weights, without_weights
 from .estimating import NetworkModel, sizes
@@ -116,7 +117,7 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         return Held(None, copied_module(_changeable(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
-            _check_fitted(estimator.estimator)
+            check_fitted(estimator.estimator)
             fitted = _copy_of(estimator.estimator)
         else:
             fitted = clone(estimator).fit(X, y)
@@ -215,7 +216,7 @@ def network_calls(held: Held, X: Any) -> Calls:
         rows = as_rows(X)
         return Calls([((rows.to(dtype_of(held.module)) if rows.is_floating_point() else rows,), {})])
     if is_ours(held.owner):
-        return Calls([((find_network(held.estimator).prepare(X).cpu(),), {})])
+        return Calls([((_rows_of_ours(held, X).cpu(),), {})])
     seen: list[tuple[tuple, dict]] = []
     here = threading.get_ident()
 
@@ -235,6 +236,16 @@ def network_calls(held: Held, X: Any) -> Calls:
             f"predict of a {type(held.estimator).__name__} does not call its torch module, so that no rows reach it."
         )
     return Calls(seen)
+
+
+def _rows_of_ours(held, X):
+    """Return rows as the network of an estimator of ours takes them, checked as its `predict` checks them."""
+    found = find_network(held.estimator)
+    if "reading" in held.owner._fitted:  # it takes whatever the network takes that it was made of
+        return found.prepare(X)
+    steps = found.reading.steps
+    rows = check_new_data(held.owner, X if steps is None or not len(steps) else steps.transform(X), method="predict")
+    return found._replace(reading=found.reading._replace(steps=None)).prepare(rows)
 
 
 def outputs_of(module: nn.Module, calls: Calls, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
@@ -389,10 +400,11 @@ def _with_last(estimator, last):
     return last
 
 
-def _check_fitted(estimator):
+def check_fitted(estimator: Any) -> None:
+    """Raise a NotFittedError where an estimator, a skorch net or what is last in a pipeline is not fitted."""
     if isinstance(last_step(estimator), NeuralNet):
         if not getattr(last_step(estimator), "initialized_", False):
-            raise NotFittedError("The skorch net in the FrozenEstimator has not been fitted. Call its fit before.")
+            raise NotFittedError("The skorch net has not been fitted. Call its fit before.")
     elif not isinstance(estimator, nn.Module):
         check_is_fitted(estimator)
 

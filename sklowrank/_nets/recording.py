@@ -68,8 +68,12 @@ def layer_type(layer: nn.Module) -> str | None:
 
     Subclasses are of another kind, since their forward pass may be another, but for the layer of transformers whose
     weight is (in, out): "transposed". So are layers whose weight is computed of others, changed by each call, or not
-    real, and those of torch.jit.
+    real, and those of torch.jit. Attention is "MultiheadAttention" where keys and values are as wide as queries, and
+    none are added.
     """
+    if type(layer) is nn.MultiheadAttention:
+        plain = layer._qkv_same_embed_dim and layer.bias_k is None and not layer.add_zero_attn
+        return "MultiheadAttention" if plain else None
     weight = None if isinstance(layer, torch.jit.ScriptModule) else layer._parameters.get("weight")
     if not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
         return None

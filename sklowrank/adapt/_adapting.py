@@ -1,5 +1,6 @@
 """What adapters have in common: what is stored of one, and what a fitted one can do."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
@@ -16,7 +17,7 @@ from .._nets.holding import StoredHeld, hold, restored_held
 from .._nets.randomness import fixed_randomness
 from .._nets.recording import LayerReport
 from .._nets.wrapping import HeldNetwork
-from ._adapted_network import Head, WeightUpdate, changed, fingerprint, numbers_of
+from ._adapted_network import Head, WeightUpdate, changed, fingerprint, numbers_of, places
 
 
 class AdapterModel(NamedTuple):
@@ -31,7 +32,14 @@ class AdapterModel(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-_OFF: WeakKeyDictionary[Any, object] = WeakKeyDictionary()  # adapters that are disabled
+class _Off(threading.local):
+    """The adapters that are disabled in a thread."""
+
+    def __init__(self):
+        self.adapters: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+
+
+_OFF = _Off()
 
 
 class Adapter(MetaEstimatorMixin, HeldNetwork):
@@ -50,7 +58,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         """Return the inner estimator with the updates added into the weights of its network.
 
         It has the class and the architecture of what was adapted and costs no more, and nothing of the adapter is in
-        it. It is a new one at each call.
+        it. It is a new one at each call. A skorch net with a new head predicts places in its `classes_`, as skorch
+        does; the adapter itself predicts labels.
 
         Returns
         -------
@@ -75,6 +84,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
     def set_adapter(self, state: Mapping[str, np.ndarray]) -> Self:
         """Take the numbers of another adapter of the same network in place of the own ones.
 
+        Names and shapes are compared. Whether the other adapter was fitted to the same network is not known.
+
         Parameters
         ----------
         state : dict of arrays
@@ -89,6 +100,7 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         weights = _checked_state(state, model.weights)
         if "classes" in weights:
             classes = weights["classes"]
+            classes = classes.astype(object) if model.head.classes.dtype.kind == "O" else classes
             labels = None if model.head.labels is None else classes
             model = model._replace(head=model.head._replace(classes=classes, labels=labels))
         ws = open_workspace(np.empty((0, 0)), device="cpu")
@@ -96,27 +108,28 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
 
     @contextmanager
     def disable(self) -> Iterator[Self]:
-        """Answer like the network without the adapter within a `with` block.
+        """Answer like the network without the adapter within a `with` block, in this thread alone.
 
         Returns
         -------
         context : context manager
         """
         check_is_fitted(self)
-        former = _OFF.get(self)
-        _OFF[self] = object()
+        off = _OFF.adapters
+        former = off.get(self)
+        off[self] = object()
         try:
             yield self
         finally:
-            _OFF.pop(self)
+            off.pop(self)
             if former is not None:
-                _OFF[self] = former
+                off[self] = former
 
     @property
     def classes_(self) -> np.ndarray:
         """Class labels: those of the network, or those of y where the head was reset."""
         self._check_fitted("classes_")
-        classes = None if self in _OFF else _model(self).head.classes
+        classes = None if self in _OFF.adapters else _model(self).head.classes
         return super().classes_ if classes is None else classes
 
     def _update(self, layer: Any, numbers: dict[str, torch.Tensor], recipe: dict[str, Any]) -> WeightUpdate:
@@ -126,7 +139,7 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
     def _restored(self):
         model = _model(self)
         held = _base(self, model)
-        if self not in _OFF:
+        if self not in _OFF.adapters:
             weights = {name: value for name, value in model.weights.items() if name not in model.replaced}
             updates = {
                 name: self._update(held.module.get_submodule(name), numbers_of(weights, name), model.recipe)
@@ -136,14 +149,14 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         return held
 
     def _answering(self):
-        return _OFF.get(self, vars(self)["_fitted"])
+        return _OFF.adapters.get(self, vars(self)["_fitted"])
 
     def _ask(self, method, X, *args, **params):
-        labels = None if self in _OFF or not hasattr(self, "weights_") else _model(self).head.labels
+        labels = None if self in _OFF.adapters or not hasattr(self, "weights_") else _model(self).head.labels
         if labels is None:
             return super()._ask(method, X, *args, **params)
         if method == "score":
-            args = (_codes(args[0], labels),)
+            args = (places(args[0], labels),)
         answer = super()._ask(method, X, *args, **params)
         return labels[answer] if method == "predict" else answer
 
@@ -173,19 +186,13 @@ def _base(adapter, model):
     return held
 
 
-def _codes(y, labels):
-    """Return the places of targets among labels; -1 for others."""
-    places = {label: place for place, label in enumerate(labels.tolist())}
-    return np.array([places.get(label, -1) for label in np.asarray(y).tolist()])
-
-
 def _checked_state(state, own):
     """Return another adapter's numbers in the types of the own ones.
 
     Raises
     ------
     ValueError
-        If their names or shapes are others.
+        If their names or shapes are others, or not all are finite.
     """
     found = {name: np.asarray(value) for name, value in state.items()}
     missing, more = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
@@ -197,4 +204,6 @@ def _checked_state(state, own):
             raise ValueError(
                 f"{name} of the state has the shape {found[name].shape}, and that of the fit {value.shape}."
             )
+        if name != "classes" and not np.isfinite(found[name]).all():
+            raise ValueError(f"{name} of the state has NaN or infinite values. Pass what get_adapter has returned.")
     return {name: found[name].copy() if name == "classes" else found[name].astype(v.dtype) for name, v in own.items()}

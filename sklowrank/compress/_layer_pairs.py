@@ -6,7 +6,7 @@ Of rank r it is ``x @ first.T @ second.T`` with the orthonormal columns of ``sec
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -168,6 +168,7 @@ def taken_layers(
     module: nn.Module,
     calls: Calls,
     *,
+    types: Sequence[str] = _TYPES,
     modules: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
 ) -> list[str]:
@@ -178,7 +179,7 @@ def taken_layers(
     ValueError
         If there is none, as in a network that is one layer, whose place has no name.
     """
-    names = select_layers(module, calls, types=_TYPES, modules=modules, exclude=exclude).names
+    names = select_layers(module, calls, types=types, modules=modules, exclude=exclude).names
     if names == [""]:
         raise ValueError(f"The network is a single {type(module).__name__} layer. Pass it within torch.nn.Sequential.")
     return names
@@ -342,11 +343,13 @@ def replace_layers(
     method: str,
     size: int,
     sequential: bool = True,
+    then: Callable[[str], None] | None = None,
 ) -> LayerReport:
     """Replace layers by pairs of some ranks, in their order, and return what was done; None keeps a layer.
 
     `seen` is that of the module before. If `sequential`, each pair is fitted to what the layer gives for inputs that
-    have passed the pairs before it. Call :func:`leave_fast_paths` at the end.
+    have passed the pairs before it. `then` is called with the name of each pair once it is in its place. Call
+    :func:`leave_fast_paths` at the end.
     """
     report = LayerReport()
     for name, rank in ranks.items():
@@ -368,17 +371,26 @@ def replace_layers(
             found = projected(product_weight(layer), bias, directions.vectors[:, :rank], mean)
             pair = pair_of(layer, found)
             module.set_submodule(name, pair)
-            row |= {"n_parameters": n_parameters(pair), "explained": float(1 - directions.lost[rank])}
+            if then is not None:
+                then(name)
+            row |= {
+                "n_parameters": n_parameters(module.get_submodule(name)),
+                "explained": float(1 - directions.lost[rank]),
+            }
         report.append(row)
     return report
 
 
-def leave_fast_paths(module: nn.Module) -> None:
-    """Let torch's transformer layers call the pairs in them: in eval mode they would multiply them out at each call."""
+def leave_fast_paths(module: nn.Module, kinds: tuple[type, ...] = ()) -> None:
+    """Let torch's transformer layers call the pairs in them, and layers of other kinds.
+
+    In eval mode they would multiply them out at each call.
+    """
     changed = [
         layer
         for layer in module.modules()
-        if isinstance(layer, nn.TransformerEncoderLayer) and any(isinstance(part, Pair) for part in layer.modules())
+        if isinstance(layer, nn.TransformerEncoderLayer)
+        and any(isinstance(part, (Pair, *kinds)) for part in layer.modules())
     ]
     for layer in changed:
         layer.activation_relu_or_gelu = 0

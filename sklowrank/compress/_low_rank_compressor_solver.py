@@ -20,7 +20,7 @@ from ._layer_pairs import (
     seen_of,
     taken_layers,
 )
-from ._rank_budgets import Ladder, least_size, ranks_by_budget, ranks_by_number
+from ._rank_budgets import Ladder, budget_of, least_size, ranks_by_budget, ranks_by_number
 from ._split_attention import split_attention
 
 _TRIALS = 8  # halvings of the logarithm of the size in the search for a tolerance
@@ -61,11 +61,6 @@ class Problem(NamedTuple):
     seen: dict[str, Seen]
     ladders: dict[str, Ladder]
     n_before: int
-
-    @property
-    def n_others(self) -> int:
-        """Number of parameters of what is not to be replaced."""
-        return self.n_before - sum(ladder.n_dense for ladder in self.ladders.values())
 
 
 def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, device: torch.device) -> Compressed:
@@ -110,15 +105,8 @@ def _problem(held, X, options, device):
 
 def _budget(problem, compression):
     """Return how many parameters the layers may have."""
-    least = (least_size(problem.ladders) + problem.n_others) / problem.n_before
-    if compression < least:
-        left = left_layers(problem.module, list(problem.layers))
-        raise ValueError(
-            f"compression={compression} cannot be reached: with rank 1 in all layers that are taken it is "
-            f"{math.ceil(1e4 * least) / 1e4:.4f}. Pass at least that, or take more layers by modules and exclude. "
-            f"Left as they are: {left or 'none'}."
-        )
-    return compression * problem.n_before - problem.n_others
+    left = left_layers(problem.module, list(problem.layers))
+    return budget_of(problem.ladders, problem.n_before, compression, left)
 
 
 def _replaced(problem, ranks, options):

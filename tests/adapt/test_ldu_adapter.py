@@ -117,7 +117,7 @@ def net():
 
 
 def adapted(net, **params):
-    params = {"head": "keep", "max_iter": 5, "random_state": 0, **params}
+    params = {"head": "keep", "max_iter": 2, "random_state": 0, **params}
     return LDUAdapter(FrozenEstimator(net), **params).fit(ROWS + 0.5, CLASSES)
 
 
