@@ -45,6 +45,7 @@ def display():
 def pruned():
     """Give a network layers of low rank, and set half of the weights of another one to zero."""
     network = call("neural", "NetworkClassifier", (8, 8), max_iter=2, tol=0)
+    call("compress", "FeatureMimickingCompressor", network, linear_rank=2).fit(X, y > 0).predict(X)
     call("compress", "LowRankCompensator", network, rank=2).fit(X, y > 0).predict(X)
     call("compress", "LowRankCompressor", network, rank=2).fit(X, y > 0).predict(X)
     return call("compress", "SecondOrderPruner", network, sparsity=0.5, n_grads=20).fit(X, y > 0).predict(X)
@@ -54,6 +55,12 @@ def adapted():
     """Adapt a network to other rows."""
     network = call("neural", "NetworkClassifier", (4,), max_iter=2, tol=0)
     return call("adapt", "TuckerAdapter", network, rank=2, max_iter=2).fit(X, y > 0).predict(X)
+
+
+def decomposed():
+    """Learn a dictionary, and rotate features for a predictor."""
+    call("decomposition", "MatryoshkaProjection", 2, max_iter=3).fit(X, y).transform(X)
+    return call("decomposition", "SupervisedDictionaryLearning", 2).fit(X, y > 0).predict(X)
 
 
 def trained():
@@ -69,7 +76,7 @@ FITS = {
     "cluster": lambda: call("cluster", "KSubspaces", 2).fit(X).predict(X),
     "compress": pruned,
     "datasets": lambda: call("datasets", "make_union_of_subspaces", 20, 6, 2, 2),
-    "decomposition": lambda: call("decomposition", "SupervisedDictionaryLearning", 2).fit(X, y > 0).predict(X),
+    "decomposition": decomposed,
     "dimension_reduction": lambda: call("dimension_reduction", "LinearFrechetSDR", 1).fit(X, y).transform(X),
     "distributed": on_partitions,
     "impute": lambda: call("impute", "MatrixCompletionImputer", 2).fit_transform(gaps),

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from sklowrank.metric_learning import RelativeRepresentation
 from sklowrank.transport import SinkhornTransport
@@ -40,6 +42,28 @@ def _a_network():
     from sklowrank.neural import NetworkClassifier
 
     return NetworkClassifier((64,), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
+
+
+class AttentiveNet(nn.Module):
+    """Each column is a token, in a place of its own; in the precision of estimators, whatever torch's default is."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        single = {"dtype": torch.float32}
+        self.read, self.output = nn.Linear(1, 16, **single), nn.Linear(16, n_outputs, **single)
+        self.place = nn.Parameter(torch.randn(n_features, 16, **single))
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True, **single)
+
+    def forward(self, x):
+        x = torch.relu(self.read(x[:, :, None]) + self.place)
+        return self.output((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def _an_attentive_network():
+    """It is not sure of its classes: rounding of large logits would show in probabilities."""
+    from sklowrank.neural import NetworkClassifier
+
+    return NetworkClassifier(module=AttentiveNet, max_iter=12, tol=0, learning_rate=1e-2, random_state=0)
 
 
 def _a_deep_network():
@@ -118,6 +142,15 @@ ESTIMATORS = {
         quick={"n_components": 4, "max_learners": 2, "hidden_layer_sizes": (8,), "max_iter": 6},
     ),
     "ElasticNetSubspaceClustering": _CLUSTERS._replace(iterates=True),
+    "FeatureMimickingCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        wraps=_a_deep_network,
+        quick={"linear_rank": 6, "max_iter": 3},
+    ),
     "FrechetSDR": _FEATURES._replace(
         iterates=True, network=True, quick={"max_iter": 5, "n_estimators": 2, "hidden_layer_sizes": (8,)}
     ),
@@ -142,6 +175,13 @@ ESTIMATORS = {
         holds=("sklowrank.neural._random_subspace.RandomSubspace",),
         quick={"n_seeds": 1, "search": [20], "share": 1.0},
         too_large={"search": [10**6]},
+    ),
+    "KVCacheCompressor": Spec(
+        {"predict": "same", "predict_proba": "same"},
+        y="classes",
+        wraps=_an_attentive_network,
+        quick={"n_components": 6},
+        too_large={"n_components": 9},
     ),
     "KSubspaces": Spec(
         {"transform": "linear", "predict": "same", "labels_": "same"}, min_features=2, batches=True, iterates=True
@@ -202,6 +242,9 @@ ESTIMATORS = {
     "MatrixCompletionImputer": Spec({"transform": "linear"}, batches=True, iterates=True, quick=_FEW_SWEEPS),
     "MatrixFactorizationRegressor": Spec(
         {"predict": "same", "transform": "same"}, y="numbers", ids=True, batches=True, iterates=True, quick=_FEW_SWEEPS
+    ),
+    "MatryoshkaProjection": Spec(
+        {"transform": "linear"}, y="numbers", iterates=True, quick={"max_iter": 20, "tol": 0.1}
     ),
     "MultiparameterPersistence": Spec(
         {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}

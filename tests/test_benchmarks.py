@@ -30,7 +30,7 @@ def test_every_comparison_is_found():
     """Each has a page of its method, but for tables that outgrow a machine, and one each for groups of methods."""
     pages = {path.stem for path in (Path(__file__).parent.parent / "doc" / "methods").glob("*.md")} - {"index"}
     of_networks = {"network_training", "network_inspection", "second_order"}
-    of_compression = {"eora", "lord"}
+    of_compression = {"atomic_feature_mimicking", "eora", "lord", "matryoshka_projection"}
     of_adaptation = {"flora", "loldu"}
     in_groups = of_networks | of_compression | of_adaptation
     assert in_groups < pages

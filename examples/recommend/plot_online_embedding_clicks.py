@@ -3,13 +3,13 @@ Clicks in a stream
 ==================
 
 :class:`~sklowrank.recommend.OnlineEmbeddingClassifier` learns from a stream whose columns are identifiers: each user
-and each item gets a vector when it first comes, and rows that went quiet are given up.
+and each item gets a vector when it first occurs, and rows of identifiers that no longer occur are dropped.
 """
 
 # %%
 # A generated stream of 40,000 impressions: 4,000 users and 1,000 items, some far more frequent than others. Whether a
 # user clicks depends on the user, on the item and on how the two match, and the appeal of items changes over time.
-# Identifiers are text. One row in five is of a visitor who never comes back.
+# Identifiers are text. One row in five is of a visitor who occurs once.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -39,8 +39,8 @@ stream.loc[visitors, "user"] = [f"visitor-{i}" for i in range(visitors.sum())]
 stream.head()
 
 # %%
-# Predict each batch of 64 rows before it is learned. With ``min_count=2`` an identifier gets a row when it comes for
-# the second time; with ``expire_after`` rows go that no update has touched for so many rows of the stream.
+# Predict each batch of 64 rows before it is learned. With ``min_count=2`` an identifier gets a row at its second
+# occurrence; ``expire_after`` drops rows that no update has touched for so many rows of the stream.
 
 settings = {
     "all identifiers": {},
@@ -93,7 +93,7 @@ right.legend(frameon=False, fontsize=8)
 plt.show()
 
 # %%
-# What to see: on the left, vectors are ahead of hashed columns because users and items match or do not, which a linear
-# model cannot say. Filters cost little of this: an identifier that comes once teaches nothing about others. On the
-# right, without a filter the table has a row for every visitor; with one it grows with those who return, and with an
-# expiry it stops to grow.
+# What to see: on the left, vectors are above hashed columns, because users and items interact, which a linear model
+# leaves out. Filters cost little of this: an identifier that occurs once says little about others. On the right,
+# without a filter the table has a row for every visitor; with ``min_count`` it grows with those who return, and with
+# ``expire_after`` it stops growing.

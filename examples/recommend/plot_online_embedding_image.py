@@ -71,6 +71,6 @@ axes[-1].set(xlabel="pixels learned", ylabel="error (RMSE)", ylim=(0, None))
 plt.show()
 
 # %%
-# What to see: rows and columns come first, as bands; with more pixels the vectors of blocks take shape. The error is
-# below that of the factorisation of rows and columns, which knows no blocks, and above that of neighbouring pixels:
-# where identifiers are positions, an estimator that knows distances is the better choice.
+# What to see: effects of rows and columns are learned first, and appear as bands; with more pixels blocks appear. The
+# error is below that of the factorisation, which has rows and columns alone, and above that of neighbouring pixels:
+# where identifiers are positions, an estimator that uses distances is the better choice.

@@ -5,6 +5,7 @@ module is stored without the numbers of its weights, which are kept as numpy arr
 """
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -12,20 +13,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
-from .architecture import with_weights, without_weights
+from .architecture import copied_module, with_weights, without_weights
 from .estimating import NetworkModel, sizes
-from .found import StoredNetwork, array_of, dtype_of, find_network
+from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
 from .randomness import Randomness, fixed_randomness
 
 _TAKEN = (
@@ -46,10 +48,18 @@ class Held(NamedTuple):
         return last_step(self.estimator)
 
 
+class Spot(NamedTuple):
+    """Where a skorch net in an estimator has the module."""
+
+    net: int  # its place among :func:`skorch_nets`
+    path: str  # in its `module_`, which is the module where this is empty
+    is_instance: bool  # whether its parameter `module` is its `module_`
+
+
 class StoredHeld(NamedTuple):
     """A held network as values: what a fitted estimator keeps."""
 
-    shell: Any  # the estimator without its module
+    shell: Any  # the estimator without its module, what is there in its place, and its spots
     skeleton: Any  # the module without its weights
     weights: dict[str, np.ndarray]  # by their names in the module
 
@@ -104,11 +114,11 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
-        return Held(None, copy.deepcopy(_uncompiled(estimator)).cpu().eval())
+        return Held(None, copied_module(_changeable(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
-            _check_fitted(estimator.estimator)
-            fitted = copy.deepcopy(estimator.estimator)
+            check_fitted(estimator.estimator)
+            fitted = _copy_of(estimator.estimator)
         else:
             fitted = clone(estimator).fit(X, y)
     return held(fitted, module_getter)
@@ -134,15 +144,55 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if not isinstance(module, nn.Module):
         where = f"module_getter returned a {type(module).__name__}" if module_getter else "none was found in it"
         raise TypeError(f"A {type(last).__name__} is not known to hold a torch network: {where}. Pass {_TAKEN}.")
-    plain = _uncompiled(module)
+    plain = _changeable(module)
     if plain is not module and getattr(last, "module_", None) is module:
         last.module_ = plain
     return Held(fitted, plain.eval())
 
 
-def _uncompiled(module: nn.Module) -> nn.Module:
-    """Return the module in one of torch.compile, whose layers call no hooks."""
+def _changeable(module: nn.Module) -> nn.Module:
+    """Return the module, or that in one of torch.compile, whose layers call no hooks.
+
+    Raises
+    ------
+    TypeError
+        If it is a script of torch.jit, whose layers cannot be replaced.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            "A scripted or traced torch module has a fixed graph, in which no layer can be changed. Pass the module of "
+            "which it was made, and script what network() gives."
+        )
     return getattr(module, "_orig_mod", module) if type(module).__name__ == "OptimizedModule" else module
+
+
+def skorch_nets(estimator: Any) -> list[NeuralNet]:
+    """Return the skorch nets in an estimator, itself or in its attributes, in an order that copies have, too."""
+    found, seen, queue = [], set(), [estimator]
+    while queue:
+        part = queue.pop(0)
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, NeuralNet):
+            found.append(part)
+            continue
+        inner = vars(part).values() if isinstance(part, BaseEstimator) else part
+        inner = inner.values() if isinstance(inner, dict) else inner
+        queue += [value for value in inner if isinstance(value, BaseEstimator | NeuralNet | dict | list | tuple)]
+    return found
+
+
+def _copy_of(estimator):
+    """Return a copy of a fitted estimator.
+
+    Skorch copies an instance that is its parameter `module` and its `module_` twice: it is one again.
+    """
+    copied = copy.deepcopy(estimator)
+    for net, new in zip(skorch_nets(estimator), skorch_nets(copied)):
+        if hasattr(net, "module_") and net.module is net.module_:
+            new.module = new.module_
+    return copied
 
 
 def is_ours(estimator: Any) -> bool:
@@ -163,14 +213,18 @@ def network_calls(held: Held, X: Any) -> Calls:
     A module alone is called with the rows as a tensor, floating values in its own precision.
     """
     if held.estimator is None:
-        rows = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
+        rows = as_rows(X)
         return Calls([((rows.to(dtype_of(held.module)) if rows.is_floating_point() else rows,), {})])
     if is_ours(held.owner):
         return Calls([((_rows_of_ours(held, X).cpu(),), {})])
     seen: list[tuple[tuple, dict]] = []
-    hook = held.module.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(_mapped(torch.clone, (args, kwargs))), with_kwargs=True
-    )
+    here = threading.get_ident()
+
+    def see(module, args, kwargs=None):  # torch leaves out kwargs where another thread has just removed its hook
+        if threading.get_ident() == here:
+            seen.append(_mapped(torch.clone, (args, kwargs)))
+
+    hook = held.module.register_forward_pre_hook(see, with_kwargs=True)
     try:
         with torch.no_grad(), fixed_randomness().scope():
             (held.estimator.predict_proba if hasattr(held.estimator, "predict_proba") else held.estimator.predict)(X)
@@ -195,13 +249,30 @@ def _rows_of_ours(held, X):
 
 
 def outputs_of(module: nn.Module, calls: Calls, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return the outputs of a module in eval mode, on the CPU; the first one where it gives several."""
+    """Return the outputs of a module in eval mode, on the CPU; the first tensor where it gives several."""
     parts = []
     with torch.inference_mode():
         for args, kwargs in calls.batches(size, device):
-            out = module(*args, **kwargs)
-            parts.append((out if isinstance(out, torch.Tensor) else out[0]).cpu())
+            parts.append(first_tensor(module(*args, **kwargs)).cpu())
     return torch.cat(parts)
+
+
+def first_tensor(outputs: Any) -> torch.Tensor:
+    """Return the first tensor in outputs: themselves, or in tuples, lists and dicts.
+
+    Raises
+    ------
+    TypeError
+        If there is none.
+    """
+    found: list[torch.Tensor] = []
+    _mapped(found.append, outputs)
+    if not found:
+        raise TypeError(
+            f"The network gives a {type(outputs).__name__}, in which there is no tensor with a row for each sample. It "
+            "has to give a tensor, or a tuple, list or dict whose first tensor is looked at."
+        )
+    return found[0]
 
 
 def stored_held(held: Held) -> StoredHeld:
@@ -214,9 +285,10 @@ def stored_held(held: Held) -> StoredHeld:
     if is_ours(owner):
         _give_network(owner, skeleton, weights)
         return StoredHeld(held.estimator, None, weights)
-    with _detached(owner, held.module) as placeholder:
+    spots = _spots(held)
+    with _detached(held, spots) as placeholder:
         shell = copy.deepcopy(held.estimator, {id(held.module): placeholder})
-    return StoredHeld((shell, placeholder), skeleton, weights)
+    return StoredHeld((shell, placeholder, [tuple(spot) for spot in spots]), skeleton, weights)
 
 
 def restored_held(stored: StoredHeld, device: torch.device | str = "cpu") -> Held:
@@ -227,11 +299,11 @@ def restored_held(stored: StoredHeld, device: torch.device | str = "cpu") -> Hel
     module = with_weights(stored.skeleton, stored.weights, device)
     if stored.shell is None:
         return Held(None, module)
-    shell, placeholder = stored.shell
+    shell, placeholder, spots = stored.shell
     estimator = copy.deepcopy(shell, {id(placeholder): module})
-    owner = last_step(estimator)
-    if isinstance(owner, NeuralNet):
-        _attach(owner, module)
+    nets = skorch_nets(estimator)
+    for spot in (Spot(*values) for values in spots):
+        _attach(nets[spot.net], spot, module)
     return Held(estimator, module)
 
 
@@ -256,33 +328,66 @@ def _give_network(owner, skeleton, weights):
     update_attributes(owner, now)
 
 
+def _spots(held):
+    """Return where skorch nets have the module."""
+    return [
+        Spot(at, path, net.module is net.module_)
+        for at, net in enumerate(skorch_nets(held.estimator))
+        if hasattr(net, "module_")
+        for path, part in net.module_.named_modules(remove_duplicate=False)
+        if part is held.module
+    ]
+
+
 @contextmanager
-def _detached(owner, module):
-    """Yield a placeholder; within, a skorch net holds it in the place of its module, and no optimizer."""
-    placeholder = nn.Identity()
-    if not isinstance(owner, NeuralNet):
-        yield placeholder
-        return
-    of_instance = owner.module is module
-    before = owner.module_, owner.optimizer_, owner.module
-    owner.module_, owner.optimizer_ = placeholder, None
-    if of_instance:
-        owner.module = placeholder
+def _detached(held, spots):
+    """Yield a placeholder; within, skorch nets hold it in the place of the module, and no optimizer."""
+    placeholder, nets = nn.Identity(), skorch_nets(held.estimator)
+    before = [
+        (net, net.module_, net.optimizer_, net.module) for net in {spot.net: nets[spot.net] for spot in spots}.values()
+    ]
+    for spot in spots:
+        net = nets[spot.net]
+        _forget_weights(net)
+        _put(net, spot, placeholder)
+        net.optimizer_ = None
     try:
         yield placeholder
     finally:
-        owner.module_, owner.optimizer_, owner.module = before
+        for spot in spots:
+            if spot.path:
+                nets[spot.net].module_.set_submodule(spot.path, held.module)
+        for net, module, optimizer, parameter in before:
+            net.module_, net.optimizer_, net.module = module, optimizer, parameter
 
 
-def _attach(net, module):
+def _forget_weights(net):
+    """Let callbacks forget the former weights: they make schedules anew where a training begins."""
+    for _, callback in net.callbacks_:
+        held = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+        update_attributes(callback, {name: None for name, value in vars(callback).items() if isinstance(value, held)})
+        if isinstance(callback, EarlyStopping):
+            callback.best_model_weights_ = None
+
+
+def _attach(net, spot, module):
     """Give a skorch net a module, where the net computes, and an optimizer of its parameters."""
     if net.device is not None:
         module.to(net.device)
-    if net.module is net.module_ or isinstance(net.module, nn.Identity):
-        net.module = module
-    net.module_ = module
+    _put(net, spot, module)
     with fixed_randomness().scope():
         net.initialize_optimizer()
+    for group in net.optimizer_.param_groups:
+        group.setdefault("initial_lr", group["lr"])  # schedules of torch ask for it where a training goes on
+
+
+def _put(net, spot, module):
+    if spot.path:
+        net.module_.set_submodule(spot.path, module)
+    else:
+        net.module_ = module
+    if spot.is_instance:
+        net.module = net.module_
 
 
 def _with_last(estimator, last):
@@ -295,10 +400,11 @@ def _with_last(estimator, last):
     return last
 
 
-def _check_fitted(estimator):
+def check_fitted(estimator: Any) -> None:
+    """Raise a NotFittedError where an estimator, a skorch net or what is last in a pipeline is not fitted."""
     if isinstance(last_step(estimator), NeuralNet):
         if not getattr(last_step(estimator), "initialized_", False):
-            raise NotFittedError("The skorch net in the FrozenEstimator has not been fitted. Call its fit before.")
+            raise NotFittedError("The skorch net has not been fitted. Call its fit before.")
     elif not isinstance(estimator, nn.Module):
         check_is_fitted(estimator)
 

@@ -10,18 +10,16 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import is_classifier, is_regressor
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
-from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from sklearn.base import is_classifier
+from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier
 from torch import nn
 from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from .._core.fitted import update_attributes
 from .._core.validation import on_host
-from .._nets.found import Found, dtype_of, find_network
-from .._nets.holding import Calls, Held, is_ours, outputs_of, restored_held, stored_held
+from .._nets.goals import codes_of, labels_of_codes
+from .._nets.holding import Calls, Held, restored_held, stored_held
 from .._nets.layers import linear
 from .._nets.recording import reached
 
@@ -44,12 +42,10 @@ class Head(NamedTuple):
     classes: np.ndarray | None = None  # of y, where another layer has taken its place
     labels: np.ndarray | None = None  # of the codes that a skorch net predicts; None: its predictions are labels
 
-
-class Goal(NamedTuple):
-    """Targets and loss of a training."""
-
-    target: torch.Tensor  # (n, ...), on the CPU
-    loss: Any  # outputs and targets to a number
+    def codes(self, y: np.ndarray) -> np.ndarray | None:
+        """Return the places of labels; None where they are not the head's own."""
+        labels = self.labels if self.classes is None else self.classes
+        return None if labels is None else codes_of(y, labels)
 
 
 # The module that is trained
@@ -172,14 +168,14 @@ def find_head(held: Held, calls: Calls, y: np.ndarray, kind: HeadKind) -> Head:
     name = next(iter(reached(held.module, calls, names)[::-1]), None) if names else None
     if name is None and (unknown or kind in ("train", "reset")):
         raise ValueError(
-            f"head={kind!r} needs a linear layer that can be trained in full, and the network has none. Pass labels that "
-            "the network knows and set head='keep'."
+            f"head={kind!r} needs a linear layer that can be trained in full, and the network has none. Pass labels "
+            "that the network knows and set head='keep'."
         )
     if kind == "keep" or name is None:
-        return Head(None, labels=_labels_of_codes(held, calls))
+        return Head(None, labels=labels_of_codes(held, calls))
     if not unknown and kind != "reset":
         _check_not_shared(held.module, name, kind)
-        return Head(name, labels=_labels_of_codes(held, calls))
+        return Head(name, labels=labels_of_codes(held, calls))
     if isinstance(held.owner, NeuralNetBinaryClassifier):
         if len(classes) > 2:
             raise ValueError(
@@ -201,129 +197,12 @@ def _check_not_shared(module, name, kind):
         raise ValueError(f"head={kind!r}: the weight of the last linear layer {name} is shared. Set head='keep'.")
 
 
-def _labels_of_codes(held, calls):
-    """Return the labels of what a skorch net predicts, which are codes; None where the codes are the labels."""
-    if not isinstance(held.owner, NeuralNetClassifier):
-        return None
-    classes = np.asarray(held.owner.classes_)
-    if classes.dtype.kind not in "iub":
-        return classes
-    if set(classes.tolist()) == set(range(len(classes))):
-        return None
-    return classes if classes.max() >= first_outputs(held.module, calls).shape[-1] else None
-
-
-def first_outputs(module: nn.Module, calls: Calls) -> torch.Tensor:
-    """Return the outputs of the first rows, at most two."""
-    return outputs_of(module, Calls([next(calls.batches(2))]), 2)
-
-
-def places(y: Any, labels: np.ndarray) -> np.ndarray:
-    """Return the places of targets (n,) among labels in any order; -1 for others."""
-    at = {label: place for place, label in enumerate(labels.tolist())}
-    return np.array([at.get(label, -1) for label in np.asarray(on_host(y)).reshape(-1).tolist()])
-
-
 def give_head(module: nn.Module, head: Head, generator: torch.Generator | None) -> None:
     """Put a new layer in the place of the last linear one, where the head says so."""
     if head.name is not None and head.n_out is not None:
         former: Any = module.get_submodule(head.name)
         layer = linear(former.in_features, head.n_out, generator, bias=former.bias is not None)
         module.set_submodule(head.name, layer.to(former.weight))
-
-
-# Targets and loss
-
-
-def checked_targets(held: Held, y: Any, n_rows: int, *, frozen: bool) -> np.ndarray:
-    """Return the targets as an array: one label for each row of a classifier, else values.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many as rows, only one class, or values that are not finite.
-    """
-    y = np.asarray(on_host(y))
-    if len(y) != n_rows:
-        raise ValueError(f"X has {n_rows} rows and y has {len(y)}. Pass a target for each row.")
-    if not is_classifier(held.estimator):
-        if y.dtype.kind not in "fiub":
-            try:
-                y = y.astype(np.float64)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"A regressor is adapted to numbers, and y has the dtype {y.dtype}.") from error
-        if y.dtype.kind == "f" and not np.isfinite(y).all():
-            raise ValueError("y contains NaN or infinity. Leave these rows out.")
-        return y
-    check_classification_targets(y)
-    y = column_or_1d(y, warn=frozen)  # what is fitted first has warned already
-    if len(np.unique(y)) < 2:
-        raise ValueError("y has one class: a classifier can be adapted to two or more.")
-    return y
-
-
-def goal_of(held: Held, head: Head, y: np.ndarray) -> Goal:
-    """Return targets and loss: those of a skorch net, the cross-entropy of other classifiers, our own regressors' loss.
-
-    Raises
-    ------
-    TypeError
-        If the loss is not known.
-    """
-    owner = held.owner
-    dtype = dtype_of(held.module)
-    codes = None if head.classes is None else torch.from_numpy(np.searchsorted(head.classes, y).astype(np.int64))
-    if isinstance(owner, NeuralNet):
-        if codes is None:
-            codes = torch.from_numpy(places(y, head.labels) if head.labels is not None else np.array(y))
-        classes = isinstance(owner, NeuralNetClassifier)
-        if isinstance(owner, NeuralNetRegressor) and codes.ndim == 1:
-            codes = codes[:, None]
-        as_values = codes.is_floating_point() or isinstance(owner, NeuralNetBinaryClassifier)
-        target = codes.long() if classes else codes.to(dtype) if as_values else codes
-        return Goal(target, _SkorchLoss(owner))
-    if is_ours(owner):
-        found = find_network(owner)
-        _check_loss(found)
-        return Goal(found.encode(y) if codes is None else codes, _MeanLoss(found))
-    if is_regressor(owner) or not is_classifier(held.estimator):
-        raise TypeError(
-            f"The loss of a {type(owner).__name__} is not known, nor in which units its network sees y. Pass a skorch "
-            "net, a network of this package, or a classifier."
-        )
-    return Goal(
-        codes if codes is not None else torch.from_numpy(places(y, np.asarray(on_host(owner.classes_)))),
-        nn.functional.cross_entropy,
-    )
-
-
-class _SkorchLoss:
-    """The loss of a skorch net, its criterion on the device of the outputs."""
-
-    def __init__(self, net):
-        self.net = net
-        self.binary = isinstance(net, NeuralNetBinaryClassifier)
-
-    def __call__(self, outputs, target):
-        if isinstance(self.net.criterion_, nn.Module):
-            self.net.criterion_.to(target.device)
-        outputs = outputs.reshape(-1) if self.binary and isinstance(outputs, torch.Tensor) else outputs
-        return self.net.get_loss(outputs, target, X=None, training=True)
-
-
-class _MeanLoss:
-    """The mean over rows of the loss of a network of this package."""
-
-    def __init__(self, found: Found):
-        self.found = found
-
-    def __call__(self, outputs, target):
-        return self.found.loss(outputs, target).mean()
-
-
-def _check_loss(found):
-    if found.reading.kind == "probabilities":
-        raise TypeError("The network gives probabilities, and the loss that it was trained with is not known.")
 
 
 # What is stored

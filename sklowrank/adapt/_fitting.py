@@ -14,6 +14,7 @@ from .._core.iterate import drive
 from .._core.workspace import Workspace, open_workspace
 from .._nets.estimating import held_out_rows
 from .._nets.found import array_of
+from .._nets.goals import Goal, checked_targets, first_outputs, goal_of
 from .._nets.holding import Calls, Held, StoredHeld, hold, is_ours, network_calls, stored_held
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport, select_layers
@@ -21,21 +22,16 @@ from .._nets.training import Batches, Training, train, weights_of
 from .._nets.wrapping import checked_rows
 from ._adapted_network import (
     AdaptedNetwork,
-    Goal,
     Head,
     WeightUpdate,
-    checked_targets,
     find_head,
     fingerprint,
-    first_outputs,
     give_head,
-    goal_of,
     names_of_norms,
     plain_labels,
     qualified,
 )
 from ._adapting import AdapterModel
-
 
 _OF_PAIRS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)  # of outputs and targets of one shape
 
@@ -85,7 +81,7 @@ def begin(adapter: Any, X: Any, y: Any, *, types: tuple[str, ...]) -> Begun:
         fingerprint(held.module),
         calls,
         head,
-        goal_of(held, head, y),
+        goal_of(held, y, head.codes(y)),
         (X, y),
         {},
     )
@@ -124,8 +120,8 @@ def _check_outputs(begun):
     criterion = getattr(owner, "criterion_", None)
     if isinstance(owner, NeuralNetRegressor) and isinstance(criterion, _OF_PAIRS) and shape != tuple(target.shape[1:]):
         raise ValueError(
-            f"The network has outputs of shape {shape} for each row, and y has {tuple(target.shape[1:])}. Pass y as the "
-            "network was fitted to it, or set head='reset' for another number of targets."
+            f"The network has outputs of shape {shape} for each row, and y has {tuple(target.shape[1:])}. Pass y as "
+            "the network was fitted to it, or set head='reset' for another number of targets."
         )
     weight = getattr(criterion, "weight", None)
     of_classes = begun.head.classes is not None and n_out != 1 and isinstance(weight, torch.Tensor)
@@ -233,8 +229,8 @@ def _trained(adapter, begun, network, described):
 
     X, y = begun.rows
     advice = (
-        f"The loss of the held-out rows was lowest within the last n_iter_no_change={training.n_iter_no_change} epochs. "
-        "Raise max_iter, or set validation_fraction=0."
+        f"The loss of the held-out rows was lowest within the last n_iter_no_change={training.n_iter_no_change} "
+        "epochs. Raise max_iter, or set validation_fraction=0."
     )
     run = drive(adapter, steps, attributes=attributes, X=X, y=y, max_iter=training.max_iter, tol=0.0, advice=advice)
     return run.n_iter, run.loss_curve

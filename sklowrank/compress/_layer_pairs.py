@@ -6,7 +6,7 @@ Of rank r it is ``x @ first.T @ second.T`` with the orthonormal columns of ``sec
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from .._nets.recording import (
     Moments,
     device_of,
     input_rows,
+    keep_sizes,
     layer_type,
     merged,
     moments_of,
@@ -64,8 +65,12 @@ class Seen(NamedTuple):
 
 
 class Pair(nn.Sequential):
-    """Two layers that replace one; `weight` and `bias` show their product to code that reads them."""
+    """Two layers that replace one; `weight` and `bias` show their product to code that reads them.
 
+    Sizes and strides of the former layer, such as `in_features`, are attributes.
+    """
+
+    __jit_unused_properties__ = ["weight", "bias"]
     kind = "linear"  # of the layer that was replaced, as `layer_type` says it
 
     @property
@@ -163,6 +168,7 @@ def taken_layers(
     module: nn.Module,
     calls: Calls,
     *,
+    types: Sequence[str] = _TYPES,
     modules: str | Sequence[str] | None = None,
     exclude: str | Sequence[str] | None = None,
 ) -> list[str]:
@@ -173,7 +179,7 @@ def taken_layers(
     ValueError
         If there is none, as in a network that is one layer, whose place has no name.
     """
-    names = select_layers(module, calls, types=_TYPES, modules=modules, exclude=exclude).names
+    names = select_layers(module, calls, types=types, modules=modules, exclude=exclude).names
     if names == [""]:
         raise ValueError(f"The network is a single {type(module).__name__} layer. Pass it within torch.nn.Sequential.")
     return names
@@ -210,8 +216,8 @@ def seen_of(
 ) -> dict[str, Seen]:
     """Return what the rows of some calls show of the named layers, in one pass.
 
-    Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. A pass is
-    left after `n_calls` calls of the layers.
+    Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. Layers
+    that no row reaches are left out. A pass is left after `n_calls` calls of the layers.
     """
     rows: dict[str, Moments] = {}
     lookups: dict[str, torch.Tensor] = {}
@@ -235,7 +241,11 @@ def seen_of(
                 module(*args, **kwargs)
             most |= counts
             counts.clear()
-    return {name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name]) for name in names}
+    return {
+        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name])
+        for name in names
+        if name in rows or name in lookups
+    }
 
 
 def _seen(layer, rows, lookups, n_calls):
@@ -317,6 +327,7 @@ def pair_of(layer: Any, found: Factors) -> Pair:
                 part.register_parameter(name, nn.Parameter(value))
     pair = Pair(first, second).train(layer.training).requires_grad_(like.requires_grad)
     pair.kind = str(kind)
+    keep_sizes(pair, layer)
     return pair
 
 
@@ -332,11 +343,13 @@ def replace_layers(
     method: str,
     size: int,
     sequential: bool = True,
+    then: Callable[[str], None] | None = None,
 ) -> LayerReport:
     """Replace layers by pairs of some ranks, in their order, and return what was done; None keeps a layer.
 
     `seen` is that of the module before. If `sequential`, each pair is fitted to what the layer gives for inputs that
-    have passed the pairs before it. Call :func:`leave_fast_paths` at the end.
+    have passed the pairs before it. `then` is called with the name of each pair once it is in its place. Call
+    :func:`leave_fast_paths` at the end.
     """
     report = LayerReport()
     for name, rank in ranks.items():
@@ -352,23 +365,32 @@ def replace_layers(
             now = seen[name]
             follows = any(done["rank"] is not None for done in report) and layer_type(layer) != "embedding"
             if sequential and follows and method != "weight_svd":
-                now = seen_of(module, calls, [name], size, now.n_calls)[name]
+                now = seen_of(module, calls, [name], size, now.n_calls).get(name, now)
             directions, mean = directions_of(layer, now, method)
             bias = getattr(layer, "bias", None)
             found = projected(product_weight(layer), bias, directions.vectors[:, :rank], mean)
             pair = pair_of(layer, found)
             module.set_submodule(name, pair)
-            row |= {"n_parameters": n_parameters(pair), "explained": float(1 - directions.lost[rank])}
+            if then is not None:
+                then(name)
+            row |= {
+                "n_parameters": n_parameters(module.get_submodule(name)),
+                "explained": float(1 - directions.lost[rank]),
+            }
         report.append(row)
     return report
 
 
-def leave_fast_paths(module: nn.Module) -> None:
-    """Let torch's transformer layers call the pairs in them: in eval mode they would multiply them out at each call."""
+def leave_fast_paths(module: nn.Module, kinds: tuple[type, ...] = ()) -> None:
+    """Let torch's transformer layers call the pairs in them, and layers of other kinds.
+
+    In eval mode they would multiply them out at each call.
+    """
     changed = [
         layer
         for layer in module.modules()
-        if isinstance(layer, nn.TransformerEncoderLayer) and any(isinstance(part, Pair) for part in layer.modules())
+        if isinstance(layer, nn.TransformerEncoderLayer)
+        and any(isinstance(part, (Pair, *kinds)) for part in layer.modules())
     ]
     for layer in changed:
         layer.activation_relu_or_gelu = 0

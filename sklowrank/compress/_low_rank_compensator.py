@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.frozen import FrozenEstimator
@@ -23,7 +24,7 @@ from .._nets.holding import StoredHeld, hold, network_calls, outputs_of, restore
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport
-from .._nets.wrapping import HeldNetwork, checked_rows, live, relative_error, some_rows
+from .._nets.wrapping import HeldNetwork, check_finite, checked_rows, live, relative_error, some_rows
 from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
 from ._compressed_weights import WeightOptions, compressed
 from ._low_rank_compensator_solver import BLOCK, PathOptions, compensate, layers_to_take
@@ -101,7 +102,8 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     adapters_ : dict of tuples of arrays
-        The matrices B (out, r) and A (r, in) of the path of each layer, by its name; none where paths were merged.
+        The matrices B (out, r) and A (r, in) of the path of each layer that has one, by its name; none where paths were
+        merged.
     weights_ : dict of arrays
         What the network stores, by the names in torch: codes and scales, or masks and kept entries, paths and biases.
     estimator_ : estimator
@@ -291,10 +293,10 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
     @property
     def adapters_(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The matrices B (out, r) and A (r, in) of the path of each layer, by its name."""
+        """The matrices B (out, r) and A (r, in) of the path of each layer that has one, by its name."""
         self._check_fitted("adapters_")
         layers = compensated_layers(live(self).module)
-        return {name: tuple(array_of(part) for part in layer.path) for name, layer in layers.items()}
+        return {name: tuple(array_of(part) for part in layer.path) for name, layer in layers.items() if layer.rank}
 
     def save_adapters(self, path: str | PathLike | BinaryIO) -> None:
         """Write the paths and the biases of the compensated layers to a file, without the compressed weights.
@@ -325,13 +327,16 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the file is for other layers, or for other compressed weights.
+            If the file has no adapters, or those of other layers or other compressed weights.
         """
         check_is_fitted(self)
         ws = open_workspace(np.empty((0, 0)), device="cpu")
         held = restored_held(recall(self, StoredHeld, ws))
         layers = _layers_with_paths(self, held.module)
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, NpzFile):
+            raise ValueError(f"{path} has no adapters: it is no archive that save_adapters has written.")
+        with file:
             arrays = dict(file)
         give_adapters(layers, arrays)
         report = LayerReport(
@@ -377,8 +382,7 @@ def _twin(compressed, randomness, module_getter, device):
 
 def _checked_outputs(module, calls, device):
     outputs = _outputs(module, calls, device)
-    if not bool(outputs.isfinite().all()):
-        raise ValueError("The network answers NaN or infinity for rows of X: it cannot be measured there.")
+    check_finite(outputs)
     return outputs
 
 

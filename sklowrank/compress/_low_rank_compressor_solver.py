@@ -9,7 +9,7 @@ from torch import nn
 
 from .._nets.holding import Calls, Held, is_ours, network_calls, outputs_of, restored_held, stored_held
 from .._nets.recording import LayerReport, device_of
-from .._nets.wrapping import relative_error
+from .._nets.wrapping import check_finite, relative_error
 from ._layer_pairs import (
     Seen,
     ladder_of,
@@ -20,7 +20,7 @@ from ._layer_pairs import (
     seen_of,
     taken_layers,
 )
-from ._rank_budgets import Ladder, least_size, ranks_by_budget, ranks_by_number
+from ._rank_budgets import Ladder, budget_of, least_size, ranks_by_budget, ranks_by_number
 from ._split_attention import split_attention
 
 _TRIALS = 8  # halvings of the logarithm of the size in the search for a tolerance
@@ -61,11 +61,6 @@ class Problem(NamedTuple):
     seen: dict[str, Seen]
     ladders: dict[str, Ladder]
     n_before: int
-
-    @property
-    def n_others(self) -> int:
-        """Number of parameters of what is not to be replaced."""
-        return self.n_before - sum(ladder.n_dense for ladder in self.ladders.values())
 
 
 def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, device: torch.device) -> Compressed:
@@ -108,27 +103,10 @@ def _problem(held, X, options, device):
     return Problem(module, calls, outputs, layers, seen, ladders, n_before)
 
 
-def check_finite(outputs: torch.Tensor) -> None:
-    """Raise a ValueError where outputs (n, ...) are not finite."""
-    bad = int((~outputs.reshape(len(outputs), -1).isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"The network gives NaN or infinity for {bad} of {len(outputs)} rows, so that there is nothing to keep. "
-            "Leave these rows out, or mend the network."
-        )
-
-
 def _budget(problem, compression):
     """Return how many parameters the layers may have."""
-    least = (least_size(problem.ladders) + problem.n_others) / problem.n_before
-    if compression < least:
-        left = left_layers(problem.module, list(problem.layers))
-        raise ValueError(
-            f"compression={compression} cannot be reached: with rank 1 in all layers that are taken it is "
-            f"{math.ceil(1e4 * least) / 1e4:.4f}. Pass at least that, or take more layers by modules and exclude. "
-            f"Left as they are: {left or 'none'}."
-        )
-    return compression * problem.n_before - problem.n_others
+    left = left_layers(problem.module, list(problem.layers))
+    return budget_of(problem.ladders, problem.n_before, compression, left)
 
 
 def _replaced(problem, ranks, options):

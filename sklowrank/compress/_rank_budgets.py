@@ -1,5 +1,6 @@
 """Ranks of layers for a number of parameters: what each rank costs and loses, and what a budget allows."""
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -62,6 +63,25 @@ def size_of(ladders: Mapping[str, Ladder], ranks: Mapping[str, int | None]) -> i
 def least_size(ladders: Mapping[str, Ladder]) -> int:
     """Return the smallest number of parameters that the layers can have."""
     return sum(ladder.least for ladder in ladders.values())
+
+
+def budget_of(ladders: Mapping[str, Ladder], n_before: int, compression: float, left: str) -> float:
+    """Return how many parameters the layers may have, where the network had `n_before` and `left` says what stays.
+
+    Raises
+    ------
+    ValueError
+        If the share `compression` of them cannot be reached.
+    """
+    n_others = n_before - sum(ladder.n_dense for ladder in ladders.values())
+    least = (least_size(ladders) + n_others) / n_before
+    if compression < least:
+        raise ValueError(
+            f"compression={compression} cannot be reached: with rank 1 in all layers that are taken it is "
+            f"{math.ceil(1e4 * least) / 1e4:.4f}. Pass at least that, or take more layers by modules and exclude. "
+            f"Left as they are: {left or 'none'}."
+        )
+    return compression * n_before - n_others
 
 
 def _greedy(ladders, budget):

@@ -44,7 +44,7 @@ class SplitAttention(nn.Module):
             q, k, v = (part.transpose(0, 1) for part in (q, k, v))
         n, length = q.shape[:2]
         q, k, v = (part.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
-        mask = _mask(attn_mask, key_padding_mask, n, self.num_heads, q)
+        mask = joined_mask(attn_mask, key_padding_mask, n, self.num_heads, q)
         dropout = self.dropout if self.training else 0.0
         weights = None
         if need_weights:
@@ -73,7 +73,9 @@ def _linear(weight, bias):
     return layer
 
 
-def _mask(attn_mask, key_padding_mask, n, n_heads, like):
+def joined_mask(
+    attn_mask: torch.Tensor | None, key_padding_mask: torch.Tensor | None, n: int, n_heads: int, like: torch.Tensor
+) -> torch.Tensor | None:
     """Return both masks as what is added to scores (n, heads, queries, keys); True forbids."""
     mask = None
     if attn_mask is not None:

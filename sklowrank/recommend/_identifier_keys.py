@@ -33,10 +33,10 @@ def keys_of(values, column):
     `values` is a one-dimensional array of any type, a series of pandas or polars, or a list; `column` the number of the
     column.
     """
-    codes = getattr(values, "cat", None) if hasattr(getattr(values, "dtype", None), "categories") else None
-    if hasattr(codes, "codes"):  # categories of pandas: each is looked at once
-        keys = np.append(keys_of(values.cat.categories, column), missing_key(column))
-        return keys[values.cat.codes.to_numpy()]
+    if hasattr(getattr(values, "dtype", None), "categories") and hasattr(
+        getattr(values, "cat", None), "codes"
+    ):  # pandas
+        return _category_keys(values.cat.codes.to_numpy(), values.cat.categories, column)
     plain = isinstance(getattr(values, "dtype", None), np.dtype)
     values = np.asarray(values) if plain else values_of(values)
     kind = values.dtype.kind
@@ -49,6 +49,15 @@ def keys_of(values, column):
     if kind in "OT":
         return _object_keys(values.tolist(), column)
     raise TypeError(_REFUSAL.format(values.dtype))
+
+
+def _category_keys(codes, categories, column):
+    """Keys of a categorical column; a code of -1 is a missing value. Each category that occurs is looked at once."""
+    if len(codes) < len(categories):
+        used, places = np.unique(np.append(codes, -1), return_inverse=True)  # of which the first is -1
+        categories, codes = categories[used[1:]], places[:-1] - 1
+    keys = np.append(keys_of(categories, column), missing_key(column))
+    return keys[codes]
 
 
 def keys_of_integers(table, columns):

@@ -1,12 +1,56 @@
-"""Batches of a stream: their identifiers, each once, and their rows as tensors."""
+"""Batches of a stream: rows in their order or in epochs; the identifiers of a batch, each once, and it as tensors."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from .._core.iterate import Step
 from ._online_embedding_model import Batch
 from ._online_serving import Numbers
+
+# Ways through rows; `state` is the OnlineState that learns them, `settings` are its Settings
+
+
+def learn_in_order(state, rows, y, weights, times, settings) -> float:
+    """Learn rows in their order, and return the mean loss of batches before each was learned."""
+    loss: float | torch.Tensor = 0.0
+    for start in range(0, len(rows), settings.batch_size):
+        part = slice(start, min(start + settings.batch_size, len(rows)))
+        batch, w = rows.part(part.start, part.stop), None if weights is None else weights[part]
+        before = state.clock["n_seen"]
+        state.see_numbers(batch.Z, w)
+        loss = loss + state.learn(batch, y[part], w, None if times is None else times[part], settings)
+        now = state.clock["n_seen"]
+        if settings.expire_after is not None and _passed(before, now, settings.evict_every):
+            state.evict(state.clock["t"], settings.expire_after)
+        if _passed(before, now, settings.sync_interval):
+            state.sync()
+    state.compact()
+    total = len(rows) if weights is None else weights.sum()
+    return float(loss) / total if total else 0.0
+
+
+def _passed(before, now, interval) -> bool:
+    """Return whether a multiple of the interval lies between two numbers of rows."""
+    return bool(interval) and before // interval != now // interval
+
+
+def epochs(state, rows, y, settings, n_epochs: int, generator: torch.Generator):
+    """Yield a step for each pass through all rows, in an order that is drawn; the first one counts them."""
+    state.see_numbers(rows.Z, None)
+    for epoch in range(n_epochs):
+        order = torch.randperm(len(rows), generator=generator, device="cpu").numpy()
+        loss: float | torch.Tensor = 0.0
+        for start in range(0, len(rows), settings.batch_size):
+            taken = order[start : start + settings.batch_size]
+            loss = loss + state.learn(rows.take(taken), y[taken], None, None, settings, again=epoch > 0)
+        last = epoch == n_epochs - 1
+        yield Step(state, 0.0 if last else math.inf, float(loss) / len(rows))
+
+
+# One batch
 
 
 class Distinct(NamedTuple):
@@ -45,13 +89,3 @@ def batch_of(rows, slots, numbers: Numbers, device: str) -> Batch:
         return Batch(slots, Z)
     samples = np.repeat(np.arange(len(rows)), np.diff(rows.starts))
     return Batch(slots, Z, torch.from_numpy(rows.cells[:, None]).to(device), torch.from_numpy(samples).to(device))
-
-
-def tensor_of(array) -> torch.Tensor:
-    """Return an array as a tensor that shares its memory."""
-    return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
-
-
-def tensors_of(arrays) -> dict[str, torch.Tensor]:
-    """Return arrays as tensors that share their memory."""
-    return {name: tensor_of(array) for name, array in arrays.items()}

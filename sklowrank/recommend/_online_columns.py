@@ -1,5 +1,6 @@
 """Reading rows of identifiers and numbers: by kind of column, or a sparse matrix whose columns are identifiers."""
 
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -8,11 +9,14 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import validate_data
 
 from .._core.validation import explained
+from .._core.warn import warn
 from ._identifier_keys import keys_of, keys_of_integers
 from ._identifiers import values_of
-from ._reading import prepared, separate
+from ._reading import numbers_of, prepared, separate
 
 _LARGEST = 1e150  # beyond it squares of numbers are infinite
+_LARGEST_CELL = 1e30  # of sparse X, which enters gradients with its square
+_EXACT = 2.0**53  # floating numbers beyond it stand for several integers
 
 
 class Kinds(NamedTuple):
@@ -81,14 +85,15 @@ def kinds_of(X, categorical_features, names) -> Kinds:
     if isinstance(categorical_features, str):
         chosen = [_holds_identifiers(column) for column in separate(X)]
     else:
-        chosen = _chosen(categorical_features, X.shape[1], names)
+        chosen = named_columns(categorical_features, X.shape[1], names)
     return Kinds([j for j, yes in enumerate(chosen) if yes], [j for j, yes in enumerate(chosen) if not yes], False)
 
 
 def _holds_identifiers(column) -> bool:
     """Return whether a column is of another type than floating numbers; one of objects has the type of all of them."""
-    name, kind = str(column.dtype).lower(), getattr(column.dtype, "kind", "")  # which Polars' types do not have
-    if kind == "f" or name.startswith("float"):
+    dtype = column.dtype if hasattr(column, "dtype") else column.type  # of Arrow
+    name, kind = str(dtype).lower(), getattr(dtype, "kind", "")  # which types of Polars and Arrow do not have
+    if kind == "f" or name.startswith(("float", "double", "halffloat")):
         return False
     if kind == "c":
         raise ValueError("Complex data not supported: X has complex numbers. Pass real and imaginary parts as columns.")
@@ -97,7 +102,7 @@ def _holds_identifiers(column) -> bool:
     return not all(isinstance(value, float | np.floating) for value in column)
 
 
-def _chosen(categorical_features, n_features, names):
+def named_columns(categorical_features, n_features, names):
     """Return a mask of the columns that the user has named."""
     wanted = [] if categorical_features is None else list(categorical_features)
     if len(wanted) == n_features and all(isinstance(value, bool | np.bool_) for value in wanted):
@@ -130,18 +135,39 @@ def rows_of_table(X, kinds: Kinds) -> Rows:
         X = _canonical(X)
         cells = X.data.astype(np.float64)
         columns = X.indices.astype(np.int64)
+        if np.abs(cells).max(initial=0.0) > _LARGEST_CELL:
+            raise ValueError(f"X contains numbers beyond {_LARGEST_CELL:.0e}, too large for weights. Divide them.")
         return Rows(keys_of(columns, 0), columns, np.empty((X.shape[0], 0)), cells, X.indptr.astype(np.int64))
     if isinstance(X, np.ndarray) and X.dtype.kind == "i" and not kinds.numeric:
         keys = keys_of_integers(X, kinds.identifiers)
         return Rows(keys, np.array(kinds.identifiers, dtype=np.int64), np.empty((len(X), 0)))
     if isinstance(X, np.ndarray) and X.dtype.kind in "biuf" and not kinds.identifiers:
-        Z = X.astype(np.float64)
+        Z, columns = X.astype(np.float64), {}
     else:
         columns = dict(enumerate(separate(X)))
         Z = _side_by_side([_numbers(columns[j], j) for j in kinds.numeric], len(X), np.float64)
-    _check_numbers(Z)
-    keys = [keys_of(columns[j], j) for j in kinds.identifiers]
+    _check_numbers(Z, [_name_of(columns[j], j) for j in kinds.numeric] if columns else kinds.numeric)
+    keys = [_column_keys(columns[j], j) for j in kinds.identifiers]
     return Rows(_side_by_side(keys, len(X), np.int64), np.array(kinds.identifiers, dtype=np.int64), Z)
+
+
+def _column_keys(column, j):
+    """Return the keys of a column of identifiers; what goes wrong with one of them names the column."""
+    name = _name_of(column, j)
+    if getattr(getattr(column, "dtype", None), "kind", "") == "f":
+        values = np.asarray(values_of(column), np.float64)
+        rounded = (np.abs(values) >= _EXACT) & np.isfinite(values)
+        if rounded.any():
+            warn(
+                f"Column {name!r} of X holds identifiers as floating numbers, such as {values[rounded][0]:.17g}. "
+                "Beyond 2**53 one of them stands for several integers, which share a row. Pass integers, in pandas as "
+                "Int64 where values are missing, or text.",
+                UserWarning,
+            )
+    try:
+        return keys_of(column, j)
+    except TypeError as error:
+        raise TypeError(f"Column {name!r} of X: {error} Convert it to text, or leave it out.") from None
 
 
 def _canonical(X):
@@ -163,35 +189,42 @@ def _side_by_side(columns, n_rows, dtype):
 
 def _numbers(column, j):
     """Return a numeric column as float64; what is missing is NaN."""
-    values = values_of(column)
-    try:
-        if values.dtype.kind in "Mmc":  # which numpy would convert
-            raise TypeError
-        if values.dtype.kind == "O":
-            values = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in values]
-        return np.asarray(values).astype(np.float64)
-    except (TypeError, ValueError):
-        name = getattr(column, "name", None) or j
-        raise ValueError(
-            f"X could not be converted to numeric values: the column {name!r} is numeric and holds something else. "
-            "Name it in categorical_features where its values are identifiers."
-        ) from None
+    return numbers_of(
+        column,
+        f"X could not be converted to numeric values: the column {_name_of(column, j)!r} is numeric and holds "
+        "something else. Name it in categorical_features where its values are identifiers.",
+    )
 
 
-def _check_numbers(Z):
-    """Refuse what is missing, infinite, or so large that its square is."""
+def _name_of(column, j):
+    """Return the name of a column, or its number where it has none."""
+    name = getattr(column, "name", None)
+    return j if name is None else name
+
+
+def _check_numbers(Z, names):
+    """Refuse what is missing, infinite, or so large that its square is; `names` are those of the columns of Z."""
     if not Z.size:
         return
-    assert_all_finite(Z, input_name="X")
+    try:
+        assert_all_finite(Z, input_name="X")
+    except ValueError as error:
+        column = names[int(np.isfinite(Z).all(axis=0).argmin())]
+        raise ValueError(
+            f"{str(error).partition(chr(10))[0]} Column {column!r} is numeric, by the first call. Impute the value; "
+            "where it is an identifier, name the column in categorical_features: a missing one is an identifier too."
+        ) from None
     if max(Z.max(), -Z.min()) > _LARGEST:
         raise ValueError(f"X contains numbers beyond {_LARGEST:.0e}, whose squares are infinite. Divide them.")
 
 
 def by_column(value, default, n_features, names, parameter) -> np.ndarray:
     """Return a parameter by column (n_features,): one value for all, or a dict of those that are not the default."""
-    if not isinstance(value, dict):
-        return np.full(n_features, default if value is None else value, dtype=np.float64)
+    if not isinstance(value, dict):  # of one number in memory: sparse X may have millions of columns
+        return np.broadcast_to(np.float64(default if value is None else value), (n_features,))
     found = np.full(n_features, default, dtype=np.float64)
     for column, at in value.items():
+        if not isinstance(at, Real) or isinstance(at, bool) or not at > 0:
+            raise ValueError(f"{parameter} gives the column {column!r} the value {at!r}. Pass a number above 0.")
         found[position_of(column, n_features, names, parameter)] = at
     return found

@@ -8,9 +8,9 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from ._online_columns import checked_table
-from ._online_docs import online_docs
 from ._online_methods import OnlineEmbeddingMethods
-from ._online_targets import checked_numbers, checked_weights, in_units, unit_of
+from ._online_parameters import online_docs
+from ._online_targets import checked_numbers, checked_weights, first_unit, in_units, unit_of
 
 
 @online_docs(units=", in units of y")
@@ -141,7 +141,8 @@ class OnlineEmbeddingRegressor(OnlineEmbeddingMethods, RegressorMixin, BaseEstim
         X : array-like or sparse matrix of shape (n_samples, n_features)
             The rows.
         y : array-like of shape (n_samples,)
-            Their values. Those of the first call set the unit.
+            Their values. Those of the first call set the unit, `y_mean_` and `y_scale_`, of all further ones: it should
+            have some rows of different y.
         <stream>
 
         Returns
@@ -152,7 +153,7 @@ class OnlineEmbeddingRegressor(OnlineEmbeddingMethods, RegressorMixin, BaseEstim
         table = checked_table(self, X, reset=first)
         y = checked_numbers(type(self).__name__, y, table.shape[0])
         weights = checked_weights(sample_weight, y)
-        unit = unit_of(y, weights) if first else {"y_mean_": self.y_mean_, "y_scale_": self.y_scale_}
+        unit = first_unit(y, weights) if first else {"y_mean_": self.y_mean_, "y_scale_": self.y_scale_}
         stored, rows, ws = self._begin(table, 1, "squared") if first else self._continued(table)
         return self._absorb(stored, rows, in_units(y, unit), weights, timestamps, ws, **unit)
 

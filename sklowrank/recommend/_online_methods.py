@@ -1,7 +1,15 @@
-"""What both online estimators do with a stream: parameters, reading, answers, forgetting, deltas and snapshots."""
+"""What both online estimators do with a stream: learning, answers and forgetting.
+
+Rows are read and become keys of identifiers in `_online_columns` and `_identifier_keys`. `_online_batches` leads them
+in batches to the state of the stream, `_online_state`: a table of identifiers (`_identifier_table`), new ones that wait
+(`_admission`), weights, and where wanted a copy of them that answers (`_online_serving`). What a batch computes is in
+`_online_embedding_model`. The state leaves its process by `_online_exchange`, as deltas, or as snapshots that
+`_online_snapshot` writes of the plain arrays of `_online_plain`.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from functools import lru_cache, partial
 from numbers import Real
 from typing import Any, NamedTuple, Self
@@ -18,13 +26,13 @@ from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
 from .._core.modes import in_plain_modes
 from .._core.workspace import open_workspace
-from ._online_batches import batch_of, tensor_of, tensors_of
-from ._online_columns import Kinds, checked_table, kinds_of, rows_of_table
+from ._identifiers import values_of
+from ._online_batches import batch_of, epochs, learn_in_order
+from ._online_columns import Kinds, checked_table, kinds_of, named_columns, rows_of_table
 from ._online_embedding_model import forward, side_by_side
 from ._online_exchange import StreamExchange
-from ._online_learning import epochs, learn_in_order
 from ._online_parameters import CONSTRAINTS, OnlineOptions, check_unchanged, kept_of, model_shape, settings_of
-from ._online_plain import host
+from ._online_serving import host, tensor_of, tensors_of
 from ._online_state import OnlineState, Settings
 
 _BLOCK = 1 << 14  # rows answered at once
@@ -82,7 +90,12 @@ class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePref
     @intercept_.setter
     def intercept_(self, value):
         store, (scale, shift) = tensor_of(self._stream().dense["intercept"]), self._unit()
-        store.copy_(torch.from_numpy((np.broadcast_to(value, store.shape) - shift) / scale))
+        new = check_array(value, ensure_2d=False, dtype=np.float64, ensure_min_samples=0, input_name="intercept_")
+        if new.shape not in ((), (1,), tuple(store.shape)):
+            raise ValueError(f"intercept_ has {len(store)} entries, and the new one has the shape {new.shape}.")
+        store.copy_(torch.from_numpy((np.broadcast_to(new, store.shape) - shift) / scale))
+        self._stream().clock["version"] += 1  # for deltas, which are empty otherwise
+        self._stream().sync()
 
     def _unit(self) -> tuple[float, float]:
         """Return scale and shift of answers, by which the model's outputs are multiplied and moved."""
@@ -118,6 +131,7 @@ class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePref
         state, settings = stored.state, self._settings()
         times = _checked_times(timestamps, len(rows), state.clock["timed"])
         check_unchanged(self._options(), state.shape, state.kept)
+        self._check_columns(stored.kinds)
         if weights is not None and not weights.all():  # what has no weight is as if it were not there
             there = np.flatnonzero(weights)
             rows, target, weights = rows.take(there), target[there], weights[there]
@@ -130,6 +144,18 @@ class OnlineEmbeddingMethods(StreamExchange, CallbackSupportMixin, ClassNamePref
             return keep(self, ws, stored, **attributes, loss_curve_=[loss], n_iter_=1)
         self.loss_curve_, self.n_iter_ = [loss], 1  # all else is there, at each moment, for threads that predict
         return self
+
+    def _check_columns(self, kinds: Kinds) -> None:
+        """Refuse `categorical_features` other than those that the model began with."""
+        chosen = self.categorical_features
+        if isinstance(chosen, str) or kinds.sparse:  # by type: columns stay what they were in the first call
+            return
+        mask = named_columns(chosen, self.n_features_in_, vars(self).get("feature_names_in_"))
+        if [j for j, yes in enumerate(mask) if yes] != kinds.identifiers:
+            raise ValueError(
+                f"categorical_features={chosen!r}: the columns {kinds.identifiers} held identifiers when the model "
+                "began, which cannot change. Call fit, or set it back."
+            )
 
     def _stream(self) -> OnlineState:
         if "_fitted" not in vars(self):
@@ -280,11 +306,20 @@ def _checked_times(timestamps, n_rows, timed) -> np.ndarray | None:
         raise ValueError(f"timestamps have to be given in all calls of partial_fit or in none: the former ones {had}.")
     if timestamps is None:
         return None
+    timestamps = _in_seconds(timestamps)
     times = check_array(timestamps, ensure_2d=False, dtype=np.float64, input_name="timestamps", ensure_min_samples=0)
     if times.ndim != 1:
         raise ValueError(f"timestamps have to be one-dimensional, and have the shape {times.shape}.")
     check_consistent_length(times, range(n_rows))
     return times
+
+
+def _in_seconds(timestamps):
+    """Return dates as seconds since 1970, whatever their resolution and zone; all else as it is."""
+    values = values_of(timestamps)
+    if values.dtype.kind == "O" and values.ndim == 1 and all(isinstance(value, datetime) for value in values):
+        values = np.asarray(timestamps, dtype="datetime64[us]")  # of zones, as pandas keeps them
+    return (values - np.datetime64(0, "s")) / np.timedelta64(1, "s") if values.dtype.kind == "M" else timestamps
 
 
 def _outputs_of(values, batch, dense, shape):

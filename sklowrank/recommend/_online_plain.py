@@ -1,4 +1,4 @@
-"""The state of a stream as plain arrays, numbers and strings, and back; and what has changed since a version of it."""
+"""The state of a stream as plain arrays, numbers and strings, and back."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,7 @@ import numpy as np
 from ._admission import ChanceFilter, ExactFilter, SketchFilter
 from ._identifier_table import CuckooTable, ModuloTable
 from ._online_embedding_model import Shape
-from ._online_serving import Numbers, Readable, Serving, copy_of, placed
+from ._online_serving import Numbers, Readable, Serving, copy_of, host, placed
 
 _FILTERS = {kind.__name__: kind for kind in (ExactFilter, SketchFilter, ChanceFilter)}
 
@@ -113,93 +113,3 @@ def same_plain(a, b) -> bool:
     if isinstance(a, np.ndarray):
         return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
     return type(a) is type(b) and a == b
-
-
-def host(array) -> np.ndarray:
-    """Return weights as an array of numpy."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
-
-
-# Deltas
-
-_GROUPS = ("dense", "moments", "numbers", "clock")  # of entries such as "dense.intercept"
-_ARRAYS = ("keys", "values", "squares", "updated", "columns", "evicted_keys")
-
-
-def delta_of(state, since: int) -> dict:
-    """Return what has changed after a version, as a flat dict of arrays and numbers."""
-    version = state.clock["version"]
-    if not 0 <= since <= version:
-        raise ValueError(f"since={since} has to be a version of this model, from 0 to version_={version}.")
-    if since < state.gone["since"]:
-        raise ValueError(
-            f"since={since} is too long ago: identifiers that left are known from version {state.gone['since']} on. "
-            "Send the whole model, by pickle or save_snapshot."
-        )
-    rows = state.table.live_rows()
-    rows = rows[state.rows["versions"][rows + 1] > since]
-    gone = np.unique(state.gone["keys"][state.gone["versions"] > since])
-    stored = {name: array[placed(rows + 1, array)] for name, array in state.rows.items() if name != "versions"}
-    changes = {
-        "since": since,
-        "version": version,
-        "keys": state.table.keys_of_rows()[rows],
-        **{name: host(array) for name, array in stored.items()},
-        "evicted_keys": gone[state.table.find(gone) < 0],
-        "dense": {name: host(array).copy() for name, array in state.dense.items()},
-        "moments": {name: host(array).copy() for name, array in state.moments.items()},
-        "numbers": {name: np.copy(value) for name, value in state.numbers._asdict().items()},
-        "clock": {name: value for name, value in state.clock.items() if value is not None},
-    }
-    parts = {f"{group}.{name}": value for group in _GROUPS for name, value in changes.pop(group).items()}
-    return {**changes, **parts}
-
-
-def _in_groups(delta) -> dict:
-    """Return a delta with its groups as dicts; numbers may have become arrays without dimensions in a file."""
-    plain = {
-        name: value.item() if np.ndim(value) == 0 and hasattr(value, "item") else value for name, value in delta.items()
-    }
-    found = {name: value for name, value in plain.items() if "." not in name}
-    for group in _GROUPS:
-        found[group] = {name.partition(".")[2]: plain[name] for name in plain if name.startswith(f"{group}.")}
-    return {**found, "clock": {"timed": None, **found["clock"]}}
-
-
-def checked_delta(state, delta) -> dict | None:
-    """Return a delta in groups, None where it brings nothing new; ValueError where it does not fit."""
-    if not isinstance(delta, dict) or not {*_ARRAYS, "since", "version"} <= delta.keys():
-        raise ValueError("delta has to be what get_delta returned, with all of its entries.")
-    delta, version = _in_groups(delta), state.clock["version"]
-    if delta["clock"].keys() != state.clock.keys() or delta["numbers"].keys() != state.numbers._asdict().keys():
-        raise ValueError("delta has to be what get_delta returned, with all of its entries.")
-    if delta["since"] > version:
-        raise ValueError(
-            f"The delta follows version {delta['since']}, and this model is of version {version}: the deltas between "
-            "them are missing. Apply them first."
-        )
-    n, width = len(delta["keys"]), state.shape.width
-    fits = delta["values"].shape == delta["squares"].shape == (n, width)
-    for name, mine in (("dense", state.dense), ("moments", state.moments)):
-        fits = fits and {k: np.shape(v) for k, v in delta[name].items()} == {k: tuple(v.shape) for k, v in mine.items()}
-    if not (fits and len(delta["updated"]) == len(delta["columns"]) == n):
-        raise ValueError("The delta is of a model of other parameters or columns.")
-    return delta if delta["version"] > version else None
-
-
-def apply_delta(state, delta) -> None:
-    """Take over a delta that was checked."""
-    gone = delta["evicted_keys"]
-    gone = gone[state.table.find(gone) >= 0]
-    state.clock["version"] = delta["version"]
-    state.drop(state.table.find(gone))
-    rows = state.table.find(delta["keys"])
-    rows[rows < 0] = state.table.add(delta["keys"][rows < 0])
-    state.reserve()
-    state.write_rows(rows, delta["values"], delta["squares"])
-    for name in ("updated", "columns"):
-        state.rows[name][rows + 1] = delta[name]
-    state.rows["versions"][rows + 1] = delta["version"]
-    state.take_dense(delta["dense"], delta["moments"], Numbers(**delta["numbers"]), dict(delta["clock"]))
-    if state.serving is not None:
-        state.pending.append((rows, np.empty(0, np.int64)))

@@ -127,6 +127,9 @@ def changed(readable: Readable, changes: Changes) -> Readable:
     return Readable(table, values, changes.dense, changes.numbers)
 
 
+# Weights, which are arrays of numpy or tensors
+
+
 def placed(rows, values):
     """Return positions as what `values` are indexed with."""
     return torch.from_numpy(rows).to(values.device) if isinstance(values, torch.Tensor) else rows
@@ -148,3 +151,18 @@ def grown(array: Array, n: int) -> Array:
         found = np.zeros(longer, array.dtype)
     found[: len(array)] = array
     return found
+
+
+def tensor_of(array) -> torch.Tensor:
+    """Return an array as a tensor that shares its memory."""
+    return array if isinstance(array, torch.Tensor) else torch.from_numpy(array)
+
+
+def tensors_of(arrays) -> dict[str, torch.Tensor]:
+    """Return arrays as tensors that share their memory."""
+    return {name: tensor_of(array) for name, array in arrays.items()}
+
+
+def host(array) -> np.ndarray:
+    """Return weights as an array of numpy."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()

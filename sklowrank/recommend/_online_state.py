@@ -12,7 +12,7 @@ import torch
 
 from ._admission import make_filter
 from ._identifier_keys import normal_values
-from ._online_batches import Distinct, batch_of, distinct_identifiers, tensor_of, tensors_of
+from ._online_batches import Distinct, batch_of, distinct_identifiers
 from ._online_embedding_model import (
     INITIAL_SQUARES,
     Shape,
@@ -24,8 +24,20 @@ from ._online_embedding_model import (
     new_moments,
     step_dense,
 )
-from ._online_plain import Kept, filter_of, host, new_table, owned, plain_of, same_plain, serving_of, shape_of, table_of
-from ._online_serving import Changes, Numbers, Readable, Serving, copied, copy_of, grown, placed
+from ._online_plain import Kept, filter_of, new_table, owned, plain_of, same_plain, serving_of, shape_of, table_of
+from ._online_serving import (
+    Changes,
+    Numbers,
+    Readable,
+    Serving,
+    copied,
+    copy_of,
+    grown,
+    host,
+    placed,
+    tensor_of,
+    tensors_of,
+)
 from ._online_snapshot import Saved
 
 _SLACK = 16  # where there are too many rows, a part of them goes at once, so that the search for them is rare

@@ -6,7 +6,10 @@ from sklearn.utils.multiclass import check_classification_targets, unique_labels
 
 from .._core.compat import check_y
 from .._core.validation import explained, on_host
+from .._core.warn import warn
 from ._reading import numeric_values, numeric_weights
+
+_LARGEST = 1e30  # of what multiplies a gradient, so that its square is finite
 
 
 def checked_labels(name, y, n_rows):
@@ -52,7 +55,8 @@ def outputs_for(classes) -> int:
     """Return one output for two classes, else one for each."""
     if len(classes) < 2:
         raise ValueError(
-            f"y has one class only, {classes.tolist()}. Two are needed; partial_fit is told all of them by classes."
+            f"y has one class only, {classes.tolist()}, and at least 2 are needed. Where others come later, name all "
+            "of them by classes in the first call to partial_fit."
         )
     return 1 if len(classes) == 2 else len(classes)
 
@@ -73,17 +77,46 @@ def unit_of(y, weights) -> dict[str, float]:
     if weights is not None and not weights.any():
         weights = None
     mean = float(np.average(y, weights=weights))
-    scale = float(np.average((y - mean) ** 2, weights=weights) ** 0.5)
-    return {"y_mean_": mean, "y_scale_": scale if scale > 1e-13 * abs(mean) else 1.0}
+    widest = float(np.abs(y - mean).max())
+    if widest <= 1e-13 * abs(mean):
+        return {"y_mean_": mean, "y_scale_": 1.0}
+    scale = float(np.average(((y - mean) / widest) ** 2, weights=weights) ** 0.5)  # squares of tiny numbers are zero
+    return {"y_mean_": mean, "y_scale_": widest * scale if scale > 0 else 1.0}
+
+
+def first_unit(y, weights) -> dict[str, float]:
+    """Return the unit of a stream of targets by those of its first call; a warning where they do not show one."""
+    unit = unit_of(y, weights)
+    if unit["y_scale_"] == 1.0 and (y == y[0]).all():
+        warn(
+            f"All y of the first call to partial_fit are {y[0]:.6g}, so that y_scale_=1 is the unit of y in all "
+            "further calls; values that differ by much more or much less are learned slowly. Pass rows of different y "
+            "in the first call, or call fit on them first.",
+            UserWarning,
+        )
+    return unit
 
 
 def in_units(y, unit) -> np.ndarray:
-    return ((y - unit["y_mean_"]) / unit["y_scale_"])[:, None]
+    """Return targets (n, 1) as multiples of their scale, from their mean."""
+    scaled = (y - unit["y_mean_"]) / unit["y_scale_"]
+    largest = np.abs(scaled).argmax()
+    if not abs(scaled[largest]) <= _LARGEST:
+        raise ValueError(
+            f"y has the value {y[largest]:.6g}, more than {_LARGEST:.0e} times y_scale_={unit['y_scale_']:.6g} away "
+            f"from y_mean_={unit['y_mean_']:.6g}. Leave the row out, or call fit on rows of this scale."
+        )
+    return scaled[:, None]
 
 
 def checked_weights(sample_weight, y) -> np.ndarray | None:
     """Return weights of rows as float64, or None where all are one."""
-    return numeric_weights(sample_weight, y)
+    weights = numeric_weights(sample_weight, y)
+    if weights is not None and weights.max() > _LARGEST:
+        raise ValueError(
+            f"sample_weight has the value {weights.max():.6g}; at most {_LARGEST:.0e} is allowed. Divide all weights."
+        )
+    return weights
 
 
 def network_targets(positions, n_outputs) -> np.ndarray:

@@ -10,6 +10,8 @@ from .._core.validation import explained, on_host
 from .._core.workspace import check_place
 from ._identifiers import check_identifiers, concat_identifiers, values_of
 
+_NO_NUMBERS = "Columns of X after the first two enter linearly and must be numbers. Encode or drop them."
+
 
 class Pairs(NamedTuple):
     """What a list of pairs holds."""
@@ -90,7 +92,7 @@ def pairs_of(X) -> Pairs:
     """Return the columns of pairs; X is a frame or an array of two dimensions."""
     columns = list(separate(X))
     cols = columns[1] if len(columns) > 1 else np.zeros(len(X), dtype=np.int64)  # one column for all
-    further = [_as_numbers(column) for column in columns[2:]]
+    further = [numbers_of(column, _NO_NUMBERS) for column in columns[2:]]
     Z = np.column_stack(further) if further else np.zeros((len(X), 0))
     assert_all_finite(Z, input_name="X")
     return Pairs(check_identifiers(columns[0], "row"), check_identifiers(cols, "column"), Z)
@@ -122,15 +124,14 @@ def _typed(X):
     return array if array.ndim == 2 else X
 
 
-def _as_numbers(column):
-    column = values_of(column)
+def numbers_of(column, refusal):
+    """Return a column as float64, in which a missing value is NaN; ValueError with a text where it holds no numbers."""
+    values = values_of(column)
     try:
-        if column.dtype.kind in "Mmc":  # which numpy would convert
+        if values.dtype.kind in "Mmc":  # which numpy would convert
             raise TypeError
-        if column.dtype.kind == "O":
-            column = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in column]
-        return np.asarray(column).astype(np.float64)
+        if values.dtype.kind == "O":
+            values = [np.nan if value is None or str(value) in ("<NA>", "NaT") else value for value in values]
+        return np.asarray(values).astype(np.float64)
     except (TypeError, ValueError):
-        raise ValueError(
-            "Columns of X after the first two enter linearly and must be numbers. Encode or drop them."
-        ) from None
+        raise ValueError(refusal) from None

@@ -610,3 +610,39 @@ def test_on_a_gpu(net):
         )
         assert here.output_relative_error_ == pytest.approx(there.output_relative_error_, rel=1e-2)
         np.testing.assert_allclose(here.predict_proba(DIGITS), there.predict_proba(DIGITS), atol=1e-2)
+
+
+def test_layers_without_a_path_and_files_without_adapters(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 16))
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 2))
+    model = LowRankCompensator(module, rank={"0": 3}, random_state=0).fit(x)
+    assert {name: (B.shape, A.shape) for name, (B, A) in model.adapters_.items()} == {"0": ((32, 3), (3, 16))}
+    np.save(tmp_path / "rows.npy", x)
+    with pytest.raises(ValueError, match="no adapters"):
+        model.load_adapters(tmp_path / "rows.npy")
+
+
+def test_what_becomes_of_layers_that_no_row_reaches_any_more():
+    class Routed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.gate = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.rare, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            h = self.gate(self.first(x))
+            rare = h[:, :1] > self.level
+            h = torch.where(rare, h, 0.0) + 0 * h
+            out = self.rare(h[rare[:, 0]])
+            return self.last(h).index_add(0, rare[:, 0].nonzero()[:, 0], self.last(out))
+
+    x = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
+    module = Routed()
+    with torch.no_grad():
+        module.level = (
+            float(module.gate(module.first(x))[:, 0].max()) - 1e-6
+        )  # a single row, which rounding sends elsewhere
+    for method in ("eigenspace", "activation_scale"):
+        model = LowRankCompensator(module, bits=2, rank=1, method=method).fit(x)
+        assert all(np.isfinite(value).all() for value in model.weights_.values())
+        assert np.isfinite(model.predict_raw(x)).all()

@@ -147,6 +147,9 @@ def test_frames_of_pandas_and_polars():
     assert np.array_equal(
         keys_of(pd.Series(pd.Categorical([3, 1, 3], categories=[9, 3, 1])), 4), keys_of(np.array([3, 1, 3]), 4)
     )
+    few = pd.Series(pd.Categorical(["u", "v", None, "u"], categories=[*map(str, range(1000)), "v", "u", "w"]))
+    for rows in (few, few[:2], few[2:3], few[:0]):  # of a batch, in which few categories occur
+        assert np.array_equal(keys_of(rows, 4), expected[rows.index])
     pl = pytest.importorskip("polars")
     for dtype in (pl.String, pl.Categorical, pl.Enum(["u", "v"])):
         assert np.array_equal(keys_of(pl.Series(["u", "v", None, "u"], dtype=dtype), 4), expected)

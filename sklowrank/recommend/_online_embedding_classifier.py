@@ -10,8 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from ._online_columns import checked_table
-from ._online_docs import online_docs
 from ._online_methods import OnlineEmbeddingMethods
+from ._online_parameters import online_docs
 from ._online_targets import (
     checked_labels,
     checked_weights,
@@ -28,12 +28,11 @@ from ._online_targets import (
 class OnlineEmbeddingClassifier(OnlineEmbeddingMethods, ClassifierMixin, BaseEstimator):
     """Classify rows of identifiers that come in a stream: clicks, likes, fraud, churn.
 
-    Users, items, merchants or devices, with millions of values that come and go, get an embedding each, without two of
-    them sharing one (Monolith). It learns in one pass by `partial_fit`, ignores identifiers that are too rare, drops
-    those that were not seen for long, continues exactly from snapshots, and can answer from a copy while it learns. It
-    takes the place of :class:`~sklearn.feature_extraction.FeatureHasher` before
-    :class:`~sklearn.linear_model.SGDClassifier`. For tables of some thousand rows with few categories, gradient boosted
-    trees on encoded columns are often better.
+    A factorization machine with an embedding for each user, item, merchant or device, of which no two share one
+    (Monolith [1]_). It learns in one pass by `partial_fit`, ignores identifiers that are too rare, drops those that
+    have not occurred for long, continues exactly from snapshots, and can predict from a copy while it learns. It
+    replaces :class:`~sklearn.feature_extraction.FeatureHasher` before :class:`~sklearn.linear_model.SGDClassifier`. For
+    tables of some thousand rows with few categories, gradient boosted trees on encoded columns are often better.
 
     Parameters
     ----------

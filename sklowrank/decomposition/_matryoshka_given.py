@@ -1,0 +1,109 @@
+"""What nested projections are given, rows, widths and what prefixes are to keep, and what is kept of a fit."""
+
+from numbers import Integral
+from typing import Any, NamedTuple
+
+import torch
+
+from .._core.fitted import fitted_attributes
+from .._core.validation import check_fit_data
+from ._matryoshka_projection_solver import Moments, nested_directions
+from ._teachers import StoredTeacher, find_teacher, fitted_teacher
+
+_WIDEST = 4096  # features of a group: its matrix is dense
+
+
+class Projection(NamedTuple):
+    """A fitted projection."""
+
+    components: torch.Tensor  # (d, d), rows are directions
+    mean: torch.Tensor
+    groups: torch.Tensor  # (d,): the group of each row
+    n_groups: int
+    widths: list[int]  # per group, of the losses
+    teacher: StoredTeacher | None  # None: squared errors of the rows
+
+
+def checked(projection: Any, X: Any, y: Any) -> tuple[Any, Any]:
+    """Validate what `fit` was given, and what ties parameters to it."""
+    if y is None:
+        X = check_fit_data(projection, X, ensure_min_samples=2)
+    else:
+        X, y = check_fit_data(projection, X, y, ensure_min_samples=2, multi_output=True)
+    if projection.task_weight and y is None:
+        raise ValueError(f"task_weight={projection.task_weight} needs labels. Pass y, or task_weight=0.")
+    d, n_groups = X.shape[1], projection.n_groups
+    if d % n_groups:
+        raise ValueError(f"n_groups={n_groups} does not divide n_features={d}. Pass a divisor.")
+    if d // n_groups > _WIDEST:
+        raise ValueError(
+            f"X has n_features={d}, of which each of n_groups={n_groups} has {d // n_groups}: at most {_WIDEST} are "
+            "rotated at once. Pass more groups."
+        )
+    return X, y
+
+
+def objective_of(projection: Any, y: Any) -> str:
+    """Return what prefixes keep."""
+    nothing = projection.estimator is None and y is None
+    if projection.objective == "predictions" and nothing:
+        raise ValueError("objective='predictions' needs estimator, or y for a linear one. Pass one of them.")
+    if projection.objective == "auto":
+        return "reconstruction" if nothing else "predictions"
+    return projection.objective
+
+
+def count_components(value: Any, d: int) -> int:
+    """Return a number of components as a number."""
+    if value is None:
+        return d
+    if isinstance(value, Integral):
+        if not 1 <= value <= d:
+            raise ValueError(f"n_components={value} has to be between 1 and n_features={d}, or None to keep all.")
+        return int(value)
+    return max(1, round(value * d))
+
+
+def widths_of(schedule: Any, d: int, n_groups: int) -> list[int]:
+    """Return the widths per group, ascending, at which losses are taken; the last one is all."""
+    k = d // n_groups
+    if schedule is None:
+        step = max(4, k // 16)
+        return sorted({*range(step, k, step), k})
+    found = [int(width) for width in schedule]
+    if not found or any(width != given or not 1 <= width <= k for width, given in zip(found, schedule)):
+        raise ValueError(f"rank_schedule={list(schedule)} has to list whole numbers between 1 and {k}.")
+    return sorted({*found})
+
+
+def teacher_of(given: Any, X: torch.Tensor, y: Any, moments: Moments) -> StoredTeacher:
+    """Return what answers are kept of."""
+    if given is not None:
+        return find_teacher(given, X)
+    return fitted_teacher(X, y, moments.mean, moments.scale)
+
+
+def described(ws: Any, n_components: int, moments: Moments, chosen: Any, teacher: Any, nested: Any, run: Any) -> dict:
+    """Return the fitted attributes."""
+    model = Projection(nested.components, moments.mean, nested.groups, chosen.n_groups, chosen.widths, teacher)
+    return fitted_attributes(
+        ws,
+        model,
+        components_=nested.components.to(ws.dtype),
+        mean_=moments.mean.to(ws.dtype),
+        n_components_=n_components,
+        group_ranks_=ranks_of_groups(nested.groups, n_components, chosen.n_groups),
+        rank_loss_=dict(zip(chosen.widths, nested.losses.tolist())),
+        loss_curve_=run.loss_curve,
+        n_iter_=run.n_iter,
+    )
+
+
+def finished(describe: Any, problem: Any, start: Any, chosen: Any, run: Any) -> dict:
+    """Return the fitted attributes where training is at a rotation, or was not."""
+    return describe(nested_directions(problem, start, run.state, chosen), run)
+
+
+def ranks_of_groups(groups: torch.Tensor, width: int, n_groups: int) -> list[int]:
+    """Return how many of the first components are of each group."""
+    return torch.bincount(groups[:width].cpu(), minlength=n_groups).tolist()
