@@ -38,7 +38,7 @@ def checked_targets(held: Held, y: Any, n_rows: int, *, frozen: bool, one_class:
             try:
                 y = y.astype(np.float64)
             except (TypeError, ValueError) as error:
-                raise ValueError(f"Targets of a regressor are numbers, and y has the dtype {y.dtype}.") from error
+                raise ValueError(f"y has the dtype {y.dtype}. Pass numbers to a regressor.") from error
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity. Leave these rows out.")
         return y
@@ -65,9 +65,9 @@ def goal_of(held: Held, y: np.ndarray, codes: np.ndarray | None = None) -> Goal:
     """
     owner = held.owner
     dtype = dtype_of(held.module)
-    given = None if codes is None else torch.from_numpy(codes.astype(np.int64))
+    places = None if codes is None else torch.from_numpy(codes.astype(np.int64))
     if isinstance(owner, NeuralNet):
-        target = torch.from_numpy(np.array(y)) if given is None else given
+        target = torch.from_numpy(np.array(y)) if places is None else places
         classes = isinstance(owner, NeuralNetClassifier)
         if isinstance(owner, NeuralNetRegressor) and target.ndim == 1:
             target = target[:, None]
@@ -76,15 +76,15 @@ def goal_of(held: Held, y: np.ndarray, codes: np.ndarray | None = None) -> Goal:
     if is_ours(owner):
         found = find_network(owner)
         _check_loss(found)
-        return Goal(found.encode(y) if given is None else given, _MeanLoss(found))
+        return Goal(found.encode(y) if places is None else places, _MeanLoss(found))
     if is_regressor(owner) or not is_classifier(held.estimator):
         raise UnknownLossError(
             f"The loss of a {type(owner).__name__} is not known, nor in which units its network sees y. Pass a skorch "
             "net, a network of this package, or a classifier."
         )
-    if given is None:
-        given = torch.from_numpy(places(y, np.asarray(on_host(owner.classes_))))
-    return Goal(given, nn.functional.cross_entropy)
+    if places is None:
+        places = torch.from_numpy(codes_of(y, np.asarray(on_host(owner.classes_))))
+    return Goal(places, nn.functional.cross_entropy)
 
 
 class _SkorchLoss:
@@ -116,6 +116,12 @@ def _check_loss(found):
         raise UnknownLossError("The network gives probabilities, and the loss that it was trained with is not known.")
 
 
+def codes_of(y: Any, labels: np.ndarray) -> np.ndarray:
+    """Return the places of targets (n,) among labels, which need no order; -1 for others."""
+    places = {label: place for place, label in enumerate(labels.tolist())}
+    return np.array([places.get(label, -1) for label in np.asarray(on_host(y)).reshape(-1).tolist()], dtype=np.int64)
+
+
 def labels_of_codes(held: Held, calls: Calls) -> np.ndarray | None:
     """Return the labels of what a skorch net predicts, which are codes; None where the codes are the labels."""
     if not isinstance(held.owner, NeuralNetClassifier):
@@ -130,10 +136,5 @@ def labels_of_codes(held: Held, calls: Calls) -> np.ndarray | None:
 
 def first_outputs(module: nn.Module, calls: Calls) -> torch.Tensor:
     """Return the outputs of the first rows, at most two."""
-    return outputs_of(module, Calls([next(calls.batches(2))]), 2)
-
-
-def places(y: Any, labels: np.ndarray) -> np.ndarray:
-    """Return the places of targets (n,) among labels in any order; -1 for others."""
-    at = {label: place for place, label in enumerate(labels.tolist())}
-    return np.array([at.get(label, -1) for label in np.asarray(on_host(y)).reshape(-1).tolist()])
+    device = next(module.parameters(), torch.empty(0, device="cpu", dtype=torch.float32)).device
+    return outputs_of(module, Calls([next(calls.batches(2))]), 2, device)

@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .._core.fitted import update_attributes
 from .._core.validation import on_host
-from .._nets.goals import labels_of_codes, places
+from .._nets.goals import codes_of, labels_of_codes
 from .._nets.holding import Calls, Held, restored_held, stored_held
 from .._nets.layers import linear
 from .._nets.recording import reached
@@ -45,7 +45,7 @@ class Head(NamedTuple):
     def codes(self, y: np.ndarray) -> np.ndarray | None:
         """Return the places of labels; None where they are not the head's own."""
         labels = self.labels if self.classes is None else self.classes
-        return None if labels is None else places(y, labels)
+        return None if labels is None else codes_of(y, labels)
 
 
 # The module that is trained

@@ -13,11 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.fitted import keep, public_attributes, recall
 from .._core.workspace import open_workspace
+from .._nets.goals import codes_of
 from .._nets.holding import StoredHeld, hold, restored_held
 from .._nets.randomness import fixed_randomness
 from .._nets.recording import LayerReport
 from .._nets.wrapping import HeldNetwork
-from ._adapted_network import Head, WeightUpdate, changed, fingerprint, numbers_of, places
+from ._adapted_network import Head, WeightUpdate, changed, fingerprint, numbers_of
 
 
 class AdapterModel(NamedTuple):
@@ -156,7 +157,7 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         if labels is None:
             return super()._ask(method, X, *args, **params)
         if method == "score":
-            args = (places(args[0], labels),)
+            args = (codes_of(args[0], labels),)
         answer = super()._ask(method, X, *args, **params)
         return labels[answer] if method == "predict" else answer
 

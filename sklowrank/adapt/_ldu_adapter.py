@@ -71,8 +71,8 @@ class LDUAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
 
     and z, which starts at d, and :math:`\\sigma`, which starts at 1, are trained. P, L, D and U follow from W and are
     not stored. Other starts of z with `exact_start` are converted: `diagonals_` belongs to this formula, so adapters of
-    one network are exchanged whatever they started with. A pivot that is zero, or below 1e-6 of its row of U, counts
-    as zero, and its row of U is divided by its largest entry in place of it.
+    one network with the same `pivoting` are exchanged whatever they started with. A pivot that is zero, or below 1e-6
+    of its row of U, counts as zero, and its row of U is divided by its largest entry in place of it.
 
     The decomposition costs :math:`O(m n \\min(m, n))` for each weight of m times n numbers, and so does a step of
     training. With complete pivoting, in an order that no library computes in blocks, it takes longer for wide layers.

@@ -13,7 +13,7 @@ from torch import nn
 from .._core.iterate import Step
 from .._core.validation import on_host
 from .._nets.estimating import held_out_rows
-from .._nets.goals import Goal, UnknownLossError, checked_targets, goal_of, labels_of_codes, places
+from .._nets.goals import Goal, UnknownLossError, checked_targets, codes_of, goal_of, labels_of_codes
 from .._nets.holding import Calls, Held
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Training, train, weights_of
@@ -30,7 +30,8 @@ def known_goal(held: Held, y: Any, calls: Calls, *, frozen: bool) -> Goal | None
     """
     if y is None:
         return None
-    y, labels = checked_targets(held, y, calls.n_rows, frozen=frozen, one_class=True), labels_of_codes(held, calls)
+    y = checked_targets(held, y, calls.n_rows, frozen=frozen, one_class=True)
+    labels = labels_of_codes(held, calls)
     if is_classifier(held.estimator):
         classes = np.asarray(on_host(held.estimator.classes_))
         unknown = y[~np.isin(y, classes)]
@@ -38,7 +39,7 @@ def known_goal(held: Held, y: Any, calls: Calls, *, frozen: bool) -> Goal | None
             there = classes.tolist()
             raise ValueError(f"y has the label {unknown.tolist()[0]!r}, which is not among the classes {there}.")
     try:
-        return goal_of(held, y, None if labels is None else places(y, labels))
+        return goal_of(held, y, None if labels is None else codes_of(y, labels))
     except UnknownLossError:
         return None
 

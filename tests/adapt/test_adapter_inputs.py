@@ -62,6 +62,11 @@ def ours():
     return FrozenEstimator(NetworkClassifier((8,), max_iter=10, tol=0, random_state=0).fit(FRAME, y))
 
 
+@cache
+def adapted_ours():
+    return TuckerAdapter(ours(), max_iter=1).fit(FRAME, y)
+
+
 @pytest.mark.parametrize(
     ("rows", "error", "words"),
     [
@@ -76,9 +81,8 @@ def ours():
 def test_rows_are_refused_that_the_estimator_does_not_predict(rows, error, words):
     with pytest.raises(error, match=words):
         TuckerAdapter(ours(), max_iter=1).fit(rows, y)
-    fitted = TuckerAdapter(ours(), max_iter=1).fit(FRAME, y)
     with pytest.raises(error, match=words if words != "2D array" else "Expected an array of 4 columns"):
-        fitted.predict_raw(rows)
+        adapted_ours().predict_raw(rows)
 
 
 def test_columns_of_several_types():
@@ -130,7 +134,7 @@ def test_targets_of_another_width_are_not_broadcast():
     with pytest.raises(ValueError, match=r"outputs of shape \(1,\) for each row, and y has \(2,\)"):
         TuckerAdapter(frozen).fit(ROWS, ROWS[:, :2])
     assert TuckerAdapter(frozen, head="reset", max_iter=2).fit(ROWS, ROWS[:, :2]).predict(ROWS).shape == (60, 2)
-    with pytest.raises(ValueError, match="numbers, and y has the dtype"):
+    with pytest.raises(ValueError, match="y has the dtype <U1"):
         TuckerAdapter(frozen).fit(ROWS, NAMES)
     as_integers = TuckerAdapter(frozen, max_iter=2, random_state=0).fit(ROWS, y)
     as_objects = TuckerAdapter(frozen, max_iter=2, random_state=0).fit(ROWS, y.astype(object))

@@ -284,9 +284,9 @@ def test_unknown_labels_get_a_new_head(adapter):
         assert np.array_equal(again.predict(ROWS), model.predict(ROWS))
         other = adapter(FrozenEstimator(fitted), head="auto", max_iter=1).fit(ROWS, np.where(grades == "low", "a", "b"))
         assert np.array_equal(other.set_adapter(model.get_adapter()).predict(ROWS), model.predict(ROWS))
-        for head in ("keep", "train"):
-            with pytest.raises(ValueError, match=f"head='{head}'"):
-                adapter(FrozenEstimator(fitted), head=head).fit(ROWS, grades)
+    for head, fitted in (("keep", usual()), ("train", ours(True))):
+        with pytest.raises(ValueError, match=f"head='{head}'"):
+            adapter(FrozenEstimator(fitted), head=head).fit(ROWS, grades)
     numbers = 10 + 5 * (ROWS[:, 0] > 0).astype(int)  # integers that are no codes
     model = adapter(FrozenEstimator(usual()), head="reset", max_iter=25, **LARGE).fit(ROWS, numbers)
     assert set(model.predict(ROWS)) == {10, 15}
