@@ -175,7 +175,8 @@ def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:
 
 def _is_empty(out):
     """Return whether the output of a layer has no rows; attention layers give tuples."""
-    return isinstance(out, torch.Tensor) and not out.numel()
+    first = out if isinstance(out, torch.Tensor) else out[0]
+    return isinstance(first, torch.Tensor) and not first.numel()
 
 
 @contextmanager
