@@ -11,8 +11,9 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 
 from .._core.validation import on_host
+from .calls import Calls, outputs_of
 from .found import Found, dtype_of, find_network
-from .holding import Calls, Held, is_ours, outputs_of
+from .holding import Held, is_ours
 
 
 class Goal(NamedTuple):

@@ -6,9 +6,8 @@ module is stored without the numbers of its weights, which are kept as numpy arr
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +25,7 @@ from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
 from .architecture import copied_module, with_weights, without_weights
+from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
 from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
 from .randomness import Randomness, fixed_randomness
@@ -62,34 +62,6 @@ class StoredHeld(NamedTuple):
     shell: Any  # the estimator without its module, what is there in its place, and its spots
     skeleton: Any  # the module without its weights
     weights: dict[str, np.ndarray]  # by their names in the module
-
-
-class Calls(NamedTuple):
-    """What a network is called with for rows: positional and keyword arguments of each call."""
-
-    arguments: list[tuple[tuple, dict]]
-
-    def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[tuple[tuple, dict]]:
-        """Yield the arguments for blocks of at most `size` rows, on a device."""
-        for call in self.arguments:
-            n_rows = _n_rows(call)
-            for start in range(0, n_rows, size):
-                yield _mapped(partial(_part, slice(start, start + size), n_rows, device), call)
-
-    def taken(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> "Calls":
-        """Return one call for some of the rows, on a device."""
-        return Calls([_mapped(partial(_part, rows, self.n_rows, device), self.joined().arguments[0])])
-
-    def joined(self) -> "Calls":
-        """Return one call for all rows."""
-        if len(self.arguments) == 1:
-            return self
-        return Calls([_joined(self.arguments)])
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return sum(_n_rows(call) for call in self.arguments)
 
 
 def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: Callable | None = None) -> Held:
@@ -222,7 +194,7 @@ def network_calls(held: Held, X: Any) -> Calls:
 
     def see(module, args, kwargs=None):  # torch leaves out kwargs where another thread has just removed its hook
         if threading.get_ident() == here:
-            seen.append(_mapped(torch.clone, (args, kwargs)))
+            seen.append(mapped(torch.clone, (args, kwargs)))
 
     hook = held.module.register_forward_pre_hook(see, with_kwargs=True)
     try:
@@ -246,33 +218,6 @@ def _rows_of_ours(held, X):
     steps = found.reading.steps
     rows = check_new_data(held.owner, X if steps is None or not len(steps) else steps.transform(X), method="predict")
     return found._replace(reading=found.reading._replace(steps=None)).prepare(rows)
-
-
-def outputs_of(module: nn.Module, calls: Calls, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return the outputs of a module in eval mode, on the CPU; the first tensor where it gives several."""
-    parts = []
-    with torch.inference_mode():
-        for args, kwargs in calls.batches(size, device):
-            parts.append(first_tensor(module(*args, **kwargs)).cpu())
-    return torch.cat(parts)
-
-
-def first_tensor(outputs: Any) -> torch.Tensor:
-    """Return the first tensor in outputs: themselves, or in tuples, lists and dicts.
-
-    Raises
-    ------
-    TypeError
-        If there is none.
-    """
-    found: list[torch.Tensor] = []
-    _mapped(found.append, outputs)
-    if not found:
-        raise TypeError(
-            f"The network gives a {type(outputs).__name__}, in which there is no tensor with a row for each sample. It "
-            "has to give a tensor, or a tuple, list or dict whose first tensor is looked at."
-        )
-    return found[0]
 
 
 def stored_held(held: Held) -> StoredHeld:
@@ -411,43 +356,3 @@ def check_fitted(estimator: Any) -> None:
 
 def _plain():
     return open_workspace(np.empty((0, 0)), device="cpu")
-
-
-# Arguments of calls: tensors in tuples, lists and dicts
-
-
-def _mapped(function, value):
-    """Return the value with a function of each tensor of at least one axis."""
-    if isinstance(value, torch.Tensor):
-        return function(value) if value.ndim else value
-    if isinstance(value, tuple | list):
-        parts = [_mapped(function, part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
-        return {name: _mapped(function, part) for name, part in value.items()}
-    return value
-
-
-def _part(rows, n_rows, device, tensor):
-    """Return some rows of a tensor, on a device; all of one that has no rows."""
-    return (tensor[rows] if len(tensor) == n_rows else tensor).to(device)
-
-
-def _n_rows(value):
-    """Return the length of the first tensor."""
-    lengths: list[int] = []
-    _mapped(lambda t: lengths.append(len(t)), value)
-    return lengths[0] if lengths else 0
-
-
-def _joined(values):
-    """Return calls of the same form as one, tensors concatenated."""
-    first = values[0]
-    if isinstance(first, torch.Tensor):
-        return torch.cat(values) if first.ndim else first
-    if isinstance(first, tuple | list):
-        parts = [_joined(list(part)) for part in zip(*values)]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    if isinstance(first, dict):
-        return {name: _joined([value[name] for value in values]) for name in first}
-    return first

@@ -16,7 +16,7 @@ from torch import nn
 
 from .._core.fitted import update_attributes
 from .._core.warn import warn
-from .holding import Calls
+from .calls import Calls
 
 _CONVOLUTIONS: dict[type, str] = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
 

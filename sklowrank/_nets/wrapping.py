@@ -19,8 +19,9 @@ from .._core.fitted import forget_columns, recall
 from .._core.modes import in_plain_modes
 from .._core.workspace import check_place, open_workspace
 from .architecture import copied_module
+from .calls import outputs_of
 from .found import array_of
-from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
+from .holding import Held, StoredHeld, network_calls, restored_held
 from .recording import device_of
 
 _BLOCK = 256

@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .._core.fitted import update_attributes
 from .._core.validation import on_host
+from .._nets.calls import Calls
 from .._nets.goals import codes_of, labels_of_codes
-from .._nets.holding import Calls, Held, restored_held, stored_held
+from .._nets.holding import Held, restored_held, stored_held
 from .._nets.layers import linear
 from .._nets.recording import reached
 

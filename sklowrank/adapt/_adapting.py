@@ -1,7 +1,7 @@
 """What adapters have in common: what is stored of one, and what a fitted one can do."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -44,8 +44,9 @@ _OFF = _Off()
 
 
 class Adapter(MetaEstimatorMixin, HeldNetwork):
-    """The methods of a fitted adapter; a subclass has `fit` and `_update`."""
+    """The methods of a fitted adapter; a subclass has `fit`, and makes the update of a layer of its numbers."""
 
+    _update: Callable[[Any, dict[str, torch.Tensor], dict[str, Any]], WeightUpdate]
     weights_: dict[str, np.ndarray]
     n_adapter_parameters_: int
     n_trainable_parameters_: int
@@ -132,10 +133,6 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         self._check_fitted("classes_")
         classes = None if self in _OFF.adapters else _model(self).head.classes
         return super().classes_ if classes is None else classes
-
-    def _update(self, layer: Any, numbers: dict[str, torch.Tensor], recipe: dict[str, Any]) -> WeightUpdate:
-        """Return the update of a layer that has these numbers."""
-        raise NotImplementedError
 
     def _restored(self):
         model = _model(self)

@@ -15,7 +15,8 @@ from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_co
 from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
 from .._core.workspace import open_workspace
-from .._nets.holding import hold, outputs_of, stored_held
+from .._nets.calls import outputs_of
+from .._nets.holding import hold, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.training import Training

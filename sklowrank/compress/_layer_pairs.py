@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.holding import Calls
+from .._nets.calls import Calls
 from .._nets.recording import (
     LayerReport,
     Moments,

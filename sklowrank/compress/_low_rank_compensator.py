@@ -18,8 +18,9 @@ from .._core.annotations import RandomState
 from .._core.compat import HasMethods, Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.workspace import open_workspace
+from .._nets.calls import outputs_of
 from .._nets.found import array_of
-from .._nets.holding import StoredHeld, hold, network_calls, outputs_of, restored_held, stored_held
+from .._nets.holding import StoredHeld, hold, network_calls, restored_held, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from .._math.linalg import signs_of_largest
-from .._nets.holding import Calls
+from .._nets.calls import Calls
 from .._nets.recording import (
     LayerReport,
     Moments,

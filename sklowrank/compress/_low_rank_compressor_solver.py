@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.holding import Calls, Held, is_ours, network_calls, outputs_of, restored_held, stored_held
+from .._nets.calls import Calls, outputs_of
+from .._nets.holding import Held, is_ours, network_calls, restored_held, stored_held
 from .._nets.recording import LayerReport, device_of
 from .._nets.wrapping import check_finite, relative_error
 from ._layer_pairs import (

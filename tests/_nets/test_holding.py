@@ -26,7 +26,8 @@ from torch import nn
 from sklowrank._core.compat import _fit_context
 from sklowrank._core.fitted import keep
 from sklowrank._core.workspace import open_workspace
-from sklowrank._nets.holding import hold, network_calls, outputs_of, restored_held, stored_held
+from sklowrank._nets.calls import outputs_of
+from sklowrank._nets.holding import hold, network_calls, restored_held, stored_held
 from sklowrank._nets.layers import linear
 from sklowrank._nets.randomness import Randomness
 from sklowrank._nets.recording import (
