@@ -156,7 +156,7 @@ def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:
     behind: list[str] = []  # the layers that the current call has reached
 
     def see(name, layer, args, out):
-        if out.numel():
+        if not _is_empty(out):
             if name not in order:
                 order.insert(max((order.index(former) for former in behind), default=-1) + 1, name)
             behind.append(name)
@@ -171,6 +171,12 @@ def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:
             if len(order) == len(names):
                 break
     return order
+
+
+def _is_empty(out):
+    """Return whether the output of a layer has no rows; attention layers give tuples."""
+    first = out if isinstance(out, torch.Tensor) else out[0]
+    return isinstance(first, torch.Tensor) and not first.numel()
 
 
 @contextmanager
@@ -224,7 +230,7 @@ def moments(
     found: dict[str, Moments] = {}
 
     def see(name, layer, args, out):
-        if not out.numel():
+        if _is_empty(out):
             return
         now = moments_of(rows(layer, args, out))
         found[name] = merged(found[name], now) if name in found else now

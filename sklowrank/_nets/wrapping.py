@@ -81,6 +81,11 @@ def _rows_at(X, at):
     return X[torch.from_numpy(at).to(X.device)] if isinstance(X, torch.Tensor) else safe_indexing(X, at)
 
 
+def where_to_compute(X: Any) -> Any:
+    """Return rows that say where to compute: arrays themselves, an empty one for anything else."""
+    return X if isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__") else np.empty((0, 0))
+
+
 def check_finite(outputs: torch.Tensor) -> None:
     """Raise a ValueError where outputs (n, ...) are not finite."""
     bad = int((~outputs.reshape(len(outputs), -1).isfinite()).any(1).sum())

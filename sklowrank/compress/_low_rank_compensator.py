@@ -7,7 +7,6 @@ from os import PathLike
 from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
-import torch
 from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
@@ -24,7 +23,7 @@ from .._nets.holding import StoredHeld, hold, network_calls, outputs_of, restore
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport
-from .._nets.wrapping import HeldNetwork, check_finite, checked_rows, live, relative_error, some_rows
+from .._nets.wrapping import HeldNetwork, check_finite, checked_rows, live, relative_error, some_rows, where_to_compute
 from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
 from ._compressed_weights import WeightOptions, compressed
 from ._low_rank_compensator_solver import BLOCK, PathOptions, compensate, layers_to_take
@@ -264,7 +263,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : what the estimator predicts on, of n_samples rows
+        X : array-like, tensor, dict of inputs by their names, or what else the estimator predicts on, of n_samples rows
             Rows of the task that the network is to be good at.
         y : array-like of n_samples values, default=None
             Their targets, to which an estimator is fitted that is neither frozen nor a torch module.
@@ -275,7 +274,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         """
         _check_choices(self.n, self.m, self.rank, self.budget)
         X = checked_rows(self, X, reset=True, min_samples=2)
-        ws = open_workspace(_where(X), device=self.device, random_state=self.random_state)
+        ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
         randomness = Randomness(ws.generator, ws.device, lends=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         twin = _twin(self.compressed, randomness, self.module_getter, ws.device)
@@ -365,11 +364,6 @@ def _check_ranks(rank, names):
             raise ValueError(f"rank has the layer {name!r}, which is not taken. Taken are: {', '.join(names)}.")
         if not isinstance(value, Integral) or value < 0:
             raise ValueError(f"rank={{{name!r}: {value!r}}} has to be an integer of at least 0.")
-
-
-def _where(X):
-    """Return rows that say where to compute: arrays themselves, an empty one for anything else."""
-    return X if isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__") else np.empty((0, 0))
 
 
 def _twin(compressed, randomness, module_getter, device):

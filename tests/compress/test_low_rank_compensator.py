@@ -16,6 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from sklowrank._nets.holding import hold, network_calls
+from sklowrank._nets.randomness import Randomness
 from sklowrank.compress import LowRankCompensator, LowRankCompressor
 from sklowrank.compress import _low_rank_compensator_solver as solver
 from sklowrank.compress._compensated_layers import CompensatedLayer
@@ -622,27 +624,18 @@ def test_layers_without_a_path_and_files_without_adapters(tmp_path):
         model.load_adapters(tmp_path / "rows.npy")
 
 
-def test_what_becomes_of_layers_that_no_row_reaches_any_more():
-    class Routed(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.first, self.gate = nn.Linear(8, 8), nn.Linear(8, 8)
-            self.rare, self.last = nn.Linear(8, 8), nn.Linear(8, 2)
-
-        def forward(self, x):
-            h = self.gate(self.first(x))
-            rare = h[:, :1] > self.level
-            h = torch.where(rare, h, 0.0) + 0 * h
-            out = self.rare(h[rare[:, 0]])
-            return self.last(h).index_add(0, rare[:, 0].nonzero()[:, 0], self.last(out))
-
-    x = torch.randn(30, 8, generator=torch.Generator().manual_seed(0))
-    module = Routed()
-    with torch.no_grad():
-        module.level = (
-            float(module.gate(module.first(x))[:, 0].max()) - 1e-6
-        )  # a single row, which rounding sends elsewhere
-    for method in ("eigenspace", "activation_scale"):
-        model = LowRankCompensator(module, bits=2, rank=1, method=method).fit(x)
-        assert all(np.isfinite(value).all() for value in model.weights_.values())
-        assert np.isfinite(model.predict_raw(x)).all()
+@pytest.mark.parametrize("method", ["eigenspace", "activation_scale", "svd"])
+def test_layers_that_rows_no_longer_reach_follow_their_weights(method):
+    """Behind compensated layers rows may take other ways than in the network before."""
+    layer = nn.Linear(8, 6)
+    module = nn.Sequential(nn.Linear(8, 8), layer)
+    module.forward = lambda x: module[0](x) + module[1](x[:0]).sum()
+    held = hold(module, None, None, Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), lends=True))
+    calls = network_calls(held, np.eye(8, dtype=np.float32))
+    options = solver.PathOptions(2, None, method, True, False, None)
+    inputs = solver.inputs_of(module, calls, ["1"], options)["1"]
+    D = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    U = solver.leading_directions(D, inputs, method, centred=True)[1]
+    assert bool(U.isfinite().all())
+    if method != "activation_scale":
+        assert torch.allclose(U.abs(), torch.linalg.svd(D).U.abs(), atol=1e-6)
