@@ -131,7 +131,7 @@ def _check_criterion(begun, shape):
             f"The network has outputs of shape {shape} for each row, and y has {wanted}. Pass y as the "
             "network was fitted to it, or set head='reset' for another number of targets."
         )
-    weight = getattr(criterion, "weight", None)
+    weight: Any = getattr(criterion, "weight", None)
     of_classes = begun.head.classes is not None and n_out != 1 and isinstance(weight, torch.Tensor)
     if of_classes and len(weight) != n_out:
         raise ValueError(
