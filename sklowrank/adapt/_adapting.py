@@ -102,7 +102,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         weights = _checked_state(state, model.weights)
         if "classes" in weights:
             classes = weights["classes"]
-            classes = classes.astype(object) if model.head.classes.dtype.kind == "O" else classes
+            own = np.asarray(model.head.classes)
+            classes = classes.astype(object) if own.dtype.kind == "O" else classes
             labels = None if model.head.labels is None else classes
             model = model._replace(head=model.head._replace(classes=classes, labels=labels))
         ws = open_workspace(np.empty((0, 0)), device="cpu")

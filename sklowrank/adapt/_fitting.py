@@ -110,21 +110,29 @@ def _selected(adapter, begun, types):
 
 
 def _check_outputs(begun):
-    """Raise a ValueError where the outputs do not suit the targets, or a new head is not what gives them."""
-    n_out, owner, target = begun.head.n_out, begun.held.owner, begun.goal.target
+    """Raise a ValueError where a new head is not what gives the outputs, or these do not suit targets or criterion."""
+    n_out = begun.head.n_out
+    if n_out is None and not isinstance(begun.held.owner, NeuralNetRegressor):
+        return
     shape = tuple(first_outputs(begun.held.module, begun.calls).shape[1:])
     if n_out is not None and shape[-1:] != (n_out,):
         raise ValueError(
             f"head='reset': the last linear layer {begun.head.name!r} does not give the outputs of the network. Set "
             "head='keep', and pass labels that the network knows."
         )
+    _check_criterion(begun, shape)
+
+
+def _check_criterion(begun, shape):
+    """Raise a ValueError where torch would broadcast targets, or a skorch net has weights of other classes."""
+    owner, wanted, n_out = begun.held.owner, tuple(begun.goal.target.shape[1:]), begun.head.n_out
     criterion = getattr(owner, "criterion_", None)
-    if isinstance(owner, NeuralNetRegressor) and isinstance(criterion, _OF_PAIRS) and shape != tuple(target.shape[1:]):
+    if isinstance(owner, NeuralNetRegressor) and isinstance(criterion, _OF_PAIRS) and shape != wanted:
         raise ValueError(
-            f"The network has outputs of shape {shape} for each row, and y has {tuple(target.shape[1:])}. Pass y as "
-            "the network was fitted to it, or set head='reset' for another number of targets."
+            f"The network has outputs of shape {shape} for each row, and y has {wanted}. Pass y as the "
+            "network was fitted to it, or set head='reset' for another number of targets."
         )
-    weight = getattr(criterion, "weight", None)
+    weight: Any = getattr(criterion, "weight", None)
     of_classes = begun.head.classes is not None and n_out != 1 and isinstance(weight, torch.Tensor)
     if of_classes and len(weight) != n_out:
         raise ValueError(
