@@ -50,6 +50,7 @@ class Architecture(NamedTuple):
     start: Start = Start()
     expansion: Expansion | None = None
     n_dense: int | None = None  # parameters before layers of a skeleton were replaced
+    of_default: bool = False  # whether the skeleton is that of a default network
 
 
 def split_params(net_params: dict | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -313,6 +314,11 @@ def with_weights(
             is_parameter = isinstance(value, nn.Parameter)
             memo[id(value)] = nn.Parameter(number, requires_grad=value.requires_grad) if is_parameter else number
     return copy.deepcopy(skeleton, memo).to(device).eval()
+
+
+def answers_exactly(architecture: Architecture) -> bool:
+    """Return whether answers are computed in float64: a module of the user may know float32 only."""
+    return architecture.module is None or architecture.of_default
 
 
 def is_skeleton(architecture: Architecture) -> bool:

@@ -22,6 +22,7 @@ from .architecture import (
     Architecture,
     Edit,
     Start,
+    answers_exactly,
     architecture_of,
     as_numpy,
     build,
@@ -301,7 +302,7 @@ def network_outputs(estimator, X: Any, *, method: str) -> tuple[Workspace, torch
     ws = open_workspace(X, device=estimator.device)
     model = recall(estimator, NetworkModel, ws.exact())
     net = restore(model.architecture, model.weights, ws.device)
-    dtype = torch.float64 if model.architecture.module is None else torch.float32
+    dtype = torch.float64 if answers_exactly(model.architecture) else torch.float32
     rows = standardized(ws.load(X), model.mean, model.scale, dtype)
     size = 8 * (X.shape[1] + sum(p.shape[0] for p in net.parameters()))
     return ws, distinct_outputs(net.to(dtype), rows, size=size)[0]

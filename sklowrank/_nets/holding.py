@@ -24,7 +24,7 @@ from torch import nn
 from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
-from .architecture import copied_module, with_weights, without_weights
+from .architecture import answers_exactly, copied_module, with_weights, without_weights
 from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
 from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
@@ -260,7 +260,15 @@ def _give_network(owner, skeleton, weights):
     model = recall(owner, kind, ws.exact())
     former = model.architecture
     n_dense = former.n_dense or getattr(owner, "n_dense_parameters_", None)
-    architecture = former._replace(module=skeleton, params={}, n_in=(), edits=(), expansion=None, n_dense=n_dense)
+    architecture = former._replace(
+        module=skeleton,
+        params={},
+        n_in=(),
+        edits=(),
+        expansion=None,
+        n_dense=n_dense,
+        of_default=answers_exactly(former),
+    )
     model = model._replace(architecture=architecture, weights=weights)
     if not pruned:
         model = model._replace(optimizer={})

@@ -24,6 +24,7 @@ from .._core.fitted import keep, options, recall
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
+from .._nets.architecture import answers_exactly
 from .._nets.found import StoredNetwork, find_network, restored_network, stored_network
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from ._second_order_pruner_solver import PruningOptions, by_name, prune_network
@@ -407,6 +408,6 @@ def _outputs(pruner, X, method):
         X = check_new_data(pruner, X, method=method, like="mean_")
     ws = open_workspace(_array_of(X), device=pruner.device)
     found = _recalled(pruner, ws.device)
-    if found.architecture.module is None:
+    if answers_exactly(found.architecture):
         found.module.double()
     return ws, found, found.outputs(X)
