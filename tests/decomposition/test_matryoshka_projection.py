@@ -17,7 +17,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge, RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
@@ -319,8 +319,11 @@ def test_what_cannot_be_differentiated_is_refused():
 def test_models_whose_coefficients_are_not_their_answers_are_refused():
     three = np.digitize(X[:, 0], [-0.5, 0.5])
     for model in (SVC(kernel="linear").fit(X, three), PoissonRegressor().fit(X, np.abs(VALUES[:, 0]))):
-        with pytest.raises(TypeError, match=f"{type(model).__name__}.*Pass a callable"):
-            MatryoshkaProjection(estimator=model).fit(X)
+        for predictor in (model, make_pipeline(FunctionTransformer(), model)):
+            with pytest.raises(TypeError, match=f"{type(model).__name__}.*Pass a callable"):
+                MatryoshkaProjection(estimator=predictor).fit(X)
+    with pytest.raises(TypeError, match="several labels"):
+        MatryoshkaProjection(estimator=RidgeClassifier().fit(X, np.eye(3, dtype=int)[three])).fit(X)
     two = SVC(kernel="linear").fit(X, three > 0)
     first = MatryoshkaProjection(1, estimator=two, max_iter=0, init="gradient").fit(X)
     assert (two.predict(rebuilt(first, X, 1)) == two.predict(X)).all()
