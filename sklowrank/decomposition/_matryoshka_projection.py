@@ -62,7 +62,9 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
     estimator : fitted estimator, torch.nn.Module, callable or None, default=None
         The predictor whose answers are kept, never fitted again: a linear model with `coef_`, an estimator with a torch
         network, a :class:`~sklearn.pipeline.Pipeline` of affine steps and one of these, a module, or a function from
-        tensor (n, n_features) to tensor. In searches wrap it in :class:`~sklearn.frozen.FrozenEstimator`: clones of
+        tensor (n, n_features) to tensor of shape (n,) or (n, n_outputs). Linear models whose predictions are not those
+        of `coef_` and `intercept_`, such as generalised ones and :class:`~sklearn.svm.SVC` with more than two classes,
+        are refused. In searches wrap it in :class:`~sklearn.frozen.FrozenEstimator`: clones of
         estimators are not fitted.
     objective : {"auto", "predictions", "similarity", "reconstruction"}, default="auto"
         What prefixes keep. "predictions": the answers of `estimator`, or of a linear model of y. "similarity": inner
