@@ -101,7 +101,11 @@ def rating(seed):
         model = compressor(net, random_state=seed, **{"linear_rank": 16, **params}).fit(X, labels)
         times[name] = time.process_time() - start
         note(name, model, model.compression_)
-    note("weight SVD, width 4, one shot", weight_svd(net, {"user": 4, "item": 4, "mlp.wide2": 16}), np.nan)
+    note(
+        "weight SVD, width 4, one shot",
+        weight_svd(net, {"user": 4, "item": 4, "mlp.wide2": 16}),
+        found["width 4, one shot"][1],
+    )
     small = fitted_films(X, y, seed, 4, 16, epochs=4)
     note("small network, four epochs", small, size(small.module_) / size(net.module_))
     return {"found": found, "times": times}

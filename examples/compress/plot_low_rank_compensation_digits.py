@@ -1,6 +1,6 @@
 """
-A network of digits in two bits, and paths that win its accuracy back
-=====================================================================
+A network of digits in two bits, and paths that restore its accuracy
+====================================================================
 
 Rounding the weights of a network to a few bits makes it small and costs accuracy.
 :class:`~sklowrank.compress.LowRankCompensator` adds a path of low rank beside each rounded weight. The path that is

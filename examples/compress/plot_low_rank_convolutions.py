@@ -88,5 +88,5 @@ plt.show()
 
 # %%
 # What to see: a tolerance of a hundredth removes more than half of the parameters, and new digits lose about as much
-# accuracy as was allowed. A layer that would not become smaller stays as it is. Training for two epochs makes good for
+# accuracy as was allowed. A layer that would not become smaller stays as it is. Two more epochs of training recover
 # what the compression has lost.

@@ -23,22 +23,22 @@ factors = rng.integers(0, 2, (1600, 2))
 y = factors[:, 0] ^ factors[:, 1]
 X = np.c_[2.0 * factors - 1 + 0.3 * rng.normal(size=(1600, 2)), rng.normal(size=(1600, 10))]
 A, B, b = X[:800], X[800:], y[800:]
-told = np.where(rng.random(800) < 0.2, 1 - y[:800], y[:800])
+noisy = np.where(rng.random(800) < 0.2, 1 - y[:800], y[:800])
 
 models = {
     "default": {},
     "one learner": {"max_learners": 1},
     "no dropout": {"net_params": {"module__dropout": 0.0}},
 }
-models = {name: DynamicSubspaceMetricLearner(8, random_state=0, **p).fit(A, told) for name, p in models.items()}
+models = {name: DynamicSubspaceMetricLearner(8, random_state=0, **p).fit(A, noisy) for name, p in models.items()}
 
 
 def accuracy(A, B):
     """Accuracy of the neighbours' majority on true labels."""
-    return KNeighborsClassifier(15).fit(A, told).score(B, b)
+    return KNeighborsClassifier(15).fit(A, noisy).score(B, b)
 
 
-linear = NeighborhoodComponentsAnalysis(8, max_iter=50, random_state=0).fit(A, told)
+linear = NeighborhoodComponentsAnalysis(8, max_iter=50, random_state=0).fit(A, noisy)
 scores = {"columns": accuracy(A, B), "NCA": accuracy(linear.transform(A), linear.transform(B))}
 scores |= {name: accuracy(model.transform(A), model.transform(B)) for name, model in models.items()}
 
@@ -69,4 +69,4 @@ plt.show()
 # %%
 # What to see: dotted lines are epochs after which there was one learner more, and from the dashed line on all learners
 # see all rows. All metrics find the two columns among the twelve, the linear one, too; several learners are a little
-# ahead. Without dropout wrong labels are learned by heart. The gate lowers columns of noise; it starts at one.
+# ahead. Without dropout the network fits wrong labels, too. The gate lowers columns of noise; it starts at one.

@@ -79,6 +79,8 @@ def drive(
         reached = f"with a relative gap of {gap:.1e}, above tol={tol:.1e}"
         if not math.isfinite(gap):
             reached = f"before it could measure a relative gap to compare with tol={tol:.1e}"
+        if not hasattr(estimator, "tol"):
+            reached = "without having converged"
         warn(
             f"{name} stopped at max_iter={max_iter} {reached}. {advice}",
             ConvergenceWarning,

@@ -270,18 +270,36 @@ def expanded(architecture: Architecture, weights: Mapping[str, Any]) -> Mapping[
     return {**names, **{name: value for name, value in weights.items() if name in names}}
 
 
+def copied_module(module: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """Return a copy of a module; `memo` are copies of some of its tensors, by their ids.
+
+    Attributes that were computed of parameters with gradients, as torch.nn.utils.weight_norm leaves them, are copied
+    without these: torch itself refuses.
+    """
+    memo = {} if memo is None else memo
+    for part in module.modules():
+        for value in vars(part).values():
+            if isinstance(value, torch.Tensor) and not value.is_leaf:
+                memo.setdefault(id(value), value.detach().clone())
+    return copy.deepcopy(module, memo)
+
+
 def without_weights(module: nn.Module) -> nn.Module:
     """Return a copy of a module whose weights have shapes and no numbers; ties among them stay.
 
-    These are its parameters and the buffers of its state dict, on torch's device "meta".
+    These are its parameters and the buffers of its state dict, on torch's device "meta". Other buffers come to the CPU.
     """
-    memo: dict[int, Any] = {}
-    for value in module.state_dict(keep_vars=True).values():
+    weights = module.state_dict(keep_vars=True).values()
+    stored = {id(value) for value in weights}
+    memo: dict[int, Any] = {
+        id(buffer): buffer.detach().cpu().clone() for buffer in module.buffers() if id(buffer) not in stored
+    }
+    for value in weights:
         if isinstance(value, torch.Tensor):
             shape = torch.empty_like(value, device="meta").detach()
             is_parameter = isinstance(value, nn.Parameter)
             memo[id(value)] = nn.Parameter(shape, requires_grad=value.requires_grad) if is_parameter else shape
-    return copy.deepcopy(module, memo).eval()
+    return copied_module(module, memo).eval()
 
 
 def with_weights(

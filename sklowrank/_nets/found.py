@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from skorch import NeuralNet, NeuralNetBinaryClassifier
@@ -17,7 +18,7 @@ from .._core.fitted import recall
 from .._core.standardize import standardized
 from .._core.validation import on_host
 from .._core.workspace import open_workspace
-from .architecture import Architecture, Edit, restore, without_weights
+from .architecture import Architecture, Edit, copied_module, restore, without_weights
 from .estimating import NetworkModel, distinct_outputs
 from .layers import as_tensor
 from .targets import classes_head, in_units, values_head
@@ -71,7 +72,7 @@ class Found(NamedTuple):
         Integers stay integers where nothing is standardised: they may be indices.
         """
         steps, mean, scale = self.reading.steps, self.reading.mean, self.reading.scale
-        rows = _tensor(steps.transform(X) if steps is not None and len(steps) else X)
+        rows = as_rows(steps.transform(X) if steps is not None and len(steps) else X)
         where = next(self.module.parameters(), torch.empty(0, device="cpu", dtype=torch.float32)).device
         dtype = dtype_of(self.module)
         if mean is None or scale is None:
@@ -116,7 +117,7 @@ class Found(NamedTuple):
             return classes_head(None, classes=reading.classes)[0].encode(np.asarray(on_host(y)))
         if reading.kind == "values":
             return values_head(on_host(y), fitted=(reading.y_mean, reading.y_scale))[0].encode(on_host(y))
-        target = _tensor(on_host(y))
+        target = as_rows(on_host(y))
         if reading.kind == "binary":
             return target.to(dtype_of(self.module))
         integers = not target.is_floating_point() and target.ndim == 1
@@ -198,7 +199,7 @@ def _as_it_is(module):
 
 
 def _copied(module):
-    return copy.deepcopy(module).cpu().eval()
+    return copied_module(module).cpu().eval()
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
@@ -206,9 +207,18 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _tensor(X):
+def as_rows(X: Any) -> torch.Tensor:
+    """Return rows as a tensor, in their precision; columns of several types become float64.
+
+    Raises
+    ------
+    TypeError
+        If X is sparse, or has columns that are not numbers.
+    """
     if isinstance(X, torch.Tensor):
         return X.detach()
+    if issparse(X):
+        raise TypeError("The network takes no sparse matrix. Pass X.toarray().")
     array = np.array(X)
     return torch.from_numpy(array.astype(np.float64) if array.dtype == object else array)
 
@@ -254,6 +264,11 @@ def _of_ours(model):
     module = model.network()
     if "optimizer" not in vars(model).get("_fitted", {}):  # it predicts no targets: its module takes rows as they are
         return find_network(module)
+    if not hasattr(model, "mean_"):
+        raise TypeError(
+            f"A {type(model).__name__} predicts by more than the outputs of its network. Pass its network(), a torch "
+            "module, where one is taken."
+        )
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
     mean, scale = (np.asarray(on_host(part)) for part in (model.mean_, model.scale_))

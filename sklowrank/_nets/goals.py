@@ -11,6 +11,7 @@ from skorch import NeuralNet, NeuralNetBinaryClassifier, NeuralNetClassifier, Ne
 from torch import nn
 
 from .._core.validation import on_host
+from .calls import Calls, outputs_of
 from .found import Found, dtype_of, find_network
 from .holding import Held, is_ours
 
@@ -34,6 +35,11 @@ def checked_targets(held: Held, y: Any, n_rows: int, *, frozen: bool, one_class:
     if len(y) != n_rows:
         raise ValueError(f"X has {n_rows} rows and y has {len(y)}. Pass a target for each row.")
     if not is_classifier(held.estimator):
+        if y.dtype.kind not in "fiub":
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"y has the dtype {y.dtype}. Pass numbers to a regressor.") from error
         if y.dtype.kind == "f" and not np.isfinite(y).all():
             raise ValueError("y contains NaN or infinity. Leave these rows out.")
         return y
@@ -78,7 +84,7 @@ def goal_of(held: Held, y: np.ndarray, codes: np.ndarray | None = None) -> Goal:
             "net, a network of this package, or a classifier."
         )
     if places is None:
-        places = torch.from_numpy(np.searchsorted(owner.classes_, y).astype(np.int64))
+        places = torch.from_numpy(codes_of(y, np.asarray(on_host(owner.classes_))))
     return Goal(places, nn.functional.cross_entropy)
 
 
@@ -111,17 +117,25 @@ def _check_loss(found):
         raise UnknownLossError("The network gives probabilities, and the loss that it was trained with is not known.")
 
 
-def labels_of_codes(held: Held) -> np.ndarray | None:
+def codes_of(y: Any, labels: np.ndarray) -> np.ndarray:
+    """Return the places of targets (n,) among labels, which need no order; -1 for others."""
+    places = {label: place for place, label in enumerate(labels.tolist())}
+    return np.array([places.get(label, -1) for label in np.asarray(on_host(y)).reshape(-1).tolist()], dtype=np.int64)
+
+
+def labels_of_codes(held: Held, calls: Calls) -> np.ndarray | None:
     """Return the labels of what a skorch net predicts, which are codes; None where the codes are the labels."""
     if not isinstance(held.owner, NeuralNetClassifier):
         return None
     classes = np.asarray(held.owner.classes_)
-    if classes.dtype.kind in "iub" and set(classes.tolist()) != set(range(len(classes))):
-        outputs = _last_width(held.module)
-        return classes if outputs is not None and classes.max() >= outputs else None
-    return None if classes.dtype.kind in "iub" else classes
+    if classes.dtype.kind not in "iub":
+        return classes
+    if set(classes.tolist()) == set(range(len(classes))):
+        return None
+    return classes if classes.max() >= first_outputs(held.module, calls).shape[-1] else None
 
 
-def _last_width(module):
-    widths = [layer.out_features for layer in module.modules() if type(layer) is nn.Linear]
-    return widths[-1] if widths else None
+def first_outputs(module: nn.Module, calls: Calls) -> torch.Tensor:
+    """Return the outputs of the first rows, at most two."""
+    device = next(module.parameters(), torch.empty(0, device="cpu", dtype=torch.float32)).device
+    return outputs_of(module, Calls([next(calls.batches(2))]), 2, device)

@@ -5,26 +5,29 @@ module is stored without the numbers of its weights, which are kept as numpy arr
 """
 
 import copy
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
+from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from .._core.fitted import fitted_attributes, recall, update_attributes
+from .._core.validation import check_new_data
 from .._core.workspace import open_workspace
-from .architecture import with_weights, without_weights
+from .architecture import copied_module, with_weights, without_weights
+from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
-from .found import StoredNetwork, array_of, dtype_of, find_network
+from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
 from .randomness import Randomness, fixed_randomness
 
 _TAKEN = (
@@ -45,40 +48,20 @@ class Held(NamedTuple):
         return last_step(self.estimator)
 
 
+class Spot(NamedTuple):
+    """Where a skorch net in an estimator has the module."""
+
+    net: int  # its place among :func:`skorch_nets`
+    path: str  # in its `module_`, which is the module where this is empty
+    is_instance: bool  # whether its parameter `module` is its `module_`
+
+
 class StoredHeld(NamedTuple):
     """A held network as values: what a fitted estimator keeps."""
 
-    shell: Any  # the estimator without its module
+    shell: Any  # the estimator without its module, what is there in its place, and its spots
     skeleton: Any  # the module without its weights
     weights: dict[str, np.ndarray]  # by their names in the module
-
-
-class Calls(NamedTuple):
-    """What a network is called with for rows: positional and keyword arguments of each call."""
-
-    arguments: list[tuple[tuple, dict]]
-
-    def batches(self, size: int, device: torch.device | str = "cpu") -> Iterator[tuple[tuple, dict]]:
-        """Yield the arguments for blocks of at most `size` rows, on a device."""
-        for call in self.arguments:
-            n_rows = _n_rows(call)
-            for start in range(0, n_rows, size):
-                yield _mapped(partial(_part, slice(start, start + size), n_rows, device), call)
-
-    def taken(self, rows: torch.Tensor, device: torch.device | str = "cpu") -> "Calls":
-        """Return one call for some of the rows, on a device."""
-        return Calls([_mapped(partial(_part, rows, self.n_rows, device), self.joined().arguments[0])])
-
-    def joined(self) -> "Calls":
-        """Return one call for all rows."""
-        if len(self.arguments) == 1:
-            return self
-        return Calls([_joined(self.arguments)])
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return sum(_n_rows(call) for call in self.arguments)
 
 
 def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: Callable | None = None) -> Held:
@@ -103,11 +86,11 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
-        return Held(None, copy.deepcopy(_uncompiled(estimator)).cpu().eval())
+        return Held(None, copied_module(_changeable(estimator)).cpu().eval())
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
             check_fitted(estimator.estimator)
-            fitted = copy.deepcopy(estimator.estimator)
+            fitted = _copy_of(estimator.estimator)
         else:
             fitted = clone(estimator).fit(X, y)
     return held(fitted, module_getter)
@@ -133,15 +116,55 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     if not isinstance(module, nn.Module):
         where = f"module_getter returned a {type(module).__name__}" if module_getter else "none was found in it"
         raise TypeError(f"A {type(last).__name__} is not known to hold a torch network: {where}. Pass {_TAKEN}.")
-    plain = _uncompiled(module)
+    plain = _changeable(module)
     if plain is not module and getattr(last, "module_", None) is module:
         last.module_ = plain
     return Held(fitted, plain.eval())
 
 
-def _uncompiled(module: nn.Module) -> nn.Module:
-    """Return the module in one of torch.compile, whose layers call no hooks."""
+def _changeable(module: nn.Module) -> nn.Module:
+    """Return the module, or that in one of torch.compile, whose layers call no hooks.
+
+    Raises
+    ------
+    TypeError
+        If it is a script of torch.jit, whose layers cannot be replaced.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        raise TypeError(
+            "A scripted or traced torch module has a fixed graph, in which no layer can be changed. Pass the module of "
+            "which it was made, and script what network() gives."
+        )
     return getattr(module, "_orig_mod", module) if type(module).__name__ == "OptimizedModule" else module
+
+
+def skorch_nets(estimator: Any) -> list[NeuralNet]:
+    """Return the skorch nets in an estimator, itself or in its attributes, in an order that copies have, too."""
+    found, seen, queue = [], set(), [estimator]
+    while queue:
+        part = queue.pop(0)
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        if isinstance(part, NeuralNet):
+            found.append(part)
+            continue
+        inner = vars(part).values() if isinstance(part, BaseEstimator) else part
+        inner = inner.values() if isinstance(inner, dict) else inner
+        queue += [value for value in inner if isinstance(value, BaseEstimator | NeuralNet | dict | list | tuple)]
+    return found
+
+
+def _copy_of(estimator):
+    """Return a copy of a fitted estimator.
+
+    Skorch copies an instance that is its parameter `module` and its `module_` twice: it is one again.
+    """
+    copied = copy.deepcopy(estimator)
+    for net, new in zip(skorch_nets(estimator), skorch_nets(copied)):
+        if hasattr(net, "module_") and net.module is net.module_:
+            new.module = new.module_
+    return copied
 
 
 def is_ours(estimator: Any) -> bool:
@@ -162,14 +185,18 @@ def network_calls(held: Held, X: Any) -> Calls:
     A module alone is called with the rows as a tensor, floating values in its own precision.
     """
     if held.estimator is None:
-        rows = X.detach() if isinstance(X, torch.Tensor) else torch.from_numpy(np.array(X))
+        rows = as_rows(X)
         return Calls([((rows.to(dtype_of(held.module)) if rows.is_floating_point() else rows,), {})])
     if is_ours(held.owner):
-        return Calls([((find_network(held.estimator).prepare(X).cpu(),), {})])
+        return Calls([((_rows_of_ours(held, X).cpu(),), {})])
     seen: list[tuple[tuple, dict]] = []
-    hook = held.module.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(_mapped(torch.clone, (args, kwargs))), with_kwargs=True
-    )
+    here = threading.get_ident()
+
+    def see(module, args, kwargs=None):  # torch leaves out kwargs where another thread has just removed its hook
+        if threading.get_ident() == here:
+            seen.append(mapped(torch.clone, (args, kwargs)))
+
+    hook = held.module.register_forward_pre_hook(see, with_kwargs=True)
     try:
         with torch.no_grad(), fixed_randomness().scope():
             (held.estimator.predict_proba if hasattr(held.estimator, "predict_proba") else held.estimator.predict)(X)
@@ -183,14 +210,14 @@ def network_calls(held: Held, X: Any) -> Calls:
     return Calls(seen)
 
 
-def outputs_of(module: nn.Module, calls: Calls, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
-    """Return the outputs of a module in eval mode, on the CPU; the first one where it gives several."""
-    parts = []
-    with torch.inference_mode():
-        for args, kwargs in calls.batches(size, device):
-            out = module(*args, **kwargs)
-            parts.append((out if isinstance(out, torch.Tensor) else out[0]).cpu())
-    return torch.cat(parts)
+def _rows_of_ours(held, X):
+    """Return rows as the network of an estimator of ours takes them, checked as its `predict` checks them."""
+    found = find_network(held.estimator)
+    if "reading" in held.owner._fitted:  # it takes whatever the network takes that it was made of
+        return found.prepare(X)
+    steps = found.reading.steps
+    rows = check_new_data(held.owner, X if steps is None or not len(steps) else steps.transform(X), method="predict")
+    return found._replace(reading=found.reading._replace(steps=None)).prepare(rows)
 
 
 def stored_held(held: Held) -> StoredHeld:
@@ -203,9 +230,10 @@ def stored_held(held: Held) -> StoredHeld:
     if is_ours(owner):
         _give_network(owner, skeleton, weights)
         return StoredHeld(held.estimator, None, weights)
-    with _detached(owner, held.module) as placeholder:
+    spots = _spots(held)
+    with _detached(held, spots) as placeholder:
         shell = copy.deepcopy(held.estimator, {id(held.module): placeholder})
-    return StoredHeld((shell, placeholder), skeleton, weights)
+    return StoredHeld((shell, placeholder, [tuple(spot) for spot in spots]), skeleton, weights)
 
 
 def restored_held(stored: StoredHeld, device: torch.device | str = "cpu") -> Held:
@@ -216,11 +244,11 @@ def restored_held(stored: StoredHeld, device: torch.device | str = "cpu") -> Hel
     module = with_weights(stored.skeleton, stored.weights, device)
     if stored.shell is None:
         return Held(None, module)
-    shell, placeholder = stored.shell
+    shell, placeholder, spots = stored.shell
     estimator = copy.deepcopy(shell, {id(placeholder): module})
-    owner = last_step(estimator)
-    if isinstance(owner, NeuralNet):
-        _attach(owner, module)
+    nets = skorch_nets(estimator)
+    for spot in (Spot(*values) for values in spots):
+        _attach(nets[spot.net], spot, module)
     return Held(estimator, module)
 
 
@@ -245,33 +273,66 @@ def _give_network(owner, skeleton, weights):
     update_attributes(owner, now)
 
 
+def _spots(held):
+    """Return where skorch nets have the module."""
+    return [
+        Spot(at, path, net.module is net.module_)
+        for at, net in enumerate(skorch_nets(held.estimator))
+        if hasattr(net, "module_")
+        for path, part in net.module_.named_modules(remove_duplicate=False)
+        if part is held.module
+    ]
+
+
 @contextmanager
-def _detached(owner, module):
-    """Yield a placeholder; within, a skorch net holds it in the place of its module, and no optimizer."""
-    placeholder = nn.Identity()
-    if not isinstance(owner, NeuralNet):
-        yield placeholder
-        return
-    of_instance = owner.module is module
-    before = owner.module_, owner.optimizer_, owner.module
-    owner.module_, owner.optimizer_ = placeholder, None
-    if of_instance:
-        owner.module = placeholder
+def _detached(held, spots):
+    """Yield a placeholder; within, skorch nets hold it in the place of the module, and no optimizer."""
+    placeholder, nets = nn.Identity(), skorch_nets(held.estimator)
+    before = [
+        (net, net.module_, net.optimizer_, net.module) for net in {spot.net: nets[spot.net] for spot in spots}.values()
+    ]
+    for spot in spots:
+        net = nets[spot.net]
+        _forget_weights(net)
+        _put(net, spot, placeholder)
+        net.optimizer_ = None
     try:
         yield placeholder
     finally:
-        owner.module_, owner.optimizer_, owner.module = before
+        for spot in spots:
+            if spot.path:
+                nets[spot.net].module_.set_submodule(spot.path, held.module)
+        for net, module, optimizer, parameter in before:
+            net.module_, net.optimizer_, net.module = module, optimizer, parameter
 
 
-def _attach(net, module):
+def _forget_weights(net):
+    """Let callbacks forget the former weights: they make schedules anew where a training begins."""
+    for _, callback in net.callbacks_:
+        held = (torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler)
+        update_attributes(callback, {name: None for name, value in vars(callback).items() if isinstance(value, held)})
+        if isinstance(callback, EarlyStopping):
+            callback.best_model_weights_ = None
+
+
+def _attach(net, spot, module):
     """Give a skorch net a module, where the net computes, and an optimizer of its parameters."""
     if net.device is not None:
         module.to(net.device)
-    if net.module is net.module_ or isinstance(net.module, nn.Identity):
-        net.module = module
-    net.module_ = module
+    _put(net, spot, module)
     with fixed_randomness().scope():
         net.initialize_optimizer()
+    for group in net.optimizer_.param_groups:
+        group.setdefault("initial_lr", group["lr"])  # schedules of torch ask for it where a training goes on
+
+
+def _put(net, spot, module):
+    if spot.path:
+        net.module_.set_submodule(spot.path, module)
+    else:
+        net.module_ = module
+    if spot.is_instance:
+        net.module = net.module_
 
 
 def _with_last(estimator, last):
@@ -295,43 +356,3 @@ def check_fitted(estimator: Any) -> None:
 
 def _plain():
     return open_workspace(np.empty((0, 0)), device="cpu")
-
-
-# Arguments of calls: tensors in tuples, lists and dicts
-
-
-def _mapped(function, value):
-    """Return the value with a function of each tensor of at least one axis."""
-    if isinstance(value, torch.Tensor):
-        return function(value) if value.ndim else value
-    if isinstance(value, tuple | list):
-        parts = [_mapped(function, part) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    if isinstance(value, dict):
-        return {name: _mapped(function, part) for name, part in value.items()}
-    return value
-
-
-def _part(rows, n_rows, device, tensor):
-    """Return some rows of a tensor, on a device; all of one that has no rows."""
-    return (tensor[rows] if len(tensor) == n_rows else tensor).to(device)
-
-
-def _n_rows(value):
-    """Return the length of the first tensor."""
-    lengths: list[int] = []
-    _mapped(lambda t: lengths.append(len(t)), value)
-    return lengths[0] if lengths else 0
-
-
-def _joined(values):
-    """Return calls of the same form as one, tensors concatenated."""
-    first = values[0]
-    if isinstance(first, torch.Tensor):
-        return torch.cat(values) if first.ndim else first
-    if isinstance(first, tuple | list):
-        parts = [_joined(list(part)) for part in zip(*values)]
-        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
-    if isinstance(first, dict):
-        return {name: _joined([value[name] for value in values]) for name in first}
-    return first

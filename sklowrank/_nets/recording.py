@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from .._core.fitted import update_attributes
 from .._core.warn import warn
-from .holding import Calls
+from .calls import Calls
 
 _CONVOLUTIONS: dict[type, str] = {nn.Conv1d: "conv1d", nn.Conv2d: "conv2d", nn.Conv3d: "conv3d"}
 
@@ -66,13 +67,15 @@ def layer_type(layer: nn.Module) -> str | None:
     """Return "linear", "conv1d", "conv2d", "conv3d" or "embedding", or None for a layer of another kind.
 
     Subclasses are of another kind, since their forward pass may be another, but for the layer of transformers whose
-    weight is (in, out): "transposed". So are layers whose weight is computed of others, or changed by each call.
-    Attention is "MultiheadAttention" where keys and values are as wide as queries, and none are added.
+    weight is (in, out): "transposed". So are layers whose weight is computed of others, changed by each call, or not
+    real, and those of torch.jit. Attention is "MultiheadAttention" where keys and values are as wide as queries, and
+    none are added.
     """
     if type(layer) is nn.MultiheadAttention:
         plain = layer._qkv_same_embed_dim and layer.bias_k is None and not layer.add_zero_attn
         return "MultiheadAttention" if plain else None
-    if not isinstance(vars(layer).get("_parameters", {}).get("weight"), nn.Parameter):
+    weight = None if isinstance(layer, torch.jit.ScriptModule) else layer._parameters.get("weight")
+    if not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
         return None
     if type(layer) is nn.Linear:
         return "linear"
@@ -100,14 +103,15 @@ def select_layers(
     Raises
     ------
     ValueError
-        If a pattern of `modules` matches no layer, or no layer is left.
+        If a pattern matches no layer, or no layer is left.
     """
     known: dict[str, Any] = {name: layer for name, layer in module.named_modules() if layer_type(layer) in types}
-    wanted, unwanted = _patterns(modules), _patterns(exclude)
-    for pattern in wanted or ():
-        if not any(fnmatchcase(name, pattern) for name, _ in module.named_modules()):
-            there = ", ".join(known) or "no layer of these types"
-            raise ValueError(f"modules={pattern!r} matches no layer of the network, which has {there}.")
+    wanted, unwanted = patterns_of("modules", modules), patterns_of("exclude", exclude)
+    for parameter, patterns in (("modules", wanted), ("exclude", unwanted)):
+        for pattern in patterns or ():
+            if not any(fnmatchcase(name, pattern) for name, _ in module.named_modules()):
+                there = ", ".join(known) or "no layer of these types"
+                raise ValueError(f"{parameter}={pattern!r} matches no layer of the network, which has {there}.")
     names = [
         name
         for name, layer in known.items()
@@ -134,29 +138,59 @@ def select_layers(
 def _described(layer):
     """Return the type of a layer, and for attention why it is not taken."""
     kind = type(layer).__name__
-    if type(layer) is nn.MultiheadAttention:
-        given = {
-            f"kdim={layer.kdim}, vdim={layer.vdim}": not layer._qkv_same_embed_dim,
-            "add_bias_kv=True": layer.bias_k is not None,
-            "add_zero_attn=True": layer.add_zero_attn,
-        }
-        return " with ".join(
-            [kind, *[", ".join(name for name, is_given in given.items() if is_given)][: any(given.values())]]
-        )
-    return kind
+    if type(layer) is not nn.MultiheadAttention:
+        return kind
+    given = {
+        f"kdim={layer.kdim}, vdim={layer.vdim}": not layer._qkv_same_embed_dim,
+        "add_bias_kv=True": layer.bias_k is not None,
+        "add_zero_attn=True": layer.add_zero_attn,
+    }
+    options = ", ".join(name for name, is_given in given.items() if is_given)
+    return f"{kind} with {options}" if options else kind
 
 
-def _patterns(value):
-    return [value] if isinstance(value, str) else value
+def patterns_of(parameter: str, value: Any) -> list[str] | None:
+    """Return a parameter with a name, a pattern or several of them as a list.
+
+    Raises
+    ------
+    ValueError
+        If one of them is no string; the error names the parameter.
+    """
+    patterns = [value] if isinstance(value, str) else None if value is None else list(value)
+    for pattern in patterns or ():
+        if not isinstance(pattern, str):
+            raise ValueError(f"{parameter} has {pattern!r}, which is no str: pass names of layers or patterns.")
+    return patterns
 
 
 def reached(module: nn.Module, calls: Calls, names: Sequence[str]) -> list[str]:
-    """Return the names of layers that a pass of some rows reaches, in the order in which it does so first."""
-    seen: dict[str, None] = {}
-    few = Calls([next(calls.batches(2, device_of(module)))])
-    with watching(module, names, lambda name, layer, args, out: seen.setdefault(name)):
-        run(module, few, size=2)
-    return list(seen)
+    """Return the names of layers that rows reach, in the order in which they do so first."""
+    order: list[str] = []
+    behind: list[str] = []  # the layers that the current call has reached
+
+    def see(name, layer, args, out):
+        if not _is_empty(out):
+            if name not in order:
+                order.insert(max((order.index(former) for former in behind), default=-1) + 1, name)
+            behind.append(name)
+
+    with watching(module, names, see), torch.inference_mode():
+        for size in (2, 64):  # the first rows mostly reach all layers; others may take other ways
+            for args, kwargs in calls.batches(size, device_of(module)):
+                module(*args, **kwargs)
+                behind.clear()
+                if size == 2:
+                    break
+            if len(order) == len(names):
+                break
+    return order
+
+
+def _is_empty(out):
+    """Return whether the output of a layer has no rows; attention layers give tuples."""
+    first = out if isinstance(out, torch.Tensor) else out[0]
+    return isinstance(first, torch.Tensor) and not first.numel()
 
 
 @contextmanager
@@ -204,11 +238,14 @@ def moments(
 ) -> dict[str, Moments]:
     """Return the moments of the rows (n, d) that ``rows(layer, args, output)`` makes of each call of the named layers.
 
-    A layer that a pass reaches several times pools its rows. Nothing of the size of the rows is kept.
+    A layer that a pass reaches several times pools its rows; one that no row reaches has none. Nothing of the size of
+    the rows is kept.
     """
     found: dict[str, Moments] = {}
 
     def see(name, layer, args, out):
+        if _is_empty(out):
+            return
         now = moments_of(rows(layer, args, out))
         found[name] = merged(found[name], now) if name in found else now
 
@@ -281,3 +318,8 @@ def give_matrix(layer: Any, matrix: torch.Tensor) -> None:
     matrix = matrix.T if layer_type(layer) == "transposed" else matrix
     with torch.no_grad():
         layer.weight.copy_(matrix.reshape(layer.weight.shape))
+
+
+def keep_sizes(new: nn.Module, layer: nn.Module) -> None:
+    """Give what replaces a layer its sizes, strides and the like, such as `in_features`: code may read them."""
+    update_attributes(new, {name: getattr(layer, name) for name in getattr(layer, "__constants__", ())})

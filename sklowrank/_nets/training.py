@@ -380,19 +380,23 @@ class _Walk:
 
     def __init__(self, rows, batch_size, batches, generator):
         self.rows, self.make, self.generator = rows, batches.make, generator
-        self.size = min(batch_size, len(rows))
-        count = -(-len(rows) // self.size) if batches.whole else len(rows) // self.size
-        self.count = min(batches.n_batches or count, count)
+        size = min(batch_size, len(rows))
+        sizes, rest = [size] * (len(rows) // size), len(rows) % size
+        if batches.whole and rest == 1:
+            sizes[-1] += 1  # layers that normalise a batch cannot train on a single row
+        elif batches.whole and rest:
+            sizes.append(rest)
+        self.sizes = sizes[: batches.n_batches]
 
     def __len__(self):
-        return self.count
+        return len(self.sizes)
 
     def __iter__(self):
-        if self.size == len(self.rows):  # the sums over all rows do not depend on an order
+        if self.sizes == [len(self.rows)]:  # the sums over all rows do not depend on an order
             yield self.make(self.rows)
             return
         order = torch.randperm(len(self.rows), generator=self.generator, device="cpu", dtype=torch.int64)
-        for batch in order[: self.count * self.size].split(self.size):
+        for batch in order[: sum(self.sizes)].split(self.sizes):
             yield self.make(self.rows[batch])
 
 

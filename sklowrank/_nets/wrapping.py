@@ -6,17 +6,22 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
+from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
+from torch.utils.data import Dataset, Subset
 
 from .._core.compat import num_samples, safe_indexing
-from .._core.fitted import recall
+from .._core.fitted import forget_columns, recall
 from .._core.modes import in_plain_modes
 from .._core.workspace import check_place, open_workspace
-from .holding import Held, StoredHeld, network_calls, outputs_of, restored_held
+from .architecture import copied_module
+from .calls import outputs_of
+from .found import array_of
+from .holding import Held, StoredHeld, network_calls, restored_held
 from .recording import device_of
 
 _BLOCK = 256
@@ -33,8 +38,8 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
         If there are too few rows, or X has other columns than those of the fit.
     """
     check_place(X, "X")
-    if num_samples(X) < min_samples:
-        n_rows = num_samples(X)
+    n_rows = count_rows(X)
+    if n_rows < min_samples:
         raise ValueError(
             f"Found array with {n_rows} sample(s), n_samples={n_rows}, while a minimum of {min_samples} is required."
         )
@@ -43,13 +48,26 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
             f"Expected an array of {estimator.n_features_in_} columns, got a 1D array instead. Reshape your data: "
             "X.reshape(1, -1) is a single row."
         )
-    validate_data(estimator, X, skip_check_array=True, reset=reset)
+    if not (_is_of_inputs(X) or isinstance(X, Dataset)):
+        validate_data(estimator, X, skip_check_array=True, reset=reset)
+    elif reset:
+        forget_columns(estimator)
     return X
+
+
+def count_rows(X: Any) -> int:
+    """Return the number of rows; a dict has inputs of the network by their names, each with a row per sample."""
+    return num_samples(next(iter(X.values()), [])) if _is_of_inputs(X) else num_samples(X)
+
+
+def _is_of_inputs(X):
+    """Return whether X has inputs by their names; a kind of sparse matrix is a dict, too."""
+    return isinstance(X, dict) and not issparse(X)
 
 
 def some_rows(X: Any, y: Any, count: int | None, generator: torch.Generator) -> tuple[Any, Any]:
     """Return at most `count` rows, drawn without replacement, in their order, and their targets."""
-    n_rows = num_samples(X)
+    n_rows = count_rows(X)
     if count is None or count >= n_rows:
         return X, y
     at = torch.randperm(n_rows, generator=generator, device="cpu", dtype=torch.int64)[:count].sort().values.numpy()
@@ -57,14 +75,38 @@ def some_rows(X: Any, y: Any, count: int | None, generator: torch.Generator) -> 
 
 
 def _rows_at(X, at):
+    if _is_of_inputs(X):
+        return {name: _rows_at(values, at) for name, values in X.items()}
+    if isinstance(X, Dataset):
+        return Subset(X, at.tolist())
     return X[torch.from_numpy(at).to(X.device)] if isinstance(X, torch.Tensor) else safe_indexing(X, at)
 
 
+def where_to_compute(X: Any) -> Any:
+    """Return rows that say where to compute: arrays themselves, an empty one for anything else."""
+    return X if isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__") else np.empty((0, 0))
+
+
+def check_finite(outputs: torch.Tensor) -> None:
+    """Raise a ValueError where outputs (n, ...) are not finite."""
+    bad = int((~outputs.reshape(len(outputs), -1).isfinite()).any(1).sum())
+    if bad:
+        raise ValueError(
+            f"The network gives NaN or infinity for {bad} of {len(outputs)} rows, so that there is nothing to keep. "
+            "Leave these rows out, or mend the network."
+        )
+
+
 def relative_error(outputs: torch.Tensor, of: torch.Tensor) -> float:
-    """Return the mean squared change of outputs over their variance; 0 where nothing changes."""
+    """Return the mean squared change of outputs over their variance; 0 where nothing changes.
+
+    Where outputs have no variance but that of rounding, such a change is none.
+    """
+    precision = torch.finfo(of.dtype).eps if of.is_floating_point() else 0.0
     outputs, of = (t.double().reshape(len(t), -1) for t in (outputs, of))
-    change = (outputs - of).square().sum()
-    return float(change / (of - of.mean(0)).square().sum()) if change > 0 else 0.0
+    change, variance = (outputs - of).square().sum(), (of - of.mean(0)).square().sum()
+    rounding = (16 * precision) ** 2 * of.square().sum()
+    return 0.0 if change == 0 or (variance <= rounding and change <= rounding) else float(change / variance)
 
 
 def _inner_has(method):
@@ -172,11 +214,10 @@ class HeldNetwork:
         X = checked_rows(self, X, reset=False)
         device = open_workspace(np.empty((0, 0)), device=self.device).device  # type: ignore[attr-defined]
         held = live(self)
-        calls, home = network_calls(held, X), device_of(held.module)
-        try:
-            return outputs_of(held.module.to(device), calls, _BLOCK, device).numpy()
-        finally:
-            held.module.to(home)  # where its estimator computes
+        calls, module = network_calls(held, X), held.module
+        if device_of(module) != device:  # it stays where its estimator computes, perhaps in another thread
+            module = copied_module(module).to(device)
+        return array_of(outputs_of(module, calls, _BLOCK, device))
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the changed network as a torch module.

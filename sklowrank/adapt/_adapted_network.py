@@ -18,8 +18,9 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from .._core.fitted import update_attributes
 from .._core.validation import on_host
-from .._nets.goals import labels_of_codes
-from .._nets.holding import Calls, Held, restored_held, stored_held
+from .._nets.calls import Calls
+from .._nets.goals import codes_of, labels_of_codes
+from .._nets.holding import Held, restored_held, stored_held
 from .._nets.layers import linear
 from .._nets.recording import reached
 
@@ -45,7 +46,7 @@ class Head(NamedTuple):
     def codes(self, y: np.ndarray) -> np.ndarray | None:
         """Return the places of labels; None where they are not the head's own."""
         labels = self.labels if self.classes is None else self.classes
-        return None if labels is None else np.searchsorted(labels, y)
+        return None if labels is None else codes_of(y, labels)
 
 
 # The module that is trained
@@ -167,12 +168,15 @@ def find_head(held: Held, calls: Calls, y: np.ndarray, kind: HeadKind) -> Head:
     names = [name for name, layer in held.module.named_modules() if type(layer) is nn.Linear]
     name = next(iter(reached(held.module, calls, names)[::-1]), None) if names else None
     if name is None and (unknown or kind in ("train", "reset")):
-        raise ValueError(f"head={kind!r} needs a linear layer that can be trained in full, and the network has none.")
+        raise ValueError(
+            f"head={kind!r} needs a linear layer that can be trained in full, and the network has none. Pass labels "
+            "that the network knows and set head='keep'."
+        )
     if kind == "keep" or name is None:
-        return Head(None, labels=labels_of_codes(held))
+        return Head(None, labels=labels_of_codes(held, calls))
     if not unknown and kind != "reset":
         _check_not_shared(held.module, name, kind)
-        return Head(name, labels=labels_of_codes(held))
+        return Head(name, labels=labels_of_codes(held, calls))
     if isinstance(held.owner, NeuralNetBinaryClassifier):
         if len(classes) > 2:
             raise ValueError(
@@ -213,6 +217,12 @@ def fingerprint(module: nn.Module) -> str:
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def plain_labels(classes: np.ndarray) -> np.ndarray:
+    """Return labels as an array that is stored without pickling, where all are strings."""
+    texts = classes.dtype.kind == "O" and all(isinstance(label, str) for label in classes.tolist())
+    return classes.astype(str) if texts else classes
 
 
 def numbers_of(weights: Mapping[str, np.ndarray], layer: str) -> dict[str, torch.Tensor]:

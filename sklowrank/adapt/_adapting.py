@@ -1,6 +1,7 @@
 """What adapters have in common: what is stored of one, and what a fitted one can do."""
 
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -12,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.fitted import keep, public_attributes, recall
 from .._core.workspace import open_workspace
+from .._nets.goals import codes_of
 from .._nets.holding import StoredHeld, hold, restored_held
 from .._nets.randomness import fixed_randomness
 from .._nets.recording import LayerReport
@@ -31,12 +33,20 @@ class AdapterModel(NamedTuple):
     weights: dict[str, np.ndarray]
 
 
-_OFF: WeakKeyDictionary[Any, object] = WeakKeyDictionary()  # adapters that are disabled
+class _Off(threading.local):
+    """The adapters that are disabled in a thread."""
+
+    def __init__(self):
+        self.adapters: WeakKeyDictionary[Any, object] = WeakKeyDictionary()
+
+
+_OFF = _Off()
 
 
 class Adapter(MetaEstimatorMixin, HeldNetwork):
-    """The methods of a fitted adapter; a subclass has `fit` and `_update`."""
+    """The methods of a fitted adapter; a subclass has `fit`, and makes the update of a layer of its numbers."""
 
+    _update: Callable[[Any, dict[str, torch.Tensor], dict[str, Any]], WeightUpdate]
     weights_: dict[str, np.ndarray]
     n_adapter_parameters_: int
     n_trainable_parameters_: int
@@ -50,7 +60,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         """Return the inner estimator with the updates added into the weights of its network.
 
         It has the class and the architecture of what was adapted and costs no more, and nothing of the adapter is in
-        it. It is a new one at each call.
+        it. It is a new one at each call. A skorch net with a new head predicts places in its `classes_`, as skorch
+        does; the adapter itself predicts labels.
 
         Returns
         -------
@@ -75,6 +86,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
     def set_adapter(self, state: Mapping[str, np.ndarray]) -> Self:
         """Take the numbers of another adapter of the same network in place of the own ones.
 
+        Names and shapes are compared. Whether the other adapter was fitted to the same network is not known.
+
         Parameters
         ----------
         state : dict of arrays
@@ -89,6 +102,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         weights = _checked_state(state, model.weights)
         if "classes" in weights:
             classes = weights["classes"]
+            own = np.asarray(model.head.classes)
+            classes = classes.astype(object) if own.dtype.kind == "O" else classes
             labels = None if model.head.labels is None else classes
             model = model._replace(head=model.head._replace(classes=classes, labels=labels))
         ws = open_workspace(np.empty((0, 0)), device="cpu")
@@ -96,37 +111,34 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
 
     @contextmanager
     def disable(self) -> Iterator[Self]:
-        """Answer like the network without the adapter within a `with` block.
+        """Answer like the network without the adapter within a `with` block, in this thread alone.
 
         Returns
         -------
         context : context manager
         """
         check_is_fitted(self)
-        former = _OFF.get(self)
-        _OFF[self] = object()
+        off = _OFF.adapters
+        former = off.get(self)
+        off[self] = object()
         try:
             yield self
         finally:
-            _OFF.pop(self)
+            off.pop(self)
             if former is not None:
-                _OFF[self] = former
+                off[self] = former
 
     @property
     def classes_(self) -> np.ndarray:
         """Class labels: those of the network, or those of y where the head was reset."""
         self._check_fitted("classes_")
-        classes = None if self in _OFF else _model(self).head.classes
+        classes = None if self in _OFF.adapters else _model(self).head.classes
         return super().classes_ if classes is None else classes
-
-    def _update(self, layer: Any, numbers: dict[str, torch.Tensor], recipe: dict[str, Any]) -> WeightUpdate:
-        """Return the update of a layer that has these numbers."""
-        raise NotImplementedError
 
     def _restored(self):
         model = _model(self)
         held = _base(self, model)
-        if self not in _OFF:
+        if self not in _OFF.adapters:
             weights = {name: value for name, value in model.weights.items() if name not in model.replaced}
             updates = {
                 name: self._update(held.module.get_submodule(name), numbers_of(weights, name), model.recipe)
@@ -136,14 +148,14 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         return held
 
     def _answering(self):
-        return _OFF.get(self, vars(self)["_fitted"])
+        return _OFF.adapters.get(self, vars(self)["_fitted"])
 
     def _ask(self, method, X, *args, **params):
-        labels = None if self in _OFF or not hasattr(self, "weights_") else _model(self).head.labels
+        labels = None if self in _OFF.adapters or not hasattr(self, "weights_") else _model(self).head.labels
         if labels is None:
             return super()._ask(method, X, *args, **params)
         if method == "score":
-            args = (_codes(args[0], labels),)
+            args = (codes_of(args[0], labels),)
         answer = super()._ask(method, X, *args, **params)
         return labels[answer] if method == "predict" else answer
 
@@ -173,19 +185,13 @@ def _base(adapter, model):
     return held
 
 
-def _codes(y, labels):
-    """Return the places of targets among labels; -1 for others."""
-    places = {label: place for place, label in enumerate(labels.tolist())}
-    return np.array([places.get(label, -1) for label in np.asarray(y).tolist()])
-
-
 def _checked_state(state, own):
     """Return another adapter's numbers in the types of the own ones.
 
     Raises
     ------
     ValueError
-        If their names or shapes are others.
+        If their names or shapes are others, or not all are finite.
     """
     found = {name: np.asarray(value) for name, value in state.items()}
     missing, more = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
@@ -197,4 +203,6 @@ def _checked_state(state, own):
             raise ValueError(
                 f"{name} of the state has the shape {found[name].shape}, and that of the fit {value.shape}."
             )
+        if name != "classes" and not np.isfinite(found[name]).all():
+            raise ValueError(f"{name} of the state has NaN or infinite values. Pass what get_adapter has returned.")
     return {name: found[name].copy() if name == "classes" else found[name].astype(v.dtype) for name, v in own.items()}

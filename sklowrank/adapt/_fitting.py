@@ -6,15 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetRegressor
 from torch import nn
 
 from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
 from .._core.workspace import Workspace, open_workspace
+from .._nets.calls import Calls
 from .._nets.estimating import held_out_rows
 from .._nets.found import array_of
-from .._nets.goals import Goal, checked_targets, goal_of
-from .._nets.holding import Calls, Held, StoredHeld, hold, is_ours, network_calls, outputs_of, stored_held
+from .._nets.goals import Goal, checked_targets, first_outputs, goal_of
+from .._nets.holding import Held, StoredHeld, hold, is_ours, network_calls, stored_held
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport, select_layers
 from .._nets.training import Batches, Training, train, weights_of
@@ -27,9 +29,12 @@ from ._adapted_network import (
     fingerprint,
     give_head,
     names_of_norms,
+    plain_labels,
     qualified,
 )
 from ._adapting import AdapterModel
+
+_OF_PAIRS = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)  # of outputs and targets of one shape
 
 
 class Begun(NamedTuple):
@@ -84,6 +89,7 @@ def begin(adapter: Any, X: Any, y: Any, *, types: tuple[str, ...]) -> Begun:
     names = _selected(adapter, begun, types)
     give_head(held.module, head, randomness.layers)
     _check_outputs(begun)
+    _check_batches(adapter, begun)
     return begun._replace(layers={name: held.module.get_submodule(name) for name in names})
 
 
@@ -104,16 +110,42 @@ def _selected(adapter, begun, types):
 
 
 def _check_outputs(begun):
-    """Raise a ValueError where the new head is not what gives the outputs."""
+    """Raise a ValueError where a new head is not what gives the outputs, or these do not suit targets or criterion."""
     n_out = begun.head.n_out
-    if n_out is None:
+    if n_out is None and not isinstance(begun.held.owner, NeuralNetRegressor):
         return
-    outputs = outputs_of(begun.held.module, Calls([next(begun.calls.batches(2))]), 2)
-    if outputs.shape[-1] != n_out:
+    shape = tuple(first_outputs(begun.held.module, begun.calls).shape[1:])
+    if n_out is not None and shape[-1:] != (n_out,):
         raise ValueError(
             f"head='reset': the last linear layer {begun.head.name!r} does not give the outputs of the network. Set "
             "head='keep', and pass labels that the network knows."
         )
+    _check_criterion(begun, shape)
+
+
+def _check_criterion(begun, shape):
+    """Raise a ValueError where torch would broadcast targets, or a skorch net has weights of other classes."""
+    owner, wanted, n_out = begun.held.owner, tuple(begun.goal.target.shape[1:]), begun.head.n_out
+    criterion = getattr(owner, "criterion_", None)
+    if isinstance(owner, NeuralNetRegressor) and isinstance(criterion, _OF_PAIRS) and shape != wanted:
+        raise ValueError(
+            f"The network has outputs of shape {shape} for each row, and y has {wanted}. Pass y as the "
+            "network was fitted to it, or set head='reset' for another number of targets."
+        )
+    weight: Any = getattr(criterion, "weight", None)
+    of_classes = begun.head.classes is not None and n_out != 1 and isinstance(weight, torch.Tensor)
+    if of_classes and len(weight) != n_out:
+        raise ValueError(
+            f"head='reset': y has {n_out} classes, and the criterion of the net has weights of {len(weight)}. Set "
+            "criterion__weight=None of the net, or weights of the new classes."
+        )
+
+
+def _check_batches(adapter, begun):
+    """Raise a ValueError where statistics are to be taken of single rows."""
+    takes_statistics = getattr(adapter, "train_norm", False) and bool(names_of_norms(begun.held.module))
+    if takes_statistics and adapter.batch_size == 1:
+        raise ValueError("batch_size=1: with train_norm=True a batch needs statistics. Set batch_size to 2 or more.")
 
 
 def adapt(
@@ -157,7 +189,7 @@ def adapt(
     def described():
         weights = {name: array_of(value) for name, value in network.numbers().items()}
         if begun.head.classes is not None:
-            weights["classes"] = begun.head.classes
+            weights["classes"] = plain_labels(begun.head.classes)
         return model._replace(weights=weights), {"weights_": weights, **sizes}
 
     n_iter, loss_curve = _trained(adapter, begun, network, described)
@@ -183,7 +215,10 @@ def _trained(adapter, begun, network, described):
     if adapter.validation_fraction:
         held_out = held_out_rows(target, adapter.validation_fraction, ws.generator)
     target = target.to(ws.device)
-    batches = Batches(lambda at: (at, target[at.to(ws.device)]), len(target), held_out, whole=True)
+    n_fitted = len(target) - (0 if held_out is None else len(held_out))
+    single = n_fitted > adapter.batch_size and n_fitted % adapter.batch_size == 1
+    whole = not (network.train_norm and single)  # a row alone has no statistics
+    batches = Batches(lambda at: (at, target[at.to(ws.device)]), len(target), held_out, whole=whole)
     steps = train(
         network,
         batches,
@@ -202,7 +237,11 @@ def _trained(adapter, begun, network, described):
         return fitted_attributes(ws, model, **found)
 
     X, y = begun.rows
-    run = drive(adapter, steps, attributes=attributes, X=X, y=y, max_iter=training.max_iter, tol=0.0)
+    advice = (
+        f"The loss of the held-out rows was lowest within the last n_iter_no_change={training.n_iter_no_change} "
+        "epochs. Raise max_iter, or set validation_fraction=0."
+    )
+    run = drive(adapter, steps, attributes=attributes, X=X, y=y, max_iter=training.max_iter, tol=0.0, advice=advice)
     return run.n_iter, run.loss_curve
 
 

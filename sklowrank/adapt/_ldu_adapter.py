@@ -13,7 +13,7 @@ from torch import nn
 from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._nets.recording import layer_type, weight_matrix
-from ._adapted_network import WeightUpdate
+from ._adapted_network import WeightUpdate, qualified
 from ._adapting import Adapter
 from ._fitting import adapt, begin
 from ._parameters import ADAPTER_CONSTRAINTS, adapter_texts
@@ -71,8 +71,8 @@ class LDUAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
 
     and z, which starts at d, and :math:`\\sigma`, which starts at 1, are trained. P, L, D and U follow from W and are
     not stored. Other starts of z with `exact_start` are converted: `diagonals_` belongs to this formula, so adapters of
-    one network are exchanged whatever they started with. A pivot that is zero, or below 1e-6 of its row of U, counts
-    as zero, and its row of U is divided by its largest entry in place of it.
+    one network with the same `pivoting` are exchanged whatever they started with. A pivot that is zero, or below 1e-6
+    of its row of U, counts as zero, and its row of U is divided by its largest entry in place of it.
 
     The decomposition costs :math:`O(m n \\min(m, n))` for each weight of m times n numbers, and so does a step of
     training. With complete pivoting, in an order that no library computes in blocks, it takes longer for wide layers.
@@ -184,13 +184,14 @@ class LDUAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
     def diagonals_(self) -> dict[str, np.ndarray]:
         """Diagonals after the training."""
         self._check_fitted("diagonals_")
-        return {row["name"]: self.weights_[f"{row['name']}.z"] for row in self.layer_report_}
+        return {row["name"]: self.weights_[qualified(row["name"], "z")] for row in self.layer_report_}
 
     @property
     def scales_(self) -> dict[str, float]:
         """Factors of the diagonals."""
         self._check_fitted("scales_")
-        return {row["name"]: float(self.weights_.get(f"{row['name']}.sigma", 1.0)) for row in self.layer_report_}
+        names = [row["name"] for row in self.layer_report_]
+        return {name: float(self.weights_.get(qualified(name, "sigma"), 1.0)) for name in names}
 
     def _update(self, layer, numbers, recipe):
         parts = ldu(weight_matrix(layer), len(numbers["z"]), recipe["pivoting"])

@@ -65,7 +65,8 @@ class TuckerAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
     with a core G of sizes :math:`r_1, ..., r_N` that starts at zero, and factors :math:`U_i` of :math:`I_i \\times r_i`
     numbers, which start at normal ones with standard deviation :math:`r_i^{-1/2}`. With two axes this is LoRA with a
     core. The weight of a convolution has the axes outputs, inputs in a group, kernel; an embedding has rows and width,
-    or, beyond 100 000 rows, one vector that is added to all rows.
+    or, beyond 100 000 rows, one vector that is added to all rows. What is stored as ``core`` is :math:`s \\, G`, so
+    adapters of one network are exchanged whatever their `scale`.
 
     A step of training costs one of the network, plus :math:`\\prod I_i` times the largest rank for each layer.
 
@@ -167,11 +168,11 @@ class TuckerAdapter(Adapter, CallbackSupportMixin, BaseEstimator):
             name: TuckerUpdate.drawn(_axes(layer), ranks[name], self.scale, layer.weight, begun.ws.generator)
             for name, layer in begun.layers.items()
         }
-        return adapt(self, begun, updates, ranks=ranks, recipe={"scale": self.scale}, train_norm=self.train_norm)
+        return adapt(self, begun, updates, ranks=ranks, recipe={}, train_norm=self.train_norm)
 
     def _update(self, layer, numbers, recipe):
         factors = [numbers[f"factors.{i}"] for i in range(len(numbers) - 1)]
-        return TuckerUpdate(numbers["core"], factors, recipe["scale"]).to(layer.weight)
+        return TuckerUpdate(numbers["core"], factors, 1.0).to(layer.weight)
 
 
 class TuckerUpdate(WeightUpdate):
@@ -196,6 +197,11 @@ class TuckerUpdate(WeightUpdate):
 
     def forward(self, weight):
         return weight + self.scale * multiplied(self.core, list(self.factors))
+
+    def numbers(self):
+        """Return core and factors of the same update with a scale of 1."""
+        found = super().numbers()
+        return {**found, "core": self.scale * found["core"]}
 
 
 def multiplied(core: torch.Tensor, factors: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -69,10 +69,13 @@ class CompactAttention(nn.Module):
         is_batch, at = query.ndim == 3, 0 if self.batch_first else 1
         if not is_batch:
             query, key, value = query.unsqueeze(at), key.unsqueeze(at), value.unsqueeze(at)
-        out, weights = self._attend(query, self.cache(key, value), attn_mask, key_padding_mask, need_weights)
-        if weights is not None:
+        cache, weights = self.cache(key, value), None
+        if need_weights:
+            out, weights = self.attend(query, cache, attn_mask, key_padding_mask)
             weights = weights.mean(1) if average_attn_weights else weights
             weights = weights if is_batch else weights[0]
+        else:
+            out = self._fused(query, cache, attn_mask, key_padding_mask)
         return (out if is_batch else out.squeeze(at)), weights
 
     def cache(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -91,25 +94,30 @@ class CompactAttention(nn.Module):
         key_padding_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the outputs for queries on stored tokens, and the weights (batch, heads, queries, tokens)."""
-        out, weights = self._attend(query, cache, attn_mask, key_padding_mask, True)
-        assert weights is not None
-        return out, weights
+        q, k, v, mask = self._seen(query, cache, attn_mask, key_padding_mask)
+        scores = q @ k.transpose(2, 3) * self.head_dim**-0.5
+        weights = torch.softmax(scores if mask is None else scores + mask, 3)
+        weights = nn.functional.dropout(weights, self.dropout) if self.training and self.dropout else weights
+        return self._mapped_out(weights @ v), weights
 
-    def _attend(self, query, cache, attn_mask, key_padding_mask, need_weights):
+    def _fused(self, query, cache, attn_mask, key_padding_mask):
+        """Return the outputs alone, by torch's fused function."""
+        q, k, v, mask = self._seen(query, cache, attn_mask, key_padding_mask)
+        dropout = self.dropout if self.training else 0.0
+        scale = self.head_dim**-0.5
+        return self._mapped_out(nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale))
+
+    def _seen(self, query, cache, attn_mask, key_padding_mask):
+        """Return queries, keys and values of heads (batch, heads, tokens, rank), and what is added to their scores."""
         q = self.query(query)
         q = q if self.batch_first else q.transpose(0, 1)
         q, k, v = _by_head(q, self.key_ranks), _by_head(cache[0], self.key_ranks), _by_head(cache[1], self.value_ranks)
-        mask = joined_mask(attn_mask, key_padding_mask, len(q), self.num_heads, q)
-        dropout, scale, weights = self.dropout if self.training else 0.0, self.head_dim**-0.5, None
-        if need_weights:
-            scores = q @ k.transpose(2, 3) * scale
-            weights = torch.softmax(scores if mask is None else scores + mask, 3)
-            weights = nn.functional.dropout(weights, dropout) if dropout else weights
-            mixed = weights @ v
-        else:
-            mixed = nn.functional.scaled_dot_product_attention(q, k, v, mask, dropout, scale=scale)
+        return q, k, v, joined_mask(attn_mask, key_padding_mask, len(q), self.num_heads, q)
+
+    def _mapped_out(self, mixed):
+        """Return the outputs of what heads have mixed."""
         out = self.out(torch.cat([part[..., :rank] for part, rank in zip(mixed.unbind(1), self.value_ranks)], 2))
-        return (out if self.batch_first else out.transpose(0, 1)), weights
+        return out if self.batch_first else out.transpose(0, 1)
 
 
 def heads_of(attention: nn.MultiheadAttention) -> list[tuple[torch.Tensor, torch.Tensor]]:

@@ -40,8 +40,6 @@ class CompensatedLayer(nn.Module):
         self.form, self.base = form, base
         self.B, self.A = path or (None, None)
         self.register_parameter("bias", bias)
-        if form.kind == "linear":
-            self.out_features, self.in_features = form.shape
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the output of the layer."""

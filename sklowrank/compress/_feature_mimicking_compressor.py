@@ -15,7 +15,8 @@ from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_co
 from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
 from .._core.workspace import open_workspace
-from .._nets.holding import hold, outputs_of, stored_held
+from .._nets.calls import outputs_of
+from .._nets.holding import hold, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.training import Training
@@ -263,7 +264,7 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         opts = options(self, MimickingOptions)
         problem = mimicking_problem(held, X, opts, ws.generator, ws.device)
         wanted = y if n_epochs and self.distillation < 1 else None
-        goal = known_goal(held, wanted, problem.calls.n_rows, frozen=isinstance(self.estimator, FrozenEstimator))
+        goal = known_goal(held, wanted, problem.calls, frozen=isinstance(self.estimator, FrozenEstimator))
 
         report = mimic_layers(problem, opts, ws.generator)
         training = options(self, Training, max_iter=n_epochs)

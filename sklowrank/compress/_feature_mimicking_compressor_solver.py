@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.holding import Calls, Held, network_calls, outputs_of
+from .._nets.calls import Calls, outputs_of
+from .._nets.holding import Held, network_calls
 from .._nets.recording import LayerReport, device_of, layer_type, reached, run, watching
 from ._fused_tables import fuse, readers_of
 from ._layer_pairs import (

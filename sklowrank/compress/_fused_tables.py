@@ -12,7 +12,7 @@ import torch
 from torch import fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from .._nets.holding import Calls
+from .._nets.calls import Calls
 from .._nets.recording import device_of, layer_type
 
 _CONCATENATIONS = {torch.cat, torch.concat, torch.concatenate, torch.stack}

@@ -45,7 +45,7 @@ class KVCacheCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     batch_size : int, default=256
         Number of rows processed at once; it bounds memory and does not change the result.
     modules : str, list of str or None, default=None
-        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are compressed. None takes all
+        Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are changed. None takes all
         attention layers.
     exclude : str, list of str or None, default=None
         Names or patterns of layers that are left as they are.

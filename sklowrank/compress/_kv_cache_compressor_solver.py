@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.holding import Held, network_calls, outputs_of
+from .._nets.calls import outputs_of
+from .._nets.holding import Held, network_calls
 from .._nets.recording import LayerReport, Moments, merged, moments_of, run, select_layers, watching
 from .._nets.wrapping import relative_error
 from ._compact_attention import CompactAttention, HeadMaps, heads_of

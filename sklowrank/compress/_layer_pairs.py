@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.holding import Calls
+from .._nets.calls import Calls
 from .._nets.recording import (
     LayerReport,
     Moments,
     device_of,
     input_rows,
+    keep_sizes,
     layer_type,
     merged,
     moments_of,
@@ -64,8 +65,12 @@ class Seen(NamedTuple):
 
 
 class Pair(nn.Sequential):
-    """Two layers that replace one; `weight` and `bias` show their product to code that reads them."""
+    """Two layers that replace one; `weight` and `bias` show their product to code that reads them.
 
+    Sizes and strides of the former layer, such as `in_features`, are attributes.
+    """
+
+    __jit_unused_properties__ = ["weight", "bias"]
     kind = "linear"  # of the layer that was replaced, as `layer_type` says it
 
     @property
@@ -211,8 +216,8 @@ def seen_of(
 ) -> dict[str, Seen]:
     """Return what the rows of some calls show of the named layers, in one pass.
 
-    Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. A pass is
-    left after `n_calls` calls of the layers.
+    Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. Layers
+    that no row reaches are left out. A pass is left after `n_calls` calls of the layers.
     """
     rows: dict[str, Moments] = {}
     lookups: dict[str, torch.Tensor] = {}
@@ -236,7 +241,11 @@ def seen_of(
                 module(*args, **kwargs)
             most |= counts
             counts.clear()
-    return {name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name]) for name in names}
+    return {
+        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name])
+        for name in names
+        if name in rows or name in lookups
+    }
 
 
 def _seen(layer, rows, lookups, n_calls):
@@ -318,6 +327,7 @@ def pair_of(layer: Any, found: Factors) -> Pair:
                 part.register_parameter(name, nn.Parameter(value))
     pair = Pair(first, second).train(layer.training).requires_grad_(like.requires_grad)
     pair.kind = str(kind)
+    keep_sizes(pair, layer)
     return pair
 
 
@@ -355,7 +365,7 @@ def replace_layers(
             now = seen[name]
             follows = any(done["rank"] is not None for done in report) and layer_type(layer) != "embedding"
             if sequential and follows and method != "weight_svd":
-                now = seen_of(module, calls, [name], size, now.n_calls)[name]
+                now = seen_of(module, calls, [name], size, now.n_calls).get(name, now)
             directions, mean = directions_of(layer, now, method)
             bias = getattr(layer, "bias", None)
             found = projected(product_weight(layer), bias, directions.vectors[:, :rank], mean)

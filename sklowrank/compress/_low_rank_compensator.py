@@ -7,7 +7,7 @@ from os import PathLike
 from typing import Any, BinaryIO, Literal, Self
 
 import numpy as np
-import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, MetaEstimatorMixin
 from sklearn.frozen import FrozenEstimator
@@ -18,12 +18,13 @@ from .._core.annotations import RandomState
 from .._core.compat import HasMethods, Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.workspace import open_workspace
+from .._nets.calls import outputs_of
 from .._nets.found import array_of
-from .._nets.holding import StoredHeld, hold, network_calls, outputs_of, restored_held, stored_held
+from .._nets.holding import StoredHeld, hold, network_calls, restored_held, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport
-from .._nets.wrapping import HeldNetwork, checked_rows, live, relative_error, some_rows
+from .._nets.wrapping import HeldNetwork, check_finite, checked_rows, live, relative_error, some_rows, where_to_compute
 from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
 from ._compressed_weights import WeightOptions, compressed
 from ._low_rank_compensator_solver import BLOCK, PathOptions, compensate, layers_to_take
@@ -101,7 +102,8 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     adapters_ : dict of tuples of arrays
-        The matrices B (out, r) and A (r, in) of the path of each layer, by its name; none where paths were merged.
+        The matrices B (out, r) and A (r, in) of the path of each layer that has one, by its name; none where paths were
+        merged.
     weights_ : dict of arrays
         What the network stores, by the names in torch: codes and scales, or masks and kept entries, paths and biases.
     estimator_ : estimator
@@ -262,7 +264,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : what the estimator predicts on, of n_samples rows
+        X : array-like, tensor, dict of inputs by their names, or what else the estimator predicts on, of n_samples rows
             Rows of the task that the network is to be good at.
         y : array-like of n_samples values, default=None
             Their targets, to which an estimator is fitted that is neither frozen nor a torch module.
@@ -273,7 +275,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         """
         _check_choices(self.n, self.m, self.rank, self.budget)
         X = checked_rows(self, X, reset=True, min_samples=2)
-        ws = open_workspace(_where(X), device=self.device, random_state=self.random_state)
+        ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
         randomness = Randomness(ws.generator, ws.device, lends=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         twin = _twin(self.compressed, randomness, self.module_getter, ws.device)
@@ -291,10 +293,10 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
     @property
     def adapters_(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """The matrices B (out, r) and A (r, in) of the path of each layer, by its name."""
+        """The matrices B (out, r) and A (r, in) of the path of each layer that has one, by its name."""
         self._check_fitted("adapters_")
         layers = compensated_layers(live(self).module)
-        return {name: tuple(array_of(part) for part in layer.path) for name, layer in layers.items()}
+        return {name: tuple(array_of(part) for part in layer.path) for name, layer in layers.items() if layer.rank}
 
     def save_adapters(self, path: str | PathLike | BinaryIO) -> None:
         """Write the paths and the biases of the compensated layers to a file, without the compressed weights.
@@ -325,13 +327,16 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the file is for other layers, or for other compressed weights.
+            If the file has no adapters, or those of other layers or other compressed weights.
         """
         check_is_fitted(self)
         ws = open_workspace(np.empty((0, 0)), device="cpu")
         held = restored_held(recall(self, StoredHeld, ws))
         layers = _layers_with_paths(self, held.module)
-        with np.load(path, allow_pickle=False) as file:
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, NpzFile):
+            raise ValueError(f"{path} has no adapters: it is no archive that save_adapters has written.")
+        with file:
             arrays = dict(file)
         give_adapters(layers, arrays)
         report = LayerReport(
@@ -362,11 +367,6 @@ def _check_ranks(rank, names):
             raise ValueError(f"rank={{{name!r}: {value!r}}} has to be an integer of at least 0.")
 
 
-def _where(X):
-    """Return rows that say where to compute: arrays themselves, an empty one for anything else."""
-    return X if isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__") else np.empty((0, 0))
-
-
 def _twin(compressed, randomness, module_getter, device):
     """Return the module of the user's compressed network."""
     if compressed is None:
@@ -377,8 +377,7 @@ def _twin(compressed, randomness, module_getter, device):
 
 def _checked_outputs(module, calls, device):
     outputs = _outputs(module, calls, device)
-    if not bool(outputs.isfinite().all()):
-        raise ValueError("The network answers NaN or infinity for rows of X: it cannot be measured there.")
+    check_finite(outputs)
     return outputs
 
 

@@ -10,14 +10,17 @@ import torch
 from torch import nn
 
 from .._math.linalg import signs_of_largest
-from .._nets.holding import Calls
+from .._nets.calls import Calls
 from .._nets.recording import (
     LayerReport,
+    Moments,
     device_of,
     give_matrix,
     input_rows,
+    keep_sizes,
     layer_type,
     moments,
+    patterns_of,
     run,
     select_layers,
     watching,
@@ -77,6 +80,7 @@ def compensated(
         U = leading_directions(D, inputs, options.method, centred=centred)[1][:, :rank]
         path = path_of(D, U, options.adapter_bits, dtype)
     found: Any = CompensatedLayer(form, base, path, getattr(layer, "bias", None))
+    keep_sizes(found, layer)
     if rank:
         B, A = found.path
         E = D - B.detach().double() @ A.detach().double()
@@ -122,7 +126,7 @@ def _share(part, whole):
 
 def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str] | None) -> list[str]:
     """Return the names of the layers that are compressed, in the order of a pass."""
-    patterns = [] if modules is None else [modules] if isinstance(modules, str) else list(modules)
+    patterns = patterns_of("modules", modules) or []
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     types = ("linear", "transposed", "conv1d", "conv2d", "conv3d", *("embedding",) * bool(wanted))
@@ -139,8 +143,10 @@ def layers_to_take(module: nn.Module, calls: Calls, modules: str | Sequence[str]
         and getattr(module.get_submodule(name), "max_norm", None) is None
     ]
     if not names:
-        cure = "The last layer is taken only if a pattern of modules names it"
-        raise ValueError(f"No layer is left to be compressed with modules={modules!r}. {cure}.")
+        raise ValueError(
+            f"No layer is left to be compressed with modules={modules!r}. The last layer is taken only if a pattern of "
+            "modules names it, and a network that is a single layer within torch.nn.Sequential."
+        )
     return names
 
 
@@ -168,10 +174,20 @@ def inputs_of(module: nn.Module, calls: Calls, group: Sequence[str], options: Pa
     if alone:
         measured = moments(module, calls, alone, input_rows, BLOCK)
         sizes = magnitudes(module, calls, alone) if options.method == "activation_scale" else {}
-        found = {name: Inputs(value.mean, value.covariance, sizes.get(name)) for name, value in measured.items()}
+        none = {name: _no_rows(layers[name]) for name in alone}  # behind compensated layers rows may take other ways
+        found = {
+            name: Inputs(value.mean, value.covariance, sizes.get(name)) for name, value in (none | measured).items()
+        }
     if linear:  # they are given the same rows
         found |= dict.fromkeys(linear, found[linear[0]])
     return found | {name: frequencies(module, calls, name) for name in group if name not in found}
+
+
+def _no_rows(layer):
+    """Return the moments of the inputs of a layer that no row reaches."""
+    size = output_matrix(layer).shape[1]
+    zeros = torch.zeros(size + 1, size, dtype=torch.float64, device=layer.weight.device)
+    return Moments(0, zeros[0], zeros[1:])
 
 
 def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[str, torch.Tensor]:
@@ -185,7 +201,7 @@ def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[st
 
     with watching(module, names, see):
         run(module, calls, BLOCK)
-    return {name: total / count for name, (total, count) in sums.items()}
+    return {name: total / max(1, count) for name, (total, count) in sums.items()}
 
 
 def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
@@ -198,7 +214,7 @@ def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
     with watching(module, [name], see):
         run(module, calls, BLOCK)
     total = torch.stack(counts).sum(0).double()
-    return Inputs(total / total.sum(), None)
+    return Inputs(total / total.sum().clamp(min=1), None)
 
 
 # The path

@@ -15,7 +15,7 @@ from .._core.workspace import open_workspace
 from .._nets.holding import hold, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
-from .._nets.wrapping import HeldNetwork, checked_rows, some_rows
+from .._nets.wrapping import HeldNetwork, checked_rows, some_rows, where_to_compute
 from ._low_rank_compressor_solver import CompressionOptions, compress_network
 
 
@@ -112,11 +112,12 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
     numbers than the layer has.
 
     Left as they are: layers that share weights, with a warning; convolutions in groups, recurrent layers, attention
-    unless `split_attention`, layers with hooks, computed weights or `max_norm`, and those that no row reaches. With
+    unless `split_attention`, layers with hooks, computed or complex weights or `max_norm`, and those that no row
+    reaches. Of a network that gives several outputs in a tuple or a dict the first tensor is looked at. With
     `padding_idx` an embedding has no bias, so that its padding still adds nothing.
 
     A fit takes a pass over the rows and an eigen-decomposition, of time ``min(n_in, n_out)^3``, per layer; with
-    `tolerance` about eight times as much. Fewer parameters are not always less time: two small products can take longer
+    `tolerance` about nine times as much. Fewer parameters are not always less time: two small products can take longer
     than one on a CPU.
 
     References
@@ -208,7 +209,7 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, tensor, or what the estimator takes, of n_samples rows
+        X : array-like, tensor, dict of inputs by their names, or what else the estimator predicts on, of n_samples rows
             The rows whose outputs are kept: a few hundred that are like those to come are enough.
         y : array-like of n_samples targets, default=None
             What a clone is fitted to, and what `tolerance` scores.
@@ -220,7 +221,7 @@ class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         if self.rank is not None and self.tolerance is not None:
             raise ValueError(f"rank={self.rank} and tolerance={self.tolerance} exclude each other. Set one to None.")
         X = checked_rows(self, X, reset=True, min_samples=2)
-        ws = open_workspace(np.empty((0, 0)), device=self.device, random_state=self.random_state)
+        ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
         held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, lends=True), self.module_getter)
         X, y = some_rows(X, y, self.n_calibration, ws.generator)
 

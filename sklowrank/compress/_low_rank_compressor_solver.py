@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.holding import Calls, Held, is_ours, network_calls, outputs_of, restored_held, stored_held
+from .._nets.calls import Calls, outputs_of
+from .._nets.holding import Held, is_ours, network_calls, restored_held, stored_held
 from .._nets.recording import LayerReport, device_of
-from .._nets.wrapping import relative_error
+from .._nets.wrapping import check_finite, relative_error
 from ._layer_pairs import (
     Seen,
     ladder_of,
@@ -101,16 +102,6 @@ def _problem(held, X, options, device):
     seen = seen_of(module, calls, names, size)
     ladders = {name: ladder_of(layer, seen[name], options.method) for name, layer in layers.items()}
     return Problem(module, calls, outputs, layers, seen, ladders, n_before)
-
-
-def check_finite(outputs: torch.Tensor) -> None:
-    """Raise a ValueError where outputs (n, ...) are not finite."""
-    bad = int((~outputs.reshape(len(outputs), -1).isfinite()).any(1).sum())
-    if bad:
-        raise ValueError(
-            f"The network gives NaN or infinity for {bad} of {len(outputs)} rows, so that there is nothing to keep. "
-            "Leave these rows out, or mend the network."
-        )
 
 
 def _budget(problem, compression):

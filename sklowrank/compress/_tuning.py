@@ -12,15 +12,16 @@ from torch import nn
 
 from .._core.iterate import Step
 from .._core.validation import on_host
+from .._nets.calls import Calls
 from .._nets.estimating import held_out_rows
-from .._nets.goals import Goal, UnknownLossError, checked_targets, goal_of, labels_of_codes
-from .._nets.holding import Calls, Held
+from .._nets.goals import Goal, UnknownLossError, checked_targets, codes_of, goal_of, labels_of_codes
+from .._nets.holding import Held
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Training, train, weights_of
 from ._feature_mimicking_compressor_solver import Problem
 
 
-def known_goal(held: Held, y: Any, n_rows: int, *, frozen: bool) -> Goal | None:
+def known_goal(held: Held, y: Any, calls: Calls, *, frozen: bool) -> Goal | None:
     """Return targets and loss of a held estimator, or None without targets or where its loss is not known.
 
     Raises
@@ -30,7 +31,8 @@ def known_goal(held: Held, y: Any, n_rows: int, *, frozen: bool) -> Goal | None:
     """
     if y is None:
         return None
-    y, labels = checked_targets(held, y, n_rows, frozen=frozen, one_class=True), labels_of_codes(held)
+    y = checked_targets(held, y, calls.n_rows, frozen=frozen, one_class=True)
+    labels = labels_of_codes(held, calls)
     if is_classifier(held.estimator):
         classes = np.asarray(on_host(held.estimator.classes_))
         unknown = y[~np.isin(y, classes)]
@@ -38,7 +40,7 @@ def known_goal(held: Held, y: Any, n_rows: int, *, frozen: bool) -> Goal | None:
             there = classes.tolist()
             raise ValueError(f"y has the label {unknown.tolist()[0]!r}, which is not among the classes {there}.")
     try:
-        return goal_of(held, y, None if labels is None else np.searchsorted(labels, y))
+        return goal_of(held, y, None if labels is None else codes_of(y, labels))
     except UnknownLossError:
         return None
 

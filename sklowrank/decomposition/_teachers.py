@@ -199,7 +199,7 @@ def _of_estimator(model: Any, X: torch.Tensor) -> StoredTeacher:
     return _of_network(find_network(inner))
 
 
-def _check_linear(model, X):
+def _check_linear(model: Any, X: torch.Tensor) -> None:
     """Refuse models of which predictions are not what `coef_` and `intercept_` give, such as those with a link."""
     answer = getattr(model, "decision_function", None) if is_classifier(model) else model.predict
     if answer is None or (isinstance(on_host(model.coef_), np.ndarray) and not isinstance(model.coef_, np.ndarray)):

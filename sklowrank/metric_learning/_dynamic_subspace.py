@@ -28,6 +28,25 @@ from . import _dynamic_subspace_solver as solver
 from ._subspace_network import Standardized
 
 
+def _warn_of_what_cannot_be_learned(codes, n_learners, n_components):
+    """Warn where a learner has a single column, or where no two rows are of one class."""
+    if 2 * n_learners > n_components:
+        cure = (
+            "Pass n_components >= 2." if n_learners == 1 else "Lower max_learners, or raise n_components to twice it."
+        )
+        warn(
+            f"n_components={n_components} for {n_learners} learner(s) makes one of a single column, which is "
+            f"scaled to 1 or -1 and has no gradient: it learns nothing. {cure}",
+            UserWarning,
+        )
+    if np.bincount(codes).max() < 2:
+        warn(
+            "y has no class of two rows, so that no rows are to be near one another: the embedding only spreads them. "
+            "Pass a y whose classes have several rows.",
+            UserWarning,
+        )
+
+
 @network_parameters(
     width="width",
     module_params='``"module__activation"`` ("relu", "gelu", "tanh" or "identity", default "relu"), '
@@ -49,11 +68,13 @@ class DynamicSubspaceMetricLearner(
     Parameters
     ----------
     n_components : int, default=32
-        Number of components. The learners share them; numbers differ by one at most.
+        Number of components. The learners share them; numbers differ by one at most. With a single one nothing is
+        learned.
     max_learners : int, default=4
-        Largest number of learners. There are never more than components; a learner should have several.
+        Largest number of learners. Growth leaves each at least two components; "fixed" makes as many as there are
+        components at most, and warns where one has a single component, which cannot be learned.
     grow : {"plateau", "fixed"}, default="plateau"
-        "plateau" starts with one learner and adds one where the loss has stopped to fall, "fixed" starts with
+        "plateau" starts with one learner and adds one where the loss has stopped falling, "fixed" starts with
         `max_learners`.
     patience : int, default=6
         Number of epochs without an improvement by more than `tol` after which a learner is added.
@@ -68,8 +89,8 @@ class DynamicSubspaceMetricLearner(
         Loss of a batch. "margin" compares pairs of rows with a distance that is learned for each class, "proxy_anchor"
         rows with one learned point per class.
     margin : float, default=0.2
-        By how much pairs of one class are to be nearer than that distance, and others farther; of "proxy_anchor" a
-        cosine.
+        Margin of the loss: by how much pairs of one class are to be nearer than that distance, and others farther; of
+        "proxy_anchor" a cosine.
     hidden_layer_sizes : sequence of ints, default=(128,)
         Widths of the hidden layers of the default network. A linear layer without offset follows the last one.
     <network parameters> A user's module is followed by that layer, too. Weight decay is 1e-4 unless
@@ -267,6 +288,8 @@ class DynamicSubspaceMetricLearner(
             model, public = solver.projected(problem)
             return keep(self, ws, model, classes_=classes, **public)
 
+        _warn_of_what_cannot_be_learned(codes, problem.numbers[0], self.n_components)
+
         def attributes(snapshot):
             model, public = solver.described(problem, snapshot)
             return fitted_attributes(ws, model, classes_=classes, **public)
@@ -292,7 +315,7 @@ class DynamicSubspaceMetricLearner(
         ws, model, X = self._recalled(X, "transform")
         return ws.answer(solver.embedding(X, model, ws))
 
-    @available_if(lambda self: self.attention)
+    @available_if(lambda self: self._has_gate)
     @in_plain_modes
     def attention_map(self, X):
         """Return by what the gate multiplies the standardised cells of rows.
@@ -336,6 +359,13 @@ class DynamicSubspaceMetricLearner(
         X = check_new_data(self, X, like="mean_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
         return ws, recall(self, solver.Model, ws.exact()), X
+
+    @property
+    def _has_gate(self):
+        """Whether the network that was fitted, or the one that `fit` would make, has a gate."""
+        if hasattr(self, "weights_"):
+            return any(name.startswith("gate.") for name in self.weights_)
+        return self.attention
 
     @property
     def _n_features_out(self):

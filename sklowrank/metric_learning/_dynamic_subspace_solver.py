@@ -39,7 +39,7 @@ from ._subspace_network import (
 _BETA = 1.2  # the distance that separates pairs of one class from pairs of two, at the start
 _CLASS_RATE = 10.0  # times the learning rate: the step of what is learned of classes
 _WEIGHT_DECAY = 1e-4
-_DROPOUT = 0.25  # of the default network: without it wrong labels are learned by heart
+_DROPOUT = 0.25  # of the default network: without it wrong labels are fitted, too
 _JOINT = 0.2  # share of the epochs, the last ones, in which all learners see all rows
 
 
@@ -115,8 +115,7 @@ def metric_problem(X: Any, codes: np.ndarray, options: Options, ws: Workspace, r
     n_in = (N_POOLED,) if shape.convolutions else (n_features,) if image is None else (image[2], *image[:2])
     default = {"hidden_layer_sizes": [int(size) for size in options.hidden_layer_sizes], "activation": "relu"}
     default |= {"dropout": _DROPOUT, "batch_norm": False}
-    most = min(options.max_learners, options.n_components)
-    numbers = range(most if options.grow == "fixed" else 1, most + 1)
+    numbers = _numbers_of_learners(options)
     mean, scale = standardization(_raw_rows(X, ws), "global")
     return Problem(
         rows=_standard_rows(X, mean, scale, ws) if issparse(X) else rows_of(standardized(ws.load(X), mean, scale)),
@@ -132,6 +131,14 @@ def metric_problem(X: Any, codes: np.ndarray, options: Options, ws: Workspace, r
         randomness=randomness,
         device=ws.device,
     )
+
+
+def _numbers_of_learners(options):
+    """Return the numbers of learners that there may be; growth leaves each two columns, with one it cannot learn."""
+    if options.grow == "fixed":
+        most = min(options.max_learners, options.n_components)
+        return range(most, most + 1)
+    return range(1, min(options.max_learners, max(1, options.n_components // 2)) + 1)
 
 
 def _image(shape, n_features):

@@ -1,9 +1,12 @@
 """Which rows each of several learners trains on, in which batches, and when there is one learner more."""
 
+import warnings
+
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans, MiniBatchKMeans
+from sklearn.exceptions import ConvergenceWarning
 
 _MANY = 10_000  # rows beyond which clusters are found in small batches of them
 
@@ -20,7 +23,10 @@ def clusters_of(Z: np.ndarray, n_clusters: int, generator: torch.Generator) -> n
     """Return the cluster of each row, by k-means."""
     seed = int(torch.randint(1 << 31, (), generator=generator, device="cpu", dtype=torch.int64))
     method = KMeans if len(Z) <= _MANY else MiniBatchKMeans
-    return method(min(n_clusters, len(Z)), n_init=1, random_state=seed).fit_predict(Z)
+    with warnings.catch_warnings():
+        # of fewer distinct points than clusters, about which a user can do nothing
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return method(min(n_clusters, len(Z)), n_init=1, random_state=seed).fit_predict(Z)
 
 
 def matched_clusters(former: np.ndarray, found: np.ndarray, n_clusters: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import torch
 from torch.nn import functional
 
 _NEAREST = 0.5  # a negative that is nearer is drawn as often as one at this distance
-_FARTHEST = 1.4  # negatives beyond are not drawn: they teach nothing
+_FARTHEST = 1.4  # negatives beyond are not drawn: their loss is mostly zero
 _SHARPNESS = 32.0  # of proxy anchors
 _TINY = 1e-6
 

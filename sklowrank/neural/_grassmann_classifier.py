@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -23,6 +23,7 @@ from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
 from .._nets.targets import chosen_classes, classes_of_stream, labels_head
 from . import _grassmann_solver as solver
+from ._grassmann_network import Model, feature_network, features_of, scores_of
 
 
 @network_parameters(
@@ -39,7 +40,8 @@ class GrassmannClassifier(
     gradient descent on the Grassmannian. For data whose direction tells the class (images, spectra, counts of words)
     and whose classes vary within: several ways to write a digit need not become one prototype. X is not standardised:
     put a :class:`~sklearn.preprocessing.StandardScaler` before it where columns have units of their own, but not for
-    images and spectra.
+    images and spectra. A row and its negative have the same scores unless there is a constant coordinate; see
+    `add_bias`.
 
     Parameters
     ----------
@@ -54,8 +56,10 @@ class GrassmannClassifier(
         Whether a constant coordinate is appended to the features before they get length one. Without it a row and its
         negative have the same scores. It is 1.5 times as long as the rows are in the root mean square, or, behind a
         network, 1.5 times the root of the number of outputs. "auto" appends it where there is no network and X has
-        negative entries or a single column. Pass False where signs are arbitrary, as those of waves and of principal
-        components: there it makes scores worse.
+        negative entries or a single column, unless the subspaces of "class_svd" classify the rows better without it, by
+        three standard deviations. Pass False where a row and its negative mean the same, as waves of any phase and
+        eigenvectors do: there it makes scores worse. The coordinates of a table by principal components need it: their
+        signs are arbitrary for all rows at once.
     init : {"auto", "class_svd", "random"}, default="auto"
         Initialisation of the fit. "class_svd" takes the leading right singular vectors of the rows of each class,
         "random" draws subspaces. "auto" is "class_svd" without a network, and "random" behind one, where "class_svd"
@@ -66,7 +70,8 @@ class GrassmannClassifier(
     <network parameters> "optimizer" cannot be set; ``"optimizer__weight_decay"``, default 1e-4, is that of the network.
         Subspaces have none.
     learning_rate : float, default=0.1
-        Step size of the optimizer. That of the network is a tenth of it. Both fall to 0 along a cosine during `fit`.
+        Step size of the optimizer. That of the network is a tenth of it. Both fall to 0 along a cosine during `fit`,
+        but not in `partial_fit`: there 0.02 is more accurate.
     momentum : float, default=0.9
         Share of the former step that is added to each, in [0, 1).
     batch_size : int, default=64
@@ -80,7 +85,8 @@ class GrassmannClassifier(
         Number of epochs without an improvement by more than `tol` after which training stops. For `early_stopping`
         alone.
     class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss. "balanced" gives each class the same total.
+        Weights of the classes in the loss. "balanced" gives each class the same total; `partial_fit` takes a dict
+        alone. Weights are at least 0.
     early_stopping : bool, default=False
         Whether to hold rows out, of each class its share, and to keep the weights of the epoch with their lowest loss.
         A tenth is held out.
@@ -253,17 +259,20 @@ class GrassmannClassifier(
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         if not (self.warm_start and hasattr(self, "weights_")):
             return self._trained(X, y, ws, labels_head(y))
-        start = recall(self, solver.Model, ws.exact())._replace(optimizer={})
+        start = recall(self, Model, ws.exact())._replace(optimizer={})
         return self._trained(X, y, ws, labels_head(y, self.classes_), start)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None) -> Self:
         """Train for one epoch on these rows, at the full learning rate; the state of the optimizer is kept.
 
+        As the rate does not fall, use a lower one than for `fit`, such as 0.02.
+
         Parameters
         ----------
         X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows, finite. The first ones decide what `scale_` is and whether there is a constant coordinate.
+            The rows, finite. The first ones decide what `scale_` is and whether there is a constant coordinate. They
+            should be of all classes: subspaces of others begin at random.
         y : array-like of shape (n_samples,)
             Their classes.
         classes : array-like of shape (n_classes,), default=None
@@ -283,7 +292,7 @@ class GrassmannClassifier(
         X, y = check_fit_data(self, X, y, accept_sparse="csr", reset=not former)
         check_classes(on_host(y))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        start = recall(self, solver.Model, ws.exact()) if former else None
+        start = recall(self, Model, ws.exact()) if former else None
         ws.generator.manual_seed(ws.generator.initial_seed() + former)  # other batches than before
         return self._trained(X, y, ws, labels_head(y, known), start, n_epochs=1)
 
@@ -362,7 +371,7 @@ class GrassmannClassifier(
             The constant coordinate is the last column, where there is one. Rows of zeros stay zero without it.
         """
         ws, model, rows = self._recalled(X, "transform")
-        return ws.answer(solver.features_of(model, rows, ws.device))
+        return ws.answer(features_of(model, rows, ws.device))
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network that computes `transform` as a torch module.
@@ -379,9 +388,7 @@ class GrassmannClassifier(
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return solver.feature_network(
-            recall(self, solver.Model, open_workspace(np.empty((0, 0)), device="cpu")), device
-        )
+        return feature_network(recall(self, Model, open_workspace(np.empty((0, 0)), device="cpu")), device)
 
     @property
     def _n_features_out(self):
@@ -401,7 +408,7 @@ class GrassmannClassifier(
             raise ValueError("y has only one class. Pass rows of two classes at least.")
         weight = None
         if self.class_weight is not None:
-            weight = torch.from_numpy(compute_sample_weight(self.class_weight, on_host(y)))
+            weight = _row_weights(self.class_weight, on_host(classes["classes_"]), codes, stream=n_epochs is not None)
         settings, randomness = options(self, solver.Options), fit_randomness(self, ws)
         problem = solver.class_subspaces(
             rows_of(X, ws), codes, weight, settings, head[0].n_out, ws.device, randomness, start, n_epochs=n_epochs
@@ -423,8 +430,27 @@ class GrassmannClassifier(
         """Return the workspace of new rows, the model, and the rows."""
         X = check_new_data(self, X, like="subspaces_", method=method, accept_sparse="csr")
         ws = open_workspace(X, device=self.device)
-        return ws, recall(self, solver.Model, ws.exact()), rows_of(X, ws)
+        return ws, recall(self, Model, ws.exact()), rows_of(X, ws)
 
     def _scores(self, X, method):
         ws, model, rows = self._recalled(X, method)
-        return ws, solver.scores_of(model, rows, ws.device)
+        return ws, scores_of(model, rows, ws.device)
+
+
+def _row_weights(class_weight, classes, codes, *, stream):
+    """Return the weights (n,) of rows in the loss, those of their classes, of mean 1.
+
+    In a stream it is the mean over the classes that is 1: a batch says nothing of how frequent they are.
+    """
+    present = classes[codes.unique().numpy()] if class_weight == "balanced" else classes
+    factors = np.ones(len(classes))
+    factors[np.isin(classes, present)] = compute_class_weight(class_weight, classes=present, y=classes[codes.numpy()])
+    weights = torch.from_numpy(factors)
+    rows = weights[codes]
+    mean = float((weights if stream else rows).mean())
+    if not (0 < mean < np.inf) or weights.min() < 0:
+        raise ValueError(
+            f"class_weight={class_weight!r} has to hold finite numbers >= 0, and one above 0 for a class of y. Pass "
+            "other weights, or leave out the rows of classes that are not to count."
+        )
+    return rows / mean

@@ -1,8 +1,7 @@
-"""Subspaces of classes: the network that they classify with, where they begin, the training."""
+"""Training of subspaces of classes: where they begin, the steps, what is kept."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,27 +12,33 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .._core.iterate import Step
 from .._core.rows import Rows, map_rows
-from .._math.linalg import unit_rows
 from .._nets.architecture import (
-    Architecture,
     architecture_of,
     as_numpy,
     build,
-    restore,
     same_network,
     split_params,
 )
 from .._nets.estimating import held_out_rows
 from .._nets.randomness import Randomness
-from .._nets.targets import unit_weights, weighted
+from .._nets.targets import weighted
 from .._nets.training import Batches, Snapshot, Training, train
+from ._grassmann_network import (
+    TRUNK,
+    Model,
+    SubspaceNet,
+    UnitFeatures,
+    dense,
+    feature_network,
+    is_plain,
+    logits,
+    restored,
+)
 from ._grassmannian import GrassmannSGD, leading_directions, orthonormal
 
 _WEIGHT_DECAY = 1e-4  # of the network in front
 _RATE_IN_FRONT = 0.1  # of the learning rate: gamma makes gradients large, and at the full rate units saturate
 _HELD_OUT = 0.1
-_CONSTANT = 1.5  # times the length of rows: with less, no line of directions is near to all rows of a table
-_TRUNK = "features.trunk."
 
 
 class Options(NamedTuple):
@@ -57,144 +62,18 @@ class Options(NamedTuple):
     verbose: int
 
 
-class Model(NamedTuple):
-    """A fitted network and the subspaces of the classes of its features."""
-
-    architecture: Architecture  # of the network in front
-    weights: dict[str, np.ndarray]
-    subspaces: torch.Tensor  # (C, d, k), orthonormal columns and zeros
-    scale: float  # rows are divided by
-    constant: bool  # whether features have a constant coordinate
-    gamma: float
-    optimizer: dict[int, Any]  # its state, with which `partial_fit` goes on
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The dimension of the subspace of each class."""
-        return tuple(self.subspaces.any(1).sum(1).tolist())
-
-    @property
-    def plain(self) -> bool:
-        """Whether features are rows, without a network in front."""
-        return is_plain(self.architecture)
-
-
 class Problem(NamedTuple):
     """What is trained, on what, and how."""
 
     rows: Rows
     codes: torch.Tensor  # (n,) classes of the rows
-    weight: torch.Tensor | None  # (n,) of the rows in the loss, of mean 1
+    weight: torch.Tensor | None  # (n,) of the rows in the loss
     held_out: torch.Tensor | None
     net: "SubspaceNet"
     start: Model  # its architecture, scale, ...: what does not change in training
     training: Training
     device: torch.device
     randomness: Randomness
-
-
-def is_plain(architecture: Architecture) -> bool:
-    """Return whether there is no network: not a default one without layers."""
-    return architecture.module is None and not architecture.params["hidden_layer_sizes"]
-
-
-# The network
-
-
-class UnitFeatures(nn.Module):
-    """Rows to features of length one: a network, a constant coordinate where asked for, and the normalisation."""
-
-    def __init__(self, trunk: nn.Module, constant: bool, scale: float = 1.0):
-        super().__init__()
-        self.trunk, self.constant, self.scale = trunk, constant, scale
-
-    def forward(self, x):
-        features = self.trunk(x if self.scale == 1 else x / self.scale)
-        if self.constant:
-            features = nn.functional.pad(features, (0, 1), value=_CONSTANT * features.shape[1] ** 0.5)
-        return unit_rows(features)
-
-
-class SubspaceNet(nn.Module):
-    """Unit features, and for each class gamma times their length in its subspace.
-
-    Without a network in front it takes the features themselves. Its subspaces are random where there is a generator,
-    else they are to be loaded.
-    """
-
-    def __init__(
-        self,
-        trunk: nn.Module,
-        width: int,
-        generator,
-        *,
-        dims: tuple[int, ...],
-        plain: bool,
-        constant: bool,
-        gamma: float,
-    ):
-        super().__init__()
-        self.features = nn.Identity() if plain else UnitFeatures(trunk, constant)
-        self.gamma = gamma
-        S = torch.zeros(len(dims), width + constant, max(dims), device="cpu", dtype=torch.float32)
-        if generator is not None:
-            S.normal_(generator=generator)
-            S = orthonormal(S * kept_columns(dims)[:, None])
-        self.subspaces = nn.Parameter(S)
-
-    def forward(self, x):
-        return logits(self.features(x), self.subspaces, self.gamma)
-
-
-def kept_columns(dims: tuple[int, ...]) -> torch.Tensor:
-    """Return which columns belong to a subspace of each dimension, (C, k)."""
-    at = torch.arange(max(dims), dtype=torch.int64, device="cpu")
-    return at < torch.tensor(dims, dtype=torch.int64, device="cpu")[:, None]
-
-
-def logits(U: torch.Tensor, S: torch.Tensor, gamma: float) -> torch.Tensor:
-    """Return gamma times the lengths of features U (n, d) projected to the subspaces S (C, d, k): (n, C)."""
-    C, d, k = S.shape
-    return gamma * (U @ S.transpose(0, 1).reshape(d, C * k)).reshape(-1, C, k).norm(dim=2)
-
-
-def restored(model: Model, device, generator=None) -> SubspaceNet:
-    """Return a fitted network; with a generator it can be trained on."""
-    weights: dict[str, Any] = {f"{_TRUNK}{name}": value for name, value in model.weights.items()}
-    weights["subspaces"] = model.subspaces.float()
-    head = partial(SubspaceNet, dims=model.dims, plain=model.plain, constant=model.constant, gamma=model.gamma)
-    return restore(model.architecture, weights, device, generator, head)
-
-
-def feature_network(model: Model, device: torch.device | str = "cpu") -> UnitFeatures:
-    """Return the network in float32 that takes rows as they are to unit features."""
-    trunk = nn.Sequential() if model.plain else restored(model, device).features.trunk
-    return UnitFeatures(trunk, model.constant, model.scale).eval()
-
-
-def features_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
-    """Return the unit features of rows; the default network is computed in float64, one of a user in float32."""
-    return _computed(model, rows, device, lambda U: U)
-
-
-def scores_of(model: Model, rows: Rows, device: torch.device) -> torch.Tensor:
-    """Return the scores of rows (n, C), in float64."""
-    return _computed(model, rows, device, lambda U: logits(U.double(), model.subspaces, model.gamma))
-
-
-def _computed(model, rows, device, function):
-    """Return a function of the unit features of rows, of which a block is in memory at a time."""
-    dtype = torch.float64 if model.architecture.module is None else torch.float32
-    net = feature_network(model, device).to(dtype)
-    C, d, k = model.subspaces.shape
-    size = 8 * (rows.shape[1] + sum(p.shape[0] for p in net.parameters()) + 2 * d + C * k)
-    with torch.inference_mode():
-        return map_rows(rows, lambda X: function(net(dense(X, device).to(dtype))), size=size)
-
-
-def dense(X: Any, device) -> torch.Tensor:
-    """Return a block of rows as a tensor in float64."""
-    return (X if isinstance(X, torch.Tensor) else torch.from_numpy(X.toarray())).to(device).double()
 
 
 # The problem
@@ -239,7 +118,7 @@ def class_subspaces(
             )
         start = start._replace(gamma=float(options.gamma))
         net = restored(start, device, randomness.layers)
-    return Problem(rows, codes, unit_weights(weight), held_out, net, start, training, device, randomness)
+    return Problem(rows, codes, weight, held_out, net, start, training, device, randomness)
 
 
 def _same_subspaces(start, options, rows):
@@ -259,8 +138,10 @@ def _beginning(rows, codes, held_out, options, architecture, n_classes, device, 
             "init='auto' or 'random', or hidden_layer_sizes=() and module=None."
         )
     size, negative = magnitudes(rows, device)
-    ambiguous = negative or rows.shape[1] == 1  # rows of opposite directions, or all of the same one
-    constant = (plain and ambiguous) if options.add_bias == "auto" else bool(options.add_bias)
+    constant, ambiguous = options.add_bias, plain and (negative or rows.shape[1] == 1)
+    if constant == "auto":
+        constant = ambiguous and sides_matter(rows, codes, held_out, options.subspace_dim, n_classes, size, device)
+    constant = bool(constant)
     scale, gamma = size if options.module is None else 1.0, float(options.gamma)
 
     def head(trunk, width, generator):
@@ -279,15 +160,61 @@ def _beginning(rows, codes, held_out, options, architecture, n_classes, device, 
 def subspaces_of_classes(rows: Rows, codes: torch.Tensor, held_out: torch.Tensor | None, start: Model) -> torch.Tensor:
     """Return the subspaces of each class's unit rows; where these have fewer dimensions, the former ones fill up."""
     S = start.subspaces.detach().double()
+    found, features = torch.zeros_like(S), feature_network(start, S.device)
+    directions = class_directions(rows, codes, held_out, start.dims, features, S.device)
+    for c, (k, V) in enumerate(zip(start.dims, directions)):
+        found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
+    return orthonormal(found)
+
+
+def class_directions(
+    rows: Rows,
+    codes: torch.Tensor,
+    held_out: torch.Tensor | None,
+    dims: tuple[int, ...],
+    features: "UnitFeatures",
+    device: torch.device,
+) -> list[torch.Tensor]:
+    """Return the leading right singular vectors of each class's unit rows, as columns: at most as many as there are."""
     at = torch.arange(len(codes), dtype=torch.int64, device="cpu")
     at = at if held_out is None else at[~torch.isin(at, held_out)]
     at = at[codes[at].argsort(stable=True)]
-    members = at.split(codes[at].bincount(minlength=len(S)).tolist())
-    found, features = torch.zeros_like(S), feature_network(start, S.device)
-    for c, (k, at) in enumerate(zip(start.dims, members)):
-        V = leading_directions(features(taken(rows, at, S.device)), k)
-        found[c, :, :k] = torch.cat([V, S[c, :, : k - V.shape[1]]], 1)
-    return orthonormal(found)
+    members = at.split(codes[at].bincount(minlength=len(dims)).tolist())
+    return [leading_directions(features(taken(rows, at, device)), k) for k, at in zip(dims, members)]
+
+
+def sides_matter(
+    rows: Rows,
+    codes: torch.Tensor,
+    held_out: torch.Tensor | None,
+    subspace_dim: Any,
+    n_classes: int,
+    scale: float,
+    device: torch.device,
+) -> bool:
+    """Return whether a row and its negative are to be told apart by a constant coordinate.
+
+    They are, unless untrained subspaces classify the rows better without it, by three standard deviations of the
+    difference: of rows that one of both gets right, half would be expected for either.
+    """
+    n_features, right = rows.shape[1], []
+    if max(dimensions(subspace_dim, n_features + 1, n_classes, n_features)) >= n_features:
+        return True
+    for constant in (True, False):
+        dims = dimensions(subspace_dim, n_features + constant, n_classes, n_features)
+        features = UnitFeatures(nn.Sequential(), constant, scale)
+        directions = class_directions(rows, codes, held_out, dims, features, device)
+        S = torch.stack([nn.functional.pad(V, (0, max(dims) - V.shape[1])) for V in directions])
+        right.append(_nearest_subspaces(rows, features, S).cpu() == codes)
+    with_it, without = right
+    lost, gained = int((with_it & ~without).sum()), int((without & ~with_it).sum())
+    return gained - lost <= 3 * (gained + lost) ** 0.5
+
+
+def _nearest_subspaces(rows, features, S):
+    """Return the subspace in which each row's projection is longest."""
+    size = 24 * rows.shape[1] + 8 * S[:, 0].numel()
+    return map_rows(rows, lambda X: logits(features(dense(X, S.device)), S, 1.0).argmax(1), size=size)
 
 
 def taken(rows: Rows, at: torch.Tensor, device) -> torch.Tensor:
@@ -410,6 +337,6 @@ def _inputs(problem) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def fitted_model(problem: Problem, snapshot: Snapshot) -> Model:
     """Return the model of a snapshot of the training."""
-    weights = {n.removeprefix(_TRUNK): value for n, value in snapshot.weights.items() if n.startswith(_TRUNK)}
+    weights = {n.removeprefix(TRUNK): value for n, value in snapshot.weights.items() if n.startswith(TRUNK)}
     subspaces = orthonormal(snapshot.weights["subspaces"].double())
     return problem.start._replace(weights=as_numpy(weights), subspaces=subspaces, optimizer=snapshot.optimizer)

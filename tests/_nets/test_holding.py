@@ -2,11 +2,15 @@
 
 import copy
 import pickle
+import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array, dok_array
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_iris
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
@@ -14,17 +18,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import EarlyStopping, LRScheduler
+from skorch.dataset import Dataset
+from skorch.helper import SliceDict
 from torch import nn
 
 from sklowrank._core.compat import _fit_context
 from sklowrank._core.fitted import keep
 from sklowrank._core.workspace import open_workspace
-from sklowrank._nets.holding import hold, network_calls, outputs_of, stored_held
+from sklowrank._nets.calls import outputs_of
+from sklowrank._nets.holding import hold, network_calls, restored_held, stored_held
 from sklowrank._nets.layers import linear
 from sklowrank._nets.randomness import Randomness
 from sklowrank._nets.recording import (
     give_matrix,
     input_rows,
+    layer_type,
     moments,
     moments_of,
     output_rows,
@@ -371,3 +380,188 @@ def test_layers_that_are_more_than_their_weight_are_left_alone():
     calls = network_calls(hold(net, None, None, randomness()), ROWS)
     assert select_layers(net, calls, types=("linear", "embedding")).names == ["plain"]
     assert moments(net, calls, ["plain"], input_rows, 100)["plain"].n_rows == 150  # called by keyword
+
+
+class Parts(nn.Module):
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.body, self.head = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8)), nn.Linear(8, n_outputs)
+
+    def forward(self, X):
+        return self.head(self.body(X))
+
+
+@pytest.mark.parametrize("instance", [False, True])
+def test_a_module_within_the_module_of_a_net_is_changed_in_its_place(instance):
+    net = skorch(NeuralNetClassifier, y, module=Parts(3) if instance else Parts, criterion=nn.CrossEntropyLoss)
+    model = Halved(FrozenEstimator(net), module_getter=lambda net: net.module_.body).fit(ROWS)
+    inner = model.estimator_
+    assert type(inner.module_) is Parts
+    assert (inner.module is inner.module_) == instance
+    assert model.predict_proba(ROWS).shape == (150, 3)
+    assert np.allclose(model.predict_raw(ROWS), inner.module_.body(torch.from_numpy(ROWS)).detach(), atol=1e-6)
+    inner.partial_fit(ROWS, y)
+    assert not np.array_equal(inner.module_.body[0][0].weight.detach(), model.weights_["0.0.weight"])  # it is trained
+
+
+def test_nets_within_other_estimators_train_on():
+    regressor = TransformedTargetRegressor(NeuralNetRegressor(mlp, module__n_outputs=1, max_epochs=2, verbose=0))
+    regressor.fit(ROWS, ROWS[:, :1])
+    inner = Halved(FrozenEstimator(regressor), module_getter=lambda fitted: fitted.regressor_.module_).fit(ROWS)
+    net = inner.estimator_.regressor_
+    assert {id(p) for group in net.optimizer_.param_groups for p in group["params"]} == {
+        id(p) for p in net.module_.parameters()
+    }
+
+
+def test_former_weights_are_not_stored():
+    callbacks = [LRScheduler("StepLR", step_size=1), EarlyStopping("train_loss", load_best=True)]
+    how = {"criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.Adam}
+    fitted = skorch(NeuralNetClassifier, y, module=Parts, callbacks=callbacks, **how)
+    model = Halved(FrozenEstimator(fitted)).fit(ROWS)
+    estimator = model._fitted["shell"][0]
+    callbacks = dict(estimator.callbacks_)
+    assert callbacks["LRScheduler"].lr_scheduler_ is None
+    assert callbacks["EarlyStopping"].best_model_weights_ is None
+    assert model.estimator_.partial_fit(ROWS, y).history[-1]["epoch"] > len(fitted.history)
+    assert fitted.callbacks_ is not estimator.callbacks_
+    assert dict(fitted.callbacks_)["LRScheduler"].lr_scheduler_ is not None
+    fitted = skorch(
+        NeuralNetClassifier,
+        y,
+        module=nn.Sequential(nn.Linear(4, 500), nn.Linear(500, 3)),
+        criterion=nn.CrossEntropyLoss,
+    )
+    shell = Halved(FrozenEstimator(fitted)).fit(ROWS)._fitted["shell"]
+    assert len(pickle.dumps(shell)) < 8000  # not the instance either, whose weights take 14,000 bytes
+
+
+class Halves(nn.Module):
+    def __init__(self, n_outputs):
+        super().__init__()
+        self.left, self.right = nn.Linear(2, n_outputs), nn.Linear(2, n_outputs)
+
+    def forward(self, left, right):
+        return self.left(left) + self.right(right)
+
+
+def test_inputs_by_name_and_data_sets():
+    rows = {"left": ROWS[:, :2], "right": ROWS[:, 2:]}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = NeuralNetClassifier(Halves, module__n_outputs=3, criterion=nn.CrossEntropyLoss, max_epochs=2, verbose=0)
+        net.fit(rows, y)
+    model = Halved(FrozenEstimator(net)).fit(rows)
+    raw = model.predict_raw(rows)
+    for same in (SliceDict(**rows), Dataset(rows, y)):
+        assert np.array_equal(Halved(FrozenEstimator(net)).fit(same).predict_raw(same), raw)
+        assert np.array_equal(model.predict(same), raw.argmax(1))
+    g = torch.Generator().manual_seed(0)
+    few, targets = some_rows(rows, y, 10, g)
+    assert few["left"].shape == (10, 2)
+    assert len(targets) == len(few["right"]) == len(some_rows(Dataset(rows, y), None, 10, g)[0]) == 10
+    with pytest.raises(ValueError, match="n_samples=1"):
+        Halved(FrozenEstimator(net)).fit({name: part[:1] for name, part in rows.items()})
+
+
+def test_tables_of_several_types_reach_a_module_and_sparse_ones_do_not():
+    frame = pd.DataFrame({"a": [1, 2, 3], "b": [True, False, True], "c": [0.5, 1.5, 2.5]})
+    module = nn.Sequential(nn.Linear(3, 2))
+    raw = Halved(module).fit(frame).predict_raw(frame)
+    assert np.allclose(raw, Halved(module).fit(frame.astype(float)).predict_raw(frame.astype(float)))
+    model = Halved(module).fit(frame)
+    for kind in (csr_array, dok_array):
+        with pytest.raises(TypeError, match="sparse"):
+            model.predict_raw(kind(np.eye(3)))
+
+
+@pytest.mark.parametrize("form", [lambda h: {"out": h}, lambda h: {"loss": h.sum(), "out": [h]}, lambda h: (h, h)])
+def test_the_first_tensor_of_several_outputs_is_looked_at(form):
+    class Net(nn.Sequential):
+        def forward(self, x):
+            return form(super().forward(x))
+
+    plain = nn.Sequential(nn.Linear(4, 3))
+    raw = Halved(Net(*plain)).fit(ROWS).predict_raw(ROWS)
+    assert np.array_equal(raw, Halved(plain).fit(ROWS).predict_raw(ROWS))
+
+
+def test_networks_of_other_precisions_and_kinds():
+    assert Halved(nn.Sequential(nn.Linear(4, 3)).bfloat16()).fit(ROWS).predict_raw(ROWS).dtype == np.float32
+    with pytest.raises(TypeError, match="scripted"):
+        Halved(torch.jit.script(mlp())).fit(ROWS)
+    with pytest.warns(FutureWarning):
+        normed = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2))
+    normed(torch.from_numpy(ROWS)).sum().backward()  # the weight is now computed of parameters, with a gradient
+    held = hold(normed, None, None, randomness())
+    expected = normed(torch.from_numpy(ROWS)).detach()
+    assert torch.equal(outputs_of(held.module, network_calls(held, ROWS), 256), expected)
+    again = restored_held(pickle.loads(pickle.dumps(stored_held(held))))
+    assert torch.equal(outputs_of(again.module, network_calls(again, ROWS), 256), expected)
+
+
+def test_threads_get_the_rows_that_they_ask_for():
+    net = skorch(NeuralNetClassifier, y, criterion=nn.CrossEntropyLoss)
+    model = Halved(FrozenEstimator(net)).fit(ROWS)
+    parts = [ROWS[start : start + 30] for start in range(0, 150, 30)]
+    expected, wrong = [model.predict_raw(part) for part in parts], []
+
+    def ask(part, answer):
+        for _ in range(20):
+            found = model.predict_raw(part)
+            if found.shape != answer.shape or not np.allclose(found, answer, atol=1e-5):
+                wrong.append(found.shape)
+
+    threads = [threading.Thread(target=ask, args=both) for both in zip(parts, expected)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_layers_that_some_rows_reach_come_in_the_order_of_a_pass():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.experts = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+            self.last = nn.Linear(4, 4)
+
+        def forward(self, x):
+            h, way = self.first(x), (x[:, 0] > 5.5).long()
+            out = torch.zeros_like(h)
+            for at, expert in enumerate(self.experts):
+                out[way == at] = expert(h[way == at])
+            return self.last(out)
+
+    calls = network_calls(hold(Net(), None, None, randomness()), ROWS)
+    assert not (ROWS[:2, 0] > 5.5).any()
+    names = select_layers(Net(), calls, types=("linear",)).names
+    assert names == ["first", "experts.0", "experts.1", "last"]
+    found = moments(Net(), calls, ["experts.0", "experts.2"], input_rows, 7)
+    assert found.keys() == {"experts.0"}
+    assert bool(found["experts.0"].scatter.isfinite().all())
+
+
+def test_patterns_are_strings_that_match():
+    module = mlp()
+    calls = network_calls(hold(module, None, None, randomness()), ROWS)
+    assert select_layers(module, calls, types=("linear",), modules=np.array(["0", "3"])).names == ["0", "3"]
+    with pytest.raises(ValueError, match="exclude='head'"):
+        select_layers(module, calls, types=("linear",), exclude="head")
+    with pytest.raises(ValueError, match="modules has 0"):
+        select_layers(module, calls, types=("linear",), modules=[0])
+
+
+def test_layers_with_complex_weights_are_left():
+    module = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, dtype=torch.cfloat))
+    calls = network_calls(hold(module[:1], None, None, randomness()), ROWS)
+    assert select_layers(module[:1], calls, types=("linear",)).names == ["0"]
+    assert [layer_type(layer) for layer in module] == ["linear", None]
+
+
+def test_constant_outputs_have_no_error_but_a_change():
+    constant = torch.full((20, 2), 3.0)
+    assert relative_error(constant * (1 + 1e-7), constant) == 0
+    assert relative_error(constant + 1, constant) == np.inf

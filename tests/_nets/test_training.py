@@ -51,6 +51,20 @@ def test_training_finds_the_answer_and_yields_an_epoch_at_a_time():
     torch.testing.assert_close(net.weight, torch.tensor([[1.0, -2.0, 0.5]]), rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize(("n_rows", "sizes"), [(32, [16, 16]), (33, [16, 17]), (34, [16, 16, 2]), (17, [17]), (5, [5])])
+def test_no_batch_of_a_whole_epoch_has_a_single_row(n_rows, sizes):
+    X, y, net = problem()
+    seen = []
+
+    def make(rows):
+        seen.append(rows)
+        return X[rows], y[rows]
+
+    run(net, X[:n_rows], y[:n_rows], make=make, whole=True, max_iter=1)
+    assert [len(rows) for rows in seen] == sizes
+    assert torch.cat(seen).sort().values.tolist() == list(range(n_rows))
+
+
 def test_best_weights_are_kept():
     X, y, net = problem()
     rising = LRScheduler(

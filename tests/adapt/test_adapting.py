@@ -25,6 +25,8 @@ X, y = load_iris(return_X_y=True)
 ROWS = StandardScaler().fit_transform(X).astype(np.float32)
 MOVED = ROWS[:, [1, 0, 3, 2]]
 NAMES = np.array(["setosa", "versicolor", "virginica"])[y]
+VALUES = ROWS[:, :1] * 2 + 1
+LARGE = {"batch_size": 150, "learning_rate": 0.1, "random_state": 0}  # one step an epoch
 each = pytest.mark.parametrize("adapter", [TuckerAdapter, LDUAdapter])
 
 
@@ -45,6 +47,27 @@ def skorch(kind=NeuralNetClassifier, target=y, *, module=mlp, epochs=12, **param
 def usual():
     """A net that is fitted once for all tests: nothing changes it."""
     return skorch()
+
+
+@cache
+def normed():
+    return skorch(module=lambda: mlp(batch_norm=True))
+
+
+@cache
+def binary():
+    return skorch(NeuralNetBinaryClassifier, (y > 0).astype(np.float32), module=lambda: mlp(1))
+
+
+@cache
+def regressor():
+    return skorch(NeuralNetRegressor, VALUES, module=lambda: mlp(1))
+
+
+@cache
+def regressor_of_ours():
+    network = NetworkRegressor((8, 8), max_iter=30, tol=0, learning_rate=1e-2, random_state=0)
+    return network.fit(ROWS, VALUES[:, 0] * 1e6)
 
 
 @cache
@@ -145,12 +168,12 @@ def test_networks_of_all_kinds_are_adapted_and_stay_as_they_are(name, adapter):
     fitted = FITTED[name]()
     target = NAMES if name in ("ours, names", "other") else y
     before, generators = fitted.predict_proba(ROWS), torch.get_rng_state()
-    model = adapter(FrozenEstimator(fitted), max_iter=20, learning_rate=5e-2, random_state=0).fit(MOVED, target)
+    model = adapter(FrozenEstimator(fitted), max_iter=40, **{**LARGE, "learning_rate": 0.05}).fit(MOVED, target)
     assert torch.equal(torch.get_rng_state(), generators)
     assert np.array_equal(fitted.predict_proba(ROWS), before)
     assert model.score(MOVED, target) > max(0.85, fitted.score(MOVED, target))
     assert list(model.classes_) == list(np.unique(target))
-    assert len(model.loss_curve_) == model.n_iter_ == 20
+    assert len(model.loss_curve_) == model.n_iter_ == 40
     merged = model.merge()
     assert type(merged) is type(fitted)
     assert np.array_equal(merged.predict_proba(MOVED), model.predict_proba(MOVED))
@@ -174,7 +197,7 @@ def test_without_an_epoch_the_answers_are_those_of_the_network(adapter):
 
 @each
 def test_nothing_but_the_adapter_and_the_head_changes(adapter):
-    net = skorch(module=lambda: mlp(batch_norm=True))
+    net = normed()
     before = state_of(net)
     params = {"weight_decay": 0.5, "max_iter": 3, "random_state": 0, "modules": "0"}
     trained = adapter(FrozenEstimator(net), **params).fit(MOVED + 1, y).network().state_dict()
@@ -193,7 +216,7 @@ def test_nothing_but_the_adapter_and_the_head_changes(adapter):
 
 
 def test_norms_are_adapted_where_asked():
-    net = skorch(module=lambda: mlp(batch_norm=True))
+    net = normed()
     model = TuckerAdapter(FrozenEstimator(net), modules="0", head="keep", train_norm=True, max_iter=20).fit(ROWS + 3, y)
     assert {n.split(".")[0] for n in model.weights_} == {"0", "1"}
     network = model.network()
@@ -244,8 +267,11 @@ def test_the_network_is_not_stored_again(adapter):
 @each
 def test_unknown_labels_get_a_new_head(adapter):
     grades = np.array(["low", "high"])[(ROWS[:, 0] > 0).astype(int)]
-    for fitted in (usual(), ours(True), Plain().fit(ROWS, y), make_pipeline(StandardScaler().fit(ROWS), ours())):
-        model = adapter(FrozenEstimator(fitted), head="auto", max_iter=25, learning_rate=5e-2, random_state=0)
+    kinds = [usual(), ours(True)]
+    if adapter is TuckerAdapter:
+        kinds += [Plain().fit(ROWS, y), make_pipeline(StandardScaler().fit(ROWS), ours())]
+    for fitted in kinds:
+        model = adapter(FrozenEstimator(fitted), head="auto", max_iter=25, **LARGE)
         assert model.fit(ROWS, grades).score(ROWS, grades) > 0.9
         assert list(model.classes_) == ["high", "low"]
         assert model.predict_proba(ROWS).shape == (150, 2)
@@ -258,11 +284,11 @@ def test_unknown_labels_get_a_new_head(adapter):
         assert np.array_equal(again.predict(ROWS), model.predict(ROWS))
         other = adapter(FrozenEstimator(fitted), head="auto", max_iter=1).fit(ROWS, np.where(grades == "low", "a", "b"))
         assert np.array_equal(other.set_adapter(model.get_adapter()).predict(ROWS), model.predict(ROWS))
-        for head in ("keep", "train"):
-            with pytest.raises(ValueError, match=f"head='{head}'"):
-                adapter(FrozenEstimator(fitted), head=head).fit(ROWS, grades)
+    for head, fitted in (("keep", usual()), ("train", ours(True))):
+        with pytest.raises(ValueError, match=f"head='{head}'"):
+            adapter(FrozenEstimator(fitted), head=head).fit(ROWS, grades)
     numbers = 10 + 5 * (ROWS[:, 0] > 0).astype(int)  # integers that are no codes
-    model = adapter(FrozenEstimator(usual()), head="reset", max_iter=40, learning_rate=3e-2).fit(ROWS, numbers)
+    model = adapter(FrozenEstimator(usual()), head="reset", max_iter=25, **LARGE).fit(ROWS, numbers)
     assert set(model.predict(ROWS)) == {10, 15}
     twice = adapter(FrozenEstimator(model), max_iter=1).fit(ROWS, numbers)
     assert set(twice.predict(ROWS)) == {10, 15}
@@ -286,11 +312,11 @@ def test_heads_are_kept_for_labels_that_are_known(adapter):
 @each
 def test_two_classes_of_one_output(adapter):
     two = (y > 0).astype(np.float32)
-    net = skorch(NeuralNetBinaryClassifier, two, module=lambda: mlp(1))
-    model = adapter(FrozenEstimator(net), head="auto", max_iter=20, learning_rate=5e-2, random_state=0).fit(MOVED, two)
+    net = binary()
+    model = adapter(FrozenEstimator(net), head="auto", max_iter=20, **LARGE).fit(MOVED, two)
     assert model.score(MOVED, two) > 0.9
     names = np.where(y > 1, "virginica", "other")
-    model = adapter(FrozenEstimator(net), head="auto", max_iter=30, learning_rate=5e-2, random_state=0).fit(ROWS, names)
+    model = adapter(FrozenEstimator(net), head="auto", max_iter=30, **LARGE).fit(ROWS, names)
     assert model.score(ROWS, names) > 0.8
     assert set(model.predict(ROWS)) == {"virginica", "other"}
     with pytest.raises(ValueError, match="two classes, and y has 3"):
@@ -299,17 +325,14 @@ def test_two_classes_of_one_output(adapter):
 
 @each
 def test_values(adapter):
-    target = ROWS[:, :1] * 2 + 1
-    net = skorch(NeuralNetRegressor, target, module=lambda: mlp(1))
-    params = {"head": "train", "max_iter": 40, "learning_rate": 3e-2, "random_state": 0}
+    target, net = VALUES, regressor()
+    params = {"head": "train", "max_iter": 40, **LARGE}
     model = adapter(FrozenEstimator(net), **params).fit(MOVED, target)
     assert model.score(MOVED, target) > 0.9
     assert np.array_equal(
         adapter(FrozenEstimator(net), **params).fit(MOVED, target[:, 0]).predict(ROWS), model.predict(ROWS)
     )
-    fitted = NetworkRegressor((8, 8), max_iter=30, tol=0, learning_rate=1e-2, random_state=0).fit(
-        ROWS, target[:, 0] * 1e6
-    )
+    fitted = regressor_of_ours()
     model = adapter(FrozenEstimator(fitted), **params).fit(MOVED, target[:, 0] * 1e6)
     assert model.score(MOVED, target[:, 0] * 1e6) > 0.9
     with pytest.raises(TypeError, match="loss of a PlainRegressor"):
@@ -348,8 +371,11 @@ def test_what_is_not_taken(adapter):
 @each
 def test_networks_of_a_single_layer(adapter):
     net = skorch(module=lambda: nn.Linear(4, 3))
-    model = adapter(FrozenEstimator(net), head="keep", max_iter=30).fit(MOVED, y)
+    model = adapter(FrozenEstimator(net), head="keep", max_iter=30, **LARGE).fit(MOVED, y)
     assert model.score(MOVED, y) > net.score(MOVED, y)
+    if adapter is LDUAdapter:
+        assert model.diagonals_[""].shape == (3,)
+        assert model.scales_[""] == float(model.weights_["sigma"]) != 1
     with pytest.raises(ValueError, match="head='keep'"):
         adapter(FrozenEstimator(net), head="train").fit(ROWS, y)
 
@@ -390,7 +416,7 @@ def test_transformers_answer_alike_on_their_fast_path(adapter):
 @each
 def test_the_best_epoch_of_the_held_out_rows_is_kept(adapter):
     frozen = FrozenEstimator(usual())
-    params = {"max_iter": 100, "learning_rate": 0.03, "batch_size": 16, "random_state": 0}
+    params = {"max_iter": 100, "learning_rate": 0.03, "random_state": 0}
     model = adapter(frozen, validation_fraction=0.3, n_iter_no_change=5, **params).fit(MOVED, y)
     assert model.n_iter_ < 100
     assert model.n_iter_ - 1 - int(np.argmin(model.loss_curve_)) >= 5

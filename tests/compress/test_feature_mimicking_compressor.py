@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
-from sklowrank._nets.holding import Calls
+from sklowrank._nets.calls import Calls
 from sklowrank.compress import FeatureMimickingCompressor, LowRankCompressor
 from sklowrank.compress._feature_mimicking_compressor_solver import activation_start
 from sklowrank.compress._fused_tables import Field, readers_of

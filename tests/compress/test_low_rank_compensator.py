@@ -16,6 +16,8 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from sklowrank._nets.holding import hold, network_calls
+from sklowrank._nets.randomness import Randomness
 from sklowrank.compress import LowRankCompensator, LowRankCompressor
 from sklowrank.compress import _low_rank_compensator_solver as solver
 from sklowrank.compress._compensated_layers import CompensatedLayer
@@ -610,3 +612,30 @@ def test_on_a_gpu(net):
         )
         assert here.output_relative_error_ == pytest.approx(there.output_relative_error_, rel=1e-2)
         np.testing.assert_allclose(here.predict_proba(DIGITS), there.predict_proba(DIGITS), atol=1e-2)
+
+
+def test_layers_without_a_path_and_files_without_adapters(tmp_path):
+    x = np.random.default_rng(0).normal(size=(40, 16))
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.Linear(32, 2))
+    model = LowRankCompensator(module, rank={"0": 3}, random_state=0).fit(x)
+    assert {name: (B.shape, A.shape) for name, (B, A) in model.adapters_.items()} == {"0": ((32, 3), (3, 16))}
+    np.save(tmp_path / "rows.npy", x)
+    with pytest.raises(ValueError, match="no adapters"):
+        model.load_adapters(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize("method", ["eigenspace", "activation_scale", "svd"])
+def test_layers_that_rows_no_longer_reach_follow_their_weights(method):
+    """Behind compensated layers rows may take other ways than in the network before."""
+    layer = nn.Linear(8, 6)
+    module = nn.Sequential(nn.Linear(8, 8), layer)
+    module.forward = lambda x: module[0](x) + module[1](x[:0]).sum()
+    held = hold(module, None, None, Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), lends=True))
+    calls = network_calls(held, np.eye(8, dtype=np.float32))
+    options = solver.PathOptions(2, None, method, True, False, None)
+    inputs = solver.inputs_of(module, calls, ["1"], options)["1"]
+    D = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    U = solver.leading_directions(D, inputs, method, centred=True)[1]
+    assert bool(U.isfinite().all())
+    if method != "activation_scale":
+        assert torch.allclose(U.abs(), torch.linalg.svd(D).U.abs(), atol=1e-6)

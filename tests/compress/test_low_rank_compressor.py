@@ -521,3 +521,34 @@ def test_a_gpu_gives_the_same_network(network):
     ]
     assert [row["rank"] for row in models[0].layer_report_] == [row["rank"] for row in models[1].layer_report_]
     assert np.allclose(models[0].predict_proba(X_test), models[1].predict_proba(X_test), atol=1e-3)
+
+
+class Routed(nn.Module):
+    """Rows take one of two ways; the third is never taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(16, 32), nn.Linear(32, 3)
+        self.ways = nn.ModuleList([nn.Linear(32, 32) for _ in range(3)])
+
+    def forward(self, x):
+        h, way = self.first(x).relu(), (x[:, 0] > 0).long()
+        out = torch.zeros_like(h)
+        for at, layer in enumerate(self.ways):
+            out[way == at] = layer(h[way == at])
+        return self.last(out.reshape(-1, self.ways[0].in_features))
+
+
+def test_rows_that_take_several_ways_and_sizes_that_are_read():
+    x = np.random.default_rng(0).normal(size=(40, 16))
+    for rows in (x, x[x[:, 0].argsort()]):
+        model = LowRankCompressor(Routed(), rank=4).fit(rows)
+        assert [row["name"] for row in model.layer_report_] == ["first", "ways.0", "ways.1", "last"]
+        assert np.isfinite(model.predict_raw(rows)).all()
+
+
+def test_networks_with_pairs_are_scripted():
+    module = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32))
+    x = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
+    network = LowRankCompressor(module, rank=4).fit(x).network()
+    assert torch.equal(torch.jit.script(network)(x), network(x))

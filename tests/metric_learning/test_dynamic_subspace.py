@@ -1,5 +1,6 @@
 """Dynamic subspace learners: losses against their definition, who learns from what, growth, and the method's traps."""
 
+import warnings
 from functools import partial
 from itertools import chain, pairwise
 
@@ -247,6 +248,35 @@ def test_gate_starts_as_the_identity_and_depends_on_the_row():
     assert (gate <= 2).all()
     assert gate.std(0).max() > 0.005
     assert not hasattr(learned(attention=False), "attention_map")
+    assert not hasattr(learned(attention=False).set_params(attention=True), "attention_map")  # what was fitted decides
+    assert learned().set_params(attention=False).attention_map(X).shape == X.shape
+
+
+def test_growth_leaves_each_learner_two_columns():
+    """With one, scaled to 1 or -1, there is no gradient."""
+    eager = {"patience": 1, "tol": 0.9, "max_learners": 6}
+    assert learned(**eager, max_iter=20).n_learners_ == 3
+    model = learned(**eager, n_components=3, max_iter=40)
+    assert model.n_learners_ == 1
+    assert KNeighborsClassifier().fit(model.transform(X), Y).score(model.transform(X), Y) > 0.95
+    with pytest.warns(UserWarning, match=r"n_components=3 for 2 learner\(s\).*Lower max_learners"):
+        assert learned(n_components=3, grow="fixed").n_learners_ == 2
+    with pytest.warns(UserWarning, match="n_components=1 .*learns nothing. Pass n_components >= 2"):
+        learned(n_components=1)
+
+
+def test_rows_without_a_pair_are_warned_of():
+    with pytest.warns(UserWarning, match="y has no class of two rows"):
+        learned(X[:20], np.arange(20))
+
+
+def test_fewer_distinct_rows_than_learners():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = learned(
+            np.repeat(X[[0, -1]], 20, 0), np.repeat([0, 1], 20), n_components=8, grow="fixed", max_learners=4
+        )
+    assert np.isfinite(model.transform(X)).all()
 
 
 def test_images_with_channels():

@@ -188,6 +188,43 @@ def test_a_row_and_its_negative_are_told_apart_by_the_constant_coordinate_alone(
     assert np.allclose(fits[False].decision_function(-rows), fits[False].decision_function(rows), atol=1e-12)
 
 
+def opposite_rows(kind, rng, n=600):
+    """Rows of four classes, in each of which a row is as frequent as its negative."""
+    labels = np.arange(n) % 4
+    if kind == "lines":
+        rows = rng.choice([-1, 1], size=(n, 1)) * rng.normal(size=(4, 12))[labels] + 0.5 * rng.normal(size=(n, 12))
+    else:
+        phases = np.linspace(0, 1, 64) + rng.random((n, 1))
+        rows = np.sin(2 * np.pi * np.array([3, 5, 8, 9])[labels][:, None] * phases) + 0.7 * rng.normal(size=(n, 64))
+    return rows, labels
+
+
+@pytest.mark.parametrize("kind", ["lines", "waves"])
+def test_no_constant_coordinate_where_a_row_and_its_negative_are_of_one_class(kind):
+    rows, labels = opposite_rows(kind, np.random.default_rng(0))
+    fits = {add: fast(1, add_bias=add).fit(rows[:300], labels[:300]) for add in (True, False, "auto")}
+    scores = {add: model.score(rows[300:], labels[300:]) for add, model in fits.items()}
+    assert fits["auto"].subspaces_.shape == fits[False].subspaces_.shape
+    assert scores["auto"] == scores[False] > scores[True] + 0.3
+    for same in (sp.csr_array(rows[:300]), 1e25 * rows[:300], rows[:300, ::-1]):
+        assert fast(1).fit(same, labels[:300]).subspaces_.shape[1] == rows.shape[1]
+    shifted = fast(1).fit(rows[:300] + 3, labels[:300])
+    assert shifted.subspaces_.shape[1] == rows.shape[1] + 1
+
+
+def test_the_constant_coordinate_stays_where_nothing_speaks_against_it():
+    rng = np.random.default_rng(0)
+    rows, labels = rng.normal(size=(300, 5)), np.arange(300) % 3  # noise
+    assert fast(1).fit(rows, labels).subspaces_.shape[1] == 6
+    assert fast(5).fit(rows, labels).subspaces_.shape[1:] == (6, 5)  # as many dimensions as columns
+    assert fast(1).fit(rows[:3], labels[:3]).subspaces_.shape[1] == 6
+    rows[:, 0] += labels - 1
+    assert fast(2).fit(rows, labels).subspaces_.shape[1] == 6
+    rows, labels = opposite_rows("lines", rng)
+    first = fast(1).partial_fit(rows[:8], np.zeros(8), classes=range(4))  # one class alone
+    assert first.subspaces_.shape[1] == 13
+
+
 def test_as_accurate_as_logistic_regression_on_a_standardised_table():
     rows, labels = load_breast_cancer(return_X_y=True)
     found = []
@@ -311,6 +348,28 @@ def test_weights_of_classes():
     assert found[2] > 0.95
 
 
+def test_weights_of_classes_that_a_batch_lacks():
+    rng = np.random.default_rng(0)
+    labels = np.repeat(["often", "rare"], [1000, 100])
+    rows = rng.normal(size=(1100, 4)) + 1.5 * (labels == "rare")[:, None]
+    found = []
+    for weights in (None, {"often": 1, "rare": 20}):
+        model = fast(1, class_weight=weights, learning_rate=0.01)
+        for _ in range(10):
+            for at in np.array_split(np.arange(1100), 11):  # the last batch is all there is of one class
+                model.partial_fit(rows[at], labels[at], classes=["often", "other", "rare"])
+        found.append(recall_score(labels == "rare", model.predict(rows) == "rare"))
+    assert found[0] + 0.05 < found[1]
+    with pytest.raises(ValueError, match="not in class_weight"):
+        fast(1, class_weight={"seldom": 2}).fit(rows, labels)
+
+
+@pytest.mark.parametrize("weights", [(0, 0), (-1, 1), (np.inf, 1), (np.nan, 1)])
+def test_weights_of_classes_that_no_loss_has(weights):
+    with pytest.raises(ValueError, match=r"class_weight=.*finite numbers >= 0.*Pass other weights"):
+        fast(1, class_weight=dict(enumerate(weights))).fit(A[a < 2], a[a < 2])
+
+
 def test_early_stopping_keeps_the_best_epoch_and_starts_without_the_rows_held_out(monkeypatch):
     seen, plain = [], solver.leading_directions
 
@@ -423,6 +482,11 @@ def test_a_module_of_ones_own_sees_the_rows_as_they_are(module):
     np.testing.assert_allclose(features, model.transform(B), atol=1e-5)
     again = fast(2, module=module, max_iter=20).fit(A, a)
     assert np.array_equal(again.predict_proba(B), model.predict_proba(B))
+
+
+def test_layers_that_normalise_a_batch_train_where_one_row_is_left_over():
+    module = nn.Sequential(nn.BatchNorm1d(64), nn.Linear(64, 12))
+    assert fast(2, module=module).fit(A[:65], a[:65]).n_iter_ == 5
 
 
 class Rates(Callback):
