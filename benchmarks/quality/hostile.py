@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import scipy.sparse as sp
+from sklearn.utils import get_tags
 
 from tests.common import answers, fit, needs_two_features, off_the_law, seeded, small_data
 from tests.estimators import spec_of
@@ -199,6 +200,8 @@ def _wrong_length(estimator, X, y):
 def _without_target(estimator, X, y):
     if y is None:
         return Attack(X, y, same())
+    if not get_tags(estimator).target_tags.required:
+        return Attack(X, None, finite)
     return Attack(X, None, None, ("y",))
 
 

@@ -9,7 +9,7 @@ in each prefix of the numbers.
 
 # %%
 # Digits under a strong nuisance: twelve directions of noise are added to each image, as changing light would be. The
-# network has learned to see through it.
+# network is fitted to such rows, so that its answers depend little on the noise.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -53,9 +53,25 @@ def join_blocks(compute: Callable[[slice], Any], n_rows: int, block: int, *, byt
 
     Each block's result is copied into the whole at once: small results that are kept until the end lie between the
     large temporary tensors of their blocks, and on the CPU the memory of these is then not used again.
+
+    Raises
+    ------
+    ValueError
+        If a result has other than one row for each row of its block.
     """
+
+    def checked(rows):
+        found = compute(rows)
+        for part in (found,) if isinstance(found, torch.Tensor) else found:
+            if part.shape[:1] != (rows.stop - rows.start,):
+                raise ValueError(
+                    f"A block of {rows.stop - rows.start} rows gave a result of shape {tuple(part.shape)}: it needs "
+                    "one row for each."
+                )
+        return found
+
     done, wholes, single = 0, None, False
-    for found in in_blocks(compute, n_rows, block, bytes_per_row=bytes_per_row):
+    for found in in_blocks(checked, n_rows, block, bytes_per_row=bytes_per_row):
         single = isinstance(found, torch.Tensor)
         parts = (found,) if single else found
         wholes = wholes or tuple(part.new_empty(n_rows, *part.shape[1:]) for part in parts)

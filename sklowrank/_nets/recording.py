@@ -126,13 +126,27 @@ def select_layers(
         warn(f"Layers with tied weights are left as they are: {', '.join(tied)}.", UserWarning)
     names = reached(module, calls, [name for name in names if name not in tied])
     if not names:
-        others = {name: type(m).__name__ for name, m in module.named_modules() if list(m.parameters(recurse=False))}
+        others = {name: _described(m) for name, m in module.named_modules() if list(m.parameters(recurse=False))}
         there = ", ".join(f"{name or 'itself'} ({kind})" for name, kind in others.items() if name not in known)
         raise ValueError(
             f"No layer is left to be changed: of types {', '.join(types)} the network has "
             f"{', '.join(known) or 'no layer'}; of others {there or 'none'}. Change modules or exclude."
         )
     return Selected(names, tied)
+
+
+def _described(layer):
+    """Return the type of a layer, and for attention why it is not taken."""
+    kind = type(layer).__name__
+    if type(layer) is not nn.MultiheadAttention:
+        return kind
+    given = {
+        f"kdim={layer.kdim}, vdim={layer.vdim}": not layer._qkv_same_embed_dim,
+        "add_bias_kv=True": layer.bias_k is not None,
+        "add_zero_attn=True": layer.add_zero_attn,
+    }
+    options = ", ".join(name for name, is_given in given.items() if is_given)
+    return f"{kind} with {options}" if options else kind
 
 
 def patterns_of(parameter: str, value: Any) -> list[str] | None:

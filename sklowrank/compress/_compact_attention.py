@@ -64,6 +64,8 @@ class CompactAttention(nn.Module):
         is_causal: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Return the outputs and, where they are needed, the weights of the attention."""
+        if is_causal and attn_mask is None:
+            raise ValueError("is_causal=True needs attn_mask, as in torch.nn.MultiheadAttention. Pass the mask.")
         is_batch, at = query.ndim == 3, 0 if self.batch_first else 1
         if not is_batch:
             query, key, value = query.unsqueeze(at), key.unsqueeze(at), value.unsqueeze(at)

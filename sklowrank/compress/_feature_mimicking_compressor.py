@@ -57,7 +57,8 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         Whether the last linear layer is compressed.
     fuse : bool, default=True
         Whether the map behind a narrow table becomes part of the linear layer that reads it, where nothing but
-        concatenation and flattening is between them.
+        concatenation and flattening is between them. Tables whose vectors are stacked need one width: with
+        `compression`, or where one of them stays as it is, they keep their maps.
     max_iter : int or "auto", default="auto"
         Maximum number of iterations. An iteration is an epoch of training; 0 is none. "auto" is 0 without y, 1 with it,
         and 3 with y and an inner activation.

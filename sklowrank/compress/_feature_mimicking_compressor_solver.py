@@ -28,6 +28,7 @@ from ._rank_budgets import Ladder, budget_of, ranks_by_budget, ranks_by_number
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "tanh": nn.Tanh}
 _METHOD = "output_pca"
 _ROWS_OF_START = 1 << 14  # rows that the start of an activation is taken from
+_CONSTANT = 4.0  # spread, in roundings of the largest one, of what differs by rounding alone
 _WIDTH = 3.0  # standard deviations that tanh has within its linear part, and those that SiLU is scaled to
 
 
@@ -104,6 +105,8 @@ def mimic_layers(problem: Problem, options: MimickingOptions, generator: torch.G
     seen = seen_of(module, calls, names, size)
     tables = [name for name in names if layer_type(module.get_submodule(name)) == "embedding"]
     readers = readers_of(module, calls, tables) if options.fuse and tables else []
+    if options.compression is not None:  # it gives tables ranks of their own
+        readers = [reader.without_stacks() for reader in readers]
     ranks = _ranks(problem, names, seen, readers, options)
     before = {name: n_parameters(module.get_submodule(name)) for name in names}
     shapes = {name: tuple(module.get_submodule(name).weight.shape) for name in names}
@@ -212,18 +215,24 @@ def _activate(module, calls, options, name):
     between: list[torch.Tensor] = []
     with watching(module, [f"{name}.0"], lambda _, layer, args, out: between.append(out.flatten(0, -2).double().cpu())):
         run(module, calls, options.batch_size)
-    shift, scale = activation_start(torch.cat(between), options.inner_activation)
+    shift, scale = activation_start(torch.cat(between), options.inner_activation, pair[0].weight.dtype)
     module.set_submodule(name, activated(pair, options.inner_activation, shift, scale))
 
 
-def activation_start(between: torch.Tensor, activation: str) -> tuple[torch.Tensor, torch.Tensor]:
+def activation_start(
+    between: torch.Tensor, activation: str, dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return shift and scale (r,) with which ``scale * act((z - shift) / scale) + shift`` is close to rows z (n, r).
 
     ReLU lets pass what is above the 5 % quantile. SiLU has that shift, and a scale at which it bends little. Tanh is
-    within its linear part.
+    within its linear part. What differs by rounding alone, in the dtype that rows were computed in, has no scale of its
+    own.
     """
     spread = between.std(0, correction=0)
-    spread = torch.where(spread > 0, spread, 1.0)
+    largest = spread.max()
+    spread = torch.where(
+        spread > _CONSTANT * torch.finfo(dtype).eps * largest, spread, torch.where(largest > 0, largest, 1.0)
+    )
     if activation == "tanh":
         return between.mean(0), _WIDTH * spread
     at = (0.05 * (len(between) - 1)) // 1

@@ -25,6 +25,7 @@ class Field(NamedTuple):
 
     table: str | None  # None: they are of no table
     width: int
+    stack: str | None = None  # the concatenation for which widths have to be equal
 
 
 class Reader(NamedTuple):
@@ -32,6 +33,10 @@ class Reader(NamedTuple):
 
     name: str
     fields: list[Field]
+
+    def without_stacks(self) -> "Reader":
+        """Return it without the tables of which vectors can be read only where all have the same width."""
+        return self._replace(fields=[f if f.stack is None else f._replace(table=None) for f in self.fields])
 
 
 def readers_of(module: nn.Module, calls: Calls, tables: list[str]) -> list[Reader]:
@@ -67,6 +72,8 @@ def fuse(module: nn.Module, reader: Reader) -> list[str]:
         pair = module.get_submodule(table)
         if isinstance(pair, nn.Sequential):  # it was replaced
             maps[table] = pair
+    for table in _uneven(reader.fields, {table: pair[1].in_features for table, pair in maps.items()}):
+        maps.pop(table, None)
     if not maps:
         return []
     columns, bias = [], None if layer.bias is None else layer.bias.detach().double()
@@ -89,6 +96,19 @@ def fuse(module: nn.Module, reader: Reader) -> list[str]:
     for table, pair in maps.items():
         module.set_submodule(table, pair[0])
     return list(maps)
+
+
+def _uneven(fields, narrow):
+    """Return the tables in stacks whose vectors would not all have the same width."""
+    found = set()
+    for stack in {field.stack for field in fields} - {None}:
+        tables = {field.table for field in fields if field.stack == stack}
+        if (
+            None in tables
+            or len({narrow.get(field.table, field.width) for field in fields if field.stack == stack}) > 1
+        ):
+            found |= tables
+    return found
 
 
 def _traced(module, calls):
@@ -120,7 +140,10 @@ def _fields(node, free, module):
     parts = _parts(node, layer)
     if parts is None or any(_shape(part)[:1] != shape[:1] for part in parts):
         return others
-    return [field for part in parts for field in _fields(part, free, module)]
+    fields = [field for part in parts for field in _fields(part, free, module)]
+    if len(parts) > 1 and len(shape) > 2:
+        fields = [field._replace(stack=node.name) for field in fields]
+    return fields
 
 
 def _parts(node, layer):

@@ -1,6 +1,6 @@
 """What nested projections are given, rows, widths and what prefixes are to keep, and what is kept of a fit."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ def checked(projection: Any, X: Any, y: Any) -> tuple[Any, Any]:
         X, y = check_fit_data(projection, X, y, ensure_min_samples=2, multi_output=True)
     if projection.task_weight and y is None:
         raise ValueError(f"task_weight={projection.task_weight} needs labels. Pass y, or task_weight=0.")
+    _check_names(projection)
     d, n_groups = X.shape[1], projection.n_groups
     if d % n_groups:
         raise ValueError(f"n_groups={n_groups} does not divide n_features={d}. Pass a divisor.")
@@ -41,6 +42,15 @@ def checked(projection: Any, X: Any, y: Any) -> tuple[Any, Any]:
             "rotated at once. Pass more groups."
         )
     return X, y
+
+
+def _check_names(projection):
+    """Refuse columns in another order than those that the estimator was fitted to, as scikit-learn does."""
+    names, known = (getattr(fitted, "feature_names_in_", None) for fitted in (projection, projection.estimator))
+    if names is not None and known is not None and len(names) == len(known) and list(names) != list(known):
+        raise ValueError(
+            f"X has the columns {list(names)}, but the estimator was fitted to {list(known)}. Pass them in its order."
+        )
 
 
 def objective_of(projection: Any, y: Any) -> str:
@@ -61,6 +71,8 @@ def count_components(value: Any, d: int) -> int:
         if not 1 <= value <= d:
             raise ValueError(f"n_components={value} has to be between 1 and n_features={d}, or None to keep all.")
         return int(value)
+    if not 0 < value <= 1:
+        raise ValueError(f"n_components={value} has to be in (0, 1] where it is a share of n_features={d}.")
     return max(1, round(value * d))
 
 
@@ -70,10 +82,10 @@ def widths_of(schedule: Any, d: int, n_groups: int) -> list[int]:
     if schedule is None:
         step = max(4, k // 16)
         return sorted({*range(step, k, step), k})
-    found = [int(width) for width in schedule]
-    if not found or any(width != given or not 1 <= width <= k for width, given in zip(found, schedule)):
-        raise ValueError(f"rank_schedule={list(schedule)} has to list whole numbers between 1 and {k}.")
-    return sorted({*found})
+    found = list(schedule)
+    if not found or not all(isinstance(width, Real) and width in range(1, k + 1) for width in found):
+        raise ValueError(f"rank_schedule={found} has to list whole numbers between 1 and {k}.")
+    return sorted({int(width) for width in found})
 
 
 def teacher_of(given: Any, X: torch.Tensor, y: Any, moments: Moments) -> StoredTeacher:

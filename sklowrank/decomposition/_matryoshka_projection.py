@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, wraps
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -62,7 +62,9 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
     estimator : fitted estimator, torch.nn.Module, callable or None, default=None
         The predictor whose answers are kept, never fitted again: a linear model with `coef_`, an estimator with a torch
         network, a :class:`~sklearn.pipeline.Pipeline` of affine steps and one of these, a module, or a function from
-        tensor (n, n_features) to tensor. In searches wrap it in :class:`~sklearn.frozen.FrozenEstimator`: clones of
+        tensor (n, n_features) to tensor of shape (n,) or (n, n_outputs). Linear models whose predictions are not those
+        of `coef_` and `intercept_`, such as generalised ones and :class:`~sklearn.svm.SVC` with more than two classes,
+        are refused. In searches wrap it in :class:`~sklearn.frozen.FrozenEstimator`: clones of
         estimators are not fitted.
     objective : {"auto", "predictions", "similarity", "reconstruction"}, default="auto"
         What prefixes keep. "predictions": the answers of `estimator`, or of a linear model of y. "similarity": inner
@@ -288,8 +290,7 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         X : array-like or tensor of shape (n_samples, n_features)
             The rows.
         n_components : int or None, default=None
-            Number of components in place of that of the fit. Names of columns in data frames are those of the fit: for
-            these see :meth:`truncate`.
+            Number of components in place of that of the fit.
 
         Returns
         -------
@@ -297,9 +298,8 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         """
         X = check_new_data(self, X, like="components_", method="transform")
         ws = open_workspace(X, device=self.device)
-        width = self.n_components_ if n_components is None else count_components(n_components, X.shape[1])
         model = recall(self, Projection, ws.exact())
-        compute = partial(_coordinates, model.mean, model.components[:width])
+        compute = partial(_coordinates, model.mean, model.components[: self.n_components_])
         return ws.answer(map_rows(rows_of(X, ws), compute, size=24 * X.shape[1]))
 
     @in_plain_modes
@@ -389,6 +389,20 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
     @property
     def _n_features_out(self) -> int:
         return self.n_components_
+
+
+def _named_by_width(transform):
+    """Let a fitted copy of the asked width transform, so that `set_output` names as many columns."""
+
+    @wraps(transform)
+    def transformed(self, X, n_components: int | None = None):
+        return transform(self if n_components is None else self.truncate(n_components), X)
+
+    return transformed
+
+
+# Inside of the class it would be undone by what makes transform follow set_output
+MatryoshkaProjection.transform = _named_by_width(MatryoshkaProjection.transform)  # type: ignore[method-assign]
 
 
 def _coordinates(mean, components, X):

@@ -1,6 +1,7 @@
 """Fitted predictors as differentiable functions of the features: what a projection is to keep the answers of."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ _TAKEN = (
     "a linear model with coef_, a network (of sklowrank, of skorch, with module_, or a torch.nn.Module), a Pipeline of "
     "affine steps that ends in one of these, or a callable from tensor to tensor"
 )
+_CHECKED = 200  # rows on which what is assumed of estimators is compared with what they do
+_LINEAR = 1e-3  # largest relative deviation of these
 _ROUNDING = 1e-8  # largest relative deviation of steps from an affine map
 
 
@@ -61,8 +64,7 @@ class Teacher(NamedTuple):
             X = X.double() - shift
             X = (X * gain if gain.ndim == 1 else X @ gain) + offset
         out = self.function(X.to(self.dtype))
-        out = (out if isinstance(out, torch.Tensor) else out[0]).double()
-        out = out.reshape(len(out), -1)
+        out = _checked_output(out[0] if isinstance(out, tuple | list) and out else out, len(X)).double()
         if self.kind == "binary":
             return torch.cat([-out / 2, out / 2], 1)
         return out.clamp(min=torch.finfo(self.dtype).tiny).log() if self.kind == "probabilities" else out
@@ -71,6 +73,18 @@ class Teacher(NamedTuple):
     def classifies(self) -> bool:
         """Whether outputs are logits."""
         return self.kind != "values"
+
+
+def _checked_output(out, n):
+    """Return an output as rows (n, K)."""
+    if not isinstance(out, torch.Tensor):
+        raise TypeError(f"estimator has to return a tensor for a tensor of rows, but returned a {type(out).__name__}.")
+    if out.shape[:1] != (n,) or not out.numel():
+        raise ValueError(
+            f"estimator returned a tensor of shape {tuple(out.shape)} for {n} rows. It has to be of shape ({n},) or "
+            f"({n}, n_outputs)."
+        )
+    return out.reshape(n, -1)
 
 
 def divergence(outputs: torch.Tensor, truth: torch.Tensor, *, classifies: bool) -> torch.Tensor:
@@ -141,7 +155,8 @@ def find_teacher(model: Any, X: torch.Tensor) -> StoredTeacher:
         return _of_estimator(model, X)
     if callable(model) and not isinstance(model, type):
         return StoredTeacher("values", None, {}, model, None, None, 0.0, 1.0)
-    raise TypeError(f"A {type(model).__name__} cannot be differentiated. Pass {_TAKEN}.")
+    kind = f"The class {model.__name__}" if isinstance(model, type) else f"A {type(model).__name__}"
+    raise TypeError(f"{kind} cannot be differentiated. Pass {_TAKEN}.")
 
 
 def fitted_teacher(X: torch.Tensor, y: Any, mean: torch.Tensor, scale: torch.Tensor) -> StoredTeacher:
@@ -167,6 +182,7 @@ def _of_estimator(model: Any, X: torch.Tensor) -> StoredTeacher:
     if isinstance(model, Pipeline):
         return _of_pipeline(model, X)
     if hasattr(model, "coef_"):
+        _check_linear(model, X)
         return _linear(model)
     inner = model if isinstance(model, NeuralNet) or hasattr(model, "network") else None
     if "shell" in getattr(model, "_fitted", {}):  # what a compressor made
@@ -181,6 +197,44 @@ def _of_estimator(model: Any, X: torch.Tensor) -> StoredTeacher:
     if inner is None:
         raise TypeError(f"A {type(model).__name__} cannot be differentiated. Pass {_TAKEN}.")
     return _of_network(find_network(inner))
+
+
+def _check_linear(model: Any, X: torch.Tensor) -> None:
+    """Refuse models of which predictions are not what `coef_` and `intercept_` give, such as those with a link."""
+    answer = getattr(model, "decision_function", None) if is_classifier(model) else model.predict
+    if answer is None or (isinstance(on_host(model.coef_), np.ndarray) and not isinstance(model.coef_, np.ndarray)):
+        return  # a model of tensors, whose predict takes these alone
+    stored, rows = _linear(model), X[:_CHECKED].double().cpu()
+    if stored.kind != "values" and np.ndim(_with_names(model.predict, model, rows[:1].numpy())) > 1:
+        raise TypeError(
+            f"The {type(model).__name__} predicts several labels of each row. Pass a callable that computes its "
+            "decision_function with torch, of which squared differences are kept."
+        )
+    outputs = live_teacher(stored, rows.device, rows.dtype).outputs(rows).numpy()
+    if stored.kind == "binary":
+        outputs = outputs[:, 1:] - outputs[:, :1]
+    truth = np.asarray(_with_names(answer, model, rows.numpy()), dtype=np.float64).reshape(len(rows), -1)
+    gap = np.inf
+    if outputs.shape == truth.shape:
+        gap = np.abs(outputs - truth).max()
+        if stored.kind == "values":  # squared differences do not depend on constants
+            gap = np.ptp(outputs - truth, 0).max()
+    if not gap <= _LINEAR * max(np.abs(outputs).max(), np.abs(truth).max()):
+        raise TypeError(
+            f"What {type(model).__name__} predicts is not given by its coef_ and intercept_ alone. Pass a callable "
+            "that computes it with torch."
+        )
+
+
+def _with_names(function, fitted, rows):
+    """Return what a function of a fitted estimator makes of rows, with the names of columns that it was fitted to."""
+    names = getattr(fitted, "feature_names_in_", None)
+    if names is not None:
+        with suppress(ImportError):
+            import pandas as pd
+
+            rows = pd.DataFrame(rows, columns=names)
+    return function(rows)
 
 
 def _linear(model: Any) -> StoredTeacher:
@@ -216,8 +270,8 @@ def _of_pipeline(pipeline, X):
     if not len(before):
         return find_teacher(last, X)
     entry = _affine(before, X)
-    Z = torch.from_numpy(entry.offset[None])
-    inner = find_teacher(last, Z)
+    rows = X[:_CHECKED].double().cpu().numpy()
+    inner = find_teacher(last, torch.from_numpy((rows - entry.shift) @ entry.gain + entry.offset))
     if inner.entry is None:
         return inner._replace(entry=entry)
     shift, gain, offset = inner.entry
@@ -234,11 +288,11 @@ def _affine(steps, X):
     TypeError
         If they are not affine on rows of X.
     """
-    rows = X[:200].double().cpu().numpy()
+    rows = X[:_CHECKED].double().cpu().numpy()
     shift, spread = rows.mean(0), np.where(np.ptp(rows, 0) > 0, np.ptp(rows, 0), 1.0)
 
     def mapped(Z):
-        return np.asarray(steps.transform(Z), dtype=np.float64)
+        return np.asarray(_with_names(steps.transform, steps, Z), dtype=np.float64)
 
     offset = mapped(shift[None])[0]
     gain = (mapped(shift + np.diag(spread)) - offset) / spread[:, None]

@@ -26,6 +26,12 @@ def test_results_of_blocks_are_joined(n):
     assert indices.tolist() == [1] * n
 
 
+@pytest.mark.parametrize("shape", [(1, 2), (9, 2), ()])
+def test_results_with_other_than_a_row_for_each_are_refused(shape):
+    with pytest.raises(ValueError, match="one row for each"):
+        join_blocks(lambda rows: torch.ones(shape, device="cpu"), 10, 4, bytes_per_row=8)
+
+
 TOO_MUCH = 10**15  # numbers: more than any machine holds, but no overflow of sizes, so that allocators themselves fail
 
 

@@ -121,6 +121,28 @@ def test_nothing_is_fused_where_something_else_is_between(how):
     assert np.array_equal(fused.predict_raw(IDS), apart.predict_raw(IDS))
 
 
+@pytest.mark.parametrize("how", ["stack", "view"])
+@pytest.mark.parametrize(
+    "params", [{"embedding_rank": 3, "exclude": "user"}, {"compression": 0.7}, {"compression": 0.4}], ids=str
+)
+def test_stacked_tables_are_fused_only_where_all_have_the_same_width(how, params):
+    """Tables of other ranks, or one that stays, cannot be stacked without the maps behind them."""
+    net = tables(how)
+    rows = np.c_[IDS[:, 0] % 5, IDS[:, 1]]  # of the first table few rows are looked up: it gets a lower rank
+    fused, apart = (FeatureMimickingCompressor(net, fuse=fuse, **params).fit(rows) for fuse in (True, False))
+    assert fused.network().hidden.in_features == 24
+    assert np.array_equal(fused.predict_raw(rows), apart.predict_raw(rows))
+    assert fused.compression_ <= params.get("compression", 1)
+
+
+def test_an_activation_starts_where_inputs_of_some_units_are_constant_but_for_rounding():
+    rows = np.random.default_rng(0).normal(size=(50, 3)) * [1.0, 1e-8, 0.0]
+    for activation in ("silu", "tanh"):
+        shift, scale = activation_start(torch.from_numpy(rows), activation, torch.float32)
+        assert scale.min() > 0.1
+        assert shift.isfinite().all()
+
+
 def test_tables_and_layers_that_are_used_twice_are_not_fused():
     class Twice(nn.Module):
         def __init__(self):

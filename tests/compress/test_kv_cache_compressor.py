@@ -274,3 +274,28 @@ def test_blocks_of_rows_and_directions_that_no_row_shows_change_nothing():
 def test_a_gpu_finds_the_same():
     here, there = (KVCacheCompressor(Self(attention()), n_components=3, device=d).fit(X) for d in ("cpu", "cuda"))
     np.testing.assert_allclose(here.predict_raw(X), there.predict_raw(X), atol=1e-8)
+
+
+@pytest.mark.parametrize("option", [{"kdim": 8, "vdim": 8}, {"add_bias_kv": True}, {"add_zero_attn": True}], ids=str)
+def test_attention_that_is_not_taken_is_named_with_its_option(option):
+    attention = nn.MultiheadAttention(16, 2, batch_first=True, **option)
+
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read = attention
+
+        def forward(self, x):
+            key = x[..., : attention.kdim]
+            return self.read(x, key, key)[0]
+
+    with pytest.raises(ValueError, match=next(f"{name}={value}" for name, value in option.items())):
+        KVCacheCompressor(Reader()).fit(np.zeros((4, 3, 16), dtype=np.float32))
+
+
+def test_a_causal_hint_needs_the_mask():
+    encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+    rows = torch.ones(4, 3, 16, device="cpu")
+    attention = KVCacheCompressor(encoder).fit(rows).network().self_attn
+    with pytest.raises(ValueError, match="is_causal=True needs attn_mask"):
+        attention(rows, rows, rows, is_causal=True)

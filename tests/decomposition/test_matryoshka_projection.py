@@ -4,21 +4,24 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.linalg import subspace_angles
 from scipy.special import log_softmax
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.frozen import FrozenEstimator
-from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge, RidgeClassifier
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, PolynomialFeatures, StandardScaler
+from sklearn.svm import SVC
 from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
@@ -313,6 +316,60 @@ def test_what_cannot_be_differentiated_is_refused():
         MatryoshkaProjection(estimator=lambda z: z / 0).fit(X)
 
 
+def test_models_whose_coefficients_are_not_their_answers_are_refused():
+    three = np.digitize(X[:, 0], [-0.5, 0.5])
+    for model in (SVC(kernel="linear").fit(X, three), PoissonRegressor().fit(X, np.abs(VALUES[:, 0]))):
+        for predictor in (model, make_pipeline(FunctionTransformer(), model)):
+            with pytest.raises(TypeError, match=f"{type(model).__name__}.*Pass a callable"):
+                MatryoshkaProjection(estimator=predictor).fit(X)
+    with pytest.raises(TypeError, match="several labels"):
+        MatryoshkaProjection(estimator=RidgeClassifier().fit(X, np.eye(3, dtype=int)[three])).fit(X)
+    two = SVC(kernel="linear").fit(X, three > 0)
+    first = MatryoshkaProjection(1, estimator=two, max_iter=0, init="gradient").fit(X)
+    assert (two.predict(rebuilt(first, X, 1)) == two.predict(X)).all()
+
+
+@pytest.mark.parametrize(
+    ("function", "word"),
+    [
+        (lambda z: z.numpy(force=True), "returned a ndarray"),
+        (lambda z: None, "returned a NoneType"),
+        (lambda z: z.sum(), "shape"),
+        (lambda z: z.sum(0, keepdim=True), "shape"),
+        (lambda z: z[:, :0], "shape"),
+    ],
+)
+def test_callables_that_return_other_than_a_tensor_of_rows_are_refused(function, word):
+    with pytest.raises((TypeError, ValueError), match=f"estimator .*{word}"):
+        MatryoshkaProjection(estimator=function).fit(X)
+
+
+def test_columns_of_data_frames_are_those_of_the_estimator():
+    frame = pd.DataFrame(X).add_prefix("c")
+    scaled = make_pipeline(
+        ColumnTransformer([("scaled", StandardScaler(), ["c0", "c5"])], remainder="passthrough"), Ridge()
+    )
+    scaled.fit(frame, VALUES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        MatryoshkaProjection(estimator=scaled, max_iter=0).fit(frame)
+    with pytest.raises(ValueError, match="in its order"):
+        MatryoshkaProjection(estimator=scaled, max_iter=0).fit(frame[frame.columns[::-1]])
+
+
+def test_data_frames_have_the_names_of_the_width_that_is_asked_for():
+    model = MatryoshkaProjection(5, max_iter=0).set_output(transform="pandas").fit(X)
+    for width in (2, 5, 12, 0.5):
+        found = model.transform(X, n_components=width)
+        n = found.shape[1]
+        assert found.columns.tolist() == [f"matryoshkaprojection{i}" for i in range(n)]
+        np.testing.assert_array_equal(found, model.truncate(width).transform(X))
+    assert model.transform(X).shape[1] == 5
+    for width in (1.5, 0.0, -0.5):
+        with pytest.raises(ValueError, match=f"n_components={width}"):
+            model.transform(X, n_components=width)
+
+
 def test_y_alone_makes_a_linear_predictor(digits):
     A, B, a, b, _ = digits
     names = np.array(list("abcdefghij"))[a]
@@ -402,6 +459,8 @@ def test_any_width_can_be_taken_and_inverted():
         ({"rank_schedule": [0, 4]}, "rank_schedule"),
         ({"rank_schedule": []}, "rank_schedule"),
         ({"rank_schedule": [2.5]}, "rank_schedule"),
+        ({"rank_schedule": ["a"]}, "rank_schedule"),
+        ({"rank_schedule": [[1, 2]]}, "rank_schedule"),
     ],
 )
 def test_parameters_that_do_not_fit_the_data_are_named(params, word):
