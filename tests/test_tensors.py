@@ -38,7 +38,8 @@ def fit_quietly(model, X, y):
 def test_every_dense_estimator_takes_tensors():
     """But for those that take identifiers, which may be text, or whose rows are for any estimator or module."""
     without = {type(e).__name__ for e in public_estimators()} - {type(e).__name__ for e in TENSORS}
-    networks = {"LowRankCompensator", "LowRankCompressor", "SecondOrderPruner"}
+    networks = {"FeatureMimickingCompressor", "KVCacheCompressor", "LowRankCompensator", "LowRankCompressor"}
+    networks |= {"SecondOrderPruner", "LDUAdapter", "TuckerAdapter"}
     streams = {"OnlineEmbeddingClassifier", "OnlineEmbeddingRegressor"}
     others = {"MatrixFactorizationRegressor", "OTAdaptationClassifier", "OTAdaptationRegressor"}
     assert without == networks | streams | others

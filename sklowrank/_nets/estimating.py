@@ -216,7 +216,10 @@ def held_out_rows(target: torch.Tensor, fraction: float, generator: torch.Genera
         order = order[target[order].argsort(stable=True)]
     count = min(max(1, round(fraction * n_rows)), n_rows - 1)
     if count < 1:
-        raise ValueError("Early stopping holds rows out, but n_samples=1. Pass more rows, or switch it off.")
+        raise ValueError(
+            "Early stopping holds rows out, but n_samples=1. Set early_stopping=False, or validation_fraction=0 where "
+            "the estimator has no such parameter."
+        )
     return order[((torch.arange(count, dtype=torch.float64, device="cpu") + 0.5) * n_rows / count).long()]
 
 

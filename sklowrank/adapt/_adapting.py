@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -46,7 +46,9 @@ _OFF = _Off()
 class Adapter(MetaEstimatorMixin, HeldNetwork):
     """The methods of a fitted adapter; a subclass has `fit`, and makes the update of a layer of its numbers."""
 
-    _update: Callable[[Any, dict[str, torch.Tensor], dict[str, Any]], WeightUpdate]
+    if TYPE_CHECKING:
+        _update: Callable[[Any, dict[str, torch.Tensor], dict[str, Any]], WeightUpdate]
+
     weights_: dict[str, np.ndarray]
     n_adapter_parameters_: int
     n_trainable_parameters_: int

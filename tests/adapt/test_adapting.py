@@ -43,6 +43,13 @@ def skorch(kind=NeuralNetClassifier, target=y, *, module=mlp, epochs=12, **param
         return kind(module, **criterion, **how, **params).fit(ROWS, target)
 
 
+def instance():
+    """A module with the same weights each time."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return mlp()
+
+
 @cache
 def usual():
     """A net that is fitted once for all tests: nothing changes it."""
@@ -146,7 +153,7 @@ def same_state(a, b, but=()):
 
 FITTED = {
     "skorch": usual,
-    "skorch, instance": lambda: skorch(module=mlp()),
+    "skorch, instance": lambda: skorch(module=instance()),
     "ours": ours,
     "ours, names": lambda: ours(True),
     "other": lambda: Plain().fit(ROWS, NAMES),
