@@ -303,17 +303,17 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         return ws.answer(map_rows(rows_of(X, ws), compute, size=24 * X.shape[1]))
 
     @in_plain_modes
-    def inverse_transform(self, Z):
+    def inverse_transform(self, X):
         """Return rows of the original features for their first components, as if the others were zero.
 
         Parameters
         ----------
-        Z : array-like or tensor of shape (n_samples, n_components)
+        X : array-like or tensor of shape (n_samples, n_components)
             The first components, as many as there are.
 
         Returns
         -------
-        X : array of shape (n_samples, n_features)
+        X_original : array of shape (n_samples, n_features)
 
         Raises
         ------
@@ -321,15 +321,15 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
             If there are more columns than features.
         """
         check_is_fitted(self)
-        check_place(Z, "Z")
-        xp = get_namespace(Z)[0]
-        Z = check_array(Z, dtype=[xp.float64, xp.float32], input_name="Z")
-        if Z.shape[1] > self.n_features_in_:
+        check_place(X, "X")
+        xp = get_namespace(X)[0]
+        X = check_array(X, dtype=[xp.float64, xp.float32], input_name="X")
+        if X.shape[1] > self.n_features_in_:
             limit = f"at most n_features_in_={self.n_features_in_}"
-            raise ValueError(f"Z has {Z.shape[1]} columns, but there are {limit} components.")
-        ws = open_workspace(Z, device=self.device)
+            raise ValueError(f"X has {X.shape[1]} columns, but there are {limit} components.")
+        ws = open_workspace(X, device=self.device)
         model = recall(self, Projection, ws.exact())
-        return ws.answer(ws.load(Z).double() @ model.components[: Z.shape[1]] + model.mean)
+        return ws.answer(ws.load(X).double() @ model.components[: X.shape[1]] + model.mean)
 
     def truncate(self, n_components: int) -> Self:
         """Return a fitted copy with another number of components.
