@@ -27,6 +27,19 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None, *, bias: bo
     return layer
 
 
+class Standardized(nn.Module):
+    """A network with its standardisation before it, so that it takes rows in their own units."""
+
+    def __init__(self, network: nn.Module, mean: torch.Tensor, scale: torch.Tensor):
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", scale.float())
+        self.network = network
+
+    def forward(self, x):
+        return self.network((x - self.mean) / self.scale)
+
+
 class Dropout(nn.Module):
     """Dropout that draws from the generator of the fit, on the CPU: a seed means the same on every device."""
 

@@ -22,10 +22,10 @@ from .._core.modes import in_plain_modes
 from .._core.validation import check_fit_data, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
+from .._nets.layers import Standardized
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
 from . import _dynamic_subspace_solver as solver
-from ._subspace_network import Standardized
 
 
 def _warn_of_what_cannot_be_learned(codes, n_learners, n_components):

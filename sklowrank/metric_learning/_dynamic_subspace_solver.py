@@ -1,10 +1,8 @@
 """Training of subspace learners: which rows and columns each has, when there is one more, and what is kept."""
 
-import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,12 +16,12 @@ from .._core.standardize import standardization, standardized
 from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest, stable_svd
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
+from .._nets.images import N_POOLED, image_shape_of
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Rule, Snapshot, Training, train
 from ._learner_rows import class_batches, clusters_of, has_plateau, matched_clusters, permutation, rows_of_learners
 from ._metric_losses import margin_loss, proxy_anchor_loss
 from ._subspace_network import (
-    N_POOLED,
     Embedding,
     Learners,
     Shape,
@@ -108,7 +106,7 @@ def metric_problem(X: Any, codes: np.ndarray, options: Options, ws: Workspace, r
             f"batch_size={options.batch_size} holds no two classes of samples_per_class={options.samples_per_class} "
             f"rows. Pass at least {least}, or lower samples_per_class."
         )
-    image = None if options.image_shape is None else _image(options.image_shape, n_features)
+    image = None if options.image_shape is None else image_shape_of(options.image_shape, n_features)
     shape = Shape(
         n_features, options.n_components, options.attention, image, image is not None and options.module is None
     )
@@ -139,19 +137,6 @@ def _numbers_of_learners(options):
         most = min(options.max_learners, options.n_components)
         return range(most, most + 1)
     return range(1, min(options.max_learners, max(1, options.n_components // 2)) + 1)
-
-
-def _image(shape, n_features):
-    """Return height, width and channels of flattened images."""
-    sizes = [*shape, 1][:3]
-    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in sizes):
-        raise ValueError(f"image_shape={shape!r} has to be (height, width) or (height, width, channels), ints >= 1.")
-    if math.prod(sizes) != n_features:
-        raise ValueError(
-            f"image_shape={shape!r} has {math.prod(sizes)} pixels, and X has n_features={n_features}. Pass the shape "
-            "of one row, or None."
-        )
-    return tuple(int(n) for n in sizes)
 
 
 def _raw_rows(X, ws):

@@ -7,11 +7,10 @@ import torch
 from torch import nn
 
 from .._math.linalg import unit_rows
+from .._nets.images import CHANNELS, as_images, convolution, convolutions
 from .._nets.layers import linear
 
 _GATE_WIDTH = 128
-_CHANNELS = 16, 32  # of the two convolutions
-_POOLED = 4  # rows and columns of pixels that the convolutions leave
 
 
 class Shape(NamedTuple):
@@ -22,19 +21,6 @@ class Shape(NamedTuple):
     attention: bool
     image: tuple[int, int, int] | None  # height, width and channels of flattened images
     convolutions: bool  # before the trunk; a user's own trunk has none
-
-
-class Standardized(nn.Module):
-    """A network with its standardisation before it, so that it takes rows as they are."""
-
-    def __init__(self, network: nn.Module, mean: torch.Tensor, scale: torch.Tensor):
-        super().__init__()
-        self.register_buffer("mean", mean.float())
-        self.register_buffer("scale", scale.float())
-        self.embedding = network
-
-    def forward(self, x):
-        return self.embedding((x - self.mean) / self.scale)
 
 
 class Gate(nn.Module):
@@ -55,44 +41,18 @@ class SpatialGate(nn.Module):
 
     def __init__(self, channels: int, generator: torch.Generator | None):
         super().__init__()
-        self.first = convolution(channels, _CHANNELS[0], generator)
-        self.last = convolution(_CHANNELS[0], 1, generator)
+        self.first = convolution(channels, CHANNELS[0], generator)
+        self.last = convolution(CHANNELS[0], 1, generator)
         _start_at_zero(self.last)
 
     def forward(self, x):
         return 2 * torch.sigmoid(self.last(self.first(x).relu()))
 
 
-def convolution(n_in: int, n_out: int, generator: torch.Generator | None) -> nn.Conv2d:
-    """Return a convolution of 3 x 3 pixels that keeps the size; see :func:`linear` for its weights."""
-    layer = nn.utils.skip_init(nn.Conv2d, n_in, n_out, 3, padding=1, device="cpu", dtype=torch.float32)
-    if generator is not None:
-        bound = (9 * n_in) ** -0.5
-        with torch.no_grad():
-            for part in layer.parameters():
-                part.uniform_(-bound, bound, generator=generator)
-    return layer
-
-
 def _start_at_zero(layer):
     with torch.no_grad():
         for part in layer.parameters():
             part.zero_()
-
-
-def convolutions(channels: int, generator: torch.Generator | None) -> nn.Sequential:
-    """Return two convolutions with pooling, from images to rows of :func:`n_pooled` columns."""
-    return nn.Sequential(
-        convolution(channels, _CHANNELS[0], generator),
-        nn.ReLU(),
-        convolution(_CHANNELS[0], _CHANNELS[1], generator),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(_POOLED),
-        nn.Flatten(),
-    )
-
-
-N_POOLED = _CHANNELS[1] * _POOLED**2  # columns behind the convolutions
 
 
 class Embedding(nn.Module):
@@ -126,11 +86,6 @@ class Embedding(nn.Module):
         if self.image is None:
             return self.gate(x)
         return self.gate(as_images(x, self.image)).reshape(len(x), -1).repeat_interleave(self.image[2], 1)
-
-
-def as_images(x: torch.Tensor, image: tuple[int, int, int]) -> torch.Tensor:
-    """Return flattened images, channels last, as (n, channels, height, width)."""
-    return x.reshape(len(x), *image).movedim(-1, 1)
 
 
 class Outputs(NamedTuple):
@@ -186,7 +141,7 @@ def class_weights(weights: dict[str, torch.Tensor]) -> list[torch.Tensor]:
 def bytes_per_row(net: nn.Module) -> int:
     """Return about how many bytes a row takes on its way through a network, in float64."""
     embedding = net.embedding if isinstance(net, Learners) else net
-    pixels = 0 if embedding.image is None else sum(_CHANNELS) * embedding.image[0] * embedding.image[1]
+    pixels = 0 if embedding.image is None else sum(CHANNELS) * embedding.image[0] * embedding.image[1]
     return 8 * (2 * pixels + sum(sum(p.shape[:2]) for p in net.parameters()))
 
 

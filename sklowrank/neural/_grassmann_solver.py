@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from skorch.callbacks import LRScheduler
 from torch import nn
-from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from .._core.iterate import Step
 from .._core.rows import Rows, map_rows
@@ -21,6 +19,7 @@ from .._nets.architecture import (
 )
 from .._nets.estimating import held_out_rows
 from .._nets.randomness import Randomness
+from .._nets.schedules import cosine
 from .._nets.targets import weighted
 from .._nets.training import Batches, Snapshot, Training, train
 from ._grassmann_network import (
@@ -282,8 +281,7 @@ def _training(options, n_epochs):
         "optimizer__param_groups": [("subspaces", {"subspaces": True, "lr": options.learning_rate})],
     }
     if n_epochs is None:
-        schedule = LRScheduler(CosineAnnealingLR, T_max=options.max_iter)
-        own["callbacks"] = [*(settings.get("callbacks") or []), ("cosine_schedule", schedule)]
+        own["callbacks"] = [*(settings.get("callbacks") or []), *cosine(options.max_iter, every="epoch")]
     return Training(
         max_iter=n_epochs or options.max_iter,
         batch_size=options.batch_size,

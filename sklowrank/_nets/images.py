@@ -1,0 +1,72 @@
+"""Rows that are images, channels last as numpy has them; convolutions over what torch wants of them."""
+
+import math
+from numbers import Integral
+from typing import Any
+
+import torch
+from torch import nn
+
+CHANNELS = 16, 32  # of the two convolutions of `convolutions`
+_POOLED = 4  # rows and columns of pixels that they leave
+N_POOLED = CHANNELS[1] * _POOLED**2  # columns behind them
+
+
+def image_shape_of(shape: Any, n_features: int, *, name: str = "image_shape") -> tuple[int, int, int]:
+    """Return height, width and channels of images that are rows of `n_features` columns.
+
+    Raises
+    ------
+    ValueError
+        If the shape is no two or three positive integers, or has another number of pixels.
+    """
+    sizes = [*shape, 1][:3]
+    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+        raise ValueError(f"{name}={shape!r} has to be (height, width) or (height, width, channels), ints >= 1.")
+    if math.prod(sizes) != n_features:
+        raise ValueError(
+            f"{name}={shape!r} has {math.prod(sizes)} pixels, and X has n_features={n_features}. Pass the shape "
+            "of one row, or None."
+        )
+    height, width, channels = (int(n) for n in sizes)
+    return height, width, channels
+
+
+def as_images(x: torch.Tensor, image: tuple[int, int, int]) -> torch.Tensor:
+    """Return flattened images (n, n_features), channels last, as (n, channels, height, width)."""
+    return x.reshape(len(x), *image).movedim(-1, 1)
+
+
+def as_rows(images: torch.Tensor) -> torch.Tensor:
+    """Return images (n, channels, height, width) as rows (n, n_features), channels last."""
+    return images.movedim(1, -1).reshape(len(images), -1)
+
+
+def convolution(
+    n_in: int, n_out: int, generator: torch.Generator | None, *, size: int = 3, bias: bool = True
+) -> nn.Conv2d:
+    """Return a convolution of `size` x `size` pixels in float32, on the CPU; an odd size keeps height and width.
+
+    Its weights have torch's initial distribution, drawn from `generator`; without one they are to be loaded.
+    """
+    layer = nn.utils.skip_init(
+        nn.Conv2d, n_in, n_out, size, padding=size // 2, bias=bias, device="cpu", dtype=torch.float32
+    )
+    if generator is not None:
+        bound = (size**2 * n_in) ** -0.5
+        with torch.no_grad():
+            for part in layer.parameters():
+                part.uniform_(-bound, bound, generator=generator)
+    return layer
+
+
+def convolutions(channels: int, generator: torch.Generator | None) -> nn.Sequential:
+    """Return two convolutions with pooling, from images to rows of `N_POOLED` columns."""
+    return nn.Sequential(
+        convolution(channels, CHANNELS[0], generator),
+        nn.ReLU(),
+        convolution(CHANNELS[0], CHANNELS[1], generator),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(_POOLED),
+        nn.Flatten(),
+    )
