@@ -1,9 +1,11 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
 from ._grassmann_classifier import GrassmannClassifier
+from ._linear_attention import linear_attention
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
+from ._polynomial_attention import PolynomialAttentionClassifier, PolynomialAttentionRegressor
 from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
 from ._sparse_spectral_training import SparseSpectralTraining
@@ -14,8 +16,11 @@ __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
+    "PolynomialAttentionClassifier",
+    "PolynomialAttentionRegressor",
     "RandomSubspace",
     "SharpnessAware",
     "SparseSpectralTraining",
     "TrainedRankPruning",
+    "linear_attention",
 ]
