@@ -116,7 +116,7 @@ _ATTENTION = Spec(
     {},
     iterates=True,
     converges=False,
-    quick={"n_components": 2, "degree": 4, "method": "polynomial", "norm_bound": 1.0, "max_iter": 20},
+    quick={"degree": 4, "method": "polynomial", "error_tol": 1.0, "max_iter": 30},
 )
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _STREAM = ("sklowrank.recommend._online_state.OnlineState",)

