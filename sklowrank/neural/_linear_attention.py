@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 from .._core.compat import Interval, validate_params
-from .._math.attention import key_sums, read_sums, with_ones
+from .._math.attention import count_monomials, key_sums, read_sums, with_ones
+
+_MOST_FEATURES = 100_000  # with more of them the exact weights of as many keys are cheaper
 
 
 @validate_params(
@@ -67,7 +69,7 @@ def linear_attention(
     Raises
     ------
     ValueError
-        If shapes do not fit, or the degree is odd.
+        If shapes do not fit, the degree is odd, or it makes more than 100,000 features.
 
     See Also
     --------
@@ -91,6 +93,11 @@ def linear_attention(
     """
     _check_attention(Q, K, V, key_mass)
     check_even(degree)
+    if count_monomials(Q.shape[1], degree) > _MOST_FEATURES:
+        raise ValueError(
+            f"degree={degree} makes {count_monomials(Q.shape[1], degree)} features of {Q.shape[1]} columns, more than "
+            f"{_MOST_FEATURES}. Lower it, or use torch.nn.functional.scaled_dot_product_attention."
+        )
     q, k, v = (part.to(Q.device, torch.float64) for part in (Q, K, V))
     mass = None if key_mass is None else key_mass.to(Q.device, torch.float64)
     sums = key_sums(k - k.mean(0), with_ones(v, mass), degree, batch_size)

@@ -189,7 +189,7 @@ def training(problem: Problem) -> Iterator[Step]:
         now = float(loss.detach())
         gap = (former[0] - now) / max(abs(former[0]), 1e-300) if len(former) == PATIENCE else inf
         former.append(now)
-        yield Step((A.detach(), B.detach()), 0.0 if step == problem.chosen.max_iter else gap, now)
+        yield Step((A.detach().clone(), B.detach().clone()), 0.0 if step == problem.chosen.max_iter else gap, now)
 
 
 class Errors(NamedTuple):

@@ -111,6 +111,7 @@ def test_linear_attention_keeps_the_type_and_reads_no_other_rows():
     ("change", "message"),
     [
         ({"degree": 3}, "degree=3 is odd"),
+        ({"degree": 98}, "degree=98 makes 171700 features"),
         ({"K": torch.ones(60, 2)}, "equal widths"),
         ({"V": torch.ones(59, 2)}, "equally many rows"),
         ({"V": torch.ones(60)}, "two dimensions"),
