@@ -88,6 +88,6 @@ plt.show()
 
 # %%
 # What to see: errors fall factorially with the degree, and rise as steeply with the size of logits. The bound lies one
-# to two orders of magnitude above the error, as few logits come near the largest one. With logits up to 4 a bound of a
-# hundredth takes thousands of features, which pay from thousands of rows on; at degree 6 outputs are exact to a
+# to four orders of magnitude above the error, as few logits come near the largest one. With logits up to 4 a bound of a
+# hundredth takes thousands of features, which pay from thousands of rows on; at degree 6 outputs are exact to about a
 # hundredth all the same.

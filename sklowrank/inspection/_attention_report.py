@@ -94,7 +94,7 @@ def attention_report(Q, K, V=None, *, tol: float = 1e-2, scale: float = 1.0) -> 
     >>> Q, K = np.random.default_rng(0).normal(size=(2, 4000, 4)) / 3
     >>> report = attention_report(Q, K, tol=1e-2)
     >>> report["degree"], report["n_features"], round(report["break_even_length"])
-    (6, 210, 262)
+    (10, 1001, 1251)
     >>> attention_report(30 * Q, 30 * K)["degree"] is None
     True
     """

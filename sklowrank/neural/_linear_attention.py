@@ -86,9 +86,9 @@ def linear_attention(
     --------
     >>> import torch
     >>> from sklowrank.neural import linear_attention
-    >>> Q, K, V = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0)) / 2
+    >>> Q, K, V = torch.randn(3, 500, 4, generator=torch.Generator().manual_seed(0)) / 3
     >>> exact = torch.softmax(Q @ K.T, 1) @ V
-    >>> [float((linear_attention(Q, K, V, degree=g) - exact).abs().max()) < tol for g, tol in ((2, 0.1), (6, 1e-3))]
+    >>> [float((linear_attention(Q, K, V, degree=g) - exact).abs().max()) < tol for g, tol in ((2, 1e-2), (6, 1e-4))]
     [True, True]
     """
     _check_attention(Q, K, V, key_mass)
