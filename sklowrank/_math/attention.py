@@ -112,7 +112,7 @@ def _features_block(X, degree, batch_size):
     return rows_per_block(batch_size, len(X), size), size
 
 
-def _recomputed(forget: bool, compute: Callable[..., torch.Tensor], *tensors: torch.Tensor) -> torch.Tensor:
+def _recomputed(forget: bool, compute: Callable[..., torch.Tensor], *tensors: torch.Tensor | None) -> torch.Tensor:
     """Return ``compute(*tensors)``; where `forget`, gradients compute it again, and nothing of it is kept for them."""
     if not (forget and torch.is_grad_enabled()):
         return compute(*tensors)
