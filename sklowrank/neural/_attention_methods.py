@@ -109,11 +109,11 @@ documented_attention = documented(
         max_logit_ : float
             Bound of the logits between training rows.
         certificate_ : dict
-            "B", the bound of the logits of every row; "relative_error", that of weights; "output_bound", which no
-            prediction, also for new rows, differs by from exact attention with the same projection; "probed_error", the
-            largest such difference among 256 training rows; "probed_gradient_error", the relative error of their
-            gradient; "satisfied", which is "guaranteed" or "probed" where the bound or the probed error is at most
-            `error_tol`, else "no". Differences are in units of y, or of probabilities.
+            "B", the bound of the logits of every row; "relative_error", that of weights; "output_bound", the guaranteed
+            bound of the difference of predictions, also of new rows, from those of exact attention with the same
+            projection; "probed_error", the largest difference among 256 training rows; "probed_gradient_error", the
+            relative error of the gradient of their loss; "satisfied", which is "guaranteed" or "probed" where the bound
+            or the probed error is at most `error_tol`, else "no". Differences are in units of y, or of probabilities.
         loss_curve_ : list of float
             Losses before each step; each row is predicted by all others.
         n_iter_ : int
