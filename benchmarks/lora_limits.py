@@ -2,8 +2,8 @@
 
 Errors of classifiers are shares of wrong classes, those of regressors one minus R²; both on rows that were not fitted.
 Ours has six components, degree 4 and defaults but for the seed; exact attention is `method="exact"`. Peers are k-NN and
-NeighborhoodComponentsAnalysis of as many components before it, on standardised columns but for moons, whose columns have
-one unit. Seconds are those of the processor. No parameter was chosen on rows that are not fitted.
+NeighborhoodComponentsAnalysis of as many components before it, on standardised columns but for moons, whose columns
+have one unit. Seconds are those of the processor. No parameter was chosen on rows that are not fitted.
 """
 
 import os
