@@ -15,7 +15,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context, get_namespace
 from .._core.fitted import keep, options, recall
 from .._core.modes import in_plain_modes
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_fit_data, check_new_data, on_host
 from .._core.workspace import check_place, open_workspace
 from .._nets.designs import fit_design, own_randomness
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
@@ -217,6 +217,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
             described=lambda weights: solver.described(problem, weights),
             schedule=cosine,
             X=X,
+            y=y,
         )
         return keep(self, ws, fitted.model, **fitted.attributes)
 
@@ -314,7 +315,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         -------
         score : float
         """
-        return float(self.score_samples(X).mean())
+        return float(np.mean(on_host(self.score_samples(X)), dtype=np.float64))
 
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the filter as a torch module, from rows in their own units to purified rows.

@@ -8,7 +8,9 @@ from torch import nn
 
 from .._nets.layers import linear
 
-_SLOPE = 0.2  # of the encoder's activation below zero: its slopes are at most 1, so that the bound is that of the layers
+_SLOPE = (
+    0.2  # of the encoder's activation below zero: its slopes are at most 1, so that the bound is that of the layers
+)
 
 MakeLayer = Callable[[int, int, torch.Generator | None], nn.Module]
 
@@ -106,9 +108,7 @@ class BoundedEncoder(nn.Module):
 class Autoencoder(nn.Module):
     """What is trained: standardised rows and noise of their codes, to latent values and reconstructions."""
 
-    def __init__(
-        self, generator: torch.Generator | None, *, widths: list[int], step: float, lipschitz: float | None
-    ):
+    def __init__(self, generator: torch.Generator | None, *, widths: list[int], step: float, lipschitz: float | None):
         super().__init__()
         bounded = lipschitz is not None
         self.encoder = BoundedEncoder(widths, generator, lipschitz) if bounded else encoder_layers(widths, generator)

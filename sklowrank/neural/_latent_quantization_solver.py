@@ -18,7 +18,7 @@ from .._nets.training import Batches
 from ._latent_quantization_network import Autoencoder, Decoder, Encoder, Purifier
 
 _MOST_COMPONENTS = 12  # of "auto"
-_WIDTHS_OF_KERNELS = (0.1, 0.5, 1.0, 2.0, 5.0)
+_KERNELS = (0.1, 0.5, 1.0, 2.0, 5.0)  # widths, times twice the number of components
 _ROUNDING = 8 * torch.finfo(torch.float64).eps  # a column with a smaller range, relative to its values, is constant
 
 
@@ -163,28 +163,32 @@ def noisy_batches(problem: Problem, generator: torch.Generator) -> Batches:
 def filter_loss(problem: Problem) -> Callable[[Any, Any], torch.Tensor]:
     """Return the loss of a batch: squared error in ranges of the columns, and the distance of the codes to normal."""
     weight, unit = float(problem.options.prior_weight), float(problem.units.common) ** 2
+    widths = kernel_widths(problem.widths[-1], problem.rows)
 
     def loss(outputs, target):
         (z, found), (x, prior) = outputs, target
         error = unit * (found - x).square().sum(1).mean()
-        return error + weight * discrepancy(z, prior) if weight else error
+        return error + weight * discrepancy(z, prior, widths) if weight else error
 
     return loss
 
 
-def discrepancy(Z: torch.Tensor, P: torch.Tensor) -> torch.Tensor:
+def kernel_widths(n_components: int, like: torch.Tensor) -> torch.Tensor:
+    """Return the widths of the kernels, which grow with squared distances of normal rows, as a tensor (5, 1, 1)."""
+    return like.new_tensor([2 * n_components * c for c in _KERNELS])[:, None, None]
+
+
+def discrepancy(Z: torch.Tensor, P: torch.Tensor, widths: torch.Tensor) -> torch.Tensor:
     """Return the squared maximum mean discrepancy of two samples of one size, without bias: it may be negative."""
-    n = len(Z)
-    within = (_kernel(Z, Z).sum() + _kernel(P, P).sum() - 2 * n * len(_WIDTHS_OF_KERNELS)) / max(1, n * (n - 1))
-    return within - 2 * _kernel(Z, P).mean()
+    n, of_equal_rows = len(Z), 2 * len(Z) * len(widths)
+    within = (_kernel_sum(Z, Z, widths) + _kernel_sum(P, P, widths) - of_equal_rows) / max(1, n * (n - 1))
+    return within - 2 * _kernel_sum(Z, P, widths) / n**2
 
 
-def _kernel(A, B):
-    """Return the sum of the inverse multiquadratic kernels of all pairs, each 1 for equal rows."""
-    squares = A.square().sum(1)[:, None] + B.square().sum(1) - 2 * A @ B.T
-    squares = squares.clamp(min=0.0)
-    widths = [2 * A.shape[1] * c for c in _WIDTHS_OF_KERNELS]
-    return sum(width / (width + squares) for width in widths)
+def _kernel_sum(A, B, widths):
+    """Return the sum of inverse multiquadratic kernels over all pairs; each is 1 for equal rows."""
+    squares = (A.square().sum(1)[:, None] + B.square().sum(1) - 2 * A @ B.T).clamp(min=0.0)
+    return (widths / (widths + squares)).sum()
 
 
 def described(problem: Problem, weights: dict[str, np.ndarray]) -> tuple[Model, dict[str, Any]]:
