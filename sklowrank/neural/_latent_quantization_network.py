@@ -110,8 +110,11 @@ class Autoencoder(nn.Module):
 
     def __init__(self, generator: torch.Generator | None, *, widths: list[int], step: float, lipschitz: float | None):
         super().__init__()
-        bounded = lipschitz is not None
-        self.encoder = BoundedEncoder(widths, generator, lipschitz) if bounded else encoder_layers(widths, generator)
+        self.encoder: nn.Module
+        if lipschitz is None:
+            self.encoder = encoder_layers(widths, generator)
+        else:
+            self.encoder = BoundedEncoder(widths, generator, lipschitz)
         self.decoder = decoder_layers(widths, generator)
         self.step = step
 

@@ -10,7 +10,7 @@ import torch
 from .._core.blocks import join_blocks, rows_per_block
 from .._core.rows import column_ends, rows_of
 from .._core.standardize import standardization, standardized
-from .._nets.architecture import load_weights
+from .._nets.architecture import as_numpy, load_weights
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import check_layers
@@ -193,7 +193,8 @@ def _kernel_sum(A, B, widths):
 
 def described(problem: Problem, weights: dict[str, np.ndarray]) -> tuple[Model, dict[str, Any]]:
     """Return the model and the public attributes of weights in training."""
-    plain = {name: value.numpy().copy() for name, value in problem.design.restored(weights).plain().items()}
+    net: Any = problem.design.restored(weights)
+    plain = as_numpy(net.plain())
     units, options = problem.units, problem.options
     of_columns = {name: getattr(units, name) for name in ("mean", "scale", "data_min", "data_max")}
     model = Model(plain, **of_columns, low=problem.low, high=problem.high, widths=problem.widths, step=options.step)
@@ -210,7 +211,9 @@ def restored(model: Model, device: torch.device | str, dtype: torch.dtype) -> Pu
     written = torch.where(read.isinf(), 0.0, model.scale)
     encoder = Encoder(model.widths, float(model.step), model.mean, read)
     decoder = Decoder(model.widths, model.mean, written, model.low, model.high)
-    return load_weights(Purifier(encoder, decoder), model.weights, device).to(dtype)
+    net = Purifier(encoder, decoder)
+    load_weights(net, model.weights, device)
+    return net.to(dtype)
 
 
 def codes_of(X: torch.Tensor, model: Model, precision: torch.dtype) -> torch.Tensor:
