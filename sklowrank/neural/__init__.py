@@ -1,4 +1,4 @@
-"""Networks as estimators, and rules that train them with few parameters or in flat minima."""
+"""Networks as estimators, rules that train them with few parameters or in flat minima, and a filter of rows."""
 
 from ._grassmann_classifier import GrassmannClassifier
 from ._latent_quantization_filter import LatentQuantizationFilter

@@ -30,9 +30,9 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
 
     A denoising autoencoder with a bounded encoder and a normal latent distribution, whose codes are rounded to a grid.
     It cleans spoilt rows (noise, dead sensors, adversarial perturbations) in front of a fitted model, without that
-    model and without labels, and scores anomalies. It is a filter against attacks that do not know it, and no certified
-    defence: an attack through :meth:`network` gets past it. Rows that are clean lose some detail, more than by PCA
-    with as many components; a filter for clean rows only makes a classifier worse.
+    model and without labels, and scores anomalies. Where the training rows can be kept and follow few factors, the mean
+    of the nearest of them is the better filter. It is a filter against attacks that do not know it, and no certified
+    defence: an attack through :meth:`network` gets past it. Clean rows lose detail, which costs a model some accuracy.
 
     Parameters
     ----------
@@ -89,8 +89,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
     See Also
     --------
     sklearn.decomposition.PCA : ``inverse_transform(transform(X))`` is the plain filter.
-    sklearn.decomposition.KernelPCA : A filter by nearest points of kernel components, with `fit_inverse_transform`.
-    sklowrank.neural.NetworkClassifier : A network to put behind it.
+    sklearn.neighbors.KNeighborsRegressor : ``fit(X, X).predict(X)`` is the mean of the nearest training rows.
+    sklowrank.mixture.LowRankGaussianMixture : A density whose `denoise` needs the variance of the noise.
 
     Notes
     -----
