@@ -83,5 +83,5 @@ plt.show()
 
 # %%
 # What to see: curves that saturate are no plane, so six principal components bend the clean readings, and the filter
-# removes more noise. The scores separate rows with one odd sensor only in part, as those of PCA do: a reading that moves
-# by chance to nearly the same value is no anomaly, and the filter's own error hides small ones.
+# removes more noise. The scores separate rows with one odd sensor in part, a little better than those of PCA: a reading
+# that moves by chance to nearly the same value is no anomaly, and the filter's own error hides small ones.
