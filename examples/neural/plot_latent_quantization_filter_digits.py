@@ -59,7 +59,9 @@ for line, images, name in zip(axes, rows, names):
         ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.set_title(str(label), fontsize=9, pad=2)
-    line[0].set_ylabel(name.replace(", ", "\n").replace(" quant", "\nquant").replace("nearest ", "\nnearest "), fontsize=8)
+    line[0].set_ylabel(
+        name.replace(", ", "\n").replace(" quant", "\nquant").replace("nearest ", "\nnearest "), fontsize=8
+    )
 fig.suptitle("images, and what the network says of them", fontsize=10)
 plt.tight_layout()
 plt.show()
