@@ -51,7 +51,7 @@ def attacked(logits, size):
 network, module = classifier.network(), cleaner.network()
 spoilt = attacked(network, 0.1)
 rows = [B, spoilt, *(f(spoilt) for name, f in filters.items() if name != "no filter")]
-names = ["clean", "attacked", *list(filters)[1:]]
+names = ["clean", "attacked", "PCA", "nearest rows", "latent\nquantization"]
 shown = np.flatnonzero((classifier.predict(B) == b) & (classifier.predict(spoilt) != b))[:8]
 fig, axes = plt.subplots(5, 8, figsize=(8.5, 6))
 for line, images, name in zip(axes, rows, names):
@@ -59,9 +59,7 @@ for line, images, name in zip(axes, rows, names):
         ax.imshow(image.reshape(8, 8), cmap="gray_r", vmin=0, vmax=1)
         ax.set(xticks=[], yticks=[])
         ax.set_title(str(label), fontsize=9, pad=2)
-    line[0].set_ylabel(
-        name.replace(", ", "\n").replace(" quant", "\nquant").replace("nearest ", "\nnearest "), fontsize=8
-    )
+    line[0].set_ylabel(name, fontsize=8)
 fig.suptitle("images, and what the network says of them", fontsize=10)
 plt.tight_layout()
 plt.show()

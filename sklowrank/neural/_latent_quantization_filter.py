@@ -123,7 +123,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
     >>> from sklowrank.neural import LatentQuantizationFilter
     >>> X = load_wine().data
     >>> spoilt = X + 0.3 * np.ptp(X, axis=0) * np.random.default_rng(0).normal(size=X.shape)
-    >>> cleaner = LatentQuantizationFilter(4, input_noise=0.3, max_iter=100, random_state=0).fit(X)
+    >>> cleaner = LatentQuantizationFilter(4, input_noise=0.3, max_iter=60, random_state=0).fit(X)
     >>> error = lambda Z: np.mean(((Z - X) / np.ptp(X, axis=0)) ** 2)
     >>> bool(error(cleaner.transform(spoilt)) < 0.4 * error(spoilt))
     True
