@@ -90,7 +90,7 @@ class Spec(NamedTuple):
     converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
     tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
-    network: bool = False  # computes in float32, whatever the type of X
+    network: bool = False  # is trained in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
     wraps: Callable[[], Any] | None = None  # makes the `estimator` that the constructor asks for
     holds: tuple[str, ...] = ()  # types of ours in what is fitted, beside that of the wrapped estimator
@@ -204,6 +204,14 @@ ESTIMATORS = {
         quick={"max_iter": 5},
     ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
+    "LatentQuantizationFilter": Spec(
+        {"transform": "linear", "score_samples": "same"},
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"hidden_layer_sizes": (8,), "max_iter": 4},
+    ),
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},
         y="classes",

@@ -31,6 +31,7 @@ OTHER_WORDS = {
     "refine": "of clusters, and of a map between shapes",
     "resolution": "a distance on an axis of a plot, and a number of lines and times",
     "similarity": "a kernel between rows, and how rows are compared with anchors",
+    "step": "of a grid, and of components",
     "weights": "of the components of a mixture, and of the edges of a graph",
     "whiten": "components of the answer, and columns before rows are compared",
 }
@@ -77,6 +78,7 @@ OTHER_RANGES = {
     "similarity": "a kernel between rows, and how rows are compared with anchors",
     "solver": "each method has algorithms of its own",
     "standardize": "one common scale for pixels, where units of columns are equal",
+    "step": "of a grid, and of components",
     "validation_fraction": "0 where nothing else switches early stopping off",
     "weights": "of the components of a mixture, and of the edges of a graph",
 }

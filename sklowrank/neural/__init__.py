@@ -1,7 +1,8 @@
-"""Networks as estimators, and rules that train them with few parameters or in flat minima."""
+"""Networks as estimators, rules that train them with few parameters or in flat minima, and a filter of rows."""
 
 from ._grassmann_classifier import GrassmannClassifier
 from ._linear_attention import linear_attention
+from ._latent_quantization_filter import LatentQuantizationFilter
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
@@ -13,6 +14,7 @@ from ._trained_rank_pruning import TrainedRankPruning
 
 __all__ = [
     "GrassmannClassifier",
+    "LatentQuantizationFilter",
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
