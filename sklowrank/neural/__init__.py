@@ -1,6 +1,8 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
 from ._grassmann_classifier import GrassmannClassifier
+from ._morphable_mlp_classifier import MorphableMLPClassifier
+from ._morphable_mlp_regressor import MorphableMLPRegressor
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
@@ -11,6 +13,8 @@ from ._trained_rank_pruning import TrainedRankPruning
 
 __all__ = [
     "GrassmannClassifier",
+    "MorphableMLPClassifier",
+    "MorphableMLPRegressor",
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",

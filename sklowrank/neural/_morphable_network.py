@@ -1,0 +1,114 @@
+"""Multilayer perceptrons of every width from one set of weights."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+
+from .._nets.generated import Layers, as_perceptron, perceptron
+from .._nets.layers import as_tensor
+
+
+class Shape(NamedTuple):
+    """What a network is besides its weights."""
+
+    weight_function: str  # "nested" or "spectral"
+    n_features: int
+    n_outputs: int
+    n_hidden_layers: int
+    activation: str
+    smallest: int  # hidden width that it is trained for
+    largest: int
+    n_frequencies: int
+
+    @property
+    def n_rows(self) -> int:
+        """The number of rows of the stored weights: units of the largest width, or functions of a basis."""
+        return self.largest if self.weight_function == "nested" else 2 * self.n_frequencies + 1
+
+    @property
+    def limit(self) -> int:
+        """The largest hidden width that it has."""
+        return self.largest if self.weight_function == "nested" else 2 * self.largest
+
+    def n_parameters(self, width: int) -> int:
+        """Return the number of parameters of the network of a width."""
+        inner = (self.n_hidden_layers - 1) * width * (width + 1)
+        return width * (self.n_features + 1) + inner + self.n_outputs * (width + 1)
+
+
+def layers_of(weights: Mapping[str, torch.Tensor], shape: Shape, width: int) -> Layers:
+    """Return weights and offsets of the network of a width, from the first layer.
+
+    Each layer but the first is divided by the root of the width ("nested") or by the width ("spectral"), so that units
+    of networks of different widths have outputs of one size.
+    """
+    at_units = units(shape, width, weights["first"])
+    share = width**-0.5 if shape.weight_function == "nested" else 1 / width
+    first = at_units(weights["first"])
+    layers = [(first[:, :-1], first[:, -1])]
+    for i in range(shape.n_hidden_layers - 1):
+        W = at_units(at_units(weights[f"hidden{i}"]).T).T
+        layers.append((W * share, at_units(weights[f"hidden{i}_bias"])))
+    return [*layers, (at_units(weights["last"]).T * share, weights["last_bias"])]
+
+
+def units(shape: Shape, width: int, like: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the map from stored rows to those of the units of a width: the first ones, or values of functions."""
+    if shape.weight_function == "nested":
+        return lambda rows: rows[:width]
+    basis = basis_at(width, shape.n_frequencies, like.device).to(like.dtype)
+    return lambda rows: basis @ rows
+
+
+def basis_at(width: int, n_frequencies: int, device: torch.device) -> torch.Tensor:
+    """Return the constant, sines and cosines (width, 2 n_frequencies + 1) at the middles of equal parts of [0, 1]."""
+    positions = (torch.arange(width, dtype=torch.float64, device=device) + 0.5) / width
+    frequencies = torch.arange(1, n_frequencies + 1, dtype=torch.float64, device=device)
+    angles = math.pi * positions[:, None] * frequencies
+    constant = torch.ones_like(positions[:, None])
+    waves = math.sqrt(2) * torch.cat([angles.sin(), angles.cos()], 1)
+    return torch.cat([constant, waves], 1) / math.sqrt(2 * n_frequencies + 1)
+
+
+class MorphableNetwork(nn.Module):
+    """A network that has another width, drawn from `widths`, in each training step.
+
+    Rows of its weights belong to units ("nested"), or to functions of the position of a unit ("spectral").
+    """
+
+    def __init__(self, generator: torch.Generator | None, *, shape: Shape, widths: Sequence[int]):
+        super().__init__()
+        self.generator, self.shape, self.widths = generator, shape, widths
+        n_rows, sizes = shape.n_rows, {"first": 2 / shape.n_features, "hidden": 2.0, "last": 1.0}
+        if shape.weight_function == "spectral":
+            sizes |= {"hidden": 2.0 * shape.largest, "last": 1.0 * shape.largest}
+        self._add("first", (n_rows, shape.n_features + 1), sizes["first"])
+        for i in range(shape.n_hidden_layers - 1):
+            self._add(f"hidden{i}", (n_rows, n_rows), sizes["hidden"])
+            self._add(f"hidden{i}_bias", (n_rows,))
+        self._add("last", (n_rows, shape.n_outputs), sizes["last"])
+        self._add("last_bias", (shape.n_outputs,))
+        with torch.no_grad():
+            self.first[:, -1] = 0.0
+
+    def _add(self, name, size, variance=0.0):
+        """Add weights, normal where there is a generator."""
+        values = torch.zeros(size, device="cpu", dtype=torch.float32)
+        if self.generator is not None and variance:
+            values.normal_(std=math.sqrt(variance), generator=self.generator)
+        self.register_parameter(name, nn.Parameter(values))
+
+    def forward(self, x):
+        drawn = torch.randint(len(self.widths), (), generator=self.generator, device="cpu")
+        layers = layers_of(dict(self.named_parameters()), self.shape, self.widths[int(drawn)])
+        return perceptron(x, layers, self.shape.activation)
+
+
+def network_of_width(weights: Mapping[str, np.ndarray], shape: Shape, width: int) -> nn.Sequential:
+    """Return the network of a width as torch's layers, in float32, on the CPU and in eval mode."""
+    exact = {name: as_tensor(value).double() for name, value in weights.items()}
+    return as_perceptron(layers_of(exact, shape, width), shape.activation)
