@@ -30,6 +30,11 @@ class Shape(NamedTuple):
         return self.largest if self.weight_function == "nested" else 2 * self.n_frequencies + 1
 
     @property
+    def power(self) -> float:
+        """The power of the width by which weights behind the first layer are divided."""
+        return 0.5 if self.weight_function == "nested" else 1.0
+
+    @property
     def limit(self) -> int:
         """The largest hidden width that it has."""
         return self.largest if self.weight_function == "nested" else 2 * self.largest
@@ -40,14 +45,13 @@ class Shape(NamedTuple):
         return width * (self.n_features + 1) + inner + self.n_outputs * (width + 1)
 
 
-def layers_of(weights: Mapping[str, torch.Tensor], shape: Shape, width: int) -> Layers:
+def layers_of(weights: Mapping[str, torch.Tensor], shape: Shape, width: int, *, unit: int = 1) -> Layers:
     """Return weights and offsets of the network of a width, from the first layer.
 
-    Each layer but the first is divided by the root of the width ("nested") or by the width ("spectral"), so that units
-    of networks of different widths have outputs of one size.
+    Layers but the first are divided by a power of the width, so that units of networks of different widths have outputs
+    of one size. Weights are those that are stored; with a `unit`, those divided by this power of it.
     """
-    at_units = units(shape, width, weights["first"])
-    share = width**-0.5 if shape.weight_function == "nested" else 1 / width
+    at_units, share = units(shape, width, weights["first"]), (unit / width) ** shape.power
     first = at_units(weights["first"])
     layers = [(first[:, :-1], first[:, -1])]
     for i in range(shape.n_hidden_layers - 1):
@@ -77,26 +81,25 @@ def basis_at(width: int, n_frequencies: int, device: torch.device) -> torch.Tens
 class MorphableNetwork(nn.Module):
     """A network that has another width, drawn from `widths`, in each training step.
 
-    Rows of its weights belong to units ("nested"), or to functions of the position of a unit ("spectral").
+    Rows of its weights belong to units ("nested"), or to functions of the position of a unit ("spectral"). They are of
+    the size that weights of the largest width have, so that a rate and a decay mean what they do in other networks.
     """
 
     def __init__(self, generator: torch.Generator | None, *, shape: Shape, widths: Sequence[int]):
         super().__init__()
         self.generator, self.shape, self.widths = generator, shape, widths
-        n_rows, sizes = shape.n_rows, {"first": 2 / shape.n_features, "hidden": 2.0, "last": 1.0}
-        if shape.weight_function == "spectral":
-            sizes |= {"hidden": 2.0 * shape.largest, "last": 1.0 * shape.largest}
-        self._add("first", (n_rows, shape.n_features + 1), sizes["first"])
+        n_rows = shape.n_rows
+        self._add("first", (n_rows, shape.n_features + 1), 2 / shape.n_features)
         for i in range(shape.n_hidden_layers - 1):
-            self._add(f"hidden{i}", (n_rows, n_rows), sizes["hidden"])
+            self._add(f"hidden{i}", (n_rows, n_rows), 2 / shape.largest)
             self._add(f"hidden{i}_bias", (n_rows,))
-        self._add("last", (n_rows, shape.n_outputs), sizes["last"])
+        self._add("last", (n_rows, shape.n_outputs), 1 / shape.largest)
         self._add("last_bias", (shape.n_outputs,))
         with torch.no_grad():
             self.first[:, -1] = 0.0
 
     def _add(self, name, size, variance=0.0):
-        """Add weights, normal where there is a generator."""
+        """Add weights, normal where they have a variance and there is a generator."""
         values = torch.zeros(size, device="cpu", dtype=torch.float32)
         if self.generator is not None and variance:
             values.normal_(std=math.sqrt(variance), generator=self.generator)
@@ -104,8 +107,16 @@ class MorphableNetwork(nn.Module):
 
     def forward(self, x):
         drawn = torch.randint(len(self.widths), (), generator=self.generator, device="cpu")
-        layers = layers_of(dict(self.named_parameters()), self.shape, self.widths[int(drawn)])
+        width, weights = self.widths[int(drawn)], dict(self.named_parameters())
+        layers = layers_of(weights, self.shape, width, unit=self.shape.largest)
         return perceptron(x, layers, self.shape.activation)
+
+
+def stored_weights(weights: Mapping[str, np.ndarray], shape: Shape) -> dict[str, np.ndarray]:
+    """Return the weights of a :class:`MorphableNetwork` as they are stored: without the unit of the largest width."""
+    size = np.float32(shape.largest**shape.power)
+    divided = [*(f"hidden{i}" for i in range(shape.n_hidden_layers - 1)), "last"]
+    return {name: value * size if name in divided else value for name, value in weights.items()}
 
 
 def network_of_width(weights: Mapping[str, np.ndarray], shape: Shape, width: int) -> nn.Sequential:

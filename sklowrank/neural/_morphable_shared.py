@@ -204,7 +204,7 @@ class MorphableMethods:
         scores : array of shape (n_widths,)
         """
         check_is_fitted(self)
-        widths = self.train_widths_.copy() if widths is None else np.asarray(widths)
+        widths = np.array(on_host(self.train_widths_ if widths is None else widths))
         scores = [self.resized(width).score(X, y) for width in widths.tolist()]
         return widths, np.array(scores, dtype=np.float64)
 

@@ -14,7 +14,7 @@ from .._nets.designs import Design
 from .._nets.estimating import NetworkModel, distinct_outputs, sizes
 from .._nets.targets import Head, Weighted, weighted
 from .._nets.training import Batches, Training
-from ._morphable_network import MorphableNetwork, Shape, network_of_width
+from ._morphable_network import MorphableNetwork, Shape, network_of_width, stored_weights
 
 
 class Options(NamedTuple):
@@ -42,7 +42,7 @@ class Problem(NamedTuple):
     batches: Batches
     loss: Weighted
     training: Training
-    train_widths: np.ndarray
+    train_widths: torch.Tensor
     mean: torch.Tensor  # (n_features,), float64
     scale: torch.Tensor  # (n_features,), float64
 
@@ -153,8 +153,14 @@ def problem_of_widths(X: Any, target: torch.Tensor, head: Head, options: Options
         design=Design(MorphableNetwork, {"shape": shape, "widths": drawn}),
         batches=Batches(lambda at: (rows[at], (target[at], None)), len(rows), whole=True),
         loss=weighted(head.loss),
-        training=_training(options, shape),
-        train_widths=train_widths,
+        training=Training(
+            options.max_iter,
+            options.batch_size,
+            options.learning_rate,
+            options.weight_decay,
+            verbose=options.verbose,
+        ),
+        train_widths=torch.from_numpy(train_widths),
         mean=mean,
         scale=scale,
     )
@@ -182,29 +188,13 @@ def _shape(options, n_features, n_outputs):
     return shape
 
 
-def _training(options, shape):
-    """Return how the network is trained.
-
-    Weights that a width divides take steps as much larger, so that those of the network are as large as elsewhere.
-    """
-    factor = shape.largest**0.5 if shape.weight_function == "nested" else shape.largest
-    divided = [*(f"hidden{i}" for i in range(shape.n_hidden_layers - 1)), "last"]
-    groups = [(name, {"lr": factor * options.learning_rate}) for name in divided]
-    return Training(
-        max_iter=options.max_iter,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        weight_decay=options.weight_decay,
-        net_params={"optimizer__param_groups": groups},
-        verbose=options.verbose,
-    )
-
-
 def described(
     problem: Problem, of_targets: dict[str, Any], weights: dict[str, np.ndarray]
 ) -> tuple[Model, dict[str, Any]]:
-    """Return the model and the public attributes that belong to weights."""
-    model = Model(problem.design.arguments["shape"], weights, problem.mean, problem.scale)
+    """Return the model and the public attributes that belong to weights of a training."""
+    shape = problem.design.arguments["shape"]
+    weights = stored_weights(weights, shape)
+    model = Model(shape, weights, problem.mean, problem.scale)
     public = {"weights_": weights, "mean_": model.mean, "scale_": model.scale, "train_widths_": problem.train_widths}
     return model, of_targets | public | {"n_parameters_": sum(part.size for part in weights.values())}
 
