@@ -112,6 +112,15 @@ _ADAPTATION = Spec(
 _CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=False)
 _FEATURES = Spec({"transform": "same"}, y="numbers")
 _FEW_SWEEPS = {"max_iter": 20}
+_MORPHABLE = Spec(
+    {},
+    iterates=True,
+    converges=False,
+    tol=False,
+    network=True,
+    quick={"width_range": (8, 12), "max_iter": 30, "learning_rate": 1e-2},
+    too_large={"default_width": 99},
+)
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _STREAM = ("sklowrank.recommend._online_state.OnlineState",)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
@@ -246,6 +255,8 @@ ESTIMATORS = {
     "MatryoshkaProjection": Spec(
         {"transform": "linear"}, y="numbers", iterates=True, quick={"max_iter": 20, "tol": 0.1}
     ),
+    "MorphableMLPClassifier": _MORPHABLE._replace(laws={"predict": "same", "predict_proba": "same"}, y="classes"),
+    "MorphableMLPRegressor": _MORPHABLE._replace(laws={"predict": "same"}, y="numbers"),
     "MultiparameterPersistence": Spec(
         {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}
     ),

@@ -157,22 +157,6 @@ class MorphableMLPClassifier(MorphableMethods, CallbackSupportMixin, ClassifierM
         ws, outputs = self._outputs(X, width, "predict_proba")
         return ws.answer(outputs.softmax(1))
 
-    def predict_log_proba(self, X, width: int | None = None):
-        """Return the logarithms of the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-        <width>
-
-        Returns
-        -------
-        log_probabilities : array of shape (n_samples, n_classes)
-        """
-        ws, outputs = self._outputs(X, width, "predict_log_proba")
-        return ws.answer(outputs.log_softmax(1))
-
     def resized(self, width: int | None = None) -> NetworkClassifier:
         """Return a fitted classifier with the network of a width alone: no training.
 

@@ -42,7 +42,7 @@ activation : {"relu", "gelu", "tanh", "identity"}, default="relu"
 standardize : bool, default=True
     Whether to centre each column and divide it by its standard deviation. <standardize>
 learning_rate : float, default=3e-3
-    Step size of the optimizer, which is Adam. It falls to 0 along a cosine.
+    Step size of the optimizer. Adam; the rate falls to 0 along a cosine.
 weight_decay : float, default=0.0
     Strength of the weight decay of the optimizer. Adam adds this share of the weights to their gradients.
 batch_size : int, default=64
