@@ -38,7 +38,9 @@ line = Ridge().fit(X, y).score(X_test, y_test)
 
 chosen = int(widths[scores >= scores.max() - 0.01].min())
 small = model.resized(chosen)
-print(f"width {chosen}: R² {small.score(X_test, y_test):.3f}, {small.n_parameters_} of {model.n_parameters_} parameters")
+print(
+    f"width {chosen}: R² {small.score(X_test, y_test):.3f}, {small.n_parameters_} of {model.n_parameters_} parameters"
+)
 
 # %%
 # R² against the number of parameters.

@@ -93,7 +93,7 @@ def test_the_largest_width_starts_as_a_plain_network_does():
     net = MorphableNetwork(torch.Generator().manual_seed(0), shape=shape, widths=[128])
     weights = {name: p.detach() for name, p in net.named_parameters()}
     variances = [float(W.var()) for W, _ in layers_of(weights, shape, 128, unit=128)]
-    np.testing.assert_allclose(variances, [2 / 50, 2 / 128, 2 / 128, 1 / 128], rtol=0.15)
+    np.testing.assert_allclose(variances, [1 / 150, *[1 / 384] * 3], rtol=0.15)
     stored = stored_weights({name: w.numpy() for name, w in weights.items()}, shape)
     assert all(not weights[name].any() for name in weights if name.endswith("bias"))
     np.testing.assert_allclose(stored["hidden0"], weights["hidden0"] * 128**0.5)
@@ -318,7 +318,8 @@ def test_few_rows_constant_columns_and_one_class():
         assert np.isfinite(model.predict_proba(np.ones((2, 2)))).all()
         one = small(weight_function=form).fit(rows[:1], ["only"])
         assert one.predict(rows, width=7).tolist() == ["only"] * 9
-    assert small(MorphableMLPRegressor).fit(rows, np.ones(9)).predict(rows) == pytest.approx(np.ones(9))
+    constant = small(MorphableMLPRegressor, max_iter=100).fit(rows, np.ones(9))
+    np.testing.assert_allclose(constant.predict(rows), 1, atol=0.1)
 
 
 def test_float32_rows_are_answered_in_float32(fitted):
