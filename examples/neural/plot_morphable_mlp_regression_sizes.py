@@ -20,7 +20,7 @@ from sklowrank.neural import MorphableMLPRegressor, NetworkRegressor
 
 X, y = make_friedman1(1000, noise=0.5, random_state=0)
 X, X_test, y, y_test = train_test_split(X, y, test_size=0.3, random_state=0)
-model = MorphableMLPRegressor((8, 64), max_iter=200, random_state=0).fit(X, y)
+model = MorphableMLPRegressor((8, 64), random_state=0).fit(X, y)
 widths, scores = model.size_curve(X_test, y_test, np.arange(8, 65, 4))
 sizes = [model.n_parameters(width) for width in widths]
 

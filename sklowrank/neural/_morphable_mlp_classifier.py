@@ -21,10 +21,10 @@ from ._network_classifier import NetworkClassifier
 class MorphableMLPClassifier(MorphableMethods, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Classify by a multilayer perceptron whose width is chosen at prediction: one fit, networks of every size.
 
-    A fit stores one set of weights, and the network of any width of the hidden layers is computed of it, also of widths
-    that no training step had. For one model file on devices of different size, and for accuracy against size without
-    other fits. For a few sizes that are known :class:`NetworkClassifier` is the better choice: a network of its own for
-    each is as accurate or more.
+    A fit stores one set of weights, and the network of each width of the hidden layers is computed of it. For one model
+    file on devices of different size, and for accuracy against size without other fits. For a few sizes that are known
+    :class:`NetworkClassifier` is the better choice: small networks are at least as accurate if each is trained for
+    itself.
 
     Parameters
     ----------

@@ -20,10 +20,10 @@ from ._network_regressor import NetworkRegressor
 class MorphableMLPRegressor(MorphableMethods, CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Predict numbers by a multilayer perceptron whose width is chosen at prediction: one fit, networks of every size.
 
-    A fit stores one set of weights, and the network of any width of the hidden layers is computed of it, also of widths
-    that no training step had. For one model file on devices of different size, and for R² against size without other
-    fits. For a few sizes that are known :class:`NetworkRegressor` is the better choice: a network of its own for each
-    is as accurate or more.
+    A fit stores one set of weights, and the network of each width of the hidden layers is computed of it. For one model
+    file on devices of different size, and for R² against size without other fits. For a few sizes that are known
+    :class:`NetworkRegressor` is the better choice: small networks are at least as accurate if each is trained for
+    itself.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class MorphableMLPRegressor(MorphableMethods, CallbackSupportMixin, RegressorMix
     >>> from sklearn.datasets import make_friedman1
     >>> from sklowrank.neural import MorphableMLPRegressor
     >>> X, y = make_friedman1(400, random_state=0)
-    >>> model = MorphableMLPRegressor(random_state=0).fit(X[:300], y[:300])
+    >>> model = MorphableMLPRegressor(max_iter=50, random_state=0).fit(X[:300], y[:300])
     >>> widths, scores = model.size_curve(X[300:], y[300:], widths=[20, 33, 64])
     >>> bool(scores[2] > 0.85)
     True

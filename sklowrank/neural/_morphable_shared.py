@@ -91,7 +91,7 @@ functions :math:`1, \\sqrt 2 \\sin(\\pi f u_i), \\sqrt 2 \\cos(\\pi f u_i)` divi
 
 so that sums over units approximate integrals [2]_. This is the idea of neural metamorphosis [3]_, weights as a function
 of positions, with a basis in the place of a network that generates weights. With more than 2 F + 1 units networks
-hardly differ.
+hardly differ. At the start, weights of the largest network have the variances of torch's linear layers.
 
 A step takes O(b h (p + h)) time for b rows, p features and hidden layers of width h. Training is in float32, answers
 are computed in float64 with the weights in float32 that :meth:`network` has.

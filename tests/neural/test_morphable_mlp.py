@@ -32,7 +32,7 @@ def small(cls=MorphableMLPClassifier, **settings):
 @pytest.fixture(scope="module")
 def fitted():
     """One fit of each form to digits."""
-    settings = {"standardize": False, "max_iter": 40, "random_state": 0}
+    settings = {"standardize": False, "max_iter": 30, "random_state": 0}
     return {form: MorphableMLPClassifier(weight_function=form, **settings).fit(A, a) for form in FORMS}
 
 
@@ -116,7 +116,7 @@ def test_gradients_reach_the_stored_weights(form):
 
 
 def test_small_networks_are_far_better_than_slices_of_a_plain_one(fitted):
-    plain = MLPClassifier((64, 64), max_iter=40, learning_rate_init=3e-3, random_state=0)
+    plain = MLPClassifier((64, 64), max_iter=30, learning_rate_init=3e-3, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain.fit(A, a)
@@ -158,7 +158,7 @@ def test_regression_follows_units_and_beats_a_line():
     for scale in (2.0**-80, 2.0**80):
         moved = clone(short).fit(R * scale, r / scale).predict(S * scale)
         np.testing.assert_allclose(moved * scale, expected, rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="NaN, infinity or a value too large"):
+    with pytest.raises(ValueError, match="y contains infinity"):
         clone(short).fit(R, np.where(r > 20, np.inf, r))
 
 
