@@ -34,7 +34,7 @@ apart = [
 line = Ridge().fit(X, y).score(X_test, y_test)
 
 # %%
-# The smallest width that is within a hundredth of the best one, as a model of its own: a third of the file or less.
+# The smallest width that is within a hundredth of the best one, as a model of its own.
 
 chosen = int(widths[scores >= scores.max() - 0.01].min())
 small = model.resized(chosen)
@@ -57,10 +57,12 @@ ax.plot(
 ax.axhline(line, color="C2", ls=":", label="ridge regression")
 ax.axvline(small.n_parameters_, color="0.7", lw=1)
 ax.set(xlabel="parameters", ylabel="R² on new rows", xscale="log", title="Friedman's first function")
+ax.set_xticks([200, 500, 1000, 2000, 5000], ["200", "500", "1,000", "2,000", "5,000"])
+ax.minorticks_off()
 ax.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: R² grows with the size, and what a smaller network costs is read off a single fit. The price are two or
-# three hundredths at each width: separate networks, trained for their own width alone, are above the curve. Where a few
-# sizes are enough, train these.
+# What to see: R² grows with the size, and what a smaller network costs is read off a single fit. From width 32 on the
+# networks of this fit are as good as separate ones. Smaller ones are worse, by four hundredths at width 16 and more at
+# width 8: a separate network is trained for its own width alone. Where a few small sizes are enough, train these.

@@ -56,7 +56,7 @@ class MorphableMLPRegressor(MorphableMethods, CallbackSupportMixin, RegressorMix
     >>> from sklearn.datasets import make_friedman1
     >>> from sklowrank.neural import MorphableMLPRegressor
     >>> X, y = make_friedman1(400, random_state=0)
-    >>> model = MorphableMLPRegressor(max_iter=50, random_state=0).fit(X[:300], y[:300])
+    >>> model = MorphableMLPRegressor(random_state=0).fit(X[:300], y[:300])
     >>> widths, scores = model.size_curve(X[300:], y[300:], widths=[20, 33, 64])
     >>> bool(scores[2] > 0.85)
     True
