@@ -117,6 +117,11 @@ _ATTENTION = Spec(
     iterates=True,
     converges=False,
     quick={"degree": 4, "method": "polynomial", "error_tol": 1.0, "max_iter": 30},
+_MORPHABLE = Spec(
+    tol=False,
+    network=True,
+    quick={"width_range": (8, 12), "max_iter": 30, "learning_rate": 1e-2},
+    too_large={"default_width": 99},
 )
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _STREAM = ("sklowrank.recommend._online_state.OnlineState",)
@@ -260,6 +265,8 @@ ESTIMATORS = {
     "MatryoshkaProjection": Spec(
         {"transform": "linear"}, y="numbers", iterates=True, quick={"max_iter": 20, "tol": 0.1}
     ),
+    "MorphableMLPClassifier": _MORPHABLE._replace(laws={"predict": "same", "predict_proba": "same"}, y="classes"),
+    "MorphableMLPRegressor": _MORPHABLE._replace(laws={"predict": "same"}, y="numbers"),
     "MultiparameterPersistence": Spec(
         {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}
     ),

@@ -3,6 +3,8 @@
 from ._grassmann_classifier import GrassmannClassifier
 from ._linear_attention import linear_attention
 from ._latent_quantization_filter import LatentQuantizationFilter
+from ._morphable_mlp_classifier import MorphableMLPClassifier
+from ._morphable_mlp_regressor import MorphableMLPRegressor
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
@@ -15,6 +17,8 @@ from ._trained_rank_pruning import TrainedRankPruning
 __all__ = [
     "GrassmannClassifier",
     "LatentQuantizationFilter",
+    "MorphableMLPClassifier",
+    "MorphableMLPRegressor",
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
