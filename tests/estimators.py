@@ -117,6 +117,7 @@ _ATTENTION = Spec(
     iterates=True,
     converges=False,
     quick={"degree": 4, "method": "polynomial", "error_tol": 1.0, "max_iter": 30},
+)
 _MORPHABLE = Spec(
     tol=False,
     network=True,

@@ -1,8 +1,8 @@
 """Networks as estimators, rules that train them with few parameters or in flat minima, and a filter of rows."""
 
 from ._grassmann_classifier import GrassmannClassifier
-from ._linear_attention import linear_attention
 from ._latent_quantization_filter import LatentQuantizationFilter
+from ._linear_attention import linear_attention
 from ._morphable_mlp_classifier import MorphableMLPClassifier
 from ._morphable_mlp_regressor import MorphableMLPRegressor
 from ._network_classifier import NetworkClassifier
