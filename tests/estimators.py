@@ -197,6 +197,14 @@ ESTIMATORS = {
         holds=("sklowrank._nets.recording.LayerReport",),
         quick={"max_iter": 5},
     ),
+    "LatentSpectralRegressor": Spec(
+        {"predict": "same"},
+        y="numbers",
+        iterates=True,
+        converges=False,
+        tol=False,
+        quick={"width": 8, "n_basis": 3, "max_iter": 5, "batch_size": 60, "learning_rate": 3e-3},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LearningRegime": Spec(
         {"predict": "same", "predict_proba": "same"},

@@ -44,14 +44,14 @@ _COMPUTING = """
 
 def network_parameters(
     *,
-    module_params: str,
+    module_params: str = "",
     width: str = "n_outputs",
     follows: str = "",
 ):
     """Fill the lines ``<network parameters>`` and ``<computing parameters>`` of a class's docstring.
 
     `module_params` says which ``module__`` entries the default network takes, `width` names the number of outputs of a
-    user's module, and `follows` says what is put behind it.
+    user's module, and `follows` says what is put behind it. Estimators without these parameters give nothing.
     """
 
     def fill(cls):
