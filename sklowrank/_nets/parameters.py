@@ -35,8 +35,8 @@ _COMPUTING = """
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seed or generator of random numbers; pass an int for reproducible results. It decides weights, batches and
-        dropout.
+        Seed or generator of random numbers; pass an int for reproducible results. It decides weights and
+        batches, and dropout where there is any.
     verbose : int, default=0
         0 prints nothing, 1 prints a line per iteration. An iteration is an epoch.
 """

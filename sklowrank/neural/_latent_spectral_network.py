@@ -136,8 +136,8 @@ class Patches:
         (n, _, H, W), (h, w), (rows, columns) = self.shape, self.size, self.grid
         if (rows * h, columns * w) == (H, W):
             return scores
-        down = torch.arange(rows * h, device=scores.device).reshape(rows, h) < H
-        across = torch.arange(columns * w, device=scores.device).reshape(columns, w) < W
+        down = torch.arange(rows * h, device=scores.device, dtype=torch.int64).reshape(rows, h) < H
+        across = torch.arange(columns * w, device=scores.device, dtype=torch.int64).reshape(columns, w) < W
         there = down.T[:, None, :, None] & across.T[None, :, None, :]  # (h, w, rows, columns)
         return scores.masked_fill(~there.flatten(0, 1).flatten(1).repeat(1, n), -math.inf)
 
@@ -147,7 +147,9 @@ class BatchNorm(nn.BatchNorm2d):
 
     def forward(self, x):
         if self.training and x.numel() == x.shape[1]:
-            return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return nn.functional.batch_norm(
+                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         return super().forward(x)
 
 

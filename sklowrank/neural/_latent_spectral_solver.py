@@ -1,7 +1,7 @@
 """Training of maps between fields: grids, units of fields, the loss, predictions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -45,17 +45,6 @@ class Options(NamedTuple):
     verbose: int
 
 
-class Problem(NamedTuple):
-    """What is trained, on what, and how."""
-
-    design: Design
-    batches: Batches
-    loss: Any
-    training: Training
-    units: "Units"
-    y_axes: tuple[int, ...]
-
-
 class Units(NamedTuple):
     """What the columns of X and y are centred with and divided by, in float64."""
 
@@ -63,6 +52,17 @@ class Units(NamedTuple):
     scale: torch.Tensor  # (n_features,)
     y_mean: torch.Tensor  # (n_targets,)
     y_scale: torch.Tensor  # (n_targets,)
+
+
+class Problem(NamedTuple):
+    """What is trained, on what, and how."""
+
+    design: Design
+    batches: Batches
+    loss: Callable[[torch.Tensor, Any], torch.Tensor]
+    training: Training
+    units: Units
+    y_axes: tuple[int, ...]  # the shape of a target as the user has it
 
 
 class Model(NamedTuple):
@@ -192,7 +192,8 @@ def even_batches(make: Any, n_rows: int, batch_size: int) -> Batches:
 
 
 def _drawn(n_rows: int, count: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    return iter(torch.randperm(n_rows, generator=generator, device="cpu").tensor_split(count))
+    order = torch.randperm(n_rows, generator=generator, device="cpu", dtype=torch.int64)
+    return iter(order.tensor_split(count))
 
 
 def mean_error(scale: torch.Tensor, relative: bool, outputs: torch.Tensor, target: tuple[torch.Tensor, ...]):
