@@ -106,14 +106,14 @@ class LatentSpectralRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorM
     normalisation, from one to the next by taking maxima of 2 x 2 points. On each level a spectral block follows, and
     the way back interpolates, joins the finer level and convolves. A line is a field that is convolved along one axis.
 
-    In a spectral block the points of a patch are read by learned queries :math:`T`, which gives tokens
-    :math:`T + \\operatorname{softmax}(T K^\\top) V`, with keys K and values V of the points. Each value z of a token is
-    replaced by
+    In a spectral block the points of a patch are read by learned queries :math:`T`, which gives the tokens
+    :math:`T + \\operatorname{softmax}(T K^\\top) V`, with keys K and values V of the points. Each value z of a token
+    is replaced by
 
     .. math:: z + \\sum_{m=0}^{M-1} a_m \\sin(\\pi m z / M) + b_m \\cos(\\pi m z / M),
 
-    with learned :math:`a_m` and :math:`b_m` for each channel and ``n_basis`` for M, and the points x of the patch become
-    :math:`x + \\operatorname{softmax}(Q Z^\\top) Z` with the tokens Z and queries Q of the points.
+    with learned :math:`a_m` and :math:`b_m` for each channel and ``n_basis`` for M, and the points x of the patch
+    become :math:`x + \\operatorname{softmax}(Q Z^\\top) Z` with the tokens Z and queries Q of the points.
 
     Where a size is odd the coarser level has the larger half, and of patches that go beyond the grid only the points
     on it count. Gradients with a norm above 1 are cut. A field of y that is zero is measured by the root mean square of

@@ -119,7 +119,7 @@ class Patches:
 
     def of(self, x):
         """Return the patches (n_heads, C / n_heads, points, patches) of fields; missing points are zero."""
-        (n, C, H, W), (h, w), (rows, columns) = self.shape, self.size, self.grid
+        (n, _, H, W), (h, w), (rows, columns) = self.shape, self.size, self.grid
         if (rows * h, columns * w) != (H, W):
             x = nn.functional.pad(x, (0, columns * w - W, 0, rows * h - H))
         x = x.reshape(n, self.n_heads, -1, rows, h, columns, w)

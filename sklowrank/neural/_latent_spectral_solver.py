@@ -12,7 +12,6 @@ from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from .._core.standardize import standardization, standardized
-from .._core.workspace import Workspace
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
 from .._nets.images import as_images, as_rows, field_shape

