@@ -90,7 +90,7 @@ class Spec(NamedTuple):
     converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
     tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
-    network: bool = False  # computes in float32, whatever the type of X
+    network: bool = False  # is trained in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
     wraps: Callable[[], Any] | None = None  # makes the `estimator` that the constructor asks for
     holds: tuple[str, ...] = ()  # types of ours in what is fitted, beside that of the wrapped estimator
@@ -203,6 +203,7 @@ ESTIMATORS = {
         iterates=True,
         converges=False,
         tol=False,
+        network=True,
         quick={"width": 8, "n_basis": 3, "max_iter": 5, "batch_size": 60, "learning_rate": 3e-3},
     ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
