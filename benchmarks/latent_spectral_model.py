@@ -176,10 +176,10 @@ def blocks(bench):
 
 
 def few_fields(bench):
-    """few fields: Darcy flow with 32 to 512 fields, 240 steps each, of batches of 16."""
+    """few fields: Darcy flow with 32 to 512 fields, 15 epochs or more, so that there are 240 steps of 16 fields."""
     for n in (32, 128, 512):
         flat = {name: bench.measure(f"{name}, {n} fields", on_darcy, name, n) for name in ("ridge", "kernel ridge")}
-        settings = SMALL | {"max_iter": 240 * 16 // n}
+        settings = SMALL | {"max_iter": max(15, 240 * 16 // n)}
         found = bench.measure(f"LatentSpectralRegressor, {n} fields", on_darcy, "ours", n, 16, 2.0, settings)
         if n == 32:
             best = min(flat["ridge"].error, flat["kernel ridge"].error)
@@ -248,9 +248,9 @@ def epoch_seconds(n, size):
 
 def scale(bench):
     """scale: two epochs, width 16, three levels, float32."""
-    rows = [bench.measure(f"{n} fields, 16 x 16", epoch_seconds, n, 16) for n in (250, 1000, 4000)]
+    rows = [bench.measure(f"{n} fields, 16 x 16", epoch_seconds, n, 16) for n in (500, 2000)]
     grids = [bench.measure(f"64 fields, {size} x {size}", epoch_seconds, 64, size) for size in (16, 32, 64)]
-    bench.claim("time for 4 times the fields", rows[2].seconds / rows[1].seconds, at_most=5)
+    bench.claim("time for 4 times the fields", rows[1].seconds / rows[0].seconds, at_most=5)
     bench.claim("time for 4 times the points", grids[2].seconds / grids[1].seconds, at_most=6)
 
 

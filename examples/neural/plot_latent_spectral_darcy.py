@@ -95,6 +95,6 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: the network is ahead on nearly every case, and its error is half of that of ridge regression. The pressure
-# is not linear in the permeability: it is high in a region that lets little through, and the more so the larger it is.
+# What to see: the network is ahead on nearly every case, and its error is half of that of ridge regression. Pressure is
+# not linear in permeability: it is high in a region that lets little through, and the more so the larger the region is.
 # Ridge regression guesses it too low there; what is left of the error of the network is at the border of both media.
