@@ -34,8 +34,8 @@ class LatentSpectralRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorM
     A convolutional network of several resolutions learns a map such as the one from permeability to pressure, or from
     a blurred image to a sharp one, from some hundred to some thousand pairs of fields: a surrogate for a simulation.
     It is more accurate than :class:`~sklearn.linear_model.RidgeCV` and :class:`~sklearn.kernel_ridge.KernelRidge`
-    on flattened fields where the map is local and not linear. The U-shaped network does most of that: without its
-    spectral blocks it is nearly as accurate, in less time.
+    on flattened fields where the map is not linear. The U-shaped network does that: without its spectral blocks it
+    is as accurate within some per cent, in less time.
 
     Parameters
     ----------
