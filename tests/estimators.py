@@ -119,6 +119,9 @@ _ATTENTION = Spec(
     quick={"degree": 4, "method": "polynomial", "error_tol": 1.0, "max_iter": 30},
 )
 _MORPHABLE = Spec(
+    {},
+    iterates=True,
+    converges=False,
     tol=False,
     network=True,
     quick={"width_range": (8, 12), "max_iter": 30, "learning_rate": 1e-2},
@@ -208,6 +211,15 @@ ESTIMATORS = {
         wraps=_all_epochs,
         holds=("sklowrank._nets.recording.LayerReport",),
         quick={"max_iter": 5},
+    ),
+    "LatentSpectralRegressor": Spec(
+        {"predict": "same"},
+        y="numbers",
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"width": 8, "n_basis": 3, "max_iter": 5, "batch_size": 60, "learning_rate": 3e-3},
     ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LatentQuantizationFilter": Spec(

@@ -2,6 +2,7 @@
 
 from ._grassmann_classifier import GrassmannClassifier
 from ._latent_quantization_filter import LatentQuantizationFilter
+from ._latent_spectral import LatentSpectralRegressor
 from ._linear_attention import linear_attention
 from ._morphable_mlp_classifier import MorphableMLPClassifier
 from ._morphable_mlp_regressor import MorphableMLPRegressor
@@ -17,6 +18,7 @@ from ._trained_rank_pruning import TrainedRankPruning
 __all__ = [
     "GrassmannClassifier",
     "LatentQuantizationFilter",
+    "LatentSpectralRegressor",
     "MorphableMLPClassifier",
     "MorphableMLPRegressor",
     "NetworkClassifier",
