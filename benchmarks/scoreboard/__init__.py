@@ -15,7 +15,7 @@ from benchmarks.scoreboard import entries
 from benchmarks.scoreboard.entries import case_of
 
 TITLE = "Scoreboard"
-FAMILIES = sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"entries", "references"})
+FAMILIES = sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"codes", "entries", "references"})
 ENTRIES = [
     (module, entry)
     for module in (f"{__name__}.{family}" for family in FAMILIES)

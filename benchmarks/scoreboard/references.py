@@ -11,7 +11,7 @@ class SoftImpute:
         self.mean, self.scale = np.nanmean(X, 0), np.nanstd(X, 0)
         self.scale[self.scale == 0] = 1
         Z, seen = (X - self.mean) / self.scale, ~np.isnan(X)
-        kept = seen & (np.random.RandomState(0).rand(*X.shape) > 0.1)
+        kept = seen & (np.random.RandomState(1234).rand(*X.shape) > 0.1)
         top = np.linalg.norm(np.where(kept, Z, 0), 2)
         best, fill = np.inf, np.zeros(X.shape)
         for threshold in top * np.geomspace(0.5, 0.01, 10):

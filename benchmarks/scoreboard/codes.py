@@ -1,0 +1,105 @@
+"""References of self-expressive clustering in numpy: codes row by row, or by a formula, and a spectral step."""
+
+import numpy as np
+from sklearn.cluster import SpectralClustering
+from sklearn.linear_model import ElasticNet
+
+GAMMA = 50.0
+
+
+class Coded:
+    """Labels from the magnitudes of codes, of which each row has its largest first."""
+
+    def __init__(self, codes_of, n_clusters, seed):
+        self.codes_of, self.n_clusters, self.seed = codes_of, n_clusters, seed
+
+    def fit_predict(self, X):
+        C = np.abs(self.codes_of(X / np.linalg.norm(X, axis=1, keepdims=True)))
+        C = C / np.maximum(C.max(1, keepdims=True), 1e-12)
+        model = SpectralClustering(self.n_clusters, affinity="precomputed", random_state=self.seed)
+        return model.fit_predict((C + C.T) / 2)
+
+
+def matching_pursuit(X, n_atoms=5):
+    """Orthogonal matching pursuit, row by row."""
+    codes = np.zeros((len(X), len(X)))
+    for i, x in enumerate(X):
+        left, chosen = x, []
+        for _ in range(n_atoms):
+            likeness = np.abs(X @ left)
+            likeness[[i, *chosen]] = 0
+            chosen.append(int(likeness.argmax()))
+            code = np.linalg.lstsq(X[chosen].T, x, rcond=None)[0]
+            left = x - code @ X[chosen]
+        codes[i, chosen] = code
+    return codes
+
+
+def elastic_net(X, l1_ratio=0.9):
+    """Elastic nets of scikit-learn, row by row, with the penalty that is set for each row."""
+    gram = np.abs(X @ X.T)
+    np.fill_diagonal(gram, 0)
+    penalties, codes = gram.max(1) / (l1_ratio * GAMMA), np.zeros((len(X), len(X)))
+    Q = np.linalg.svd(X, full_matrices=False)
+    Z = Q[0] * Q[1]  # as many columns as matter
+    for i in range(len(X)):
+        others = np.flatnonzero(np.arange(len(X)) != i)
+        model = ElasticNet(penalties[i] / Z.shape[1], l1_ratio=l1_ratio, fit_intercept=False, max_iter=200)
+        codes[i, others] = model.fit(Z[others].T, Z[i]).coef_
+    return codes
+
+
+def lasso(X):
+    return elastic_net(X, 1.0)
+
+
+def least_squares(X, alpha=0.1):
+    """Ridge regression of all rows on all others, by the inverse of one matrix."""
+    inverse = np.linalg.inv(X @ X.T + alpha * np.eye(len(X)))
+    codes = -inverse / np.diag(inverse)[:, None]
+    np.fill_diagonal(codes, 0)
+    return codes
+
+
+def low_rank(X, tau=10.0, power=4):
+    """The closed form of low-rank representation, whose entries are raised to a power."""
+    U, s, _ = np.linalg.svd(X, full_matrices=False)
+    kept = s > 1 / np.sqrt(tau)
+    M = U[:, kept] * np.sqrt(1 - 1 / (tau * s[kept] ** 2))
+    M = M / np.maximum(np.linalg.norm(M, axis=1, keepdims=True), 1e-12)
+    return np.abs(M @ M.T) ** power
+
+
+def thresholded(X, n_clusters=10):
+    """The largest cosines of each row."""
+    angles = np.exp(-2 * np.arccos(np.clip(np.abs(X @ X.T), 0, 1)))
+    np.fill_diagonal(angles, 0)
+    q = max(3, int(np.ceil(len(X) / n_clusters / 20)))
+    far = np.argsort(-angles, axis=1)[:, q:]
+    np.put_along_axis(angles, far, 0, axis=1)
+    return angles
+
+
+class Subspaces:
+    """K-subspaces from random starts, the best of them by its objective."""
+
+    def __init__(self, n_clusters, n_dims, seed, n_init=10):
+        self.n_clusters, self.n_dims, self.n_init = n_clusters, n_dims, n_init
+        self.rng = np.random.RandomState(seed)
+
+    def fit_predict(self, X):
+        found = [self.run(X, self.rng.randint(self.n_clusters, size=len(X))) for _ in range(self.n_init)]
+        return max(found, key=lambda one: one[0])[1]
+
+    def run(self, X, labels):
+        for _ in range(100):
+            share = np.empty((len(X), self.n_clusters))
+            for k in range(self.n_clusters):
+                rows = X[labels == k]
+                rows = rows if len(rows) > self.n_dims else X[self.rng.choice(len(X), self.n_dims + 1)]
+                V = np.linalg.svd(rows, full_matrices=False)[2][: self.n_dims]
+                share[:, k] = np.square(X @ V.T).sum(1)
+            old, labels = labels, share.argmax(1)
+            if np.array_equal(old, labels):
+                break
+        return share.max(1).sum(), labels
