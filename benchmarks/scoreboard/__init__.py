@@ -15,7 +15,8 @@ from benchmarks.scoreboard import entries
 from benchmarks.scoreboard.entries import case_of
 
 TITLE = "Scoreboard"
-FAMILIES = sorted({module.name for module in pkgutil.iter_modules(__path__)} - {"codes", "entries", "references"})
+REFERENCES = {"codes", "entries", "references", "references_torch"}
+FAMILIES = sorted({module.name for module in pkgutil.iter_modules(__path__)} - REFERENCES)
 ENTRIES = [
     (module, entry)
     for module in (f"{__name__}.{family}" for family in FAMILIES)

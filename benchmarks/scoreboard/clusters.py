@@ -6,6 +6,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import manifold_linearizing_clustering
 from benchmarks.data import bundled
 from benchmarks.harness import accuracy
 from benchmarks.peers import clusterer
@@ -22,7 +23,7 @@ NEAR = "SpectralClustering, 5 neighbours"
 # Protocols
 
 
-def clustered(data):
+def clustered(data, load=load):
     """A protocol: labels of a data set."""
 
     def protocol(make, seed):
@@ -118,7 +119,7 @@ ENTRIES = [
         "ManifoldLinearizingClustering",
         "20 objects turning before a camera, 32 x 32 pixels (coil20)",
         MISSED,
-        clustered("coil20"),
+        clustered("coil20", manifold_linearizing_clustering.load),
         Contender("default", ours("ManifoldLinearizingClustering", n_clusters=20)),
         Contender(NEAR, plain(NEAR, 20)),
         Contender("UMAP and k-means", lambda seed: EmbeddedMeans(20, seed), "umap-learn"),
