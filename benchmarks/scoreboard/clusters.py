@@ -1,13 +1,8 @@
 """Clusters: subspaces, curved surfaces, mixtures."""
 
-import numpy as np
 from sklearn.cluster import KMeans
-from sklearn.mixture import GaussianMixture
-from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
 
 from benchmarks import manifold_linearizing_clustering
-from benchmarks.data import bundled
 from benchmarks.harness import accuracy
 from benchmarks.peers import clusterer
 from benchmarks.scoreboard import codes
@@ -34,17 +29,6 @@ def clustered(data, load=load):
         return 1 - accuracy(y, labels), clock.seconds
 
     return protocol
-
-
-def log_density(make, seed):
-    """Rows that were not fitted, per column: e to the minus log density, so that it is positive."""
-    X, _ = bundled("breast cancer")
-    X, X_new = train_test_split(X, test_size=0.5, random_state=seed)
-    scaler = StandardScaler().fit(X)
-    model = make(seed)
-    with Clock() as clock:
-        nats = model.fit(scaler.transform(X)).score(scaler.transform(X_new))
-    return np.exp(-nats / X.shape[1]), clock.seconds
 
 
 # Contenders
@@ -128,14 +112,13 @@ ENTRIES = [
     ),
     Entry(
         "LowRankGaussianMixture",
-        "breast cancer, half of the rows new",
-        "e to the minus log density of new rows, per column",
-        log_density,
-        Contender("two components", ours("LowRankGaussianMixture", "mixture", 2)),
-        Contender(
-            "GaussianMixture, full", lambda seed: GaussianMixture(2, reg_covar=1e-3, n_init=3, random_state=seed)
-        ),
-        None,
-        3,
+        PEOPLE,
+        MISSED,
+        clustered(FACES),
+        Contender("default", ours("LowRankGaussianMixture", "mixture")),
+        Contender(NEAR, plain(NEAR)),
+        Contender("mixture of principal components in numpy", lambda seed: codes.PrincipalMixture(10, 9, seed)),
+        1,
+        ("yaleb32",),
     ),
 ]

@@ -1,7 +1,8 @@
-"""References of self-expressive clustering in numpy: codes row by row, or by a formula, and a spectral step."""
+"""References of subspace clustering in numpy: codes by row or by formula and a spectral step; subspaces, mixtures."""
 
 import numpy as np
-from sklearn.cluster import SpectralClustering
+from scipy.special import logsumexp
+from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.linear_model import ElasticNet
 
 GAMMA = 50.0
@@ -103,3 +104,38 @@ class Subspaces:
             if np.array_equal(old, labels):
                 break
         return share.max(1).sum(), labels
+
+
+class PrincipalMixture:
+    """Mixture of probabilistic principal component analyses by EM, after a projection to 100 components; five starts."""
+
+    def __init__(self, n_clusters, n_dims, seed, n_init=5):
+        self.K, self.q, self.n_init, self.rng = n_clusters, n_dims, n_init, np.random.RandomState(seed)
+
+    def fit_predict(self, X):
+        U, s, _ = np.linalg.svd(X - X.mean(0), full_matrices=False)
+        Z = U[:, :100] * s[:100]
+        starts = [KMeans(self.K, n_init=1, random_state=self.rng).fit_predict(Z) for _ in range(self.n_init)]
+        return max((self.run(Z, start) for start in starts), key=lambda one: one[0])[1]
+
+    def run(self, Z, labels):
+        R, value = np.eye(self.K)[labels], -np.inf
+        for _ in range(100):
+            logs = np.column_stack([self.log_density(Z, R[:, k]) for k in range(self.K)])
+            total = logsumexp(logs, axis=1)
+            R, old, value = np.exp(logs - total[:, None]), value, total.mean()
+            if value - old < 1e-4:
+                break
+        return value, R.argmax(1)
+
+    def log_density(self, Z, r):
+        """That of a component from its responsibilities: the mean, the leading directions, one noise for the others."""
+        n, d = max(r.sum(), 1e-3), Z.shape[1]
+        A = Z - r @ Z / n
+        _, s, Vh = np.linalg.svd(A * np.sqrt(r / n)[:, None], full_matrices=False)
+        noise = max(np.square(s[self.q :]).sum() / (d - self.q), 1e-8)
+        top, along = np.maximum(np.square(s[: self.q]), noise), np.square(A @ Vh[: self.q].T)
+        far = (along / top).sum(1) + (np.square(A).sum(1) - along.sum(1)) / noise
+        return np.log(n / len(Z)) - 0.5 * (
+            far + np.log(top).sum() + (d - self.q) * np.log(noise) + d * np.log(2 * np.pi)
+        )
