@@ -51,7 +51,8 @@ def plain(name, n_clusters=10):
 
 
 def coded(codes_of):
-    return lambda seed: codes.Coded(codes_of, 10, seed)
+    """A reference; the codes of matching pursuit are taken as they are, as in their source."""
+    return lambda seed: codes.Coded(codes_of, 10, seed, scaled=codes_of is not codes.matching_pursuit)
 
 
 class EmbeddedMeans:

@@ -1,24 +1,30 @@
 """References of subspace clustering in numpy: codes by row or by formula and a spectral step; subspaces, mixtures."""
 
 import numpy as np
+import scipy.linalg
 from scipy.special import logsumexp
-from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.cluster import KMeans
 from sklearn.linear_model import ElasticNet
 
 GAMMA = 50.0
 
 
 class Coded:
-    """Labels from the magnitudes of codes, of which each row has its largest first."""
+    """K-means on unit rows of the leading eigenvectors of a graph of the magnitudes of codes, the usual last step."""
 
-    def __init__(self, codes_of, n_clusters, seed):
-        self.codes_of, self.n_clusters, self.seed = codes_of, n_clusters, seed
+    def __init__(self, codes_of, n_clusters, seed, scaled=True):
+        self.codes_of, self.n_clusters, self.seed, self.scaled = codes_of, n_clusters, seed, scaled
 
     def fit_predict(self, X):
         C = np.abs(self.codes_of(X / np.linalg.norm(X, axis=1, keepdims=True)))
-        C = C / np.maximum(C.max(1, keepdims=True), 1e-12)
-        model = SpectralClustering(self.n_clusters, affinity="precomputed", random_state=self.seed)
-        return model.fit_predict((C + C.T) / 2)
+        if self.scaled:  # the largest code of each row is one
+            C = C / np.maximum(C.max(1, keepdims=True), 1e-12)
+        A = C + C.T
+        root = np.sqrt(A.sum(1) + 1e-12)
+        first = len(A) - self.n_clusters
+        V = scipy.linalg.eigh(A / root[:, None] / root, subset_by_index=[first, len(A) - 1])[1]
+        V = V / np.maximum(np.linalg.norm(V, axis=1, keepdims=True), 1e-12)
+        return KMeans(self.n_clusters, n_init=10, random_state=self.seed).fit_predict(V)
 
 
 def matching_pursuit(X, n_atoms=5):
@@ -107,7 +113,7 @@ class Subspaces:
 
 
 class PrincipalMixture:
-    """Mixture of probabilistic principal component analyses by EM, after a projection to 100 components; five starts."""
+    """Mixture of probabilistic principal component analyses by EM, on 100 components; the best of five starts."""
 
     def __init__(self, n_clusters, n_dims, seed, n_init=5):
         self.K, self.q, self.n_init, self.rng = n_clusters, n_dims, n_init, np.random.RandomState(seed)
