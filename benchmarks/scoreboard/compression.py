@@ -1,4 +1,4 @@
-"""Fitted networks made smaller, and adapted to rows of another kind."""
+"""Fitted networks made smaller."""
 
 import copy
 
@@ -77,22 +77,6 @@ def pruned(make, seed):
     with Clock() as clock:
         predict = make(seed)(net, X, y)
     return 1 - np.mean(predict(X_new) == y_new), clock.seconds
-
-
-def adapted(build, epochs, change, n_rows):
-    """A protocol: a network of digits, and a few of those that were changed."""
-
-    def protocol(make, seed):
-        from benchmarks.adaptation import nets
-
-        A, B, a, b = nets.sources(seed)
-        net = nets.trained(getattr(nets, build), A, a, seed, epochs)
-        S, T, s, t = nets.few(getattr(nets, change)(B), b, n_rows, seed)
-        with Clock() as clock:
-            predict = make(seed)(net, S, s)
-        return 1 - np.mean(predict(T) == t), clock.seconds
-
-    return protocol
 
 
 # Contenders
@@ -240,41 +224,8 @@ def by_magnitude(seed):
     return fit
 
 
-def adapter(name, **params):
-    def make(seed):
-        from sklowrank import adapt
-
-        return lambda net, S, s: getattr(adapt, name)(frozen(net), random_state=seed, **params).fit(S, s).predict
-
-    return make
-
-
-def in_torch(kind, layers=(), **params):
-    """Training of some of the weights, or of changes of low rank, in torch."""
-
-    def make(seed):
-        def fit(net, S, s):
-            import torch
-
-            from benchmarks.adaptation import nets
-
-            module = nets.baseline(net, kind, S, s, seed, layers=layers, **params)[0].eval()
-
-            def predict(T):
-                with torch.inference_mode():
-                    return module(torch.from_numpy(T)).argmax(1).numpy()
-
-            return predict
-
-        return fit
-
-    return make
-
-
 WRONG = "1 - accuracy"
 LARGE = "a network 64-256-256-256-10 on digits, a tenth of its parameters"
-FULL = Contender("fine-tuning of all weights in torch", in_torch("full", rate=2e-3))
-
 ENTRIES = [
     Entry(
         "LowRankCompressor",
@@ -325,26 +276,6 @@ ENTRIES = [
         Contender("without training", second_order),
         Contender("MLPClassifier of 13 units, as many parameters", thirteen_units),
         Contender("global magnitudes of torch", by_magnitude),
-        3,
-    ),
-    Entry(
-        "TuckerAdapter",
-        "convolutions on digits; 200 images turned and inverted",
-        WRONG,
-        adapted("Images", 30, "turned", 200),
-        Contender("default", adapter("TuckerAdapter", layers=("conv2d",), exclude="conv1")),
-        FULL,
-        Contender("LoRA of rank 4 and the head in torch", in_torch("LoRA and head", ("conv2", "conv3"), rank=4)),
-        3,
-    ),
-    Entry(
-        "LDUAdapter",
-        "a network 64-128-128-10 on digits; 100 images moved by one pixel",
-        WRONG,
-        adapted("wide", 40, "shifted", 100),
-        Contender("default", adapter("LDUAdapter")),
-        FULL,
-        Contender("LoRA of rank 1 and the head in torch", in_torch("LoRA and head", ("wide1", "wide2", "output"))),
         3,
     ),
 ]
