@@ -1,11 +1,11 @@
 """Every method once: ours, the best plain baseline of scikit-learn, and the best peer, on one data set, in one run.
 
 The data are those of a method's main claim, real where it is for real data; the baseline is the strongest one that its
-page names. A peer is another package, or where none exists a reference in numpy or torch. The error is lower where it
-is better; it is the mean over two seeds, where a method or its data have any. Ours runs with its defaults, or with the
-settings that its page names for such data. No parameter was tuned on the rows that measure it, except where a baseline
-has a choice of several: it is then given its best one. The full comparisons, with more data and more baselines, are on
-the other pages.
+page names. A peer is another package, or where none exists a reference in numpy or torch. A lower error is
+better; it is the mean over one to five seeds, of the method or of its data. Ours runs with its defaults, or with the
+settings that its page names for such data. No parameter of ours was tuned on the rows that measure it; of several plain
+baselines the best one by these rows is what ours is compared with. The full comparisons, with more data and more
+baselines, are on the other pages.
 """
 
 import importlib
