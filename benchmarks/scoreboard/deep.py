@@ -2,7 +2,7 @@
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.ndimage import gaussian_filter, rotate
+from scipy.ndimage import gaussian_filter, rotate, zoom
 from scipy.sparse.linalg import spsolve
 from sklearn.decomposition import PCA
 from sklearn.kernel_ridge import KernelRidge
@@ -95,9 +95,10 @@ def all_widths(make, seed):
 
 
 def turned_images(make, seed):
-    """Upright images to fit, and all angles to predict."""
+    """Upright images of 15 x 15 pixels to fit, and all angles to predict."""
     X, y = bundled("digits")
-    X, X_new, y, y_new = train_test_split(X / 16, y, test_size=0.5, stratify=y, random_state=0)
+    X = np.array([zoom(row.reshape(8, 8), 15 / 8, order=1).ravel() for row in X / 16])
+    X, X_new, y, y_new = train_test_split(X, y, test_size=0.5, stratify=y, random_state=0)
     angles = np.random.default_rng(seed).uniform(-180, 180, len(X_new))
     X_new = np.array([turned(row, angle) for row, angle in zip(X_new, angles)])
     model = make(seed)
@@ -107,7 +108,7 @@ def turned_images(make, seed):
 
 
 def turned(row, angle):
-    return np.clip(rotate(row.reshape(8, 8), angle, reshape=False, order=1), 0, 1).ravel()
+    return rotate(row.reshape(15, 15), angle, reshape=False, order=1).ravel()
 
 
 def neighbours(make, seed):
@@ -168,7 +169,7 @@ class Regressed:
     """Clean rows from rows with noise of 0.2, ten draws of each."""
 
     def __init__(self, seed):
-        self.net = MLPRegressor((128, 128), learning_rate_init=4e-3, max_iter=30, random_state=seed)
+        self.net = MLPRegressor(hidden_layer_sizes=(128, 128), learning_rate_init=4e-3, max_iter=30, random_state=seed)
         self.rng = np.random.RandomState(seed)
 
     def fit(self, X):
@@ -214,11 +215,12 @@ def slimmable(seed):
 
 
 class TurnedCopies(SVC):
-    """Upright images and seven turned copies of each."""
+    """Upright images and eight copies of each, turned at random."""
 
     def fit(self, X, y):
-        copies = [np.array([turned(row, angle) for row in X]) for angle in range(0, 360, 45)]
-        return super().fit(np.vstack(copies), np.tile(y, len(copies)))
+        angles = np.random.RandomState(1).uniform(-180, 180, (8, len(X)))
+        copies = [np.array([turned(*pair) for pair in zip(X, part)]) for part in angles]
+        return super().fit(np.vstack([X, *copies]), np.tile(y, 9))
 
 
 ENTRIES = [
@@ -264,10 +266,10 @@ ENTRIES = [
     ),
     Entry(
         "LieGroupConvClassifier",
-        "upright digits to fit, digits turned by any angle to predict",
+        "upright digits of 15 x 15 pixels to fit, digits turned by any angle to predict",
         "1 - accuracy",
         turned_images,
-        Contender("rotations", ours("LieGroupConvClassifier", (8, 8))),
+        Contender("rotations", ours("LieGroupConvClassifier", (15, 15))),
         Contender("SVC on eight turned copies", lambda seed: TurnedCopies(C=10)),
         Contender("convolutions on turned images in torch", reference("TurnedConvolutions")),
         1,
