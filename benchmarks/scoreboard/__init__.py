@@ -12,15 +12,18 @@ import importlib
 import pkgutil
 
 from benchmarks.scoreboard import entries
-from benchmarks.scoreboard.entries import case_of
 
 TITLE = "Scoreboard"
 REFERENCES = {"codes", "entries", "references", "references_torch"}
-FAMILIES = sorted({module.name for module in pkgutil.iter_modules(__path__)} - REFERENCES)
-ENTRIES = [
-    (module, entry)
-    for module in (f"{__name__}.{family}" for family in FAMILIES)
-    for entry in importlib.import_module(module).ENTRIES
-]
-CASES = [case_of(module, entry) for module, entry in ENTRIES]
 summary = entries.table
+
+
+def __getattr__(name):
+    """Entries and cases, when they are asked for: a measured process needs those of one family alone."""
+    if name == "ENTRIES":
+        families = sorted({module.name for module in pkgutil.iter_modules(__path__)} - REFERENCES)
+        modules = [importlib.import_module(f"{__name__}.{family}") for family in families]
+        return [(module.__name__, entry) for module in modules for entry in module.ENTRIES]
+    if name == "CASES":
+        return [entries.case_of(*pair) for pair in __getattr__("ENTRIES")]
+    raise AttributeError(f"module {__name__} has no attribute {name}")

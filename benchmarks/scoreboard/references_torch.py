@@ -175,7 +175,7 @@ class Slimmable:
 class TurnedConvolutions:
     """A convolutional network on images that are turned at random in each epoch."""
 
-    def __init__(self, seed, epochs=40):
+    def __init__(self, seed, epochs=120):
         self.seed, self.epochs = seed, epochs
 
     def fit(self, X, y):
