@@ -159,7 +159,7 @@ def test_a_contender_of_the_scoreboard_runs():
     ("ours", "plain", "peer", "words"),
     [
         (0.10, 0.2, 0.3, "better than both"),
-        (0.10, 0.102, 0.098, "as good"),
+        (0.10, 0.101, 0.099, "as good"),
         (0.10, 0.05, 0.05, "worse than both"),
         (0.10, 0.2, 0.05, "better than A, **worse than B**"),
         (0.10, 0.2, None, "better than A"),
@@ -168,14 +168,21 @@ def test_a_contender_of_the_scoreboard_runs():
     ],
 )
 def test_outcomes_of_the_scoreboard(ours, plain, peer, words):
+    ours, plain, peer = ({} if error is None else {"error": error, "errors": [error]} for error in (ours, plain, peer))
     answers = entries.against(ours, plain), entries.against(ours, peer)
     assert entries.outcome(*answers, ("A", "B")) == words
+
+
+def test_what_is_within_the_noise_over_seeds_is_as_good():
+    ours, other = {"error": 0.2, "errors": [0.1, 0.2, 0.3]}, {"error": 0.23, "errors": [0.2, 0.19, 0.3]}
+    assert entries.against(ours, other) == "equal"  # the differences are -0.1, 0.01 and 0
+    assert entries.against(ours, {"error": 0.23, "errors": [0.13, 0.23, 0.33]}) == "better"
 
 
 def test_table_of_the_scoreboard():
     def figures(case, role, error, seconds):
         row = {"case": case, "role": role, "name": f"{role} of {case}", "data": "rows", "measure": "misses"}
-        return {**row, "error": error, "seconds": seconds}
+        return {**row, "error": error, "errors": [error], "seconds": seconds}
 
     good = [figures("Good", *row) for row in (("ours", 0.1, 1.0), ("plain", 0.2, 4.0), ("peer", 0.1, 0.5))]
     bad = [figures("Bad, Worse", "ours", 0.3, 1.0), figures("Bad, Worse", "plain", 0.1, 1.0)]

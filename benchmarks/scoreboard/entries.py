@@ -1,6 +1,5 @@
 """What an entry of the scoreboard is, how its contenders are measured, and the one table that they make."""
 
-import math
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -12,7 +11,7 @@ from benchmarks.data import missing
 from benchmarks.harness import quietly
 
 ROLES = ("ours", "plain", "peer")
-TOLERANCE = 0.05  # errors within a twentieth of one another count as equal
+TOLERANCE = 0.02  # errors within a fiftieth of one another count as equal, and those within the noise over the seeds
 FASTER = 1.25  # and so do seconds within a quarter
 COLUMNS = ("method", "data", "error", "ours", "plain baseline", "peer", "seconds of the three", "outcome", "speed")
 
@@ -64,7 +63,8 @@ def contend(family, method, role):
     if entry.seeds == 1 and found[0][1] < 5:
         found.append(quietly(entry.protocol, make, 0))
     spread = f"{min(errors):.4g} to {max(errors):.4g} over {len(errors)} seeds" if len(set(errors)) > 1 else ""
-    return {"error": float(np.mean(errors)), "seconds": min(seconds for _, seconds in found), "remark": spread}
+    seconds = min(seconds for _, seconds in found)
+    return {"error": float(np.mean(errors)), "errors": errors, "seconds": seconds, "remark": spread}
 
 
 def case_of(family, entry):
@@ -80,7 +80,8 @@ def case_of(family, entry):
                 continue
             label = f"{role}: {contender.name}"
             found[role] = bench.measure(label, contend, family, entry.method, role, package=contender.package)
-            bench.figures[-1] |= {"role": role, "name": contender.name, "data": entry.data, "measure": entry.measure}
+            about = {"role": role, "name": contender.name, "data": entry.data, "measure": entry.measure}
+            bench.figures[-1] |= about | {"errors": found[role].get("errors", [])}
         bench.claim(f"error against {entry.plain.name}", found["ours"].error, found["plain"].error, at_most=1)
 
     case.__doc__ = f"{entry.method}: {entry.data}; {entry.measure}"
@@ -91,12 +92,15 @@ def case_of(family, entry):
 
 
 def against(ours, other):
-    """Whether ours is "better", "equal" or "worse", or None where one of both was not measured."""
-    if ours is None or other is None or math.isnan(ours) or math.isnan(other):
+    """Whether a row is "better", "equal" or "worse" than another one, or None where one of both was not measured."""
+    mine, theirs = ours.get("error"), other.get("error")
+    if mine is None or theirs is None:
         return None
-    if ours > other / (1 - TOLERANCE):
-        return "worse"
-    return "better" if ours < other * (1 - TOLERANCE) else "equal"
+    gaps = np.subtract(ours["errors"], other["errors"])
+    noise = 2 * gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    if abs(mine - theirs) <= max(TOLERANCE * min(mine, theirs), noise):
+        return "equal"
+    return "better" if mine < theirs else "worse"
 
 
 def outcome(plain, peer, names):
@@ -134,7 +138,7 @@ def line(case, rows):
     """One line of the table, and what is counted: against the plain baseline and the peer, and the speeds."""
     ours, plain, peer = (rows.get(role, {}) for role in ROLES)
     error, seconds = ours.get("error"), [row.get("seconds") for row in (ours, plain, peer)]
-    found = against(error, plain.get("error")), against(error, peer.get("error"))
+    found = against(ours, plain), against(ours, peer)
     ratios = [speed(seconds[0], other) for other in seconds[1:]]
 
     def named(row):
@@ -154,8 +158,9 @@ def table(stored):
     yield "## One table"
     yield ""
     yield (
-        f"Errors within {TOLERANCE:.0%} of one another count as equal. Seconds are those of the processor for a fit and"
-        " its prediction; the speed is theirs over ours, plain baseline / peer: above 1 ours is faster."
+        f"«As good» are errors within {TOLERANCE:.0%} of one another, or within twice the standard error of their"
+        " difference over the seeds. Seconds are those of the processor for a fit and its prediction; the speed is theirs"
+        f" over ours, plain baseline / peer: above 1 ours is faster; what is within a factor {FASTER} is not counted."
     )
     yield ""
     yield "| " + " | ".join(COLUMNS) + " |"
