@@ -160,11 +160,12 @@ def test_a_contender_of_the_scoreboard_runs():
     [
         (0.10, 0.2, 0.3, "better than both"),
         (0.10, 0.101, 0.099, "as good"),
-        (0.10, 0.05, 0.05, "worse than both"),
+        (0.10, 0.05, 0.05, "**worse than both**"),
         (0.10, 0.2, 0.05, "better than A, **worse than B**"),
         (0.10, 0.2, None, "better than A"),
         (0.0, 0.0, 0.1, "as good as A, better than B"),
         (None, 0.2, 0.1, "not run"),
+        (float("nan"), 0.2, 0.1, "not run"),
     ],
 )
 def test_outcomes_of_the_scoreboard(ours, plain, peer, words):

@@ -94,7 +94,7 @@ def case_of(family, entry):
 def against(ours, other):
     """Whether a row is "better", "equal" or "worse" than another one, or None where one of both was not measured."""
     mine, theirs = ours.get("error"), other.get("error")
-    if mine is None or theirs is None:
+    if mine is None or theirs is None or np.isnan([mine, theirs]).any():
         return None
     gaps = np.subtract(ours["errors"], other["errors"])
     noise = 2 * gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
@@ -108,7 +108,7 @@ def outcome(plain, peer, names):
     if plain is None:
         return "not run"
     if plain == peer:
-        return {"better": "better than both", "equal": "as good", "worse": "worse than both"}[plain]
+        return {"better": "better than both", "equal": "as good", "worse": "**worse than both**"}[plain]
     words = {"better": "better than {}", "equal": "as good as {}", "worse": "**worse than {}**", None: ""}
     parts = (words[found].format(name) for found, name in zip((plain, peer), names, strict=True))
     return ", ".join(part for part in parts if part)
@@ -159,7 +159,7 @@ def table(stored):
     yield ""
     yield (
         f"«As good» are errors within {TOLERANCE:.0%} of one another, or within twice the standard error of their"
-        " difference over the seeds. Seconds are those of the processor for a fit and its prediction; the speed is theirs"
+        " difference over the seeds. Seconds are those of the processor for a fit and its prediction. Speed is theirs"
         f" over ours, plain baseline / peer: above 1 ours is faster; what is within a factor {FASTER} is not counted."
     )
     yield ""
