@@ -64,7 +64,8 @@ def contend(family, method, role):
         found.append(quietly(entry.protocol, make, 0))
     spread = f"{min(errors):.4g} to {max(errors):.4g} over {len(errors)} seeds" if len(set(errors)) > 1 else ""
     seconds = min(seconds for _, seconds in found)
-    return {"error": float(np.mean(errors)), "errors": errors, "seconds": seconds, "remark": spread}
+    figures = {"error": float(np.mean(errors)), "errors": errors, "seconds": seconds, "remark": spread}
+    return {**figures, "peak": None}  # memory is compared on the pages of the methods
 
 
 def case_of(family, entry):
