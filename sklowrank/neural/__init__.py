@@ -4,6 +4,7 @@ from ._grassmann_classifier import GrassmannClassifier
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
+from ._perturbed_latent_density import PerturbedLatentDensity
 from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
 from ._sparse_spectral_training import SparseSpectralTraining
@@ -14,6 +15,7 @@ __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
+    "PerturbedLatentDensity",
     "RandomSubspace",
     "SharpnessAware",
     "SparseSpectralTraining",
