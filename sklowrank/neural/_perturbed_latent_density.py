@@ -62,7 +62,7 @@ class PerturbedLatentDensity(
         Widths of the hidden layers of the default network. These are the encoder's; the decoder has them in reverse.
     activation : {"relu", "gelu", "tanh", "identity"}, default="gelu"
         Activation of the hidden layers of the default network.
-    learning_rate : float, default=2e-3
+    learning_rate : float, default=5e-3
         Step size of the optimizer. Adam; it falls along a cosine to a fiftieth.
     batch_size : int, default=128
         Number of rows per training step; it changes the result. Rows that fill no batch are left out of an epoch.
@@ -178,7 +178,7 @@ class PerturbedLatentDensity(
         min_noise: float = 1e-3,
         hidden_layer_sizes: Sequence[int] = (64, 64),
         activation: Literal["relu", "gelu", "tanh", "identity"] = "gelu",
-        learning_rate: float = 2e-3,
+        learning_rate: float = 5e-3,
         batch_size: int = 128,
         max_iter: int = 300,
         n_eval_samples: int = 500,
@@ -314,7 +314,7 @@ class PerturbedLatentDensity(
         -------
         Z : array of shape (n_samples, n_components)
         """
-        ws, model, net, X = self._recalled(X, "transform")
+        ws, _, net, X = self._recalled(X, "transform")
         return ws.answer(solver.encoded(net, X))
 
     def inverse_transform(self, X):

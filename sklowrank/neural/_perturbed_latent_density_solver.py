@@ -127,15 +127,16 @@ def described(problem: Problem, weights: dict[str, np.ndarray]) -> tuple[Model, 
 def with_perturbation(problem: Problem) -> tuple[Problem, dict[str, Any]]:
     """Return the problem with a number for "auto", and the public attributes that say how it was found.
 
-    It is the least perturbation whose mean distance is within a standard error of the lowest one.
+    It is the least perturbation whose distances exceed those of the best by no more than a standard error in the mean.
+    The draws are common to all candidates, so that the errors of their differences are small.
     """
     if problem.perturbation != "auto":
         return problem, {}
     distances = validation_distances(problem)
     means = {perturbation: float(found.mean()) for perturbation, found in distances.items()}
     best = min(means, key=means.__getitem__)
-    bound = means[best] + float(distances[best].std()) / _N_DRAWS**0.5
-    least = min(perturbation for perturbation, mean in means.items() if mean <= bound)
+    excess = {perturbation: found - distances[best] for perturbation, found in distances.items()}
+    least = min(s for s, found in excess.items() if found.mean() <= found.std() / _N_DRAWS**0.5)
     return problem._replace(perturbation=least), {"validation_distances_": means}
 
 
