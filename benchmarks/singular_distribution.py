@@ -53,9 +53,7 @@ def ours(perturbation, seed=0, device=None, **settings):
 
     fixed = {"n_components": 2, "n_importance": 5, "learning_rate": 5e-3, "max_iter": 500}
     device = device or os.environ["SKLOWRANK_BENCH_DEVICE"]
-    return PerturbedLatentDensity(
-        perturbation=perturbation, random_state=seed, device=device, **{**fixed, **settings}
-    )
+    return PerturbedLatentDensity(perturbation=perturbation, random_state=seed, device=device, **{**fixed, **settings})
 
 
 def timed(model, X):
@@ -153,7 +151,9 @@ def ten_dimensions(bench):
     prior = bench.measure("Monte Carlo over the prior", against_the_prior)
     bench.claim("W1, s = 0.2 over s = 0", smooth.W1 / without.W1, at_most=0.8)
     bench.claim("W1, s = 0.2", smooth.W1, at_most=0.44)
-    bench.claim("log-likelihood above the better peer, nats", smooth.likely - max(p.likely for p in peers), at_least=0.4)
+    bench.claim(
+        "log-likelihood above the better peer, nats", smooth.likely - max(p.likely for p in peers), at_least=0.4
+    )
     bench.claim("AUC of rows off the curve", smooth.auc, at_least=0.995)
     bench.claim("learned noise from s", abs(smooth.noise - S), at_most=0.03)
     bench.claim("score_samples from Monte Carlo over the prior, nats", prior.gap, at_most=0.15)
