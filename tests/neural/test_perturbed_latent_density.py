@@ -96,7 +96,7 @@ def test_samples_lie_on_the_set_and_noise_is_added_where_asked(circle):
     on = np.abs(np.linalg.norm(circle.sample(1000, random_state=1, noise=True), axis=1) - 1)
     assert off.mean() < 0.5 * unit
     assert on.mean() > 0.7 * unit
-    assert circle.noise_ == pytest.approx(0.2, abs=0.03)
+    assert 0.2 < circle.noise_ < 0.3  # that of the rows, and what the decoder misses
     assert circle.perturbation_ == 0.2
 
 
