@@ -277,6 +277,7 @@ ESTIMATORS = {
         iterates=True,
         converges=False,
         tol=False,
+        network=True,
         quick={"perturbation": 0.1, "hidden_layer_sizes": (8,), "max_iter": 4, "n_importance": 2, "n_eval_samples": 20},
     ),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),

@@ -33,7 +33,7 @@ class PerturbedLatentDensity(
 ):
     """Density of rows on or near a thin set, such as a curve or a surface, by a latent network of perturbed rows.
 
-    A network is trained by maximum likelihood, as variational and importance weighted autoencoders are, on rows to
+    A network is trained by maximum likelihood, as variational and importance-weighted autoencoders are, on rows to
     which noise is added anew in each step. Without that noise the likelihood has no bound where columns nearly
     determine one another, and the distribution gets worse while the likelihood rises. `score_samples` is the log
     density of the smoothed distribution, the one with the noise: for outlier scores and for the comparison of models.
@@ -51,7 +51,7 @@ class PerturbedLatentDensity(
     perturbation : float or "auto", default="auto"
         Standard deviation of the noise that is added to the standardised rows in training, at least 0. "auto" trains
         with 0, 0.05, 0.1, 0.2 and 0.3 on four fifths of the rows, compares samples with the others, takes the least
-        that is as good as the best, and trains again with all rows: five times the time more.
+        that is as good as the best, and trains again with all rows: six times the seconds of a number.
     n_importance : int, default=10
         Number of draws per row in training. 1 is the variational autoencoder.
     noise : float or "learn", default="learn"
@@ -68,7 +68,7 @@ class PerturbedLatentDensity(
         Number of rows per training step; it changes the result. Rows that fill no batch are left out of an epoch.
     max_iter : int, default=300
         Maximum number of iterations. An iteration is an epoch, all are run. Tables of few batches need more: 2,000
-        steps are a good start.
+        batches in all are a good start.
     n_eval_samples : int, default=500
         Number of draws per row in `score_samples`.
     <computing parameters>
