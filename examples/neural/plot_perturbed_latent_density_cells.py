@@ -8,7 +8,7 @@ that set.
 """
 
 # %%
-# Half of the rows to fit. Of the other half a copy is spoilt: one of the six values of each row is exchanged for the one
+# Half of the rows to fit. Of the other half a copy is spoilt: one of the six values of each row is exchanged for that
 # ten ranks higher in its column, so that no value is strange by itself.
 
 import matplotlib.pyplot as plt

@@ -284,7 +284,6 @@ def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[tor
     net.eval()
     first, kind = distinct_rows(X)
     step = rows_per_block("auto", len(first), size)
-
     with plain_modes(), torch.inference_mode():
         found = join_blocks(lambda rows: net(X[first[rows]]), len(first), step, bytes_per_row=size)
     net.train(was_training)
