@@ -211,7 +211,7 @@ class PerturbedLatentDensity(
         X : array-like or tensor of shape (n_samples, n_features)
             The rows, at least two.
         y : ignored
-            Present for pipelines.
+            Present for pipelines, and for callbacks that score.
 
         Returns
         -------
@@ -235,6 +235,7 @@ class PerturbedLatentDensity(
             described=partial(solver.described, problem),
             schedule=solver.SCHEDULE,
             X=X,
+            y=y,
         )
         return keep(self, ws, fitted.model, **fitted.attributes, **tried)
 
