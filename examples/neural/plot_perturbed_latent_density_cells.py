@@ -62,3 +62,7 @@ for name, score in scores.items():
 axes[1].set(title="spoilt rows by their scores", xlabel="false alarms", ylabel="found")
 plt.tight_layout()
 plt.show()
+
+# %%
+# What to see: no value of a spoilt row is strange, so an isolation forest hardly tells them apart. Densities do, because
+# they see which values go together.
