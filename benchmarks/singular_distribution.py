@@ -236,11 +236,11 @@ def on_cells(name):
 
 
 def cells(bench):
-    """breast cancer: half of the rows to fit, s = 0.2, default parameters."""
+    """breast cancer: half of the rows to fit, s = 0.2, default parameters; a mixture finds mixed rows better."""
     found = {name: bench.measure(name, on_cells, name) for name in ("ours", *PEERS)}
-    bench.claim("AUC of mixed rows", found["ours"].auc, at_least=0.9)
-    kernel = found["kernel density"]
-    bench.claim("log-likelihood above the kernel density, nats", found["ours"].likely - kernel.likely, at_least=0.0)
+    better = max(found[name].likely for name in PEERS)
+    bench.claim("log-likelihood above the better peer, nats", found["ours"].likely - better, at_least=0.4)
+    bench.claim("AUC of the mixture above ours", found["Gaussian mixture"].auc - found["ours"].auc, at_least=0.0)
 
 
 def many_rows(n):
