@@ -134,11 +134,11 @@ class PerturbedLatentDensity(
     --------
     >>> import numpy as np
     >>> from sklowrank.neural import PerturbedLatentDensity
-    >>> angle = np.random.default_rng(0).uniform(0, 2 * np.pi, 300)
-    >>> X = np.c_[np.cos(angle), np.sin(angle)]
-    >>> model = PerturbedLatentDensity(perturbation=0.2, learning_rate=1e-2, max_iter=100, random_state=0).fit(X)
-    >>> on_the_circle, centre = model.score_samples([[1.0, 0.0], [0.0, 0.0]])
-    >>> bool(on_the_circle > centre + 2)
+    >>> t = np.random.default_rng(0).uniform(-1, 1, 300)
+    >>> X = np.c_[t, t**2]
+    >>> model = PerturbedLatentDensity(1, 0.2, learning_rate=1e-2, max_iter=60, random_state=0).fit(X)
+    >>> on_the_curve, off_it = model.score_samples([[0.0, 0.0], [0.0, 1.0]])
+    >>> bool(on_the_curve > off_it + 2)
     True
     >>> model.sample(5).shape
     (5, 2)
