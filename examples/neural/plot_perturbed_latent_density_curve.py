@@ -64,7 +64,7 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: in ten dimensions the network that sees the rows as they are makes its noise smaller and smaller; with the
+# What to see: in ten dimensions the network of rows as they are makes its noise smaller and smaller; with the
 # perturbation the noise stays at 0.2, and samples are nearer to new rows in Wasserstein distance. Both have samples
 # where the decoder crosses from one branch to another. The density is as wide as the perturbation, most samples are
 # not. In the plane nothing is gained over a mixture of Gaussians, whose samples are nearer to new rows.
