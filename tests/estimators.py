@@ -310,6 +310,14 @@ ESTIMATORS = {
         laws={"transform": "same", "predict": "same", "predict_proba": "same"}, y="classes"
     ),
     "PolynomialAttentionRegressor": _ATTENTION._replace(laws={"transform": "same", "predict": "same"}, y="numbers"),
+    "PerturbedLatentDensity": Spec(
+        {"transform": "same", "score_samples": "log"},
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"perturbation": 0.1, "hidden_layer_sizes": (8,), "max_iter": 4, "n_importance": 2, "n_eval_samples": 20},
+    ),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

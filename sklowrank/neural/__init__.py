@@ -9,6 +9,7 @@ from ._morphable_mlp_regressor import MorphableMLPRegressor
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
+from ._perturbed_latent_density import PerturbedLatentDensity
 from ._polynomial_attention import PolynomialAttentionClassifier, PolynomialAttentionRegressor
 from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
@@ -24,6 +25,7 @@ __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
+    "PerturbedLatentDensity",
     "PolynomialAttentionClassifier",
     "PolynomialAttentionRegressor",
     "RandomSubspace",
