@@ -1,6 +1,7 @@
 """Networks as estimators, and rules that train them with few parameters or in flat minima."""
 
 from ._grassmann_classifier import GrassmannClassifier
+from ._lie_group_conv_classifier import LieGroupConvClassifier
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
@@ -11,6 +12,7 @@ from ._trained_rank_pruning import TrainedRankPruning
 
 __all__ = [
     "GrassmannClassifier",
+    "LieGroupConvClassifier",
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
