@@ -191,6 +191,7 @@ class LiftedNet(nn.Module):
             linear(2 * n_channels, 4 * n_channels, generator),
         )
         self.head = nn.Sequential(
+            nn.LayerNorm(4 * n_channels, device="cpu", dtype=torch.float32),
             linear(4 * n_channels, _HIDDEN, generator),
             nn.LayerNorm(_HIDDEN, device="cpu", dtype=torch.float32),
             nn.GELU(),

@@ -1,7 +1,7 @@
 """Training and answers of `LieGroupConvClassifier`."""
 
 from functools import partial
-from math import isqrt, prod
+from math import isqrt
 from typing import Any, NamedTuple
 
 import numpy as np
