@@ -204,6 +204,16 @@ ESTIMATORS = {
         wraps=_tiny_classifier,
         too_large={"layers": ["warp"]},
     ),
+    "LieGroupConvClassifier": Spec(
+        {"transform": "same", "predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"n_channels": 4, "n_group_samples": 4, "n_test_samples": 1, "max_iter": 10, "batch_size": 32},
+        too_large={"kernel_size": 99},
+    ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
     "LokiClassifier": Spec(
         {"predict": "same", "predict_proba": "same", "decision_function": "same"},
