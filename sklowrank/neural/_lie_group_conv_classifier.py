@@ -20,7 +20,7 @@ from .._core.validation import check_classes, check_fit_data, check_new_data, on
 from .._core.workspace import open_workspace
 from .._nets.designs import fit_design, own_randomness
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
-from .._nets.schedules import cosine
+from .._nets.schedules import one_cycle
 from .._nets.targets import chosen_classes, labels_head, weighted
 from .._nets.training import Training
 from . import _lie_group_conv_solver as solver
@@ -68,7 +68,7 @@ class LieGroupConvClassifier(
     pad : int, default=3
         Width of the margin of zeros around an image, in pixels.
     learning_rate : float, default=6e-3
-        Step size of the optimizer. It falls to 0 along a cosine.
+        Step size of the optimizer. It rises to this value in three tenths of the steps, and falls to nearly 0.
     weight_decay : float, default=0.05
         Strength of the weight decay of the optimizer. AdamW takes this share times the step size off the weights.
     batch_size : int, default=64
@@ -236,7 +236,7 @@ class LieGroupConvClassifier(
             ws=ws,
             randomness=randomness,
             described=partial(solver.described, problem, image_shape_=image, **classes),
-            schedule=cosine,
+            schedule=partial(one_cycle, peak=self.learning_rate),
             X=X,
             y=y,
         )

