@@ -90,7 +90,7 @@ class Spec(NamedTuple):
     converges: bool = True  # `tol` ends a fit, and `max_iter` warns; else all iterations are run
     tol: bool = True  # False: it iterates for `max_iter` epochs, and has no `tol`
     seed: bool = True  # has `random_state`
-    network: bool = False  # computes in float32, whatever the type of X
+    network: bool = False  # is trained in float32, whatever the type of X
     in_units: Callable[[Any, float, int], dict[str, Any]] = _no_units  # parameters where X is multiplied by a scale
     wraps: Callable[[], Any] | None = None  # makes the `estimator` that the constructor asks for
     holds: tuple[str, ...] = ()  # types of ours in what is fitted, beside that of the wrapped estimator
@@ -211,7 +211,15 @@ ESTIMATORS = {
         converges=False,
         tol=False,
         network=True,
-        quick={"n_channels": 4, "n_group_samples": 4, "n_test_samples": 1, "max_iter": 10, "batch_size": 32},
+        quick={
+            "n_channels": 8,
+            "n_group_samples": 4,
+            "n_test_samples": 1,
+            "pad": 0,
+            "learning_rate": 2e-2,
+            "batch_size": 16,
+            "max_iter": 10,
+        },
         too_large={"kernel_size": 99},
     ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),

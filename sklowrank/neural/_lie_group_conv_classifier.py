@@ -220,13 +220,10 @@ class LieGroupConvClassifier(
         """
         X, y = check_fit_data(self, X, y)
         check_classes(on_host(y))
-        head, classes = labels_head(y)
-        if head.n_out < 2:
-            raise ValueError("y has only one class. Pass rows of two classes at least.")
-        image = solver.image_shape(self.image_shape, X.shape[1])
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        randomness, codes = own_randomness(ws), head.encode(on_host(y))
-        problem = solver.lifted_images(ws.load(X), codes, image, head.n_out, options(self, solver.Options), randomness)
+        randomness, (head, classes) = own_randomness(ws), labels_head(y)
+        codes = head.encode(on_host(y))
+        problem = solver.lifted_images(ws.load(X), codes, head.n_out, options(self, solver.Options), randomness)
         fitted = fit_design(
             self,
             problem.design,
@@ -235,7 +232,7 @@ class LieGroupConvClassifier(
             options(self, Training, net_params=_ADAMW),
             ws=ws,
             randomness=randomness,
-            described=partial(solver.described, problem, image_shape_=image, **classes),
+            described=partial(solver.described, problem, **classes),
             schedule=partial(one_cycle, peak=self.learning_rate),
             X=X,
             y=y,
@@ -337,7 +334,7 @@ class LieGroupConvClassifier(
 
     @property
     def _n_features_out(self):
-        return 4 * self.n_channels
+        return len(self.weights_["head.0.weight"])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -21,6 +21,7 @@ from ._lie_group_conv_network import InvariantFeatures, LiftedNet, LiftShape, gr
 class Options(NamedTuple):
     """The parameters of the estimator that decide the network and its samples of the group."""
 
+    image_shape: Any
     group: str
     n_group_samples: int
     n_test_samples: int
@@ -46,6 +47,7 @@ class Problem(NamedTuple):
     design: Design
     batches: Batches
     model: Model  # without weights
+    image_shape: tuple[int, ...]  # as the user says it
 
 
 def image_shape(given: Any, n_features: int) -> tuple[int, ...]:
@@ -73,7 +75,6 @@ def image_shape(given: Any, n_features: int) -> tuple[int, ...]:
 def lifted_images(
     X: torch.Tensor,
     codes: torch.Tensor,
-    image: tuple[int, ...],
     n_classes: int,
     options: Options,
     randomness: Randomness,
@@ -81,7 +82,15 @@ def lifted_images(
     """Return the problem of images X (n, n_features) and the codes of their classes.
 
     Each training step draws its own elements of the group.
+
+    Raises
+    ------
+    ValueError
+        If there is one class only, or `image_shape` or `kernel_size` does not suit the images.
     """
+    if n_classes < 2:
+        raise ValueError("y has only one class. Pass rows of two classes at least.")
+    image = image_shape(options.image_shape, X.shape[1])
     sizes = {name: getattr(options, name) for name in ("n_channels", "kernel_size", "kernel_points", "pad")}
     height, width, channels = (*image, 1)[:3]
     shape = lift_shape((height, width, channels), X.shape[1], n_classes, **sizes)
@@ -94,13 +103,14 @@ def lifted_images(
         return (X[at] / scale).float(), (codes[at], None)
 
     design = Design(LiftedNet, {"shape": shape, "draw": draw})
-    return Problem(design, Batches(batch, len(X), whole=True), Model(shape, {}, elements, scale))
+    return Problem(design, Batches(batch, len(X), whole=True), Model(shape, {}, elements, scale), image)
 
 
 def described(problem: Problem, weights: dict[str, np.ndarray], **attributes: Any) -> tuple[Model, dict[str, Any]]:
     """Return the model with trained weights, and its public attributes beside others."""
     model = problem.model._replace(weights=weights)
-    return model, attributes | {f"{name}_": getattr(model, name) for name in ("weights", "group_elements", "scale")}
+    public = {f"{name}_": getattr(model, name) for name in ("weights", "group_elements", "scale")}
+    return model, attributes | public | {"image_shape_": problem.image_shape}
 
 
 def feature_network(model: Model, device: torch.device | str, dtype: torch.dtype) -> InvariantFeatures:

@@ -167,7 +167,7 @@ def test_quarter_turns_change_nothing(image, quarters, n_samples):
 
 def test_digits_trained_upright_are_recognised_turned():
     A, B, a, b = X[::2], X[1::2], y[::2], y[1::2]
-    model = quick(max_iter=12, n_channels=8, n_group_samples=4, batch_size=16).fit(A, a)
+    model = quick(max_iter=12, n_channels=16, batch_size=32).fit(A, a)
     pixels, Z = SVC(C=10).fit(A, a), spun(B)
     assert model.score(B, b) > 0.9
     assert model.score(Z, b) > pixels.score(Z, b) + 0.3
