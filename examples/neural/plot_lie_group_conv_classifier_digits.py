@@ -34,7 +34,7 @@ def turned(rows, angles):
 
 # %%
 # A plain convolutional network is a module of :class:`~sklowrank.neural.NetworkClassifier`. It is trained twice: on
-# upright digits, and on these together with four copies of each that are turned by random angles.
+# upright digits, and on these together with three copies of each that are turned by random angles.
 
 
 class PlainNet(nn.Module):
@@ -53,7 +53,7 @@ class PlainNet(nn.Module):
 
 
 rng = np.random.default_rng(0)
-X_copies = np.concatenate([X] + [turned(X, rng.uniform(-180, 180, len(X))) for _ in range(4)])
+X_copies = np.concatenate([X] + [turned(X, rng.uniform(-180, 180, len(X))) for _ in range(3)])
 plain = NetworkClassifier(module=PlainNet, standardize=False, tol=0, random_state=0)
 models = {
     "LieGroupConvClassifier": LieGroupConvClassifier((15, 15), max_iter=20, random_state=0).fit(X, y),
@@ -62,7 +62,7 @@ models = {
 }
 models["plain network, turned copies"] = NetworkClassifier(
     module=PlainNet, standardize=False, tol=0, max_iter=10, random_state=0
-).fit(X_copies, np.tile(y, 5))
+).fit(X_copies, np.tile(y, 4))
 
 # %%
 # One image of each digit, upright and at three angles, with the predictions for it. Wrong ones are red.
@@ -84,10 +84,10 @@ plt.show()
 # Accuracy on test images that are turned by one angle.
 
 angles = np.arange(0, 361, 30)
-views = [turned(X_test[:400], [angle] * 400) for angle in angles]
+views = [turned(X_test[:300], [angle] * 300) for angle in angles]
 fig, ax = plt.subplots(figsize=(7, 4))
 for (name, model), style in zip(models.items(), ("o-", "s--", "^:", "d-.")):
-    ax.plot(angles, [model.score(view, y_test[:400]) for view in views], style, label=name)
+    ax.plot(angles, [model.score(view, y_test[:300]) for view in views], style, label=name)
 ax.set(xlabel="angle, degrees", ylabel="accuracy", title="Digits trained upright", xticks=angles[::3], ylim=(0, 1))
 ax.legend(loc="lower center", fontsize=9)
 plt.tight_layout()

@@ -18,7 +18,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from sklowrank.neural import LieGroupConvClassifier
@@ -72,33 +72,30 @@ def with_copies(rows, labels):
     return np.concatenate([rows, *copies]), np.tile(labels, 9)
 
 
-def on_features(classifier):
-    """Return a classifier of invariant features."""
-    return make_pipeline(FunctionTransformer(model.transform), StandardScaler(), classifier)
+def logistic(Z, labels, Z_test):
+    """Return the accuracy of logistic regression on standardised columns."""
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(Z, labels)
+    return classifier.score(Z_test, y_test[y_test >= 5])
 
 
-numbers, n_draws, new = [2, 4, 8, 16, 32], 3, y_test >= 5
-names = ["features, logistic", "features, logistic, copies", "pixels, logistic", "pixels, SVC, copies"]
-scores = {name: [] for name in names}
+numbers, n_draws, new = [2, 4, 8, 16], 3, X_test[y_test >= 5]
+new_features, scores = model.transform(new), {}
 for n in numbers:
-    right = {name: [] for name in names}
     for _ in range(n_draws):
-        few = labelled(n)
-        copied = with_copies(*few)
-        fits = [
-            on_features(LogisticRegression(max_iter=1000)).fit(*few),
-            on_features(LogisticRegression(max_iter=1000)).fit(*copied),
-            LogisticRegression(max_iter=1000).fit(*few),
-            SVC(C=10).fit(*copied),
-        ]
-        for name, fit in zip(names, fits):
-            right[name].append(fit.score(X_test[new], y_test[new]))
-    for name in names:
-        scores[name].append(np.mean(right[name]))
+        few, few_labels = labelled(n)
+        copies, copied_labels = with_copies(few, few_labels)
+        right = {
+            "invariant features": logistic(model.transform(few), few_labels, new_features),
+            "pixels": logistic(few, few_labels, new),
+            "pixels, turned copies": logistic(copies, copied_labels, new),
+            "pixels, turned copies, SVC": SVC(C=10).fit(copies, copied_labels).score(new, y_test[y_test >= 5]),
+        }
+        for name, value in right.items():
+            scores.setdefault(name, []).append(value)
 
 fig, ax = plt.subplots(figsize=(6.5, 4))
-for name, style in zip(names, ("o-", "v-", "s--", "d-.")):
-    ax.plot(5 * np.array(numbers), scores[name], style, label=name)
+for (name, values), style in zip(scores.items(), ("o-", "s--", "^--", "d-.")):
+    ax.plot(5 * np.array(numbers), np.reshape(values, (-1, n_draws)).mean(1), style, label=name)
 ax.axhline(0.2, color="grey", ls=":", label="chance")
 ax.set(xscale="log", xticks=[], ylim=(0, 1), xlabel="labelled images", ylabel="accuracy", title="Digits 5 to 9, turned")
 ax.set_xticks(5 * np.array(numbers), 5 * np.array(numbers))
@@ -106,3 +103,10 @@ ax.minorticks_off()
 ax.legend(fontsize=9)
 plt.tight_layout()
 plt.show()
+
+# %%
+# What to see: on the left a full turn carries the 7 through the clouds of all other digits, on the right it stays near
+# its own. Logistic regression on the invariant features of forty upright images recognises most turned digits, though
+# the network has never seen their classes; on pixels it is hardly above chance, and turned copies make up for half of
+# it. A support vector machine on pixels of turned copies is better: where one can turn the images before training, it
+# is the simpler choice. The features need neither copies nor a larger classifier.
