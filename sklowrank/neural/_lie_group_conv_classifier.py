@@ -49,8 +49,7 @@ class LieGroupConvClassifier(
         columns, of one channel, with zeros appended.
     group : {"so2", "sl2", "gl2"}, default="so2"
         Group of linear maps of the plane: rotations, rotations and strains that preserve areas, all invertible maps
-        that preserve the orientation. Training takes more epochs for larger groups, and on handwritten digits they
-        are less accurate on strained images, too.
+        that preserve the orientation. Training takes more epochs for larger groups.
     n_group_samples : int, default=8
         Number of elements of the group in a pass. With "so2" and a multiple of 4, quarter turns of a square image
         change nothing but rounding.
