@@ -97,8 +97,7 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: trained upright, a plain network and a support vector machine are useless beyond a quarter turn. The
-# features of ``LieGroupConvClassifier`` return exactly at each quarter turn, and lose a little between. 6 and 9 are one
-# digit to it where they are turned into one another. Where the turns are known beforehand, the plain network that was
-# trained on turned copies is better at almost all angles, and upright digits are better told by a model that may use
-# their direction.
+# What to see: a plain network that was trained upright is useless beyond some 30 degrees. The features of
+# ``LieGroupConvClassifier`` return exactly at each quarter turn, and lose a little between; 6 and 9 are hard to tell
+# where they are turned into one another. Where the turns are known beforehand, a support vector machine that was
+# trained on turned copies is simpler, and as good or better.

@@ -102,8 +102,8 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: on the left a full turn carries the 7 through the clouds of all other digits, on the right it stays near
-# its own. Logistic regression on the invariant features of forty upright images recognises most turned digits, though
-# the network has never seen their classes; on pixels it is hardly above chance, and turned copies make up for half of
-# it. A support vector machine on pixels of turned copies is better: where one can turn the images before training, it
-# is the simpler choice. The features need neither copies nor a larger classifier.
+# What to see: on the left a full turn carries the 7 through the clouds of other digits, on the right it stays nearer to
+# its own place, which it reaches at each quarter turn. Logistic regression on the invariant features recognises most
+# turned digits, though the network has never seen their classes; on pixels it is not far above chance, with turned
+# copies, too. A support vector machine on pixels of turned copies needs some forty labels to come near, and is the
+# better choice where there are more.
