@@ -112,6 +112,12 @@ _ADAPTATION = Spec(
 _CLUSTERS = Spec({"predict": "same", "labels_": "same"}, min_features=2, score=False)
 _FEATURES = Spec({"transform": "same"}, y="numbers")
 _FEW_SWEEPS = {"max_iter": 20}
+_ATTENTION = Spec(
+    {},
+    iterates=True,
+    converges=False,
+    quick={"degree": 4, "method": "polynomial", "error_tol": 1.0, "max_iter": 30},
+)
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _STREAM = ("sklowrank.recommend._online_state.OnlineState",)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
@@ -290,6 +296,10 @@ ESTIMATORS = {
         laws={"predict": "same"}, y="numbers", quick=_adapted(KNeighborsRegressor(algorithm="brute"))
     ),
     "PersistenceSeparability": Spec({"score": "same"}),
+    "PolynomialAttentionClassifier": _ATTENTION._replace(
+        laws={"transform": "same", "predict": "same", "predict_proba": "same"}, y="classes"
+    ),
+    "PolynomialAttentionRegressor": _ATTENTION._replace(laws={"transform": "same", "predict": "same"}, y="numbers"),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

@@ -105,5 +105,4 @@ plt.show()
 # What to see: on the left a full turn carries the 7 through the clouds of other digits, on the right it stays nearer to
 # its own place, which it reaches at each quarter turn. Logistic regression on the invariant features recognises most
 # turned digits, though the network has never seen their classes; on pixels it is not far above chance, with turned
-# copies, too. A support vector machine on pixels of turned copies needs some forty labels to come near, and is the
-# better choice where there are more.
+# copies, too. A support vector machine on pixels of turned copies is as good with twenty labels, and better with more.

@@ -2,9 +2,11 @@
 
 from ._grassmann_classifier import GrassmannClassifier
 from ._lie_group_conv_classifier import LieGroupConvClassifier
+from ._linear_attention import linear_attention
 from ._network_classifier import NetworkClassifier
 from ._network_regressor import NetworkRegressor
 from ._ordered_rank import OrderedRank
+from ._polynomial_attention import PolynomialAttentionClassifier, PolynomialAttentionRegressor
 from ._random_subspace import RandomSubspace
 from ._sharpness_aware import SharpnessAware
 from ._sparse_spectral_training import SparseSpectralTraining
@@ -16,8 +18,11 @@ __all__ = [
     "NetworkClassifier",
     "NetworkRegressor",
     "OrderedRank",
+    "PolynomialAttentionClassifier",
+    "PolynomialAttentionRegressor",
     "RandomSubspace",
     "SharpnessAware",
     "SparseSpectralTraining",
     "TrainedRankPruning",
+    "linear_attention",
 ]
