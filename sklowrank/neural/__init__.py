@@ -3,6 +3,7 @@
 from ._grassmann_classifier import GrassmannClassifier
 from ._latent_quantization_filter import LatentQuantizationFilter
 from ._latent_spectral import LatentSpectralRegressor
+from ._lie_group_conv_classifier import LieGroupConvClassifier
 from ._linear_attention import linear_attention
 from ._morphable_mlp_classifier import MorphableMLPClassifier
 from ._morphable_mlp_regressor import MorphableMLPRegressor
@@ -20,6 +21,7 @@ __all__ = [
     "GrassmannClassifier",
     "LatentQuantizationFilter",
     "LatentSpectralRegressor",
+    "LieGroupConvClassifier",
     "MorphableMLPClassifier",
     "MorphableMLPRegressor",
     "NetworkClassifier",
