@@ -62,10 +62,11 @@ def of_sklearn(kind, width, seed=0):
     from sklearn.compose import TransformedTargetRegressor
     from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-    settings = {"max_iter": EPOCHS, "learning_rate_init": RATE, "random_state": seed}
+    settings = {"hidden_layer_sizes": (width, width), "max_iter": EPOCHS, "learning_rate_init": RATE}
+    settings["random_state"] = seed
     if kind == "classifier":
-        return MLPClassifier((width, width), **settings)
-    network = make_pipeline(StandardScaler(), MLPRegressor((width, width), **settings))
+        return MLPClassifier(**settings)
+    network = make_pipeline(StandardScaler(), MLPRegressor(**settings))
     return TransformedTargetRegressor(network, transformer=StandardScaler())
 
 

@@ -175,8 +175,9 @@ def problem_of_widths(X: Any, target: torch.Tensor, head: Head, options: Options
     train_widths = widths_of_training(options.train_widths, shape.smallest, shape.largest)
     nested = shape.weight_function == "nested"
     drawn = range(shape.smallest, shape.largest + 1) if nested else train_widths.tolist()
-    mean, scale = standardization(ws.load(X), "columns" if options.standardize else False)
-    rows = standardized(ws.load(X), mean, scale)
+    X = ws.load(X)
+    mean, scale = standardization(X, "columns" if options.standardize else False)
+    rows = standardized(X, mean, scale)
     target = target.to(ws.device, torch.float32 if target.is_floating_point() else None)
     return Problem(
         design=Design(MorphableNetwork, {"shape": shape, "widths": drawn}),
