@@ -12,7 +12,7 @@ from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from .._core.validation import check_fit_data
 from .._core.workspace import open_workspace
-from .._nets.targets import chosen_classes, labels_head
+from .._nets.targets import chosen_classes, labels_head, log_probabilities
 from ._morphable_shared import MorphableMethods, documented
 from ._network_classifier import NetworkClassifier
 
@@ -171,7 +171,7 @@ class MorphableMLPClassifier(MorphableMethods, CallbackSupportMixin, ClassifierM
         log_probabilities : array of shape (n_samples, n_classes)
         """
         ws, outputs = self._outputs(X, width, "predict_log_proba")
-        return ws.answer(outputs.log_softmax(1))
+        return log_probabilities(outputs, ws)
 
     def resized(self, width: int | None = None) -> NetworkClassifier:
         """Return a fitted classifier that has the network of one width alone, without training.

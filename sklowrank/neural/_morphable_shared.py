@@ -200,7 +200,9 @@ class MorphableMethods:
         Returns
         -------
         widths : array of shape (n_widths,)
+            The widths, as they were given.
         scores : array of shape (n_widths,)
+            Accuracies, or R², of their networks.
         """
         model, _ = self._asked(None)
         widths = solver.widths_of_curve(model.shape, self.train_widths_ if widths is None else widths)
