@@ -78,7 +78,13 @@ def fit(estimator, X, y=None, **params):
 
         pairs = PartitionedPairs(X, y, params.pop("sample_weight", None), device=estimator.device)
         return estimator.fit(pairs, None, **params)
-    rows = PartitionedRows(X, device=estimator.device, allow_nan=estimator.__sklearn_tags__().input_tags.allow_nan)
+    tags = estimator.__sklearn_tags__()
+    rows = PartitionedRows(
+        X,
+        device=estimator.device,
+        allow_nan=tags.input_tags.allow_nan,
+        keep_integers=tags.keep_integers,
+    )
     return estimator.fit(rows, **params) if y is None else estimator.fit(rows, to_local(y), **params)
 
 
