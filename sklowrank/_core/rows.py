@@ -313,7 +313,11 @@ class SlicedArray:
         return float(min(self[i : i + step].min() for i in range(0, len(self), step)))
 
     def __getitem__(self, at) -> np.ndarray:
-        rows = np.asarray(self._source[at], dtype=self.dtype)
+        if isinstance(at, slice):
+            rows = np.asarray(self._source[at], dtype=self.dtype)
+        else:  # files of HDF5 give rows in their order, once each
+            distinct, back = np.unique(at, return_inverse=True)
+            rows = np.asarray(self._source[distinct], dtype=self.dtype)[back]
         if not np.isfinite(rows).all():
             raise ValueError("Input X contains NaN or infinity. Fill or drop the rows that have them.")
         return rows
