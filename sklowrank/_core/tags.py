@@ -14,9 +14,7 @@ class PartitionTags(Tags):
     keep_integers: bool = False  # integers are not floats to it: networks look them up
 
 
-def partitioned(
-    tags: Tags, by: Literal["rows", "pairs"] = "rows", *, keep_integers: bool = False
-) -> PartitionTags:
+def partitioned(tags: Tags, by: Literal["rows", "pairs"] = "rows", *, keep_integers: bool = False) -> PartitionTags:
     """Return the tags of an estimator that :func:`sklowrank.distributed.fit` can fit.
 
     With "rows" its statistics are sums over rows; with "pairs" X lists identifiers of rows and columns, and a partition

@@ -44,12 +44,25 @@ class Calls(NamedTuple):
 def outputs_of(module: nn.Module, calls: Any, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Return the outputs of a module in eval mode, on the CPU; the first tensor where it gives several."""
     parts = calls.gather(module, partial(_outputs, size, device), operator.add)
-    return torch.cat(parts).cpu()
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _outputs(size, device, module, calls):
-    with torch.inference_mode():
-        return [first_tensor(module(*args, **kwargs)).cpu() for args, kwargs in calls.batches(size, device)]
+    """Return the outputs in a list, one tensor: many small ones between large ones that are freed would tear the heap.
+
+    There may be more of them, or less, than rows.
+    """
+    room, done = torch.empty(0, device="cpu"), 0
+    for args, kwargs in calls.batches(size, device):
+        with torch.inference_mode():
+            part = first_tensor(module(*args, **kwargs))
+        if done + len(part) > len(room):
+            n_more = calls.n_rows * len(part) // max(1, _n_rows((args, kwargs))) if not done else len(room) + len(part)
+            more = torch.empty(max(n_more, len(part)), *part.shape[1:], dtype=part.dtype, device="cpu")
+            room = torch.cat([room[:done], more]) if done else more
+        room[done : done + len(part)] = part
+        done += len(part)
+    return [room[:done]]
 
 
 def first_tensor(outputs: Any) -> torch.Tensor:

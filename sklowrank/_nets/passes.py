@@ -15,7 +15,7 @@ from torch import nn
 
 from .._core.blocks import rows_per_block
 from .._core.partitions import moved
-from .._core.rows import first_rows, is_mapped
+from .._core.rows import first_rows, is_mapped, is_sliced
 from .._core.workspace import on_cluster
 from .architecture import with_weights, without_weights
 from .calls import Calls
@@ -38,7 +38,7 @@ class CallsOfRows:
 
     Parameters
     ----------
-    rows : memmap, or rows of a cluster
+    rows : memmap, data set on disk, or rows of a cluster
         The rows.
     stored : StoredHeld
         The estimator that makes calls of rows, and its network.
@@ -88,7 +88,12 @@ def calls_of(held: Held, X: Any) -> AnyCalls:
 
     Rows of files and of clusters stay where they are.
     """
-    return CallsOfRows(X, stored_held(held)) if on_cluster(X) or is_mapped(X) else network_calls(held, X)
+    return CallsOfRows(X, stored_held(held)) if lie_elsewhere(X) else network_calls(held, X)
+
+
+def lie_elsewhere(X: Any) -> bool:
+    """Return whether rows are on disk or on a cluster."""
+    return on_cluster(X) or is_mapped(X) or is_sliced(X)
 
 
 def rows_at(X: Any, at: np.ndarray) -> Any:

@@ -24,7 +24,7 @@ from .architecture import copied_module
 from .calls import outputs_of
 from .found import array_of
 from .holding import Held, StoredHeld, network_calls, restored_held
-from .passes import rows_at
+from .passes import lie_elsewhere, rows_at
 from .recording import device_of
 
 _BLOCK = 256
@@ -85,7 +85,7 @@ def _rows_at(X, at):
         return {name: _rows_at(values, at) for name, values in X.items()}
     if isinstance(X, Dataset):
         return Subset(X, at.tolist())
-    if on_cluster(X):
+    if lie_elsewhere(X):
         return rows_at(X, at)
     return X[torch.from_numpy(at).to(X.device)] if isinstance(X, torch.Tensor) else safe_indexing(X, at)
 

@@ -25,7 +25,15 @@ from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.passes import calls_of
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport
-from .._nets.wrapping import CalibratedNetwork, check_finite, checked_rows, live, relative_error, some_rows, where_to_compute
+from .._nets.wrapping import (
+    CalibratedNetwork,
+    check_finite,
+    checked_rows,
+    live,
+    relative_error,
+    some_rows,
+    where_to_compute,
+)
 from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
 from ._compressed_weights import WeightOptions, compressed
 from ._low_rank_compensator_solver import BLOCK, PathOptions, compensate, layers_to_take
