@@ -14,6 +14,7 @@ from benchmarks.scale.newcomers import FAMILIES, newcomers
 from benchmarks.scale.newcomers import STREAMED as STREAMED_NEWCOMERS
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
+FINE_SIZES = (1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)  # where the time grows faster
 LIMIT = 600.0  # seconds that a fit may be expected to take
 NEWCOMERS_LIMIT = 60.0
 BEFORE = "44669e1"  # the revision before tables were read in blocks
@@ -56,8 +57,9 @@ def curves(bench, names):
 def walked(bench, name, measure, limit, grows=1.0):
     """Measure one size after the other as long as a fit is expected to end within the limit of seconds."""
     device, points = os.environ["SKLOWRANK_BENCH_DEVICE"], []
-    for n in SIZES:
-        if points and points[-1][1] * 10 ** max(grows, slope(points, 1) if points[1:] else grows) > limit:
+    for n in SIZES if grows == 1 else FINE_SIZES:
+        power = max(grows, slope(points, 1)) if points[1:] else grows
+        if points and points[-1][1] * (n / points[-1][0]) ** power > limit:
             break
         file_of(n)
         found = bench.measure(f"{name}, {n:,} rows", measure, name, n, device)
