@@ -144,10 +144,16 @@ def newcomers() -> dict[str, Newcomer]:
         ),
         "FunctionalTuckerRegressor": Newcomer(
             partial(tensor.FunctionalTuckerRegressor, max_iter=5, **SEED),
+            "coordinates of 200 values",
+            STREAMS,
+            "three coordinates of 200 values, five sweeps",
+            linear=True,
+        ),
+        "FunctionalTuckerRegressor, distinct": Newcomer(
+            partial(tensor.FunctionalTuckerRegressor, max_iter=5, **SEED),
             "coordinates",
             STREAMS,
-            "three coordinates, five sweeps",
-            linear=True,
+            "three coordinates, no two alike, five sweeps",
         ),
     }
 
@@ -199,8 +205,8 @@ def given(kind: str, n: int) -> dict[str, Any]:
         return {"X": points, "X_target": points[::-1] + 0.1 * np.sin(3 * points[::-1])}
     if kind == "clouds":
         return {"X": rng.normal(size=(n, 20, 2))}
-    if kind == "coordinates":
-        X = rng.random((n, 3))
+    if kind.startswith("coordinates"):
+        X = rng.random((n, 3)) if kind == "coordinates" else rng.integers(0, 200, (n, 3)) / 200
         return named(X, np.sin(6 * X[:, 0]) * X[:, 1] + X[:, 2] ** 2 + 0.1 * rng.normal(size=n))
     X = np.column_stack([rng.integers(0, max(10, n // 10), n), rng.integers(0, 1000, n)])  # identifiers
     score = rng.normal(size=len(X))[X[:, 0]] + rng.normal(size=1000)[X[:, 1]]
