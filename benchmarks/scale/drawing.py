@@ -8,7 +8,8 @@ from benchmarks.scale.newcomers import STREAMED as STREAMED_NEWCOMERS
 
 CURVES = ("Rows", "Networks and kernels", "Pairs")  # cases
 MINUTE = 60.0
-NAMES = "| estimator | rows in a minute | memory, at rows | time grows with power | files in blocks | Dask |"
+NAMES = "| estimator | rows in a minute | memory, at rows | slope of time | files in blocks | `partial_fit` | Dask |"
+OF_ALL_ROWS = ("LinearFrechetSDR, wire", "MatryoshkaProjection, of classes")  # others of their kind run on Dask
 
 
 def draw(stored, path):
@@ -90,14 +91,19 @@ def table(stored):
 
 def line_of(name, points, said):
     """Return one estimator's line."""
+    from sklowrank._core.tags import partitions_of_tags
+
     cls, _, setting = name.partition(", ")
     setting = ", ".join(filter(None, (setting, said)))
     within = [point for point in points if point[1] <= MINUTE] or points[:1]
-    memory = f"{within[-1][2] / 1000:.1f} GB, {power_of_ten(within[-1][0])}"
+    memory = f"{within[-1][2] / 1000:.1f} GB, {rounded(within[-1][0])}"
     blocks = "yes" if name in (*STREAMED, *STREAMED_NEWCOMERS) else ""
     power = f"{slope_of(points):.1f}" if points[1:] else ""
-    cells = (f"`{cls}`" + f", {setting}" * bool(setting), minute_of(points), memory, power, blocks, on_dask(name))
-    return "| " + " | ".join(cells) + " |"
+    model = estimators()[name][0] if name in estimators() else newcomers()[name].make()
+    batches = "yes" if hasattr(model, "partial_fit") else ""
+    partitions = "yes" if partitions_of_tags(model) and name not in OF_ALL_ROWS else ""
+    named = f"`{cls}`" + f", {setting}" * bool(setting)
+    return "| " + " | ".join((named, minute_of(points), memory, power, blocks, batches, partitions)) + " |"
 
 
 def slope_of(points):
@@ -119,17 +125,5 @@ def rounded(n):
     """Return a number of rows with one digit."""
     power = int(np.floor(np.log10(n)))
     digit = round(n / 10**power)
-    return power_of_ten(10 ** (power + 1)) if digit == 10 else f"{digit} · {power_of_ten(10**power)}"
-
-
-def power_of_ten(n):
-    """Return a power of ten as text."""
-    return "10" + "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(d)] for d in str(round(np.log10(n))))
-
-
-def on_dask(name):
-    """Return "yes" for an estimator that can be fitted to Dask collections."""
-    from sklowrank._core.tags import partitions_of_tags
-
-    model = estimators()[name][0] if name in estimators() else newcomers()[name].make()
-    return "yes" if partitions_of_tags(model) else ""
+    digit, power = (1, power + 1) if digit == 10 else (digit, power)
+    return f"{digit} · " * (digit > 1) + "10" + "⁰¹²³⁴⁵⁶⁷⁸⁹"[power]
