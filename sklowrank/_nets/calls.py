@@ -44,7 +44,7 @@ class Calls(NamedTuple):
 def outputs_of(module: nn.Module, calls: Any, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Return the outputs of a module in eval mode, on the CPU; the first tensor where it gives several."""
     parts = calls.gather(module, partial(_outputs, size, device), operator.add)
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu()
 
 
 def _outputs(size, device, module, calls):
