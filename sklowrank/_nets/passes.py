@@ -98,9 +98,12 @@ def lie_elsewhere(X: Any) -> bool:
 
 def rows_at(X: Any, at: np.ndarray) -> Any:
     """Return rows of a file or a cluster at some positions, in memory: an array, or a data frame with their names."""
-    if not on_cluster(X):
-        return np.array(X[at[0] : at[-1] + 1] if len(at) and len(at) == at[-1] - at[0] + 1 else X[at])
-    return _named(X.take(at).numpy(), _names(X))
+    if on_cluster(X):
+        return _named(X.take(at).numpy(), _names(X))
+    if len(at) and (np.diff(at) == 1).all():
+        return np.array(X[at[0] : at[-1] + 1])
+    distinct, back = np.unique(at, return_inverse=True)  # files of HDF5 give rows in their order, once each
+    return np.array(X[distinct])[back]
 
 
 def _passed_there(network, stored, names, collect, device, built):
