@@ -91,17 +91,21 @@ def agreement(name, n=20_000):
 
     from sklowrank import distributed
     from sklowrank._core import rows
+    from sklowrank._nets import passes
 
-    model, kind, _ = estimators()[name]
+    if name in newcomers():
+        model, kind = newcomers()[name].make(), newcomers()[name].kind
+    else:
+        model, kind, _ = estimators()[name]
     if "xi" in model.get_params():  # dictionaries, whose objective is compared: both have to have arrived
         model.set_params(tol=1e-12)
     path = data_of(kind, n)
     X, y = (part if part is None or part.dtype.kind in "iu" else np.array(part, dtype=np.float64) for part in path)
     serial = fit(clone(model), X, y)
     whole = rows.rows_per_block
-    rows.rows_per_block = lambda batch_size, n_rows, size: min(n_rows, 997)
+    rows.rows_per_block = passes.rows_per_block = lambda batch_size, n_rows, size: min(n_rows, 997)
     read = clone(model) if kind in ("holes", "pairs") else fit(clone(model), ReadOnly(X), y)
-    rows.rows_per_block = whole
+    rows.rows_per_block = passes.rows_per_block = whole
     chunks = (n // 7, X.shape[1])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -129,7 +133,11 @@ def difference(one, other):
     worst = 0.0
     for name in names:
         a, b = (getattr(model, name) for model in (one, other))
-        a, b = (np.concatenate([np.ravel(v) for v in x]) if isinstance(x, list) else np.asarray(x) for x in (a, b))
+        if isinstance(a, dict):
+            a, b = ([values[key] for key in a] for values in (a, b))
+        a, b = (
+            np.concatenate([np.ravel(v) for v in x]) if isinstance(x, list) and x else np.asarray(x) for x in (a, b)
+        )
         if a.dtype.kind not in "fiu":
             continue
         if name == "loss_curve_":
