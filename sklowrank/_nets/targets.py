@@ -96,7 +96,7 @@ def values_head(
 
 
 def _columns(y):
-    return torch.from_numpy(np.ascontiguousarray(y, dtype=np.float64).reshape(len(y), -1))
+    return torch.from_numpy(np.require(y, np.float64, ["C", "W"]).reshape(len(y), -1))
 
 
 def _units(mean, scale, y):

@@ -1,6 +1,7 @@
 """Plots of fitted estimators, which need Matplotlib (the extra ``plot``), and diagnostics of networks."""
 
 from ._affinity_display import AffinityDisplay
+from ._attention_report import attention_report
 from ._completion_display import CompletionDisplay
 from ._dictionary_display import DictionaryDisplay
 from ._embedding_display import EmbeddingDisplay
@@ -22,4 +23,5 @@ __all__ = [
     "PrivacyUtilityDisplay",
     "SpectrumDisplay",
     "TransportPlanDisplay",
+    "attention_report",
 ]
