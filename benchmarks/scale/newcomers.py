@@ -10,8 +10,8 @@ from sklearn.frozen import FrozenEstimator
 from benchmarks.scale.attentive import Attentive
 from benchmarks.scale.data import COLUMNS, data_of
 
-FAMILIES = ("networks", "changed networks", "shapes", "domains and labels", "streams and tensors")
-NETWORKS, CHANGED, SHAPES, DOMAINS, STREAMS = FAMILIES
+FAMILIES = ("networks", "deep methods", "changed networks", "shapes", "domains and labels", "streams and tensors")
+NETWORKS, DEEP, CHANGED, SHAPES, DOMAINS, STREAMS = FAMILIES
 STREAMED = (  # files are read in blocks
     "LowRankCompressor",
     "LowRankCompensator",
@@ -61,6 +61,9 @@ def newcomers() -> dict[str, Newcomer]:
     def trained(cls, kind="classes", **settings):
         return Newcomer(partial(cls, **settings, **WHOLE, **SEED), kind, NETWORKS, epochs, linear=True)
 
+    def deep(cls, kind, said=epochs, **settings):
+        return Newcomer(partial(cls, **settings, **EPOCHS, **SEED), kind, DEEP, said, linear=True)
+
     def by_rule(rule, **settings):
         return trained(neural.NetworkClassifier, training=rule(**settings))
 
@@ -76,6 +79,14 @@ def newcomers() -> dict[str, Newcomer]:
         "DynamicSubspaceMetricLearner": Newcomer(
             partial(metric_learning.DynamicSubspaceMetricLearner, **EPOCHS, **SEED), "classes", NETWORKS, epochs
         ),
+        "LatentQuantizationFilter": deep(neural.LatentQuantizationFilter, "X"),
+        "LatentSpectralRegressor": deep(
+            neural.LatentSpectralRegressor, "fields", f"grids of 7 x 7, {epochs}", grid_shape=(7, 7)
+        ),
+        "MorphableMLPClassifier": deep(neural.MorphableMLPClassifier, "classes"),
+        "MorphableMLPRegressor": deep(neural.MorphableMLPRegressor, "numbers"),
+        "PolynomialAttentionClassifier": deep(neural.PolynomialAttentionClassifier, "classes", "3 iterations"),
+        "PolynomialAttentionRegressor": deep(neural.PolynomialAttentionRegressor, "numbers", "3 iterations"),
         "LowRankCompressor": changed(
             lambda: compress.LowRankCompressor(network(), **every_row), "X", said="n_calibration=None"
         ),
@@ -191,6 +202,10 @@ def given(kind: str, n: int) -> dict[str, Any]:
     """Return what `fit` is given for n rows, by its parameters."""
     if kind in ("X", "classes", "numbers"):
         return named(*data_of(kind, n))
+    if kind in ("images", "fields"):
+        X, y = data_of("classes", n)
+        X = np.array(X[:, :49])
+        return named(X, y if kind == "images" else np.roll(X, 1, axis=1))
     rng = np.random.default_rng(3)
     if kind == "few numbers":
         X, y = data_of("numbers", n)
