@@ -79,12 +79,16 @@ def newcomers() -> dict[str, Newcomer]:
         "DynamicSubspaceMetricLearner": Newcomer(
             partial(metric_learning.DynamicSubspaceMetricLearner, **EPOCHS, **SEED), "classes", NETWORKS, epochs
         ),
+        "PerturbedLatentDensity": deep(neural.PerturbedLatentDensity, "X"),
         "LatentQuantizationFilter": deep(neural.LatentQuantizationFilter, "X"),
         "LatentSpectralRegressor": deep(
             neural.LatentSpectralRegressor, "fields", f"grids of 7 x 7, {epochs}", grid_shape=(7, 7)
         ),
         "MorphableMLPClassifier": deep(neural.MorphableMLPClassifier, "classes"),
         "MorphableMLPRegressor": deep(neural.MorphableMLPRegressor, "numbers"),
+        "LieGroupConvClassifier": deep(
+            neural.LieGroupConvClassifier, "images", f"images of 7 x 7, {epochs}", image_shape=(7, 7)
+        ),
         "PolynomialAttentionClassifier": deep(neural.PolynomialAttentionClassifier, "classes", "3 iterations"),
         "PolynomialAttentionRegressor": deep(neural.PolynomialAttentionRegressor, "numbers", "3 iterations"),
         "LowRankCompressor": changed(
