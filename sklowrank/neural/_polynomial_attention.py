@@ -21,8 +21,9 @@ class PolynomialAttentionClassifier(PolynomialAttention, ClassifierMixin, BaseEs
 
     Probabilities are averages of the training labels, weighted by softmax attention between a row and all training rows
     in a learnt projection. Attention is computed by polynomials: fits are linear in rows, the model is some kilobytes
-    of sums and keeps no rows, predictions are fast, and each fit says how far they can be from exact attention. It is
-    no more accurate than :class:`~sklearn.neighbors.KNeighborsClassifier` after
+    of sums and keeps no rows, predictions are fast, and each fit says how far they can be from exact attention. On
+    small tables `method="auto"` computes exact attention, and the model then keeps the projected rows. It is no more
+    accurate than :class:`~sklearn.neighbors.KNeighborsClassifier` after
     :class:`~sklearn.neighbors.NeighborhoodComponentsAnalysis`, which are to be preferred for some thousand rows: its
     neighbourhoods are wide, so that probabilities of many classes are blurred. It is for tables for which these are too
     slow, and for models that must not hold rows.
@@ -87,7 +88,7 @@ class PolynomialAttentionClassifier(PolynomialAttention, ClassifierMixin, BaseEs
         learning_rate: float = 3e-2,
         tol: float = 1e-4,
         batch_size: int | Literal["auto"] = "auto",
-        on_violation: Literal["warn", "raise", "exact"] = "warn",
+        on_violation: Literal["auto", "warn", "raise", "exact"] = "auto",
         standardize: bool = True,
         device: str = "auto",
         random_state: RandomState = None,
@@ -182,7 +183,8 @@ class PolynomialAttentionRegressor(PolynomialAttention, MultiOutputMixin, Regres
     Predictions are averages of the training targets, weighted by softmax attention between a row and all training rows
     in a learnt projection: the estimator of Nadaraya and Watson with a learnt kernel. Attention is computed by
     polynomials: fits are linear in rows, the model is some kilobytes of sums and keeps no rows, predictions are fast,
-    and each fit says how far they can be from exact attention. It is no more accurate than
+    and each fit says how far they can be from exact attention. On small tables `method="auto"` computes exact
+    attention, and the model then keeps the projected rows. It is no more accurate than
     :class:`~sklearn.neighbors.KNeighborsRegressor`, which is to be preferred for some thousand rows, and much smoother:
     neighbourhoods are wide.
 
@@ -243,7 +245,7 @@ class PolynomialAttentionRegressor(PolynomialAttention, MultiOutputMixin, Regres
         learning_rate: float = 3e-2,
         tol: float = 1e-4,
         batch_size: int | Literal["auto"] = "auto",
-        on_violation: Literal["warn", "raise", "exact"] = "warn",
+        on_violation: Literal["auto", "warn", "raise", "exact"] = "auto",
         standardize: bool = True,
         device: str = "auto",
         random_state: RandomState = None,
