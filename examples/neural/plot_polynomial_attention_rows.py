@@ -13,7 +13,6 @@ small patches of photographs.
 # pixels, test patches from the bands between.
 
 import time
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,7 +23,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklowrank.neural import PolynomialAttentionClassifier
-
 
 photographs = [image / 255 for image in load_sample_images().images]
 
@@ -88,5 +86,5 @@ plt.show()
 # %%
 # What to see: the time of a fit grows with the number of rows for attention, and with its square for NCA. 5-NN needs no
 # fit; its predictions take longer with every row, those of attention do not. Both kinds of neighbours are more accurate
-# by two to five hundredths, at any number of rows: neighbourhoods that are wide enough for a polynomial have far more
+# by two to six hundredths, at any number of rows: neighbourhoods that are wide enough for a polynomial have far more
 # than five rows. Where some thousand rows are enough to learn from, NCA is the better choice.

@@ -72,7 +72,8 @@ documented_attention = documented(
             "gaussian" subtracts half of the squared norm of a key from its logits, so that the similarity is a Gaussian
             kernel of the distance. The factor is exact and no part of the polynomial.
         max_iter : int, default=200
-            Maximum number of iterations. These are steps of Adam with the gradient of all rows; 0 keeps the start.
+            Maximum number of iterations. These are steps of Adam with the gradient of all rows; 0 keeps the start. A
+            fit that reaches it does not warn.
         learning_rate : float, default=3e-2
             Step size of the optimizer.
         tol : float, default=1e-4

@@ -115,8 +115,8 @@ def check_even(degree: Any) -> None:
 def _check_attention(Q, K, V, key_mass):
     if not Q.is_floating_point() or K.is_complex() or V.is_complex():
         raise ValueError(
-            f"Q, K and V have the types {Q.dtype}, {K.dtype}, {V.dtype}. They need real numbers, and Q is to be floating, "
-            "as outputs have its type: pass Q.float()."
+            f"Q, K and V have the types {Q.dtype}, {K.dtype}, {V.dtype}. They need real numbers, and Q is to be "
+            "floating, as outputs have its type: pass Q.float()."
         )
     shapes = f"Q {tuple(Q.shape)}, K {tuple(K.shape)}, V {tuple(V.shape)}"
     if not Q.ndim == K.ndim == V.ndim == 2:
@@ -125,7 +125,7 @@ def _check_attention(Q, K, V, key_mass):
         raise ValueError(f"Shapes do not fit: {shapes}. Q and K need equal widths, K and V equally many rows.")
     if key_mass is not None and key_mass.shape != (len(K),):
         raise ValueError(f"key_mass has shape {tuple(key_mass.shape)}. Pass one number for each of {len(K)} keys.")
-    if key_mass is not None and (key_mass.min() < 0 or key_mass.max() <= 0):
+    if key_mass is not None and not (key_mass.amin() >= 0 and key_mass.amax() > 0):
         raise ValueError(
-            "key_mass has negative numbers, or is zero for all keys. Pass numbers of at least 0, not all 0."
+            "key_mass has negative numbers or NaN, or is zero for all keys. Pass numbers of at least 0, not all 0."
         )

@@ -60,11 +60,13 @@ class PolynomialAttentionClassifier(PolynomialAttention, ClassifierMixin, BaseEs
     >>> from sklowrank.neural import PolynomialAttentionClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-    >>> model = PolynomialAttentionClassifier(3, degree=4, tol=1e-2, random_state=0).fit(X_train, y_train)
+    >>> model = PolynomialAttentionClassifier(3, norm_bound=2.0, tol=1e-2, random_state=0).fit(X_train, y_train)
     >>> model.score(X_test, y_test) > 0.93
     True
     >>> model.value_features_.shape  # the model: sums over the rows, and none of them
-    (35, 2)
+    (165, 2)
+    >>> model.certificate_["satisfied"], model.certificate_["probed_error"] < 0.01
+    ('probed', True)
     """
 
     _parameter_constraints = ATTENTION_CONSTRAINTS

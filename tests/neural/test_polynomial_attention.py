@@ -118,6 +118,7 @@ def test_linear_attention_keeps_the_type_and_reads_no_other_rows():
         ({"key_mass": torch.ones(3)}, "key_mass has shape"),
         ({"key_mass": torch.linspace(-1, 1, 60)}, "key_mass has negative numbers"),
         ({"key_mass": torch.zeros(60)}, "zero for all keys"),
+        ({"key_mass": torch.full((60,), torch.nan)}, "negative numbers or NaN"),
         ({"Q": torch.ones(60, 3, dtype=torch.int64)}, "Q is to be floating"),
         ({"V": torch.ones(60, 2, dtype=torch.complex64)}, "need real numbers"),
         ({"Q": np.ones((60, 3))}, "'Q' parameter"),
