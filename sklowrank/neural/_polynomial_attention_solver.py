@@ -207,9 +207,7 @@ _EXACT = Errors(0, 0.0, 0.0, 0.0, 1.0)
 
 def measured(problem: Problem, components: torch.Tensor, keys: Keys, degrees: Iterable[int]) -> Iterator[Errors]:
     """Yield the errors of polynomials on 256 queries, which are spread over all, whatever the order of rows."""
-    along = projected(problem.Z, components, problem.chosen.norm_bound).sum(1)
-    at = torch.linspace(0, len(along) - 1, min(PROBED, len(along)), dtype=torch.float64, device=along.device)
-    rows = along.argsort()[at.round().long()]
+    rows = _probed_rows(problem, components)
     exact = _answers_and_gradient(problem, components, rows, keys, None)
     for degree in degrees:
         found = _answers_and_gradient(problem, components, rows, keys, degree)
@@ -219,6 +217,17 @@ def measured(problem: Problem, components: torch.Tensor, keys: Keys, degrees: It
         tiny = torch.finfo(gradient.dtype).tiny  # both losses can be zero
         ratio = (found[2] + tiny) / (exact[2] + tiny)
         yield Errors(degree, *(float(part) for part in (share, output, gradient / size, ratio)))
+
+
+def _probed_rows(problem, components):
+    """Return 256 rows, spread along the components; equal rows come in the order of their values, whatever theirs was."""
+    along = projected(problem.Z, components, problem.chosen.norm_bound).sum(1).float()  # without the noise of rounding
+    n, c = problem.values.shape
+    value = (problem.values @ torch.linspace(1, 2, c, dtype=torch.float64, device=along.device)).float()
+    order = value.argsort(stable=True)
+    order = order[along[order].argsort(stable=True)]
+    at = torch.linspace(0, n - 1, min(PROBED, n), dtype=torch.float64, device=along.device)
+    return order[at.round().long()]
 
 
 def _answers_and_gradient(problem, components, rows, keys, degree):

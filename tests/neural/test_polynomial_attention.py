@@ -207,6 +207,15 @@ def test_rows_in_another_order_give_the_same_model():
 
 
 @both
+def test_the_certificate_does_not_depend_on_the_order_of_equal_rows_with_other_targets(Estimator):
+    rng = np.random.default_rng(0)
+    X, y, order = rng.integers(0, 3, (600, 4)), rng.integers(0, 3, 600), rng.permutation(600)
+    one, other = (make(Estimator, on_violation="auto").fit(X[o], y[o]) for o in (np.arange(600), order))
+    first, second = ({**model.certificate_, "satisfied": 0} for model in (one, other))
+    assert first == pytest.approx(second, rel=1e-6)
+
+
+@both
 def test_batch_size_and_precision_change_rounding_alone(table, Estimator):
     X, y = table
     model, small = (make(Estimator, batch_size=size).fit(X, y) for size in ("auto", 7))
