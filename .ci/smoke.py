@@ -64,7 +64,8 @@ def decomposed():
 
 
 def trained():
-    """Train a network with a rule."""
+    """Train a network with a rule, and a filter."""
+    call("neural", "LatentQuantizationFilter", 2, max_iter=2).fit(X).transform(X)
     rule = call("neural", "OrderedRank")
     return (
         call("neural", "NetworkRegressor", (4, 4), training=rule, max_iter=2, tol=0).fit(X, y).resized(0.9).predict(X)
