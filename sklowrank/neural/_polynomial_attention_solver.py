@@ -220,7 +220,7 @@ def measured(problem: Problem, components: torch.Tensor, keys: Keys, degrees: It
 
 
 def _probed_rows(problem, components):
-    """Return 256 rows, spread along the components; equal rows come in the order of their values, whatever theirs was."""
+    """Return 256 rows, spread along the components; equal rows come in the order of their values."""
     along = projected(problem.Z, components, problem.chosen.norm_bound).sum(1).float()  # without the noise of rounding
     n, c = problem.values.shape
     value = (problem.values @ torch.linspace(1, 2, c, dtype=torch.float64, device=along.device)).float()
