@@ -177,7 +177,8 @@ def training(problem: Problem) -> Iterator[Step]:
     """
     A, B = (part.clone().requires_grad_() for part in problem.adapter)
     optimizer = torch.optim.Adam([A, B], lr=problem.chosen.learning_rate)
-    everyone, former = torch.arange(len(problem.Z), device=problem.Z.device), deque(maxlen=PATIENCE)
+    everyone = torch.arange(len(problem.Z), device=problem.Z.device)
+    former: deque[float] = deque(maxlen=PATIENCE)
     for step in range(1, problem.chosen.max_iter + 1):
         components = problem.base + B @ A
         keys, _ = attended(problem, components)
@@ -296,7 +297,7 @@ def fitted(problem: Problem, adapter: tuple[torch.Tensor, torch.Tensor], *, exac
     degree, sums = None if exact else chosen.degree, None
     if degree is not None:
         sums = key_sums(keys.points, with_ones(keys.values, keys.log_mass.exp()), degree, chosen.batch_size)
-    public = {
+    public: dict[str, Any] = {
         "components_": components,
         "base_components_": problem.base,
         "adapter_A_": A,
@@ -307,7 +308,7 @@ def fitted(problem: Problem, adapter: tuple[torch.Tensor, torch.Tensor], *, exac
         "n_features_map_": None if sums is None else len(sums),
         "max_logit_": longest(projected(problem.Z, components, chosen.norm_bound)) * longest(keys.points),
     }
-    units = {"mean": problem.mean, "scale": problem.scale, "norm_bound": chosen.norm_bound}
+    units: dict[str, Any] = {"mean": problem.mean, "scale": problem.scale, "norm_bound": chosen.norm_bound}
     names = ("components", "degree", "key_features_sum", "value_features")
     parts = {name: public[f"{name}_"] for name in names}
     return Fit(Model(**units, **parts, keys=keys if sums is None else None), public)
