@@ -118,6 +118,15 @@ _ATTENTION = Spec(
     converges=False,
     quick={"degree": 4, "method": "polynomial", "error_tol": 1.0, "max_iter": 30},
 )
+_MORPHABLE = Spec(
+    {},
+    iterates=True,
+    converges=False,
+    tol=False,
+    network=True,
+    quick={"width_range": (8, 12), "max_iter": 30, "learning_rate": 1e-2},
+    too_large={"default_width": 99},
+)
 _NETWORK = Spec({}, batches=True, iterates=True, network=True)
 _STREAM = ("sklowrank.recommend._online_state.OnlineState",)
 _TINY_NETWORK = {"hidden_layer_sizes": (8,), "max_iter": 30, "learning_rate": 1e-2}
@@ -203,6 +212,15 @@ ESTIMATORS = {
         holds=("sklowrank._nets.recording.LayerReport",),
         quick={"max_iter": 5},
     ),
+    "LatentSpectralRegressor": Spec(
+        {"predict": "same"},
+        y="numbers",
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"width": 8, "n_basis": 3, "max_iter": 5, "batch_size": 60, "learning_rate": 3e-3},
+    ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LatentQuantizationFilter": Spec(
         {"transform": "linear", "score_samples": "same"},
@@ -217,6 +235,24 @@ ESTIMATORS = {
         y="classes",
         wraps=_tiny_classifier,
         too_large={"layers": ["warp"]},
+    ),
+    "LieGroupConvClassifier": Spec(
+        {"transform": "same", "predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={
+            "n_channels": 8,
+            "n_group_samples": 4,
+            "n_test_samples": 1,
+            "pad": 0,
+            "learning_rate": 2e-2,
+            "batch_size": 16,
+            "max_iter": 10,
+        },
+        too_large={"kernel_size": 99},
     ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
     "LokiClassifier": Spec(
@@ -260,6 +296,8 @@ ESTIMATORS = {
     "MatryoshkaProjection": Spec(
         {"transform": "linear"}, y="numbers", iterates=True, quick={"max_iter": 20, "tol": 0.1}
     ),
+    "MorphableMLPClassifier": _MORPHABLE._replace(laws={"predict": "same", "predict_proba": "same"}, y="classes"),
+    "MorphableMLPRegressor": _MORPHABLE._replace(laws={"predict": "same"}, y="numbers"),
     "MultiparameterPersistence": Spec(
         {"transform": "same"}, score=False, seed=False, quick={"resolution": (3, 4), "max_points": 20}
     ),
@@ -290,6 +328,14 @@ ESTIMATORS = {
         laws={"transform": "same", "predict": "same", "predict_proba": "same"}, y="classes"
     ),
     "PolynomialAttentionRegressor": _ATTENTION._replace(laws={"transform": "same", "predict": "same"}, y="numbers"),
+    "PerturbedLatentDensity": Spec(
+        {"transform": "same", "score_samples": "log"},
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"perturbation": 0.1, "hidden_layer_sizes": (8,), "max_iter": 4, "n_importance": 2, "n_eval_samples": 20},
+    ),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

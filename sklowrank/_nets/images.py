@@ -4,6 +4,7 @@ import math
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -42,18 +43,69 @@ def as_rows(images: torch.Tensor) -> torch.Tensor:
     return images.movedim(1, -1).reshape(len(images), -1)
 
 
+def flat_rows(values: Any) -> tuple[Any, tuple[int, ...] | None]:
+    """Return fields with several axes (n, ...) as rows in C order, and the shape of one; tables are not touched."""
+    if isinstance(values, list | tuple):
+        values = np.asarray(values) if np.ndim(values) > 2 else values
+    shape = getattr(values, "shape", ())
+    if len(shape) < 3:
+        return values, None
+    return values.reshape(shape[0], math.prod(shape[1:])), tuple(shape[1:])
+
+
+def field_shape(
+    name: str, shape: tuple[int, ...] | None, n_columns: int, grid: tuple[int, ...]
+) -> tuple[int, int, int]:
+    """Return height, width and channels of fields on a grid of one or two axes; a line has the width 1.
+
+    `shape` is that of one field, None where it is a row of `n_columns` columns.
+
+    Raises
+    ------
+    ValueError
+        If the fields are not on that grid.
+    """
+    n_points = math.prod(grid)
+    if shape is None and n_columns % n_points:
+        raise ValueError(
+            f"grid_shape={grid} has {n_points} points, and {name} has {n_columns} columns, which is no multiple of it. "
+            "Pass rows with one column per point and channel."
+        )
+    if shape is not None and (shape[: len(grid)] != grid or len(shape) > len(grid) + 1):
+        raise ValueError(
+            f"grid_shape={grid} is not the grid of {name}, whose fields have the shape {shape}. Pass fields of shape "
+            f"{grid} or {(*grid, 'channels')}."
+        )
+    height, width = [*grid, 1][:2]
+    return height, width, n_columns // n_points
+
+
 def convolution(
-    n_in: int, n_out: int, generator: torch.Generator | None, *, size: int = 3, bias: bool = True
+    n_in: int,
+    n_out: int,
+    generator: torch.Generator | None,
+    *,
+    size: int | tuple[int, int] = 3,
+    bias: bool = True,
 ) -> nn.Conv2d:
     """Return a convolution of `size` x `size` pixels in float32, on the CPU; an odd size keeps height and width.
 
-    Its weights have torch's initial distribution, drawn from `generator`; without one they are to be loaded.
+    Two numbers are the height and the width of a kernel that is no square. The weights have torch's initial
+    distribution, drawn from `generator`; without one they are to be loaded.
     """
+    height, width = (size, size) if isinstance(size, int) else size
     layer = nn.utils.skip_init(
-        nn.Conv2d, n_in, n_out, size, padding=size // 2, bias=bias, device="cpu", dtype=torch.float32
+        nn.Conv2d,
+        n_in,
+        n_out,
+        (height, width),
+        padding=(height // 2, width // 2),
+        bias=bias,
+        device="cpu",
+        dtype=torch.float32,
     )
     if generator is not None:
-        bound = (size**2 * n_in) ** -0.5
+        bound = (height * width * n_in) ** -0.5
         with torch.no_grad():
             for part in layer.parameters():
                 part.uniform_(-bound, bound, generator=generator)

@@ -35,8 +35,8 @@ _COMPUTING = """
         Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
         "cuda:1".
     random_state : int, RandomState instance or None, default=None
-        Seed or generator of random numbers; pass an int for reproducible results. It decides weights, batches and
-        dropout.
+        Seed or generator of random numbers; pass an int for reproducible results. It decides weights and
+        batches, and dropout where there is any.
     verbose : int, default=0
         0 prints nothing, 1 prints a line per iteration. An iteration is an epoch.
 """
@@ -44,14 +44,14 @@ _COMPUTING = """
 
 def network_parameters(
     *,
-    module_params: str,
+    module_params: str = "",
     width: str = "n_outputs",
     follows: str = "",
 ):
     """Fill the lines ``<network parameters>`` and ``<computing parameters>`` of a class's docstring.
 
     `module_params` says which ``module__`` entries the default network takes, `width` names the number of outputs of a
-    user's module, and `follows` says what is put behind it.
+    user's module, and `follows` says what is put behind it. Estimators without these parameters give nothing.
     """
 
     def fill(cls):

@@ -39,7 +39,7 @@ training : training rule or None, default=None
     :class:`RandomSubspace` or :class:`SharpnessAware`. It is copied; its parameters are set and searched as
     ``training__...``. None trains all weights.
 activation : {"relu", "gelu", "tanh", "identity"}, default="relu"
-    Activation of the hidden layers of the default network.
+    Activation of the hidden layers. A `module` has its own.
 """
 _LAST = """
 learning_rate : float, default=1e-3

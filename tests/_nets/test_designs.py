@@ -12,8 +12,9 @@ from torch import nn
 
 from sklowrank._core.workspace import open_workspace
 from sklowrank._nets.designs import Design, fit_design, own_randomness, scheduled, trained_weights
+from sklowrank._nets.estimating import distinct_outputs
 from sklowrank._nets.generated import as_perceptron, perceptron
-from sklowrank._nets.images import as_images, as_rows, convolution, image_shape_of
+from sklowrank._nets.images import as_images, as_rows, convolution, field_shape, flat_rows, image_shape_of
 from sklowrank._nets.layers import Standardized, linear, mlp
 from sklowrank._nets.schedules import cosine, one_cycle
 from sklowrank._nets.training import Batches, Training
@@ -213,8 +214,48 @@ def test_a_convolution_keeps_the_size_and_draws_from_its_generator():
     assert layers[0](torch.zeros(1, 2, 4, 7)).shape == (1, 3, 4, 7)
 
 
+def test_a_convolution_may_be_along_one_axis():
+    layer = convolution(2, 3, torch.Generator().manual_seed(0), size=(3, 1))
+    assert layer.weight.shape == (3, 2, 3, 1)
+    assert layer.weight.abs().max() <= 6**-0.5
+    assert layer(torch.zeros(1, 2, 4, 7)).shape == (1, 3, 4, 7)
+
+
+def test_fields_with_axes_become_rows():
+    fields = np.arange(24.0).reshape(2, 3, 4)
+    for given in (fields, fields.tolist(), torch.from_numpy(fields)):
+        flat, shape = flat_rows(given)
+        assert shape == (3, 4)
+        np.testing.assert_array_equal(flat, fields.reshape(2, 12))
+    assert flat_rows(np.zeros((0, 3, 4)))[0].shape == (0, 12)
+    for table in (fields[0], fields[0].tolist(), [1, 2], None, "text", [[1, 2], ["a", "b"]]):
+        assert flat_rows(table) == (table, None) or flat_rows(table)[0] is table
+
+
+def test_grids_of_fields():
+    assert field_shape("X", (3, 4), 12, (3, 4)) == (3, 4, 1)
+    assert field_shape("X", (3, 4, 2), 24, (3, 4)) == (3, 4, 2)
+    assert field_shape("X", None, 24, (3, 4)) == (3, 4, 2)
+    assert field_shape("X", None, 24, (6,)) == (6, 1, 4)
+    assert field_shape("X", (6, 4), 24, (6,)) == (6, 1, 4)
+    with pytest.raises(ValueError, match=r"grid_shape=\(5,\) has 5 points, and y has 24 columns"):
+        field_shape("y", None, 24, (5,))
+    for shape in ((4, 3), (3, 4, 1, 2), (3,)):
+        with pytest.raises(ValueError, match=r"grid_shape=\(3, 4\) is not the grid of X"):
+            field_shape("X", shape, 12, (3, 4))
+
+
 def test_standardized_networks_take_rows_in_their_units():
     net = linear(2, 1, torch.Generator().manual_seed(0))
     mean, scale = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
     x = torch.tensor([[5.0, 6.0]])
     torch.testing.assert_close(Standardized(net, mean, scale)(x), net((x - mean) / scale))
+
+
+def test_answers_in_blocks_are_those_of_all_rows():
+    X = torch.randn(9, 3, generator=torch.Generator().manual_seed(0))
+    net = linear(3, 2, torch.Generator().manual_seed(0)).train()
+    (found,) = distinct_outputs(net, torch.cat([X, X]), size=1 << 24)  # two rows fill a block
+    torch.testing.assert_close(found, net(torch.cat([X, X])).detach())
+    assert torch.equal(found[:9], found[9:])
+    assert net.training
