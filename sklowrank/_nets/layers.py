@@ -37,7 +37,14 @@ class Standardized(nn.Module):
         self.network = network
 
     def forward(self, x):
-        return self.network((x - self.mean) / self.scale)
+        return self.network(standard_units(x, self.mean, self.scale))
+
+
+def standard_units(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return (x - mean) / scale of rows; a single column is not taken for all of them."""
+    if x.shape[-1] != mean.shape[-1]:
+        raise ValueError(f"The network takes rows of {mean.shape[-1]} columns, and these have {x.shape[-1]}.")
+    return (x - mean) / scale
 
 
 class Dropout(nn.Module):
@@ -87,6 +94,20 @@ def mlp(
     if n_out is not None:
         layers.append(linear(width, n_out, generator))
     return nn.Sequential(*layers)
+
+
+def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
+    """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none."""
+    try:
+        sizes = [int(size) for size in hidden_layer_sizes]
+        whole = all(size == given for size, given in zip(sizes, hidden_layer_sizes))
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} is no sequence of ints. Pass widths >= 1, such as (128, 64)."
+        )
+    return sizes
 
 
 def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> None:

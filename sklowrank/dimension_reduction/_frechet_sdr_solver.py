@@ -17,6 +17,7 @@ from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest
 from .._nets.architecture import Architecture, architecture_of, split_params
 from .._nets.ensembles import build_ensemble, ensemble_outputs, restore_ensemble
+from .._nets.layers import layer_sizes
 from .._nets.randomness import Randomness
 from .._nets.training import Batches, Training, train
 from ._ball_features import Features, FittedBalls, number_of
@@ -105,7 +106,7 @@ def network_problem(rows: torch.Tensor, features: Features, options: Options, ra
     n_outputs = (
         n_components if isinstance(n_components, Integral) else min(_OUTPUTS_OF_SHARE, features.targets.shape[1])
     )
-    sizes = [int(size) for size in options.hidden_layer_sizes]
+    sizes = layer_sizes(options.hidden_layer_sizes)
     n_epochs, n_folds = options.max_iter, max(2, options.n_estimators, round(1 / options.validation_fraction))
     if n < _LEAST_ROWS or n < 2 * n_folds or n - n // n_folds <= 4 * n_outputs:
         n_epochs, n_folds = max(1, n_epochs // 4), None
