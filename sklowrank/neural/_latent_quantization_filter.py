@@ -204,8 +204,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         """
         X = check_fit_data(self, X, ensure_min_samples=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        problem = solver.filter_problem(ws.load(X), options(self, solver.Options))
-        randomness = own_randomness(ws)
+        rows, chosen, randomness = ws.load(X), options(self, solver.Options), own_randomness(ws)
+        problem = solver.filter_problem(rows, chosen)
         fitted = fit_design(
             self,
             problem.design,
@@ -219,6 +219,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
             X=X,
             y=y,
         )
+        solver.warn_of_one_code(rows, fitted.model, chosen)
         return keep(self, ws, fitted.model, **fitted.attributes)
 
     @in_plain_modes
@@ -279,7 +280,10 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         xp = get_namespace(Z)[0]
         Z = check_array(Z, dtype=[xp.float64, xp.float32], input_name="Z")
         if Z.shape[1] != self.n_components_:
-            raise ValueError(f"Z has {Z.shape[1]} columns, but codes have n_components_={self.n_components_}.")
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns, but codes have n_components_={self.n_components_}. Pass codes as "
+                "`encode` returns them."
+            )
         ws = open_workspace(Z, device=self.device)
         return ws.answer(solver.rows_of_codes(ws.load(Z), recall(self, solver.Model, ws.exact())))
 
@@ -317,6 +321,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         """
         return float(np.mean(on_host(self.score_samples(X)), dtype=np.float64))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the filter as a torch module, from rows in their own units to purified rows.
 
