@@ -80,7 +80,7 @@ def mlp(
 
     Without `n_out` it ends with the last activation. `batch_norm` normalises after the first linear layer.
     """
-    check_layers(hidden_layer_sizes, activation, dropout)
+    hidden_layer_sizes = check_layers(hidden_layer_sizes, activation, dropout)
     layers: list[nn.Module] = []
     width = n_in[0]
     for i, size in enumerate(hidden_layer_sizes):
@@ -97,7 +97,7 @@ def mlp(
 
 
 def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
-    """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none."""
+    """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none, or a layer is empty."""
     try:
         sizes = [int(size) for size in hidden_layer_sizes]
         whole = all(size == given for size, given in zip(sizes, hidden_layer_sizes))
@@ -107,17 +107,19 @@ def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
         raise ValueError(
             f"hidden_layer_sizes={hidden_layer_sizes!r} is no sequence of ints. Pass widths >= 1, such as (128, 64)."
         )
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"hidden_layer_sizes={tuple(hidden_layer_sizes)} has an empty layer. Pass widths >= 1.")
     return sizes
 
 
-def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> None:
-    """Raise a ValueError for an empty layer, an unknown activation, or a share of dropout outside of [0, 1)."""
-    if any(size < 1 for size in hidden_layer_sizes):
-        raise ValueError(f"hidden_layer_sizes={tuple(hidden_layer_sizes)} has an empty layer. Pass widths >= 1.")
+def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> list[int]:
+    """Return :func:`layer_sizes`; raise a ValueError for an unknown activation, or dropout outside of [0, 1)."""
+    sizes = layer_sizes(hidden_layer_sizes)
     if activation not in ACTIVATIONS:
         raise ValueError(f"module__activation={activation!r} is unknown. Use one of {sorted(ACTIVATIONS)}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"module__dropout={dropout} has to be in [0, 1).")
+    return sizes
 
 
 def as_tensor(value: Any) -> Any:
@@ -136,7 +138,7 @@ class SideBySide(nn.Module):
         self, count: int, n_features: int, n_outputs: int, generator, *, hidden_layer_sizes, activation, dropout
     ):
         super().__init__()
-        check_layers(hidden_layer_sizes, activation, dropout)
+        hidden_layer_sizes = check_layers(hidden_layer_sizes, activation, dropout)
         self.activation, self.dropout = ACTIVATIONS[activation](), dropout_layer(dropout, generator)
 
         def drawn(n_in, *shape):

@@ -14,7 +14,7 @@ from .._core.warn import warn
 from .._nets.architecture import as_numpy, load_weights
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
-from .._nets.layers import check_layers, layer_sizes
+from .._nets.layers import layer_sizes
 from .._nets.training import Batches
 from ._latent_quantization_network import Autoencoder, Decoder, Encoder, Purifier
 
@@ -91,7 +91,6 @@ def filter_problem(X: torch.Tensor, options: Options) -> Problem:
         If `output_range` is no pair of increasing numbers, or a hidden layer is empty.
     """
     sizes, n_features = layer_sizes(options.hidden_layer_sizes), X.shape[1]
-    check_layers(sizes, "relu", 0.0)
     given = options.n_components
     n_components = min(_MOST_COMPONENTS, n_features) if isinstance(given, str) else int(given)
     units = units_of(X, n_components)
