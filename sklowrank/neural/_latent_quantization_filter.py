@@ -31,8 +31,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
     A denoising autoencoder with a bounded encoder and a normal latent distribution, whose codes are rounded to a grid.
     It cleans spoilt rows (noise, dead sensors, adversarial perturbations) in front of a fitted model, without that
     model and without labels, and scores anomalies. Where the training rows can be kept and follow few factors, the mean
-    of the nearest of them is the better filter. It is a filter against attacks that do not know it, and no certified
-    defence: an attack through :meth:`network` gets past it. Clean rows lose detail, which costs a model some accuracy.
+    of the nearest of them is the better filter. It weakens attacks that are made on the model alone; an attack through
+    :meth:`network` defeats it, and nothing is certified. Clean rows lose detail, which costs a model some accuracy.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
     hidden_layer_sizes : sequence of ints, default=(128, 128)
         Widths of the hidden layers of the default network. The decoder has them in reverse order.
     output_range : "data", (low, high) or None, default="data"
-        Range to which answers are clipped: of each column in training, a pair of numbers for all columns, or none.
+        Range to which answers are clipped: of each column in training, a pair of numbers for all columns, such as
+        ``(0, np.inf)``, or none.
     learning_rate : float, default=4e-3
         Step size of the optimizer. Of Adam; it falls to 0 along a cosine.
     batch_size : int, default=128
@@ -306,7 +307,10 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         return ws.answer(solver.scores_of(X, solver.purified(X, model, ws.precision), model))
 
     def score(self, X, y=None) -> float:
-        """Return the mean of :meth:`score_samples`.
+        """Return the mean of :meth:`score_samples`: how little the filter changes rows.
+
+        For clean rows it is highest where the filter removes least. To choose `input_noise` or `step`, compare what
+        is left of noise that was added to clean rows.
 
         Parameters
         ----------
