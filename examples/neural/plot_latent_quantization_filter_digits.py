@@ -71,12 +71,12 @@ sizes = np.linspace(0, 0.3, 7)
 curves = {name: [classifier.score(f(attacked(network, size)), b) for size in sizes] for name, f in filters.items()}
 through = [classifier.score(cleaner.transform(attacked(lambda x: network(module(x)), size)), b) for size in sizes]
 
-fig, ax = plt.subplots(figsize=(6.5, 4))
+fig, ax = plt.subplots(figsize=(8.5, 4))
 for name, curve in curves.items():
     ax.plot(sizes, curve, "o-", label=name)
 ax.plot(sizes, through, "--", color="C3", label="latent quantization, attacked through it")
 ax.set(xlabel="change of each pixel", ylabel="accuracy of the network", ylim=(0, 1.02))
-ax.legend(fontsize=8, loc="lower left")
+ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 plt.tight_layout()
 plt.show()
 

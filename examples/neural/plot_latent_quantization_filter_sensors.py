@@ -84,5 +84,5 @@ plt.show()
 
 # %%
 # What to see: readings that saturate do not lie in a plane, so that six principal components distort them, and the
-# filter removes more noise. The scores separate rows with one odd sensor in part, a little better than those of PCA: a reading
-# that moves by chance to nearly the same value is no anomaly, and the filter's own error hides small ones.
+# filter removes more noise. The scores separate rows with one odd sensor in part, a little better than those of PCA: a
+# reading that moves by chance to nearly the same value is no anomaly, and the filter's own error hides small ones.

@@ -30,6 +30,9 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None, *, bias: bo
 class Standardized(nn.Module):
     """A network with its standardisation before it, so that it takes rows in their own units."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, network: nn.Module, mean: torch.Tensor, scale: torch.Tensor):
         super().__init__()
         self.register_buffer("mean", mean.float())

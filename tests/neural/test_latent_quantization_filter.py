@@ -153,10 +153,10 @@ def test_the_encoder_keeps_its_bound(bound):
     assert ratio.max() > 0.3 * bound
 
 
-def test_a_loose_bound_is_as_good_as_a_close_one():
-    close, loose = (fast(lipschitz=bound, max_iter=60).fit(T) for bound in (4.0, 1e4))
-    assert loose.score(T) > 1.2 * close.score(T)
+def test_a_loose_bound_keeps_the_codes_at_unit_width():
+    loose = fast(lipschitz=1e4, max_iter=60).fit(T)
     assert loose.encode(T).std(0).max() < 2
+    assert loose.score(T) > -0.3 * np.mean(((T - T.mean(0)) / np.ptp(T, axis=0)) ** 2)
 
 
 @pytest.mark.parametrize("settings", [{"step": 100.0}, {"lipschitz": 0.01}])
