@@ -12,10 +12,10 @@ from .._core.rows import column_ends, rows_of
 from .._core.standardize import standardization, standardized
 from .._core.warn import warn
 from .._nets.architecture import as_numpy, load_weights
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import layer_sizes
-from .._nets.training import Batches
 from ._latent_quantization_network import Autoencoder, Decoder, Encoder, Purifier
 
 _MOST_COMPONENTS = 12  # of "auto"
