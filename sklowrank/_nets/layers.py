@@ -30,6 +30,9 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None, *, bias: bo
 class Standardized(nn.Module):
     """A network with its standardisation before it, so that it takes rows in their own units."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, network: nn.Module, mean: torch.Tensor, scale: torch.Tensor):
         super().__init__()
         self.register_buffer("mean", mean.float())
@@ -37,7 +40,14 @@ class Standardized(nn.Module):
         self.network = network
 
     def forward(self, x):
-        return self.network((x - self.mean) / self.scale)
+        return self.network(standard_units(x, self.mean, self.scale))
+
+
+def standard_units(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return (x - mean) / scale of rows; a single column is not taken for all of them."""
+    if x.shape[-1] != mean.shape[-1]:
+        raise ValueError(f"The network takes rows of {mean.shape[-1]} columns, and these have {x.shape[-1]}.")
+    return (x - mean) / scale
 
 
 class Dropout(nn.Module):
@@ -73,7 +83,7 @@ def mlp(
 
     Without `n_out` it ends with the last activation. `batch_norm` normalises after the first linear layer.
     """
-    check_layers(hidden_layer_sizes, activation, dropout)
+    hidden_layer_sizes = check_layers(hidden_layer_sizes, activation, dropout)
     layers: list[nn.Module] = []
     width = n_in[0]
     for i, size in enumerate(hidden_layer_sizes):
@@ -89,14 +99,30 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> None:
-    """Raise a ValueError for an empty layer, an unknown activation, or a share of dropout outside of [0, 1)."""
-    if any(size < 1 for size in hidden_layer_sizes):
+def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
+    """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none, or a layer is empty."""
+    try:
+        sizes = [int(size) for size in hidden_layer_sizes]
+        whole = all(size == given for size, given in zip(sizes, hidden_layer_sizes))
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} is no sequence of ints. Pass widths >= 1, such as (128, 64)."
+        )
+    if any(size < 1 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={tuple(hidden_layer_sizes)} has an empty layer. Pass widths >= 1.")
+    return sizes
+
+
+def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> list[int]:
+    """Return :func:`layer_sizes`; raise a ValueError for an unknown activation, or dropout outside of [0, 1)."""
+    sizes = layer_sizes(hidden_layer_sizes)
     if activation not in ACTIVATIONS:
         raise ValueError(f"module__activation={activation!r} is unknown. Use one of {sorted(ACTIVATIONS)}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"module__dropout={dropout} has to be in [0, 1).")
+    return sizes
 
 
 def as_tensor(value: Any) -> Any:
@@ -115,7 +141,7 @@ class SideBySide(nn.Module):
         self, count: int, n_features: int, n_outputs: int, generator, *, hidden_layer_sizes, activation, dropout
     ):
         super().__init__()
-        check_layers(hidden_layer_sizes, activation, dropout)
+        hidden_layer_sizes = check_layers(hidden_layer_sizes, activation, dropout)
         self.activation, self.dropout = ACTIVATIONS[activation](), dropout_layer(dropout, generator)
 
         def drawn(n_in, *shape):

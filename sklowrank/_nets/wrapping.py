@@ -227,6 +227,7 @@ class HeldNetwork:
             module = copied_module(module).to(device)
         return array_of(outputs_of(module, calls, _BLOCK, device))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the changed network as a torch module.
 

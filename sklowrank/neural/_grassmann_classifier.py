@@ -16,6 +16,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, options, recall, replace_attributes
 from .._core.iterate import drive
+from .._core.modes import in_plain_modes
 from .._core.rows import rows_of
 from .._core.validation import check_classes, check_fit_data, check_new_data, on_host
 from .._core.workspace import open_workspace
@@ -373,6 +374,7 @@ class GrassmannClassifier(
         ws, model, rows = self._recalled(X, "transform")
         return ws.answer(features_of(model, rows, ws.device))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network that computes `transform` as a torch module.
 

@@ -12,6 +12,7 @@ from torch import nn
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
 from .._core.fitted import keep, options, recall, update_attributes
+from .._core.modes import in_plain_modes
 from .._core.validation import check_new_data, on_host
 from .._core.workspace import Workspace, open_workspace
 from .._nets.designs import fit_design, own_randomness
@@ -152,6 +153,7 @@ class MorphableMethods:
     n_features_in_: int
     feature_names_in_: np.ndarray
 
+    @in_plain_modes
     def network(self, width: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network of a width as a torch module.
 

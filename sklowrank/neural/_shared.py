@@ -13,6 +13,7 @@ from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
+from .._core.modes import in_plain_modes
 from .._core.validation import check_new_data
 from .._nets.estimating import changed_copy, fitted_network
 from .._nets.layers import ACTIVATIONS
@@ -151,6 +152,7 @@ class NetworkMethods:
     n_features_in_: int
     feature_names_in_: np.ndarray
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.
 
