@@ -263,12 +263,8 @@ class LatentSpectralRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorM
         y : array of shape (n_samples, ...)
             With the axes that the y of `fit` had.
         """
-        X, axes = flat_rows(X)
-        X = check_new_data(self, X, like="mean_", method="predict")
-        ws = open_workspace(X, device=self.device)
-        model = recall(self, solver.Model, ws.exact())
-        solver.check_axes(model, axes)
-        return ws.answer(solver.predictions(model, ws.load(X)))
+        ws, _, found = self._predicted(X)
+        return ws.answer(found)
 
     def score(self, X, y, sample_weight=None) -> float:
         """Return the coefficient of determination R^2, uniformly averaged over points and channels.
@@ -328,17 +324,30 @@ class LatentSpectralRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorM
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
-        tags.regressor_tags.poor_score = True  # of tables without a grid, in a few epochs
+        # Relative errors of single numbers, such as targets of a table, say little about R^2.
+        tags.regressor_tags.poor_score = self.loss == "relative_l2"
         tags.array_api_support = True
         return tags
 
+    def _predicted(self, X):
+        """Return the workspace, the model and the predicted fields in float64."""
+        X, axes = flat_rows(X)
+        X = check_new_data(self, X, like="mean_", method="predict")
+        ws = open_workspace(X, device=self.device)
+        model = recall(self, solver.Model, ws.exact())
+        solver.check_axes("X", axes, model.field)
+        return ws, model, solver.predictions(model, ws.load(X))
+
+    @in_plain_modes
     def _compared(self, X, y):
         """Return true and predicted fields as rows in float64."""
-        guess = np.asarray(on_host(self.predict(X)), dtype=np.float64)
-        truth = check_array(on_host(flat_rows(y)[0]), dtype=np.float64, ensure_2d=False, input_name="y")
+        _, model, found = self._predicted(X)
+        guess = found.reshape(len(found), -1).cpu().numpy()
+        y, axes = flat_rows(y)
+        truth = check_array(on_host(y), dtype=np.float64, ensure_2d=False, input_name="y")
         check_consistent_length(guess, truth)
+        solver.check_axes("y", axes, model.y_field)
         truth = truth.reshape(len(truth), -1)
-        guess = guess.reshape(len(guess), -1)
         if guess.shape != truth.shape:
             raise ValueError(f"y has {truth.shape[1]} numbers per field, and predictions have {guess.shape[1]}.")
         return truth, guess
