@@ -236,6 +236,24 @@ ESTIMATORS = {
         wraps=_tiny_classifier,
         too_large={"layers": ["warp"]},
     ),
+    "LieGroupConvClassifier": Spec(
+        {"transform": "same", "predict": "same", "predict_proba": "same"},
+        y="classes",
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={
+            "n_channels": 8,
+            "n_group_samples": 4,
+            "n_test_samples": 1,
+            "pad": 0,
+            "learning_rate": 2e-2,
+            "batch_size": 16,
+            "max_iter": 10,
+        },
+        too_large={"kernel_size": 99},
+    ),
     "LinearFrechetSDR": _FEATURES._replace(seed=False),
     "LokiClassifier": Spec(
         {"predict": "same", "predict_proba": "same", "decision_function": "same"},
@@ -310,6 +328,14 @@ ESTIMATORS = {
         laws={"transform": "same", "predict": "same", "predict_proba": "same"}, y="classes"
     ),
     "PolynomialAttentionRegressor": _ATTENTION._replace(laws={"transform": "same", "predict": "same"}, y="numbers"),
+    "PerturbedLatentDensity": Spec(
+        {"transform": "same", "score_samples": "log"},
+        iterates=True,
+        converges=False,
+        tol=False,
+        network=True,
+        quick={"perturbation": 0.1, "hidden_layer_sizes": (8,), "max_iter": 4, "n_importance": 2, "n_eval_samples": 20},
+    ),
     "PrivateDistanceSum": Spec({"transform": "linear", "score_samples": "linear"}, score=False, batches=True),
     "PrivateKernelDensity": Spec({"score_samples": "log"}, batches=True, in_units=_bandwidth_in_units),
     "PrivateSimilarityClassifier": Spec(

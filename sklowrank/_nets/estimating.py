@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from .._core.blocks import in_blocks, rows_per_block
+from .._core.blocks import join_blocks, rows_per_block
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.modes import plain_modes
@@ -34,10 +34,11 @@ from .architecture import (
     split_params,
     start_at_low_rank,
 )
+from .batches import Batches
 from .layers import linear_layers, rank_of, refresh_statistics
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
-from .training import Batches, Rule, Snapshot, Training, current_edits, train
+from .training import Rule, Snapshot, Training, current_edits, train
 
 
 class NetworkModel(NamedTuple):
@@ -284,15 +285,10 @@ def distinct_outputs(net: nn.Module, X: torch.Tensor, *, size: int) -> tuple[tor
     net.eval()
     first, kind = distinct_rows(X)
     step = rows_per_block("auto", len(first), size)
-
-    def of(rows):
-        found = net(X[first[rows]])
-        return found if isinstance(found, tuple) else (found,)
-
     with plain_modes(), torch.inference_mode():
-        parts = list(in_blocks(of, len(first), step, bytes_per_row=size))
+        found = join_blocks(lambda rows: net(X[first[rows]]), len(first), step, bytes_per_row=size)
     net.train(was_training)
-    return tuple(torch.cat(part)[kind] for part in zip(*parts))
+    return tuple(part[kind] for part in (found if isinstance(found, tuple) else (found,)))
 
 
 def network_outputs(estimator, X: Any, *, method: str) -> tuple[Workspace, torch.Tensor]:

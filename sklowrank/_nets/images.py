@@ -21,7 +21,7 @@ def image_shape_of(shape: Any, n_features: int, *, name: str = "image_shape") ->
     ValueError
         If the shape is no two or three positive integers, or has another number of pixels.
     """
-    sizes: list[Any] = [*shape, 1][:3]
+    sizes = [*shape, 1][:3]
     if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in sizes):
         raise ValueError(f"{name}={shape!r} has to be (height, width) or (height, width, channels), ints >= 1.")
     if math.prod(sizes) != n_features:
