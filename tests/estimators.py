@@ -219,7 +219,7 @@ ESTIMATORS = {
         converges=False,
         tol=False,
         network=True,
-        quick={"width": 8, "n_basis": 3, "max_iter": 5, "batch_size": 60, "learning_rate": 3e-3},
+        quick={"width": 16, "n_basis": 3, "max_iter": 5, "loss": "mse", "learning_rate": 3e-3},
     ),
     "LeastSquaresSubspaceClustering": _CLUSTERS,
     "LatentQuantizationFilter": Spec(

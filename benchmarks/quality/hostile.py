@@ -177,9 +177,9 @@ def _sparse(form):
 
 
 def _three_dimensions(estimator, X, y):
-    """Refused, but by estimators of objects that each are a table."""
+    """Refused, but by estimators of objects that each are a table; some ask for a y on the grid of the table."""
     if estimator.__sklearn_tags__().input_tags.three_d_array:
-        return Attack(X[:, :, None], y, finite)
+        return Attack(X[:, :, None], y, finite, ("grid_shape",))
     return Attack(X[:, :, None], y, None, ("dim",))
 
 

@@ -9,11 +9,13 @@ from .blocks import in_blocks, rows_per_block
 from .rows import largest_magnitude, rows_of
 
 
-def standardization(X: Any, how: str | bool, share: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+def standardization(
+    X: Any, how: str | bool, share: torch.Tensor | None = None, *, constant: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mean and the scale of the columns, in float64: one scale for all, one for each, or neither.
 
     X is a tensor, or rows that are read in blocks. Where a scale is zero, or no more than the rounding of what is
-    subtracted, it is one. `share` (n,) are weights of rows that sum to one.
+    subtracted, it is `constant`. `share` (n,) are weights of rows that sum to one.
     """
     rows = rows_of(X)
     (n, D), device = rows.shape, (rows.take(slice(0, 0)) if share is None else share).device
@@ -35,7 +37,7 @@ def standardization(X: Any, how: str | bool, share: torch.Tensor | None = None) 
     scale, rounding = variance.sqrt(), 8 * n**0.5 * torch.finfo(torch.float64).eps * mean.abs()
     if how == "global":
         rounding = rounding.amax()
-    return mean * unit, torch.where(scale > rounding, scale * unit, 1.0)
+    return mean * unit, torch.where(scale > rounding, scale * unit, constant)
 
 
 def _first_sum(unit, X, share):

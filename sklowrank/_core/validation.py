@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn import get_config
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
@@ -43,6 +44,8 @@ def check_classes(y) -> None:
 def _validate(estimator, X, y="no_validation", **kwargs):
     """Call scikit-learn's `validate_data`, with errors that name columns and show no cell."""
     y = y if isinstance(y, str) else _here(y, "y")
+    if kwargs.get("multi_output") and issparse(y):
+        raise TypeError("Sparse data was passed for y, but dense data is required. Pass y.toarray().")
     with explained(X, y, dtype=kwargs["dtype"]):
         checked = validate_data(estimator, X, y, **kwargs)
         if kwargs.get("y_numeric") and not isinstance(y, str):

@@ -50,6 +50,8 @@ def flat_rows(values: Any) -> tuple[Any, tuple[int, ...] | None]:
     shape: tuple[int, ...] = getattr(values, "shape", ())
     if len(shape) < 3:
         return values, None
+    if not hasattr(values, "reshape"):  # such as arrays with names of axes
+        values = np.asarray(values)
     return values.reshape(shape[0], math.prod(shape[1:])), tuple(shape[1:])
 
 
@@ -67,9 +69,10 @@ def field_shape(
     """
     n_points = math.prod(grid)
     if shape is None and n_columns % n_points:
+        cure = " To predict numbers that are no field, use NetworkRegressor on flattened fields." if name == "y" else ""
         raise ValueError(
             f"grid_shape={grid} has {n_points} points, and {name} has {n_columns} columns, which is no multiple of it. "
-            "Pass rows with one column per point and channel."
+            f"Pass rows with one column per point and channel.{cure}"
         )
     if shape is not None and (shape[: len(grid)] != grid or len(shape) > len(grid) + 1):
         raise ValueError(

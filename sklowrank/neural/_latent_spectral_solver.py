@@ -86,6 +86,11 @@ class Model(NamedTuple):
         """Height, width and channels of the fields of X."""
         return (*self.arguments["grid"], self.arguments["channels_in"])
 
+    @property
+    def y_field(self) -> FieldShape:
+        """Height, width and channels of the fields of y."""
+        return (*self.arguments["grid"], self.arguments["channels_out"])
+
 
 # Grids
 
@@ -152,10 +157,10 @@ def field_problem(
     arguments = {"grid": x_field[:2], "channels_in": x_field[2], "channels_out": y_field[2]}
     arguments |= {name: getattr(options, name) for name in ("width", "n_basis", "n_tokens", "n_heads", "patch_size")}
     arguments["n_levels"] = auto_levels(grid) if options.n_levels == "auto" else options.n_levels
-    how = "columns" if options.normalize else False
-    units = Units(*standardization(X, how), *standardization(Y, how))
+    units = units_of(X, Y, options.normalize)
     inputs = as_images(standardized(X, units.mean, units.scale), x_field)
-    targets = as_images(standardized(Y, units.y_mean, units.y_scale), y_field)
+    divisors = torch.where(units.y_scale > 0, units.y_scale, math.inf)
+    targets = as_images(standardized(Y, units.y_mean, divisors), y_field)
     relative = options.loss == "relative_l2"
     typical = root_mean_square(Y - units.y_mean)
     weight = (typical / lengths(Y) if relative else torch.full_like(Y[:, 0], 1 / Y.shape[1])).float()
@@ -168,6 +173,19 @@ def field_problem(
         units,
         y_axes,
     )
+
+
+def units_of(X: torch.Tensor, Y: torch.Tensor, normalize: bool) -> Units:
+    """Return the means and standard deviations of points, or zeros and ones.
+
+    A point at which X is constant gets the root mean square of all standard deviations, so that another value in new
+    fields has the size of an ordinary one, in any units. One at which y is constant has zero: it is predicted as it
+    is, whatever the network says, and takes no part in the loss. Fixed values at a boundary are the usual case.
+    """
+    how = "columns" if normalize else False
+    mean, scale = standardization(X, how, constant=0.0)
+    scale = torch.where(scale > 0, scale, root_mean_square(scale))
+    return Units(mean, scale, *standardization(Y, how, constant=0.0))
 
 
 def root_mean_square(Y: torch.Tensor) -> torch.Tensor:
@@ -231,14 +249,14 @@ def described(problem: Problem, weights: dict[str, np.ndarray]) -> tuple[Model, 
     return model, public | {"n_parameters_": n_parameters, "n_levels_": model.arguments["n_levels"]}
 
 
-def check_axes(model: Model, axes: tuple[int, ...] | None) -> None:
+def check_axes(name: str, axes: tuple[int, ...] | None, field: FieldShape) -> None:
     """Raise a ValueError where fields with several axes, of the shape `axes`, are on another grid than the fitted."""
-    height, width, channels = model.field
+    height, width, channels = field
     grids = {(height, width), (height,)} if width == 1 else {(height, width)}
     if axes is not None and axes not in {(*grid, channels) for grid in grids} | (grids if channels == 1 else set()):
         raise ValueError(
-            f"X has fields of the shape {axes}, and the network was fitted to height, width and channels "
-            f"{model.field}. Pass fields on that grid."
+            f"{name} has fields of the shape {axes}, and the network was fitted to height, width and channels "
+            f"{field}. Pass fields on that grid."
         )
 
 
@@ -274,10 +292,9 @@ class FieldMap(nn.Module):
 
     def __init__(self, network: nn.Module, model: Model):
         super().__init__()
-        grid, n_out = model.field[:2], model.arguments["channels_out"]
         self.network = network
         for name in Units._fields:
-            field = (*grid, n_out) if name.startswith("y_") else model.field
+            field = model.y_field if name.startswith("y_") else model.field
             self.register_buffer(name, as_images(getattr(model, name)[None], field).float())
 
     def forward(self, x):

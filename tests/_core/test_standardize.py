@@ -25,6 +25,7 @@ def test_constant_columns_are_not_scaled():
     assert scale[:2].tolist() == [1.0, 1.0]
     assert float(standardized(X, mean, scale)[:, :2].abs().max()) < 1e-12
     assert standardization(X[:, :2], "global")[1].tolist() == [1.0, 1.0]
+    assert standardization(X, "columns", constant=0.0)[1].tolist()[:2] == [0.0, 0.0]
 
 
 def test_constant_columns_vanish_whatever_their_size():

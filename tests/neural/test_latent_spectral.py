@@ -6,6 +6,9 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_array
+from sklearn import config_context
+from sklearn.callback import ScoringMonitor
 from sklearn.datasets import load_digits
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
@@ -193,6 +196,39 @@ def test_fields_of_zeros_and_constant_points_do_no_harm():
     assert np.abs(model.predict(X)[:, 0, 0]).max() < 3
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0**-80, 2.0**80])
+def test_a_fixed_boundary_is_exact_and_changes_no_loss(factor):
+    """A point at which y is constant takes no part in the loss, whatever the units of y are."""
+    held = factor * Y
+    held[:, 0] = 0.1 * factor
+    model = tiny(loss="mse").fit(X, held)
+    assert not model.y_scale_[:12].any()
+    assert (model.predict(-X)[:, 0] == 0.1 * factor).all()
+    assert model.score(X, held) > 1 / 8
+    module = model.network()
+    edge = module(torch.from_numpy(X[:, None]).float())[:, :, 0] / factor
+    torch.testing.assert_close(edge, torch.full_like(edge, 0.1))
+    plain = tiny(loss="mse").fit(X, np.where(np.arange(8)[:, None] == 0, 0.1, Y))
+    np.testing.assert_allclose(model.predict(X) / factor, plain.predict(X), atol=1e-12)
+    assert model.loss_curve_ == pytest.approx(plain.loss_curve_, rel=1e-6)
+    assert max(model.loss_curve_) < 2
+
+
+def test_a_single_field_is_predicted_as_it_is():
+    model = tiny().fit(X[:1], Y[:1])
+    np.testing.assert_array_equal(model.predict(X[:1]), Y[:1])
+    assert model.loss_curve_ == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("factor", [2.0**-80, 2.0**80])
+def test_a_point_that_was_constant_in_x_follows_units(factor):
+    held = X.copy()
+    held[:, 2, 3] = 1.0
+    plain, scaled = tiny().fit(held, Y), tiny().fit(factor * held, Y)
+    assert plain.scale_.reshape(8, 12)[2, 3] == pytest.approx(np.sqrt(held.var(0).mean()))
+    np.testing.assert_allclose(scaled.predict(factor * X), plain.predict(X), atol=1e-12)
+
+
 @pytest.mark.parametrize("n_rows", [1, 13])
 def test_few_fields(n_rows):
     assert np.isfinite(tiny(n_levels=5).fit(X[:n_rows], Y[:n_rows]).predict(X)).all()
@@ -248,6 +284,50 @@ def test_lines_and_tables():
     assert tiny().fit(line, line[:, :2]).predict(line).shape == (20, 2)
 
 
+class Named:
+    """An array that numpy can read and that cannot be reshaped, as those with names of axes."""
+
+    def __init__(self, values):
+        self.values, self.shape, self.ndim, self.dtype = values, values.shape, values.ndim, values.dtype
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+
+def test_arrays_of_other_kinds():
+    plain = tiny().fit(X, Y).predict(X)
+    fixed = X.copy()
+    fixed.flags.writeable = False
+    for wrap in (Named, list, np.asfortranarray, torch.from_numpy, lambda values: values.astype(object)):
+        np.testing.assert_array_equal(tiny().fit(wrap(X), wrap(Y)).predict(wrap(X)), plain)
+    np.testing.assert_array_equal(tiny().fit(fixed, Y).predict(fixed), plain)
+
+
+def test_sparse_targets_are_refused():
+    with pytest.raises(TypeError, match=r"Pass y.toarray"):
+        tiny(grid_shape=(8, 12)).fit(X.reshape(24, -1), csr_array(Y.reshape(24, -1)))
+
+
+def test_tensors_with_axes_of_a_grid():
+    plain = tiny().fit(X, Y)
+    with config_context(array_api_dispatch=True):
+        both = torch.from_numpy(X), torch.from_numpy(Y)
+        model = tiny().fit(*both)
+        found = model.predict(both[0])
+        assert isinstance(found, torch.Tensor)
+        np.testing.assert_array_equal(found, plain.predict(X))
+        assert model.score(*both) == plain.score(X, Y)
+        assert model.relative_l2(*both) == plain.relative_l2(X, Y)
+
+
+def test_callbacks_score_fields_with_axes():
+    monitor = ScoringMonitor(scoring={"error": lambda fitted, X, y: fitted.relative_l2(X, y)})
+    model = tiny().set_callbacks(monitor).fit(X, Y)
+    errors = monitor.get_logs().data_as_pandas["error"].dropna()
+    assert len(errors) >= 2
+    assert errors.iloc[-1] == model.relative_l2(X, Y)
+
+
 # Answers
 
 
@@ -271,6 +351,9 @@ def test_scores():
         model.score(X, Y[:, :, 0])
     with pytest.raises(ValueError, match="inconsistent"):
         model.relative_l2(X, Y[:5])
+    with pytest.raises(ValueError, match=r"y has fields of the shape \(12, 8\)"):
+        model.score(X, Y.transpose(0, 2, 1))
+    assert model.score(X.tolist(), Y.tolist()) == model.score(X, Y[..., None])
 
 
 def test_coefficients_are_in_use_and_are_read_from_the_weights():
@@ -339,6 +422,7 @@ def with_one(fields, value):
         ({"width": 10}, X, Y, r"width=10 has to be a multiple of n_heads=4.*width=12"),
         ({"grid_shape": (8, 11)}, X.reshape(24, -1), Y.reshape(24, -1), r"grid_shape=\(8, 11\) has 88 points, and X"),
         ({"grid_shape": (8, 12)}, X.reshape(24, -1), Y[:, 0], r"grid_shape=\(8, 12\) has 96 points, and y has 12"),
+        ({}, X, Y[:, 0, 0], r"y has 1 columns.*NetworkRegressor"),
         ({"grid_shape": (12, 8)}, X, Y, r"grid_shape=\(12, 8\) is not the grid of X"),
         ({}, X, Y[:, :4], r"grid_shape=\(8, 12\) is not the grid of y"),
         ({}, X[..., None, None], Y, r"is not the grid of X"),
