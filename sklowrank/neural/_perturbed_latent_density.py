@@ -39,9 +39,10 @@ class PerturbedLatentDensity(
     density of the smoothed distribution, the one with the noise: for outlier scores and for the comparison of models.
     `sample` draws from the distribution without the noise.
 
-    Where only samples are needed, of a small table without noise, a :class:`~sklearn.neighbors.KernelDensity` of small
-    bandwidth or a :class:`~sklearn.mixture.GaussianMixture` is as near in Wasserstein distance or nearer, and far
-    quicker. The advantage of this estimator is the likelihood of new rows near thin sets.
+    Try first a :class:`~sklearn.neighbors.KernelDensity`, and a :class:`~sklearn.mixture.GaussianMixture` with the
+    square of the perturbation as `reg_covar`, of standardised rows. Near curves and flat sets they have the larger
+    likelihood and samples that are nearer in Wasserstein distance, and are far quicker. Near a curved surface in a
+    space of more dimensions this estimator can have the larger likelihood; and it gives coordinates on the set.
 
     Parameters
     ----------
@@ -114,9 +115,9 @@ class PerturbedLatentDensity(
 
     and training maximises the bound for :math:`x + s e'` with the perturbation s and new normal :math:`e'` each time.
     The noise :math:`\\sigma` then approaches s where the rows have none of their own, and the distribution of f(z)
-    that of the rows without noise. With s = 0 and no noise in the rows :math:`\\sigma` falls towards `min_noise`. "auto"
-    does not choose by likelihood, which is always largest for s = 0, but by the sliced Wasserstein distance between
-    samples and held-out rows. Discrete columns are treated as numbers; the perturbation makes them continuous.
+    that of the rows without noise. With s = 0 and no noise in the rows :math:`\\sigma` falls towards `min_noise`.
+    "auto" does not choose by likelihood, which is always largest for s = 0, but by the sliced Wasserstein distance
+    between samples and held-out rows. Discrete columns are treated as numbers; the perturbation makes them continuous.
 
     `score_samples` is this bound with `n_eval_samples` draws, the same for each row. Far from the training rows it may
     be much lower than the log density.
