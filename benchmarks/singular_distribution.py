@@ -29,9 +29,7 @@ from benchmarks.harness import peak
 
 TITLE = "Densities near thin sets"
 MIX = np.random.default_rng(99).normal(size=(6, 10)) / 2
-WAVES = 2.5 * np.random.default_rng(5).normal(size=(2, 20)), np.random.default_rng(6).uniform(0, 2 * np.pi, 20)
 S = 0.2
-GRID = (0.0, 0.05, 0.1, 0.2, 0.3)
 
 
 def curve(n, seed):
@@ -47,10 +45,11 @@ def spiral(n, seed):
     return np.c_[r * np.cos(3 * np.pi * t), r * np.sin(3 * np.pi * t)]
 
 
-def surface(n, seed):
-    """A surface in ten dimensions, without noise: mixtures of twenty sines of two coordinates."""
-    directions, phases = WAVES
-    waves = np.sin(np.random.default_rng(seed).uniform(size=(n, 2)) @ directions + phases)
+def surface(n, seed, n_coordinates=2):
+    """A surface in ten dimensions, or a solid, without noise: mixtures of twenty sines of its coordinates."""
+    directions = 2.5 * np.random.default_rng(5).normal(size=(n_coordinates, 20))
+    phases = np.random.default_rng(6).uniform(0, 2 * np.pi, 20)
+    waves = np.sin(np.random.default_rng(seed).uniform(size=(n, n_coordinates)) @ directions + phases)
     return waves @ np.random.default_rng(98).normal(size=(20, 10)) / 3
 
 
@@ -233,6 +232,21 @@ def two_coordinates(bench):
     bench.claim("AUC of rows off the surface", found["ours"].auc, at_least=0.995)
 
 
+def solids(seed):
+    return surface(1000, seed, 3), surface(1000, 100 + seed, 3)
+
+
+def in_the_solid(name):
+    return on_a_table(name, solids, 0.1, n_components=3, max_iter=300)
+
+
+def three_coordinates(bench):
+    """solid: the same with three coordinates and components; a mixture is better."""
+    mixture = "mixture, covariances + s^2"
+    found = {name: bench.measure(name, in_the_solid, name) for name in ("ours", mixture)}
+    bench.claim("nats of the mixture with s given above ours", found[mixture].likely - found["ours"].likely, at_least=0)
+
+
 def two_dimensions():
     """W1 on the spiral, and that of a mixture."""
     X, T = spiral(600, 0), spiral(600, 100)
@@ -282,25 +296,23 @@ def closed_forms(bench):
     bench.claim("normal: rows from the truth, mean nats", normal.rows, at_most=0.2)
 
 
-def chosen(epochs, others):
+def chosen(others=(0.0, S)):
     """W1 of the automatic perturbation over the least one of others."""
     X, T = curve(600, 0), curve(600, 100)
-    model = ours("auto", max_iter=epochs)
+    model = ours("auto")
     seconds = timed(model, X)
-    W1 = {s: wasserstein(ours(s, max_iter=epochs).fit(X).sample(600, random_state=5), T) for s in others}
-    if model.perturbation_ not in W1:
-        W1[model.perturbation_] = wasserstein(model.sample(600, random_state=5), T)
-    ratio = W1[model.perturbation_] / min(W1[s] for s in others)
-    remark = f"chosen {model.perturbation_}; W1 " + ", ".join(f"{w:.3f} (s = {s})" for s, w in W1.items())
-    return {"ratio": ratio, "seconds": seconds, "remark": remark}
+    W1 = {s: wasserstein(ours(s).fit(X).sample(600, random_state=5), T) for s in others}
+    least, s = min(W1.values()), model.perturbation_
+    W1[s] = wasserstein(model.sample(600, random_state=5), T)
+    remark = f"chosen {s}; W1 " + ", ".join(f"{w:.3f} (s = {s})" for s, w in sorted(W1.items()))
+    return {"ratio": W1[s] / least, "s": s, "seconds": seconds, "remark": remark}
 
 
 def automatic(bench):
-    """auto: the choice of the perturbation on the curve, seed 0, by the number of epochs."""
-    short = bench.measure("120 epochs", chosen, 120, GRID)
-    long = bench.measure("500 epochs", chosen, 500, (0.0,))
-    bench.claim("120 epochs: W1 over the best of the grid", short.ratio, at_most=1.25)
-    bench.claim("500 epochs: W1 over s = 0", long.ratio, at_most=0.8)
+    """auto: the choice of the perturbation on the curve, seed 0."""
+    found = bench.measure("auto", chosen)
+    bench.claim("W1 over the better of s = 0 and s = 0.2", found.ratio, at_most=1.25)
+    bench.claim("the perturbation that is chosen", found.s, at_least=0.05)
 
 
 def halves(seed):
@@ -365,4 +377,4 @@ def gpu(bench):
     bench.claim("scores on the GPU from those on the CPU, nats", found.gap, at_most=0.05)
 
 
-CASES = [ten_dimensions, two_coordinates, plane, closed_forms, automatic, cells, scale, gpu]
+CASES = [ten_dimensions, two_coordinates, three_coordinates, plane, closed_forms, automatic, cells, scale, gpu]
