@@ -10,10 +10,11 @@ from .._core.standardize import standardization, standardized
 from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._nets.architecture import architecture_of, as_numpy
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import NetworkModel, distinct_outputs, sizes
 from .._nets.targets import Head, Weighted, weighted
-from .._nets.training import Batches, Training
+from .._nets.training import Training
 from ._morphable_network import MorphableNetwork, Shape, network_of_width, stored_weights
 
 

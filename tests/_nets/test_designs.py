@@ -10,13 +10,14 @@ from sklearn.callback import CallbackSupportMixin
 from torch import nn
 
 from sklowrank._core.workspace import open_workspace
+from sklowrank._nets.batches import Batches
 from sklowrank._nets.designs import Design, fit_design, own_randomness, scheduled, trained_weights
 from sklowrank._nets.estimating import distinct_outputs
 from sklowrank._nets.generated import as_perceptron, perceptron
 from sklowrank._nets.images import as_images, as_rows, convolution, field_shape, flat_rows, image_shape_of
 from sklowrank._nets.layers import Standardized, linear, mlp
 from sklowrank._nets.schedules import cosine, one_cycle
-from sklowrank._nets.training import Batches, Training
+from sklowrank._nets.training import Training
 
 
 class Line(nn.Module):
