@@ -32,8 +32,7 @@ def fitted(X=None, perturbation=0.1, **params):
 @pytest.fixture(scope="module")
 def circle():
     """A density of a circle, trained in earnest."""
-    training = {"max_iter": 120, "batch_size": 64, "learning_rate": 1e-2}
-    return fitted(ring(), 0.2, hidden_layer_sizes=(32, 32), n_eval_samples=200, **training)
+    return fitted(ring(), 0.2, hidden_layer_sizes=(32, 32), max_iter=150, batch_size=64, learning_rate=1e-2)
 
 
 # The bound
