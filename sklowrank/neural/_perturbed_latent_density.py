@@ -40,9 +40,10 @@ class PerturbedLatentDensity(
     `sample` draws from the distribution without the noise.
 
     Try first a :class:`~sklearn.neighbors.KernelDensity`, and a :class:`~sklearn.mixture.GaussianMixture` with the
-    square of the perturbation as `reg_covar`, of standardised rows. Near curves and flat sets they have the larger
-    likelihood and samples that are nearer in Wasserstein distance, and are far quicker. Near a curved surface in a
-    space of more dimensions this estimator can have the larger likelihood; and it gives coordinates on the set.
+    square of the perturbation as `reg_covar`, of standardised rows. Near curves both, and near flat sets the mixture,
+    have the larger likelihood, and they are far quicker; samples of densities of unperturbed rows are nearer in
+    Wasserstein distance. Near a curved surface in a space of more dimensions this estimator can have the larger
+    likelihood; and it gives coordinates on the set.
 
     Parameters
     ----------
