@@ -18,19 +18,10 @@ class Batches(NamedTuple):
         None  # other batches of an epoch, each as `make` takes it
     )
 
-    def sizes(self, batch_size: int, n_rows: int) -> list[int]:
-        """Return how many of `n_rows` rows each batch of an epoch has."""
-        size = min(batch_size, n_rows)
-        sizes, rest = [size] * (n_rows // size), n_rows % size
-        if self.whole and rest == 1:
-            sizes[-1] += 1  # layers that normalise a batch cannot train on a single row
-        elif self.whole and rest:
-            sizes.append(rest)
-        return sizes[: self.n_batches]
-
     def per_epoch(self, batch_size: int) -> int:
         """Return the number of batches of an epoch."""
-        return len(self.sizes(batch_size, self.n_rows - (0 if self.held_out is None else len(self.held_out))))
+        n_rows = self.n_rows - (0 if self.held_out is None else len(self.held_out))
+        return len(Walk(range(n_rows), batch_size, self, None))
 
 
 class Walk:
@@ -38,7 +29,13 @@ class Walk:
 
     def __init__(self, rows, batch_size, batches, generator):
         self.rows, self.make, self.generator = rows, batches.make, generator
-        self.sizes = batches.sizes(batch_size, len(rows))
+        size = min(batch_size, len(rows))
+        sizes, rest = [size] * (len(rows) // size), len(rows) % size
+        if batches.whole and rest == 1:
+            sizes[-1] += 1  # layers that normalise a batch cannot train on a single row
+        elif batches.whole and rest:
+            sizes.append(rest)
+        self.sizes = sizes[: batches.n_batches]  # how many rows each batch of an epoch has
 
     def __len__(self):
         return len(self.sizes)
