@@ -1,5 +1,6 @@
 """Rows that are bitwise equal."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ def distinct_rows(rows) -> tuple[Any, Any]:
     rows = np.asarray(rows)
     if rows.dtype.kind in "OSU":
         return _distinct_objects(rows)
-    flat = np.ascontiguousarray(rows.reshape(len(rows), -1))
+    flat = np.ascontiguousarray(rows.reshape(len(rows), math.prod(rows.shape[1:])))
     flat = flat + np.zeros((), flat.dtype) if flat.dtype.kind == "f" else flat  # -0.0 becomes 0.0
     if not flat.shape[1]:
         return np.zeros(min(1, len(flat)), dtype=np.int64), np.zeros(len(flat), dtype=np.int64)
@@ -34,7 +35,7 @@ def distinct_rows(rows) -> tuple[Any, Any]:
 
 def _distinct_on_device(rows):
     """Sort one hash per row: ``torch.unique(dim=0)`` would make a list of all rows."""
-    flat = rows.reshape(len(rows), -1)
+    flat = rows.reshape(len(rows), math.prod(rows.shape[1:]))
     if not flat.numel():
         kind = torch.zeros(len(flat), dtype=torch.int64, device=rows.device)
         return kind[:1], kind
@@ -67,7 +68,7 @@ def _distinct_objects(rows):
     except TypeError:
         order = sorted(first, key=first.__getitem__)
     number = {key: kind for kind, key in enumerate(order)}
-    return np.array([first[key] for key in order], dtype=np.int64), np.array([number[key] for key in keys])
+    return np.array([first[key] for key in order], dtype=np.int64), np.array([number[key] for key in keys], dtype=np.int64)
 
 
 def _key(value):

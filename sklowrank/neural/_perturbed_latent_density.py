@@ -32,34 +32,36 @@ from ._perturbed_latent_density_network import Autoencoder
 class PerturbedLatentDensity(
     CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator
 ):
-    """Density of rows on or near a thin set, such as a curve or a surface, by a latent network of perturbed rows.
+    """Density of rows on or near a thin set, such as a curve or a surface, by a network trained on perturbed rows.
 
     A network is trained by maximum likelihood, as variational and importance-weighted autoencoders are, on rows to
-    which noise is added anew in each step. Without that noise the likelihood has no bound where columns nearly
+    which new noise is added in each step. Without that noise the likelihood is unbounded where columns nearly
     determine one another, and the distribution gets worse while the likelihood rises. `score_samples` is the log
     density of the smoothed distribution, the one with the noise: for outlier scores and for the comparison of models.
     `sample` draws from the distribution without the noise.
 
-    For samples alone, of small tables without noise, a :class:`~sklearn.neighbors.KernelDensity` of small bandwidth or
-    a :class:`~sklearn.mixture.GaussianMixture` is nearer in Wasserstein distance and far quicker. The likelihood of new
-    rows near thin sets is where this one is ahead.
+    Try first a :class:`~sklearn.neighbors.KernelDensity`, and a :class:`~sklearn.mixture.GaussianMixture` with the
+    square of the perturbation as `reg_covar`, of standardised rows. Near curves both, and near flat sets the mixture,
+    have the larger likelihood, and they are far quicker; samples of densities of unperturbed rows are nearer in
+    Wasserstein distance. Near a curved surface in a space of more dimensions this estimator can have the larger
+    likelihood; and it gives coordinates on the set.
 
     Parameters
     ----------
     n_components : int or None, default=None
-        Number of components. They are the latent coordinates and the columns of `transform`. The dimension of the set
-        or a little more: each further one costs some accuracy, and with fewer the set cannot be followed. None is the
+        Number of components. They are the latent coordinates and the columns of `transform`. Take the dimension of the
+        set or a little more: each further one costs some accuracy, and fewer cannot represent the set. None is the
         number of features, at most 10.
     perturbation : float or "auto", default="auto"
         Standard deviation of the noise that is added to the standardised rows in training, at least 0. "auto" trains
-        with 0, 0.05, 0.1, 0.2 and 0.3 on four fifths of the rows, compares samples with the others, takes the least
-        that is as good as the best, and trains again with all rows: six times the seconds of a number.
+        with 0, 0.05, 0.1, 0.2 and 0.3 on four fifths of the rows, compares samples with the other rows, takes the
+        smallest value that is as good as the best, and trains again on all rows. It takes about five times as long.
     n_importance : int, default=10
         Number of draws per row in training. 1 is the variational autoencoder.
     noise : float or "learn", default="learn"
         Standard deviation of the decoder's noise, in units of the standardised columns, above 0. "learn" finds it.
     min_noise : float, default=1e-3
-        What a learned noise is always above. It matters without a perturbation.
+        Lower limit of a learned noise. It matters where there is no perturbation.
     hidden_layer_sizes : sequence of ints, default=(64, 64)
         Widths of the hidden layers of the default network. These are the encoder's; the decoder has them in reverse.
     activation : {"relu", "gelu", "tanh", "identity"}, default="gelu"
@@ -67,7 +69,8 @@ class PerturbedLatentDensity(
     learning_rate : float, default=5e-3
         Step size of the optimizer. Adam; it falls along a cosine to a fiftieth.
     batch_size : int, default=128
-        Number of rows per training step; it changes the result. Rows that fill no batch are left out of an epoch.
+        Number of rows per training step; it changes the result. The last rows of an epoch, which fill no batch, are
+        left out of it; they are others each time.
     max_iter : int, default=300
         Maximum number of iterations. An iteration is an epoch, all are run. Tables of few batches need more: 2,000
         batches in all are a good start.
@@ -113,13 +116,13 @@ class PerturbedLatentDensity(
         {q(z_k \\mid x)},
 
     and training maximises the bound for :math:`x + s e'` with the perturbation s and new normal :math:`e'` each time.
-    The noise :math:`\\sigma` then comes near s, where the rows have none of their own, and the distribution of f(z)
-    near that of the rows without noise. With s = 0 and no noise in the rows it falls to `min_noise`. A perturbation is
-    not chosen by likelihood, which s = 0 would always win, but by the sliced Wasserstein distance between samples and
-    held-out rows. Discrete columns are treated as numbers, which the noise makes continuous.
+    The noise :math:`\\sigma` then approaches s where the rows have none of their own, and the distribution of f(z)
+    that of the rows without noise. With s = 0 and no noise in the rows :math:`\\sigma` falls towards `min_noise`.
+    "auto" does not choose by likelihood, which is always largest for s = 0, but by the sliced Wasserstein distance
+    between samples and held-out rows. Discrete columns are treated as numbers; the perturbation makes them continuous.
 
-    `score_samples` uses the same bound with `n_eval_samples` draws, the same for each row. Far from the training rows
-    it may be too low.
+    `score_samples` is this bound with `n_eval_samples` draws, the same for each row. Far from the training rows it may
+    be much lower than the log density.
 
     A step takes O(b K p) time for b rows and p weights. Training is in float32, answers are computed in float64.
 
@@ -270,8 +273,8 @@ class PerturbedLatentDensity(
         """Return the logarithm of the smoothed density at each row, in nats.
 
         It is the density of the decoder's output with its noise: after training with a perturbation that of the
-        perturbed rows, not of the rows themselves, which may have none. A bound by `n_eval_samples` draws, which is
-        close near the training rows; the answer of a row depends on no other row.
+        perturbed rows, not of the rows themselves, which may have none. It is estimated from below by
+        `n_eval_samples` draws, closely so near the training rows. The value of a row depends on no other row.
 
         Parameters
         ----------
@@ -289,8 +292,8 @@ class PerturbedLatentDensity(
     def score(self, X, y=None):
         """Return the mean of `score_samples` over the rows, in nats.
 
-        Compare models of one perturbation alone: of two that differ the one with less noise has the larger score on
-        rows of the set, whether or not it is nearer to them.
+        Compare only models of the same `perturbation`: with a smaller one the score of rows on the set is larger,
+        whether or not the distribution is nearer to theirs.
 
         Parameters
         ----------
@@ -306,7 +309,7 @@ class PerturbedLatentDensity(
         return float(self._log_densities(X, "score")[1].mean())
 
     def transform(self, X):
-        """Return the latent coordinates of each row, the means of what the encoder proposes.
+        """Return the latent coordinates of each row, the means of the encoder's Gaussians.
 
         Parameters
         ----------
@@ -321,7 +324,7 @@ class PerturbedLatentDensity(
         return ws.answer(solver.encoded(net, X))
 
     def inverse_transform(self, X):
-        """Return the rows that the decoder makes of latent coordinates.
+        """Return the decoder's rows of latent coordinates.
 
         Parameters
         ----------
@@ -350,8 +353,8 @@ class PerturbedLatentDensity(
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.
 
-        It is a new one at each call, in float32 and eval mode, and gives what the decoder makes of the means of the
-        encoder. Its `encoder` takes rows as `transform` does and gives means and log-variances of the latent
+        It is a new one at each call, in float32 and eval mode, and returns the decoder's rows of the encoder's
+        means. Its `encoder` takes rows as `transform` does and gives means and log-variances of the latent
         coordinates, (n, 2 n_components); its `decoder` is `inverse_transform`.
 
         Parameters
@@ -378,6 +381,7 @@ class PerturbedLatentDensity(
 
     def _log_densities(self, X, method):
         """Return the workspace of new rows and their log densities in float64, in the units of X."""
+        self._validate_params()  # n_eval_samples may have been set after `fit`
         ws, model, net, rows = self._recalled(X, method)
         draws = solver.score_draws(model, self.n_eval_samples, ws.device)
         return ws, solver.log_densities(net, rows, draws) - model.scale.log().sum()

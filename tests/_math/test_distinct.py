@@ -45,6 +45,15 @@ def test_kinds_are_those_of_equal_rows(rows):
     assert all(row == np.flatnonzero(kind == k)[0] for k, row in enumerate(first))
 
 
+@pytest.mark.parametrize(
+    "rows", [np.ones((0, 3)), np.empty(0, dtype=object), torch.ones(0, 3), torch.ones(0)]
+)
+def test_no_rows_have_no_kinds(rows):
+    for part in distinct_rows(rows):
+        assert len(part) == 0
+        assert str(part.dtype).endswith("int64")
+
+
 def test_the_order_of_the_rows_does_not_number_the_kinds():
     rows, order = RNG.integers(0, 4, size=(60, 2)) * 0.5, RNG.permutation(60)
     assert np.array_equal(distinct_rows(rows)[1][order], distinct_rows(rows[order])[1])
