@@ -42,7 +42,7 @@ def main():
         if not options.render:
             bench = harness.run(name, suite, options.threads, options.device, options.case)
             failed = failed or bool(bench.errors)
-        harness.render(name, getattr(suite, "draw", None))
+        harness.render(name, *(getattr(suite, part, None) for part in ("draw", "summary")))
     return int(failed)
 
 

@@ -187,6 +187,8 @@ def run(name, suite, threads, device, only=None):
         if not only:
             _store(name, _results(suite, bench, threads))  # so that hours are not lost with the last case
     print(f"\n{_plain(FIGURES, bench.figures)}\n\n{_plain(CLAIMS, bench.claims)}\n\n{RATIO}\n{_summary(bench.claims)}")
+    if hasattr(suite, "summary"):
+        print("", *suite.summary(_results(suite, bench, threads)), sep="\n")
     for error in bench.errors:
         print(f"failed: {error}")
     merged = _merged(RESULTS / f"{name}.json", _results(suite, bench, threads)) if only else None
@@ -222,8 +224,11 @@ def _store(name, results):
     (RESULTS / f"{name}.json").write_text(json.dumps(finite, indent=1, ensure_ascii=False) + "\n")
 
 
-def render(name, draw=None):
-    """Write the Markdown report of one comparison from its stored results, and what `draw` makes of them beside it."""
+def render(name, draw=None, summary=None):
+    """Write the Markdown report of one comparison from its stored results, and what `draw` makes of them beside it.
+
+    What `summary` makes of them are lines before the claims.
+    """
     path = RESULTS / f"{name}.json"
     if not path.exists():
         print(f"{name}: no stored results, run `python -m benchmarks {name}` first")
@@ -241,6 +246,7 @@ def render(name, draw=None):
         "",
         f"**{stored['summary']}.**",
         "",
+        *(summary(stored) if summary else ()),
         "## What is claimed",
         "",
         RATIO,

@@ -1,12 +1,17 @@
-"""The harness says what it measured: which way a ratio goes, what is missing, what failed."""
+"""The harness says what it measured: which way a ratio goes, what is missing, what failed; the scoreboard is whole."""
 
+import importlib
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, scoreboard
 from benchmarks.__main__ import NAMES
+from benchmarks.scoreboard import entries
+from tests.common import public_estimators
+
+METHODS = [name for _, entry in scoreboard.ENTRIES for name in entry.method.split(", ")]
 
 
 def figures(seconds):
@@ -27,14 +32,14 @@ def bench(capsys):
 
 
 def test_every_comparison_is_found():
-    """Each has a page of its method, but for tables that outgrow a machine, and one each for groups of methods."""
+    """Each has a page of its method, but for tables that outgrow a machine, the scoreboard, and groups of methods."""
     pages = {path.stem for path in (Path(__file__).parent.parent / "doc" / "methods").glob("*.md")} - {"index"}
     of_networks = {"network_training", "network_inspection", "second_order"}
     of_compression = {"atomic_feature_mimicking", "eora", "lord", "matryoshka_projection"}
     of_adaptation = {"flora", "loldu"}
     in_groups = of_networks | of_compression | of_adaptation
     assert in_groups < pages
-    assert set(NAMES) == (pages - in_groups) | {"networks", "compression", "adaptation", "scale"}
+    assert set(NAMES) == (pages - in_groups) | {"networks", "compression", "adaptation", "scale", "scoreboard"}
 
 
 @pytest.mark.parametrize(
@@ -124,3 +129,91 @@ def test_a_case_that_is_run_again_replaces_its_rows_and_no_others(tmp_path, monk
     assert [row["ours"] for row in stored["claims"]] == [1.0, 0.5]
     assert [row["case"] for row in stored["figures"]] == ["Speed", "Size"]
     assert stored["summary"] == "2 of 2 hold, 0 fall short, 0 not run"
+
+
+def test_every_public_estimator_and_rule_is_on_the_scoreboard_once():
+    from sklowrank import neural
+    from sklowrank._nets.training import Rule
+
+    members = (getattr(neural, name) for name in neural.__all__)
+    rules = {c.__name__ for c in members if isinstance(c, type) and issubclass(c, Rule)}
+    expected = {type(estimator).__name__ for estimator in public_estimators()} | rules | {"MFAC"}
+    assert sorted(METHODS) == sorted(expected)
+
+
+def test_names_on_the_scoreboard_are_public():
+    import sklowrank
+
+    packages = [importlib.import_module(f"sklowrank.{name}") for name in sklowrank.__all__ if name != "__version__"]
+    assert set(METHODS) <= {name for package in packages for name in package.__all__}
+
+
+def test_a_contender_of_the_scoreboard_runs():
+    found = entries.contend("benchmarks.scoreboard.tables", "PrivateSimilarityClassifier", "ours")
+    assert 0 < found["error"] < 0.5
+    assert found["seconds"] > 0
+    assert "over 3 seeds" in found["remark"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "plain", "peer", "words"),
+    [
+        (0.10, 0.2, 0.3, "better than both"),
+        (0.10, 0.101, 0.099, "as good"),
+        (0.10, 0.05, 0.05, "**worse than both**"),
+        (0.10, 0.2, 0.05, "better than A, **worse than B**"),
+        (0.10, 0.2, None, "better than A"),
+        (0.0, 0.0, 0.1, "as good as A, better than B"),
+        (None, 0.2, 0.1, "not run"),
+        (float("nan"), 0.2, 0.1, "not run"),
+    ],
+)
+def test_outcomes_of_the_scoreboard(ours, plain, peer, words):
+    ours, plain, peer = ({} if error is None else {"error": error, "errors": [error]} for error in (ours, plain, peer))
+    answers = entries.against(ours, plain), entries.against(ours, peer)
+    assert entries.outcome(*answers, ("A", "B")) == words
+
+
+def test_what_is_within_the_noise_over_seeds_is_as_good():
+    ours, other = {"error": 0.2, "errors": [0.1, 0.2, 0.3]}, {"error": 0.23, "errors": [0.2, 0.19, 0.3]}
+    assert entries.against(ours, other) == "equal"  # the differences are -0.1, 0.01 and 0
+    assert entries.against(ours, {"error": 0.23, "errors": [0.13, 0.23, 0.33]}) == "better"
+
+
+def test_table_of_the_scoreboard():
+    def figures(case, role, error, seconds):
+        row = {"case": case, "role": role, "name": f"{role} of {case}", "data": "rows", "measure": "misses"}
+        return {**row, "error": error, "errors": [error], "seconds": seconds}
+
+    good = [figures("Good", *row) for row in (("ours", 0.1, 1.0), ("plain", 0.2, 4.0), ("peer", 0.1, 0.5))]
+    bad = [figures("Bad, Worse", "ours", 0.3, 1.0), figures("Bad, Worse", "plain", 0.1, 1.0)]
+    absent = {"case": "Bad, Worse", "role": "peer", "name": "peer", "remark": "missing: it is not installed"}
+    lines = list(entries.table({"figures": [*good, *bad, absent, {"case": "Good", "remark": "a note"}]}))
+    rows = [line for line in lines if line.startswith("| `")]
+    assert rows[0].startswith("| `Good` | rows | misses | 0.1 | plain of Good 0.2 | peer of Good 0.1 | 1 / 4 / 0.5 |")
+    assert rows[0].endswith("| better than plain of Good, as good as peer of Good | 4 / 0.5 |")
+    assert rows[1].startswith("| `Bad`, `Worse` |")
+    assert "missing: it is not installed" in rows[1]
+    assert "**worse than plain of Bad, Worse**" in rows[1]
+    assert any("Of 2 methods against the best plain baseline: 1 better, 0 as good, 1 worse" in line for line in lines)
+    assert any("Of 1 methods against the best peer: 0 better, 1 as good, 0 worse" in line for line in lines)
+
+
+def test_summary_stands_before_the_claims(tmp_path, monkeypatch, capsys):
+    class Suite:
+        """Two methods."""
+
+        TITLE = "A comparison"
+
+    def case(bench):
+        """Speed: who is faster"""
+        bench.claim("seconds", bench.measure("ours", figures, 1.0).seconds, at_most=2)
+
+    Suite.CASES, Suite.summary = (case,), staticmethod(lambda stored: [f"{len(stored['figures'])} figures", ""])
+    monkeypatch.setattr(harness, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(harness, "REPORTS", tmp_path / "doc" / "reports")
+    harness.run("suite", Suite, threads=1, device="cpu")
+    harness.render("suite", None, Suite.summary)
+    report = (tmp_path / "doc" / "reports" / "suite.md").read_text()
+    assert report.index("1 figures") < report.index("## What is claimed")
+    assert "1 figures" in capsys.readouterr().out

@@ -22,7 +22,7 @@ def image_shape_of(shape: Any, n_features: int, *, name: str = "image_shape") ->
         If the shape is no two or three positive integers, or has another number of pixels.
     """
     sizes = [*shape, 1][:3]
-    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and n > 0 for n in sizes):
+    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in sizes):
         raise ValueError(f"{name}={shape!r} has to be (height, width) or (height, width, channels), ints >= 1.")
     if math.prod(sizes) != n_features:
         raise ValueError(
@@ -47,7 +47,7 @@ def flat_rows(values: Any) -> tuple[Any, tuple[int, ...] | None]:
     """Return fields with several axes (n, ...) as rows in C order, and the shape of one; tables are not touched."""
     if isinstance(values, list | tuple):
         values = np.asarray(values) if np.ndim(values) > 2 else values
-    shape = getattr(values, "shape", ())
+    shape: tuple[int, ...] = getattr(values, "shape", ())
     if len(shape) < 3:
         return values, None
     return values.reshape(shape[0], math.prod(shape[1:])), tuple(shape[1:])

@@ -85,7 +85,7 @@ def widths_of(schedule: Any, d: int, n_groups: int) -> list[int]:
     found = list(schedule)
     if not found or not all(isinstance(width, Real) and width in range(1, k + 1) for width in found):
         raise ValueError(f"rank_schedule={found} has to list whole numbers between 1 and {k}.")
-    return sorted({int(width) for width in found})
+    return sorted({*(int(width) for width in found), k})
 
 
 def teacher_of(given: Any, X: torch.Tensor, y: Any, moments: Moments) -> StoredTeacher:

@@ -77,8 +77,8 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         How components are spread over groups. "uniform" takes one of each in turn, "adaptive" those first whose removal
         costs most.
     rank_schedule : list of int or None, default=None
-        Numbers of components per group that are drawn in training, and at which losses are reported. None takes the
-        multiples of ``max(4, n_features / n_groups / 16)``, and all features of a group.
+        Numbers of components per group that are drawn in training, and at which losses are reported; all features of a
+        group are added. None takes the multiples of ``max(4, n_features / n_groups / 16)``.
     init : {"auto", "gradient", "pca"}, default="auto"
         Initialisation of the fit. "gradient" are the directions along which the answers change most, "pca" the
         principal components; "auto" takes the better one.

@@ -62,7 +62,7 @@ class PerturbedLatentDensity(
     hidden_layer_sizes : sequence of ints, default=(64, 64)
         Widths of the hidden layers of the default network. These are the encoder's; the decoder has them in reverse.
     activation : {"relu", "gelu", "tanh", "identity"}, default="gelu"
-        Activation of the hidden layers of the default network.
+        Activation of the hidden layers.
     learning_rate : float, default=5e-3
         Step size of the optimizer. Adam; it falls along a cosine to a fiftieth.
     batch_size : int, default=128

@@ -1,6 +1,5 @@
 """Differentially private classification by the mean similarity to the rows of each class."""
 
-import math
 from numbers import Integral, Real
 from typing import Literal, Self
 
@@ -10,7 +9,6 @@ from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.multiclass import check_classification_targets
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
@@ -20,18 +18,18 @@ from .._core.tags import partitioned
 from .._core.validation import check_fit_rows, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
-from ._accountant import PrivacyAccountant, PrivacyLeakWarning
+from ._accountant import PrivacyAccountant
 from ._ball_features import BallFeatures, BallOptions, ball_answers, ball_features
-from ._cosine_features import KERNELS, CosineFeatures, KernelOptions, cosine_features, kernel_answers, wave_sums
-from ._lattice import ball_sums, sizes
+from ._cosine_features import KERNELS, CosineFeatures, KernelOptions, cosine_features, kernel_answers
+from ._lattice import sizes
 from ._mechanism import release
 from ._mixin import PrivateMixin
 from ._options import CONSTRAINTS
+from ._private_classes import bandwidths, class_sums, class_weights, encoded_labels, parzen_shares
 from ._private_rows import check_hiding_cells, without_cells
-from ._public_parameters import read_bandwidth, read_bounds
+from ._public_parameters import read_bounds
 from ._sketch import MOSTLY_NOISE, Sketch, are_mostly_noise, described, merge_sketches
 
-_WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
 _LEAST = 1e-12  # probability of a class
 
 
@@ -436,79 +434,3 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         else:
             shares = (2 * scores).softmax(1)
         return ws, scores, (1 - scores.shape[1] * _LEAST) * shares + _LEAST
-
-
-def bandwidths(bandwidth, n_features: int, bounds) -> np.ndarray:
-    """Return the bandwidth of each column, (n_features,)."""
-    if not (isinstance(bandwidth, str) and bandwidth == "auto"):
-        return read_bandwidth(bandwidth, n_features)
-    if bounds is None:
-        return np.full(n_features, _WIDTH * math.sqrt(n_features))
-    return _WIDTH_IN_BOX * math.sqrt(n_features) * (bounds[1] - bounds[0])
-
-
-def class_sums(rows, features: CosineFeatures | BallFeatures, groups, n_classes: int, batch_size) -> np.ndarray:
-    """Return the sums of the features over the rows of each class, whole numbers (n_classes, n_entries)."""
-    if isinstance(features, CosineFeatures):
-        return wave_sums(rows, features.waves(), groups, n_classes, batch_size, groups.device)
-    return ball_sums(rows, features.centre, features.unit, groups, n_classes, batch_size, features.bounds)
-
-
-def class_weights(weighting, counts: torch.Tensor) -> torch.Tensor:
-    """Return what the mean similarity to each class is multiplied by."""
-    if isinstance(weighting, str):
-        return counts if weighting == "sum" else torch.ones_like(counts)
-    weights = np.asarray(weighting, dtype=float)
-    if weights.shape != counts.shape or not ((weights > 0) & np.isfinite(weights)).all():
-        raise ValueError(f"class_weighting has to hold {len(counts)} numbers above 0, one for each of classes_.")
-    return torch.from_numpy(weights).to(counts)
-
-
-def parzen_shares(scores: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Return the shares of the classes in scores (n, n_classes): a softmax in units of noise where none is positive."""
-    positive = scores.clamp(min=0)
-    total = positive.sum(1, keepdim=True)
-    shares = torch.where(total > 0, positive / total.clamp(min=torch.finfo(total.dtype).tiny), 0.0)
-    return torch.where(total > 0, shares, (scores / noise.amax()).softmax(1))
-
-
-def encoded_labels(y, classes):
-    """Return the classes, sorted, and the place of each label; messages never name a label.
-
-    Where the classes are public, labels are only compared with them: no warning or error depends on how many there are.
-    """
-    y = np.asarray(y)
-    if classes is None:
-        warn(
-            "classes are read from y, which reveals a class even if it has a single row. Pass classes that you know "
-            "without looking.",
-            PrivacyLeakWarning,
-        )
-        without_cells(check_classification_targets, y)
-        return without_cells(np.unique, y, return_inverse=True)
-    known = _public_classes(classes)
-    codes = without_cells(_places, y, known)
-    if (codes < 0).any():
-        raise ValueError("y has labels that are not among classes. Name all of them, or leave their rows out.")
-    return known, codes
-
-
-def _places(y, known):
-    """Return the place of each label among sorted classes, -1 where it is none of them."""
-    if y.dtype.kind == known.dtype.kind and y.dtype.kind in "biuU":
-        codes = np.searchsorted(known, y).clip(max=len(known) - 1)
-        return np.where(known[codes] == y, codes, -1)
-    places = {label: i for i, label in enumerate(known.tolist())}
-    return np.array([places.get(label, -1) for label in y.tolist()], dtype=np.int64)
-
-
-def _public_classes(classes) -> np.ndarray:
-    """Return the classes that the user names, sorted."""
-    try:
-        known = np.asarray(on_host(classes))
-        usable = known.ndim == 1 and known.size > 0 and not (known.dtype.kind in "fc" and np.isnan(known).any())
-        if usable:
-            return np.unique(known)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"classes={classes!r} has to be a list of labels, all numbers or all text, without NaN.")

@@ -168,6 +168,14 @@ def test_linear_predictors_are_exact_with_as_many_components_as_they_have_output
 # Training
 
 
+def test_a_schedule_need_not_name_all_features(digits):
+    A, _, _, _, network = digits
+    params = {"estimator": FrozenEstimator(network), "max_iter": 20, "tol": 0, "random_state": 0}
+    few, whole = (MatryoshkaProjection(8, rank_schedule=widths, **params).fit(A) for widths in ([4, 8], [4, 8, 64]))
+    np.testing.assert_array_equal(few.components_, whole.components_)
+    assert list(few.rank_loss_) == [4, 8, 64]
+
+
 def test_training_gains_at_small_widths_where_pca_and_the_start_fail(digits):
     A, B, _, b, network = digits
     frozen, schedule = FrozenEstimator(network), list(range(4, 65, 4))

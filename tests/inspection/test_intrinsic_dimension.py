@@ -16,7 +16,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn
 
 from sklowrank.inspection import IntrinsicDimension
-from sklowrank.inspection import _intrinsic_dimension as module
+from sklowrank.inspection import _intrinsic_dimension_solver as module
 from sklowrank.neural import NetworkClassifier, NetworkRegressor, RandomSubspace, SharpnessAware
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
