@@ -141,8 +141,8 @@ class Lifting(nn.Module):
     def __init__(self, shape: LiftShape, generator: torch.Generator | None):
         super().__init__()
         self.shape = shape
-        values = torch.empty(shape.kernel_points**2, shape.image[2], shape.n_channels, device="cpu")
-        values = values.float()
+        sizes = shape.kernel_points**2, shape.image[2], shape.n_channels
+        values = torch.empty(sizes, device="cpu", dtype=torch.float32)
         if generator is not None:
             values.normal_(std=_START, generator=generator)
         self.values = nn.Parameter(values)
