@@ -61,7 +61,7 @@ rng = np.random.default_rng(0)
 X_copies = np.concatenate([X] + [turned(X, rng.uniform(-180, 180, len(X))) for _ in range(4)])
 y_copies = np.tile(y, 5)
 models = {
-    "LieGroupConvClassifier": LieGroupConvClassifier((15, 15), batch_size=32, max_iter=20, random_state=0).fit(X, y),
+    "LieGroupConvClassifier": LieGroupConvClassifier((15, 15), batch_size=32, max_iter=15, random_state=0).fit(X, y),
     "plain network": network(max_iter=20).fit(X, y),
     "plain network, turned copies": network(max_iter=6, learning_rate=3e-3).fit(X_copies, y_copies),
     "support vector machine, turned copies": SVC(C=10).fit(X_copies, y_copies),
@@ -87,10 +87,10 @@ plt.show()
 # Accuracy on test images that are turned by one angle.
 
 angles = np.arange(0, 361, 30)
-views = [turned(X_test[:200], [angle] * 200) for angle in angles]
+views = [turned(X_test[:150], [angle] * 150) for angle in angles]
 fig, ax = plt.subplots(figsize=(9, 4))
 for (name, model), style in zip(models.items(), ("o-", "s--", "^:", "d-.")):
-    ax.plot(angles, [model.score(view, y_test[:200]) for view in views], style, label=name)
+    ax.plot(angles, [model.score(view, y_test[:150]) for view in views], style, label=name)
 ax.set(xlabel="angle, degrees", ylabel="accuracy", title="Turned digits", xticks=angles[::3], ylim=(0, 1))
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9)
 plt.tight_layout()
