@@ -14,10 +14,11 @@ from .._core.fitted import fitted_attributes
 from .._core.iterate import drive
 from .._core.workspace import Workspace
 from .architecture import as_numpy, load_weights
+from .batches import Batches
 from .estimating import Fitted
 from .randomness import Randomness
 from .schedules import Schedule
-from .training import Batches, Training, train
+from .training import Training, train
 
 
 class Design(NamedTuple):

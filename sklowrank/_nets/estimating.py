@@ -34,10 +34,11 @@ from .architecture import (
     split_params,
     start_at_low_rank,
 )
+from .batches import Batches
 from .layers import linear_layers, rank_of, refresh_statistics
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
-from .training import Batches, Rule, Snapshot, Training, current_edits, train
+from .training import Rule, Snapshot, Training, current_edits, train
 
 
 class NetworkModel(NamedTuple):

@@ -23,7 +23,7 @@ from torch import nn
 
 from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.validation import check_new_data
-from .._core.workspace import open_workspace
+from .._core.workspace import on_cluster, open_workspace
 from .architecture import answers_exactly, copied_module, with_weights, without_weights
 from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
@@ -82,11 +82,18 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
     ------
     TypeError
         If there is no network; the error names what is taken.
+    ValueError
+        If a clone would be fitted to rows of a cluster.
     NotFittedError
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
         return Held(None, copied_module(_changeable(estimator)).cpu().eval())
+    if on_cluster(X) and not isinstance(estimator, FrozenEstimator):
+        raise ValueError(
+            f"estimator={type(estimator).__name__} would be fitted to rows of a cluster, which it cannot read. Fit it "
+            "before, and pass it in a FrozenEstimator."
+        )
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
             check_fitted(estimator.estimator)

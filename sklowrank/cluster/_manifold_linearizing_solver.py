@@ -16,10 +16,11 @@ from .._core.standardize import standardized
 from .._math.coding_rates import coding_rate, rates_of_membership
 from .._math.linalg import unit_rows
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
+from .._nets.batches import Batches
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import linear
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Training, train, weights_of
+from .._nets.training import Training, train, weights_of
 from ._membership import (
     ClusteringOptions,
     StoredCodes,

@@ -8,6 +8,7 @@ Of rank r it is ``x @ first.T @ second.T`` with the orthonormal columns of ``sec
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from .._nets.recording import (
     keep_sizes,
     layer_type,
     merged,
+    merged_by_name,
     moments_of,
     output_rows,
     select_layers,
@@ -219,6 +221,17 @@ def seen_of(
     Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. Layers
     that no row reaches are left out. A pass is left after `n_calls` calls of the layers.
     """
+    collect = partial(_seen_of_calls, list(names), size, n_calls)
+    rows, lookups, most = calls.gather(module, collect, _merged_sights)
+    return {
+        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name])
+        for name in names
+        if name in rows or name in lookups
+    }
+
+
+def _seen_of_calls(names, size, n_calls, module, calls):
+    """Return moments of rows, look-ups and numbers of calls in a pass, each by the names of layers."""
     rows: dict[str, Moments] = {}
     lookups: dict[str, torch.Tensor] = {}
     counts: Counter[str] = Counter()
@@ -241,11 +254,11 @@ def seen_of(
                 module(*args, **kwargs)
             most |= counts
             counts.clear()
-    return {
-        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name])
-        for name in names
-        if name in rows or name in lookups
-    }
+    return rows, lookups, dict(most)
+
+
+def _merged_sights(a, b):
+    return tuple(merged_by_name(merge, x, y) for merge, x, y in zip((merged, torch.add, max), a, b))
 
 
 def _seen(layer, rows, lookups, n_calls):

@@ -16,9 +16,10 @@ from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest
 from .._nets.architecture import Architecture, architecture_of, split_params
+from .._nets.batches import Batches
 from .._nets.ensembles import build_ensemble, ensemble_outputs, restore_ensemble
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Training, train
+from .._nets.training import Training, train
 from ._ball_features import Features, FittedBalls, number_of
 
 _RIDGE = 1e-3  # of a batch's covariance, times its mean variance

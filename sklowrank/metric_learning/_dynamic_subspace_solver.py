@@ -16,9 +16,10 @@ from .._core.standardize import standardization, standardized
 from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest, stable_svd
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
+from .._nets.batches import Batches
 from .._nets.images import N_POOLED, image_shape_of
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Rule, Snapshot, Training, train
+from .._nets.training import Rule, Snapshot, Training, train
 from ._learner_rows import class_batches, clusters_of, has_plateau, matched_clusters, permutation, rows_of_learners
 from ._metric_losses import margin_loss, proxy_anchor_loss
 from ._subspace_network import (

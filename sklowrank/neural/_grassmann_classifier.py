@@ -21,7 +21,7 @@ from .._core.validation import check_classes, check_fit_data, check_new_data, on
 from .._core.workspace import open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
-from .._nets.targets import chosen_classes, classes_of_stream, labels_head
+from .._nets.targets import chosen_classes, classes_of_stream, labels_head, log_probabilities
 from . import _grassmann_solver as solver
 from ._grassmann_network import Model, feature_network, features_of, scores_of
 
@@ -355,7 +355,7 @@ class GrassmannClassifier(
         log_probabilities : array of shape (n_samples, n_classes)
         """
         ws, scores = self._scores(X, "predict_log_proba")
-        return ws.answer(scores.log_softmax(1))
+        return log_probabilities(scores, ws)
 
     def transform(self, X):
         """Return the unit features, of which the classes are subspaces.

@@ -17,11 +17,12 @@ from .._nets.architecture import (
     same_network,
     split_params,
 )
+from .._nets.batches import Batches
 from .._nets.estimating import held_out_rows
 from .._nets.randomness import Randomness
 from .._nets.schedules import cosine
 from .._nets.targets import weighted
-from .._nets.training import Batches, Snapshot, Training, train
+from .._nets.training import Snapshot, Training, train
 from ._grassmann_network import (
     TRUNK,
     Model,

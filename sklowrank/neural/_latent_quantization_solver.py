@@ -11,10 +11,10 @@ from .._core.blocks import join_blocks, rows_per_block
 from .._core.rows import column_ends, rows_of
 from .._core.standardize import standardization, standardized
 from .._nets.architecture import as_numpy, load_weights
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
 from .._nets.layers import check_layers
-from .._nets.training import Batches
 from ._latent_quantization_network import Autoencoder, Decoder, Encoder, Purifier
 
 _MOST_COMPONENTS = 12  # of "auto"

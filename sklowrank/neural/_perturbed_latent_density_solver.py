@@ -8,11 +8,12 @@ import numpy as np
 import torch
 
 from .._core.standardize import standardization, standardized
+from .._nets.batches import Batches
 from .._nets.designs import Design, trained_weights
 from .._nets.estimating import distinct_outputs
 from .._nets.randomness import Randomness
 from .._nets.schedules import cosine
-from .._nets.training import Batches, Training
+from .._nets.training import Training
 from ._perturbed_latent_density_network import LatentDensity, LogDensity, Shape
 
 SCHEDULE = partial(cosine, last=0.02)
