@@ -100,4 +100,4 @@ plt.show()
 # What to see: a plain network that was trained upright fails beyond some 30 degrees. The features of
 # ``LieGroupConvClassifier`` are the same at each quarter turn, and its accuracy is lower between; 6 and 9 are hard to
 # tell where they are turned into one another. Where the turns are known beforehand, a support vector machine that was
-# trained on turned copies is simpler, and better at nearly every angle.
+# trained on turned copies is simpler, and better at most angles between the quarter turns.
