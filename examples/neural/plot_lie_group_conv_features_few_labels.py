@@ -102,7 +102,7 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: on the left a full turn carries the 7 through the clouds of other digits, on the right it stays nearer to
-# its own place, which it reaches at each quarter turn. Logistic regression on the invariant features recognises most
+# What to see: a full turn moves the pixels of the 7 across those of other digits, and its features less, which are the
+# same again at each quarter turn. From twenty labels on, logistic regression on the invariant features recognises most
 # turned digits, though the network has never seen their classes; on pixels it is not far above chance, with turned
 # copies, too. A support vector machine on pixels of turned copies is as good with twenty labels, and better with more.

@@ -39,8 +39,10 @@ class LieGroupConvClassifier(
     are the largest values over the elements and the places of the image. A network that was trained on upright images
     recognises turned ones, and `transform` returns features for another classifier. For rows that are flattened images
     of one object without an up or down, such as digits in any direction or tiles of a microscope; not for ordinary
-    tables. Where the possible turns are known and training is cheap, a plain classifier that is trained on turned
-    copies of the images is as good or better; for turns by up to 20 degrees a plain classifier is better.
+    tables. The background of the images should be 0, and columns are not to be standardised one by one, which would
+    not turn with the images. Where the possible turns are known and training is cheap, a plain classifier that is
+    trained on turned copies of the images is as good or better; for turns by up to 20 degrees a plain classifier is
+    better.
 
     Parameters
     ----------
@@ -56,7 +58,7 @@ class LieGroupConvClassifier(
     n_test_samples : int, default=3
         Number of passes, each with elements of its own, over which the features of new rows are averaged.
     spd_scale : float, default=0.02
-        Variance of the coordinates of the logarithm of the strain. For "sl2" and "gl2" alone.
+        Variance of the coordinates of the logarithm of the strain, at most 1. For "sl2" and "gl2" alone.
     n_channels : int, default=16
         Number of kernels. There are four times as many features.
     kernel_size : int, default=11
@@ -144,7 +146,7 @@ class LieGroupConvClassifier(
         "group": [StrOptions(set(GROUPS))],
         "n_group_samples": [Interval(Integral, 1, None, closed="left")],
         "n_test_samples": [Interval(Integral, 1, None, closed="left")],
-        "spd_scale": [Interval(Real, 0, None, closed="left")],
+        "spd_scale": [Interval(Real, 0, 1, closed="both")],  # beyond it the inverse of an element may not be finite
         "n_channels": [Interval(Integral, 1, None, closed="left")],
         "kernel_size": [Interval(Integral, 1, None, closed="left")],
         "kernel_points": [Interval(Integral, 2, None, closed="left")],
@@ -209,7 +211,7 @@ class LieGroupConvClassifier(
         Parameters
         ----------
         X : array-like or tensor of shape (n_samples, n_features)
-            The images, one in each row, channels last.
+            The images, one in each row, channels last. The background should be 0, as the margin is.
         y : array-like of shape (n_samples,)
             Their classes, two at least.
 

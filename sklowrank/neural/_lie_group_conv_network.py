@@ -61,13 +61,14 @@ def lift_shape(
     least = min(image[:2])
     factor = max(1.0, _LEAST_SIDE / least)
     sides = [round(factor * side) for side in image[:2]]
-    sides = [side + (side + 2 * pad - kernel_size) % _STRIDE for side in sides]
     room = min(sides) + 2 * pad
     if kernel_size > room:
         raise ValueError(
-            f"kernel_size={kernel_size} is larger than images of image_shape={image[:2]}, which have {room} pixels on "
-            f"their shorter side with pad={pad}. Pass at most {room}, or raise pad."
+            f"kernel_size={kernel_size} is larger than images of image_shape={image[:2]}, whose shorter side has "
+            f"{min(sides)} pixels, after it was enlarged where it had fewer than {_LEAST_SIDE}, and {room} with "
+            f"pad={pad}. Pass at most {room}, or raise pad."
         )
+    sides = [side + (side + 2 * pad - kernel_size) % _STRIDE for side in sides]
     return LiftShape(n_features, list(image), sides, n_classes, n_channels, kernel_size, kernel_points, pad)
 
 
@@ -140,8 +141,8 @@ class Lifting(nn.Module):
     def __init__(self, shape: LiftShape, generator: torch.Generator | None):
         super().__init__()
         self.shape = shape
-        values = torch.empty(shape.kernel_points**2, shape.image[2], shape.n_channels, device="cpu")
-        values = values.float()
+        sizes = shape.kernel_points**2, shape.image[2], shape.n_channels
+        values = torch.empty(sizes, device="cpu", dtype=torch.float32)
         if generator is not None:
             values.normal_(std=_START, generator=generator)
         self.values = nn.Parameter(values)

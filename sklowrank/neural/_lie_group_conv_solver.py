@@ -72,6 +72,19 @@ def image_shape(given: Any, n_features: int) -> tuple[int, ...]:
     return side, side
 
 
+def largest_value(X: torch.Tensor) -> float:
+    """Return the largest absolute value of images, 1 where it is 0; images far from 0 warn."""
+    low, high = (float(bound) for bound in X.aminmax())
+    scale = max(abs(low), abs(high)) or 1.0
+    if 0 < high - low < scale / 2:
+        warn(
+            f"X has values from {low:.4g} to {high:.4g}, far from 0, the value of the margin around the images: "
+            "its edge hides what the images show. Subtract the value of the background from X, in new rows too.",
+            UserWarning,
+        )
+    return scale
+
+
 def lifted_images(
     X: torch.Tensor,
     codes: torch.Tensor,
@@ -96,7 +109,7 @@ def lifted_images(
     shape = lift_shape((height, width, channels), X.shape[1], n_classes, **sizes)
     draw = partial(group_elements, group=options.group, n_samples=options.n_group_samples, spd_scale=options.spd_scale)
     elements = torch.stack([draw(randomness.generator) for _ in range(options.n_test_samples)])
-    scale = max(float(bound.abs()) for bound in X.aminmax()) or 1.0
+    scale = largest_value(X)
     codes = codes.to(X.device)
 
     def batch(at):

@@ -205,6 +205,22 @@ def test_answers_do_not_depend_on_the_unit_of_brightness(unit):
     assert there.scale_ == abs(unit) * 16
 
 
+@pytest.mark.parametrize("background", [100, -100])
+def test_images_far_from_zero_warn(background, recwarn):
+    quick().fit(X, y)
+    quick().fit(16 - X, y)
+    quick().fit(np.ones_like(X), y)  # nothing is there to be hidden
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="far from 0.*Subtract the value of the background"):
+        quick().fit(X + background, y)
+
+
+def test_the_largest_strains_are_computed():
+    model = quick(group="gl2", spd_scale=1, max_iter=3).fit(X, y)
+    assert np.isfinite(model.loss_curve_).all()
+    assert np.isfinite(model.sample_group(10_000, random_state=0)).all()
+
+
 def test_channels_come_last():
     rng = np.random.default_rng(0)
     colours = rng.uniform(size=(60, 9, 11, 3))
@@ -246,7 +262,8 @@ def test_the_ends_of_the_ranges(settings):
     [
         ({"image_shape": (8, 9)}, "image_shape=.*64"),
         ({"image_shape": (64,)}, "image_shape"),
-        ({"kernel_size": 23}, "kernel_size=23 .* 21 pixels"),
+        ({"kernel_size": 22}, "kernel_size=22 .* 15 pixels.* 21 with pad=3. Pass at most 21"),
+        ({"spd_scale": 2.0}, "spd_scale"),
         ({"learning_rate": 0}, "learning_rate"),
     ],
 )
