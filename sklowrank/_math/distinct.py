@@ -68,7 +68,8 @@ def _distinct_objects(rows):
     except TypeError:
         order = sorted(first, key=first.__getitem__)
     number = {key: kind for kind, key in enumerate(order)}
-    return np.array([first[key] for key in order], dtype=np.int64), np.array([number[key] for key in keys], dtype=np.int64)
+    places, kinds = [first[key] for key in order], [number[key] for key in keys]
+    return np.array(places, dtype=np.int64), np.array(kinds, dtype=np.int64)
 
 
 def _key(value):

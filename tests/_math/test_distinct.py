@@ -45,9 +45,7 @@ def test_kinds_are_those_of_equal_rows(rows):
     assert all(row == np.flatnonzero(kind == k)[0] for k, row in enumerate(first))
 
 
-@pytest.mark.parametrize(
-    "rows", [np.ones((0, 3)), np.empty(0, dtype=object), torch.ones(0, 3), torch.ones(0)]
-)
+@pytest.mark.parametrize("rows", [np.ones((0, 3)), np.empty(0, dtype=object), torch.ones(0, 3), torch.ones(0)])
 def test_no_rows_have_no_kinds(rows):
     for part in distinct_rows(rows):
         assert len(part) == 0
