@@ -40,6 +40,29 @@ class Standardized(nn.Module):
         return self.network((x - self.mean) / self.scale)
 
 
+class InOwnUnits(nn.Module):
+    """A network that takes rows, and gives values of a regression, in their own units, for export.
+
+    Units are applied in float64, so that a column of large numbers that differ little keeps its digits.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, rows: Any, values: Any):
+        super().__init__()
+        self.network, self.dtype, self.has_rows, self.has_values = network, dtype, rows is not None, values is not None
+        for name, units in (("row", rows), ("value", values)):
+            for part, number in zip(("mean", "scale"), units or ()):
+                number = np.asarray(number, dtype=np.float64).copy()
+                self.register_buffer(f"{name}_{part}", torch.as_tensor(number, device="cpu"))
+
+    def forward(self, x):
+        x = (x - self.row_mean) / self.row_scale if self.has_rows else x
+        out = self.network(x.to(self.dtype))
+        if not self.has_values:
+            return out
+        out = out[:, 0] if self.value_mean.ndim == 0 else out
+        return out * self.value_scale + self.value_mean
+
+
 class Dropout(nn.Module):
     """Dropout that draws from the generator of the fit, on the CPU: a seed means the same on every device."""
 
@@ -145,6 +168,33 @@ class SideBySide(nn.Module):
         return [{name: value[k].clone() for name, value in state.items()} for k in range(self.count)]
 
 
+class Pair(nn.Sequential):
+    """Two layers that replace one; `weight` and `bias` show their product to code that reads them.
+
+    Sizes and strides of the former layer, such as `in_features`, are attributes.
+    """
+
+    __jit_unused_properties__ = ["weight", "bias"]
+    kind = "linear"  # of the layer that was replaced, as `layer_type` says it
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The product in the shape of the weight that was replaced."""
+        layers: Any = self
+        first, second = layers[0].weight, layers[1].weight.flatten(1)
+        if self.kind == "embedding":
+            table = first @ second.T
+            return table if self.bias is None else table + self.bias
+        product = (second @ first.flatten(1)).reshape(len(second), *first.shape[1:])
+        return product.T if self.kind == "transposed" else product
+
+    @property
+    def bias(self) -> torch.Tensor | None:
+        """The bias of the second layer."""
+        second: Any = self[1]
+        return second.bias
+
+
 class ThinLinear(nn.Module):
     """A linear layer of low rank, ``up @ down``: what rules and compressors put in the place of ``nn.Linear``.
 
@@ -193,6 +243,18 @@ class ThinLinear(nn.Module):
                 layer.bias.copy_(self.bias)
         return layer
 
+    def as_pair(self) -> Pair:
+        """Return the same map as two linear layers of torch, which have copies of the weights."""
+        n_out, n_in = len(self.up), self.down.shape[1]
+        pair = Pair(
+            linear(n_in, self.rank, None, bias=False), linear(self.rank, n_out, None, bias=self.bias is not None)
+        )
+        named = {"0.weight": self.down, "1.weight": self.up} | ({} if self.bias is None else {"1.bias": self.bias})
+        pair.to(self.up).load_state_dict(named)
+        for name, parameter in pair.named_parameters():
+            parameter.requires_grad_(named[name].requires_grad)
+        return pair.train(self.training)
+
     def forward(self, x):
         return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
 
@@ -212,6 +274,17 @@ class ThinLinear(nn.Module):
 def dense_weight(layer: nn.Module) -> torch.Tensor:
     """Return the weight (n_out, n_in) of a linear or a thin layer."""
     return (layer.up @ layer.down if isinstance(layer, ThinLinear) else layer.weight).detach()  # type: ignore[operator]
+
+
+def in_pairs(module: nn.Module) -> nn.Module:
+    """Put two linear layers of torch in the place of each thin one, and return the module.
+
+    What changes, adapts or exports the layers of a network then needs to know none but torch's.
+    """
+    for path, layer in list(module.named_modules()):
+        if path and type(layer) is ThinLinear and layer.rank:
+            module.set_submodule(path, layer.as_pair())
+    return module
 
 
 # Layers that may take the place of a linear layer, by kind. Each has a `kind`, a property `shape` of integers that are

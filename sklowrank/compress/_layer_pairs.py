@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from .._nets.calls import Calls
+from .._nets.layers import Pair
 from .._nets.recording import (
     LayerReport,
     Moments,
@@ -62,33 +63,6 @@ class Seen(NamedTuple):
     moments: Moments
     of_inputs: bool = False
     n_calls: int = 1  # in a pass
-
-
-class Pair(nn.Sequential):
-    """Two layers that replace one; `weight` and `bias` show their product to code that reads them.
-
-    Sizes and strides of the former layer, such as `in_features`, are attributes.
-    """
-
-    __jit_unused_properties__ = ["weight", "bias"]
-    kind = "linear"  # of the layer that was replaced, as `layer_type` says it
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The product in the shape of the weight that was replaced."""
-        layers: Any = self
-        first, second = layers[0].weight, layers[1].weight.flatten(1)
-        if self.kind == "embedding":
-            table = first @ second.T
-            return table if self.bias is None else table + self.bias
-        product = (second @ first.flatten(1)).reshape(len(second), *first.shape[1:])
-        return product.T if self.kind == "transposed" else product
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """The bias of the second layer."""
-        second: Any = self[1]
-        return second.bias
 
 
 # Closed forms
@@ -329,6 +303,31 @@ def pair_of(layer: Any, found: Factors) -> Pair:
     pair.kind = str(kind)
     keep_sizes(pair, layer)
     return pair
+
+
+def multiply_pairs(module: nn.Module) -> dict[str, Pair]:
+    """Put one linear layer in the place of each pair of linear layers; return the pairs by their names.
+
+    A layer that has a low rank already gets a lower one by its outputs as a whole, not by those of its two parts.
+    """
+    uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
+    pairs = {name: layer for name, layer in module.named_modules() if name and _is_of_linear_layers(layer, uses)}
+    for name, pair in pairs.items():
+        weight = pair.weight.detach().contiguous()
+        layer = nn.Linear(weight.shape[1], len(weight), bias=pair.bias is not None, device="meta")
+        layer.weight = nn.Parameter(weight)
+        if pair.bias is not None:
+            layer.bias = nn.Parameter(pair.bias.detach().clone())
+        module.set_submodule(name, layer.train(pair.training).requires_grad_(pair[1].weight.requires_grad))
+    return pairs
+
+
+def _is_of_linear_layers(layer, uses):
+    """Return whether a layer is a pair of linear layers alone: no weight shared, no hook."""
+    if not isinstance(layer, Pair) or layer.kind != "linear" or [type(part) for part in layer] != 2 * [nn.Linear]:
+        return False
+    has_hooks = any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules())
+    return not has_hooks and all(uses[id(p)] == 1 for p in layer.parameters())
 
 
 # The pass

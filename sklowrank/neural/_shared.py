@@ -15,7 +15,8 @@ from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
 from .._core.validation import check_new_data
 from .._nets.estimating import changed_copy, fitted_network
-from .._nets.layers import ACTIVATIONS
+from .._nets.found import reading_of, whole_network
+from .._nets.layers import ACTIVATIONS, in_pairs
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.training import Rule
 from ._ordered_rank import OrderedRank
@@ -151,7 +152,7 @@ class NetworkMethods:
     n_features_in_: int
     feature_names_in_: np.ndarray
 
-    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+    def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the fitted network as a torch module.
 
         It is a new one at each call, in float32 and eval mode, and takes standardised rows, ``(X - mean_) / scale_``.
@@ -161,12 +162,16 @@ class NetworkMethods:
         ----------
         device : str or torch.device, default="cpu"
             Where its weights are.
+        whole : bool, default=False
+            Whether it takes rows as `predict` does, with the standardisation in it, and gives values in the units of y.
+            A classifier gives logits. It is what to export: its layers are those of torch.
 
         Returns
         -------
         network : torch.nn.Module
         """
-        return fitted_network(self, device)
+        net = fitted_network(self, device)
+        return whole_network(in_pairs(net), reading_of(self)) if whole else net
 
     @_OfOrderedRank
     def resized(self, size, X=None) -> Self:
