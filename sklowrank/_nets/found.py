@@ -182,7 +182,7 @@ def stored_network(found: Found, edits: Iterable[Edit] = ()) -> StoredNetwork:
     The weights are those that the module has now, in its precision.
     """
     every = [*found.architecture.edits, *edits]
-    architecture = found.architecture._replace(edits=current_edits(found.module, every))
+    architecture = found.architecture._replace(edits=current_edits(found.module, every), expansion=None)
     weights = found.module.state_dict()
     return StoredNetwork(architecture, found.reading, {name: array_of(value) for name, value in weights.items()})
 
