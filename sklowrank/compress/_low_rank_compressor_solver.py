@@ -12,6 +12,7 @@ from .._nets.holding import Held, is_ours, network_calls, restored_held, stored_
 from .._nets.recording import LayerReport, device_of
 from .._nets.wrapping import check_finite, relative_error
 from ._layer_pairs import (
+    Pair,
     Seen,
     ladder_of,
     leave_fast_paths,
@@ -63,7 +64,7 @@ class Problem(NamedTuple):
     seen: dict[str, Seen]
     ladders: dict[str, Ladder]
     n_before: int
-    pairs: dict[str, nn.Module]  # of low rank already, in whose places `layers` has their products
+    pairs: dict[str, Pair]  # of low rank already, in whose places `layers` has their products
 
 
 def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, device: torch.device) -> Compressed:
