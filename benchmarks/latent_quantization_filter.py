@@ -4,9 +4,9 @@ Attacks are made on the classifier alone, with a size in the largest change of a
 that was fitted to clean rows, stays as it is; "through" is an attack on the filter and the classifier together. "Left"
 is the squared error to the clean row over that of the spoilt one. The nearest rows are those of the training table, of
 which the mean is taken. The denoising network is scikit-learn's `MLPRegressor` with one hidden layer of 256 units,
-fitted to copies of the training rows with the same noise as ours. The mixture is `LowRankGaussianMixture`, told the
-standard deviation 0.2 of the noise. Ours has `input_noise=0.2`, otherwise its defaults, unless a line says so. Seconds
-are those of the processor, of one fit.
+fitted to copies of the training rows with the same noise as ours. The mixture is `LowRankGaussianMixture`, given
+the standard deviation 0.2 of the noise. Ours has `input_noise=0.2`, otherwise its defaults, unless a line says so.
+Seconds are those of the processor, of one fit.
 """
 
 import os

@@ -31,10 +31,17 @@ def fit(estimator, X, y=None, **params):
         :class:`~sklowrank.dimension_reduction.LinearFrechetSDR`,
         :class:`~sklowrank.decomposition.SupervisedDictionaryLearning`,
         :class:`~sklowrank.decomposition.SupervisedDictionaryRegressor`,
+        :class:`~sklowrank.decomposition.MatryoshkaProjection`,
+        :class:`~sklowrank.metric_learning.RelativeRepresentation`,
+        :class:`~sklowrank.compress.LowRankCompressor`,
+        :class:`~sklowrank.compress.LowRankCompensator`,
+        :class:`~sklowrank.compress.KVCacheCompressor`,
+        :class:`~sklowrank.compress.FeatureMimickingCompressor`,
         :class:`~sklowrank.impute.MatrixCompletionImputer` and
         :class:`~sklowrank.recommend.MatrixFactorizationRegressor`. Its `device` is that of the workers.
     X : dask array of shape (n_samples, n_features), or dask data frame
         The rows, in dense partitions of the same columns. Numbers of any real type; float32 where all partitions are.
+        Networks get integers where all partitions have these.
     y : dask or numpy array, of shape (n_samples,) or (n_samples, n_outputs), default=None
         The targets. They are brought to this process, as are labels and weights. Of X only the few thousand rows used
         for initialisation are.
@@ -78,7 +85,13 @@ def fit(estimator, X, y=None, **params):
 
         pairs = PartitionedPairs(X, y, params.pop("sample_weight", None), device=estimator.device)
         return estimator.fit(pairs, None, **params)
-    rows = PartitionedRows(X, device=estimator.device, allow_nan=estimator.__sklearn_tags__().input_tags.allow_nan)
+    tags = estimator.__sklearn_tags__()
+    rows = PartitionedRows(
+        X,
+        device=estimator.device,
+        allow_nan=tags.input_tags.allow_nan,
+        keep_integers=tags.keep_integers,
+    )
     return estimator.fit(rows, **params) if y is None else estimator.fit(rows, to_local(y), **params)
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from benchmarks import harness, scoreboard
 from benchmarks.__main__ import NAMES
+from benchmarks.scale import drawing, estimators, newcomers
 from benchmarks.scoreboard import entries
+from tests import test_memory
 from tests.common import public_estimators
 
 METHODS = [name for _, entry in scoreboard.ENTRIES for name in entry.method.split(", ")]
@@ -40,6 +42,39 @@ def test_every_comparison_is_found():
     in_groups = of_networks | of_compression | of_adaptation
     assert in_groups < pages
     assert set(NAMES) == (pages - in_groups) | {"networks", "compression", "adaptation", "scale", "scoreboard"}
+
+
+def classes_of(names):
+    return {name.partition(",")[0] for name in names}
+
+
+def test_every_estimator_has_a_curve_of_its_scale():
+    """Or a reason in UNMEASURED; and none of them is named in both."""
+    measured = classes_of(estimators.estimators()) | classes_of(newcomers.newcomers())
+    public = {type(estimator).__name__ for estimator in public_estimators()}
+    assert measured | set(newcomers.UNMEASURED) == public
+    assert not measured & set(newcomers.UNMEASURED)
+    assert {entry.family for entry in newcomers.newcomers().values()} == set(newcomers.FAMILIES)
+
+
+def test_the_scale_page_says_which_files_are_read_in_blocks():
+    """Those of which the tests of files say so."""
+    read = {type(estimator).__name__ for estimator in test_memory.MEASURED + test_memory.OF_TOKENS}
+    assert classes_of((*estimators.STREAMED, *newcomers.STREAMED)) == read
+
+
+def test_the_table_of_scale_has_every_curve():
+    rows = [(1000, 0.5, 300.0), (10_000, 5.0, 400.0), (100_000, 50.0, 900.0), (1_000_000, 500.0, 9000.0)]
+    figures = [
+        {"case": "Rows", "method": f"{name}, {n:,} rows", "seconds": seconds, "peak": peak}
+        for name, several in (("KSubspaces", rows), ("NetworkClassifier, OrderedRank", rows[:1]))
+        for n, seconds, peak in several
+    ]
+    table = drawing.table({"figures": figures})
+    assert table[2] == "| `KSubspaces` | 10⁵ | 0.9 GB, 10⁵ | 1.0 | yes | yes | yes |"
+    assert table[3] == "| `NetworkClassifier`, OrderedRank, 3 epochs | 10⁵ | 0.3 GB, 10³ |  |  | yes |  |"
+    assert drawing.minute_of([(100_000, 1.0, 1.0), (1_000_000, 8.0, 1.0)]) == "above 10⁶: 8 s"
+    assert drawing.minute_of([(1000, 1.0, 1.0), (10_000, 100.0, 1.0)]) == "8 · 10³"
 
 
 @pytest.mark.parametrize(

@@ -650,5 +650,9 @@ def test_fits_in_threads_equal_serial_fits(estimator):
 def test_modes_of_torch_around_a_fit_change_nothing(estimator, mode):
     expected = fitted(estimator)
     with mode():
-        there = answers(fit(seeded(estimator), expected.X, expected.y), new_data(estimator, expected.X))
+        model = fit(seeded(estimator), expected.X, expected.y)
+        there = answers(model, new_data(estimator, expected.X))
+        networks = [model.network()] if hasattr(model, "network") else []
     assert same(expected.answers, there, rtol=0, atol=0)
+    for net in networks:  # tensors of inference mode could not be trained, nor attacked
+        assert not any(part.is_inference() for part in (*net.parameters(), *net.buffers()))

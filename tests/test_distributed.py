@@ -9,17 +9,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
 
 from benchmarks.scale import Killer
 from sklowrank._core import rows
+from sklowrank._nets.wrapping import CalibratedNetwork
 from sklowrank.cluster import KSubspaces, SparseSubspaceClustering, _k_subspaces_starts
+from sklowrank.compress import FeatureMimickingCompressor, KVCacheCompressor, LowRankCompensator, LowRankCompressor
 from sklowrank.datasets import make_union_of_subspaces
-from sklowrank.decomposition import SupervisedDictionaryLearning, SupervisedDictionaryRegressor
+from sklowrank.decomposition import MatryoshkaProjection, SupervisedDictionaryLearning, SupervisedDictionaryRegressor
 from sklowrank.dimension_reduction import LinearFrechetSDR
 from sklowrank.impute import MatrixCompletionImputer
+from sklowrank.metric_learning import RelativeRepresentation
 from sklowrank.mixture import LowRankGaussianMixture, _problem
+from sklowrank.neural import NetworkClassifier
 from sklowrank.privacy import PrivateDistanceSum, PrivateKernelDensity, PrivateSimilarityClassifier
 from sklowrank.recommend import MatrixFactorizationRegressor
 
@@ -33,6 +43,7 @@ from sklowrank import distributed  # noqa: E402
 CHUNKS = (300, 700, 1, 499)  # rows of partitions, a single row among them
 N = sum(CHUNKS)
 AGREE = 1e-8  # relative: sums in another order differ by rounding, which no fit here magnifies ten million times
+NETWORKS_AGREE = 1e-5  # they compute in float32
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +89,60 @@ def three_classes():
     return X, np.digitize(y, np.quantile(y, [0.3, 0.7]))
 
 
+def identifiers():
+    return np.random.default_rng(3).integers(0, 50, (N, 3)), None
+
+
+class Clicks(nn.Module):
+    """Identifiers are looked up in one table."""
+
+    def __init__(self):
+        super().__init__()
+        single = {"dtype": torch.float32}
+        self.table, self.first = nn.Embedding(50, 16, **single), nn.Linear(48, 32, **single)
+        self.second, self.last = nn.Linear(32, 32, **single), nn.Linear(32, 2, **single)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.second(torch.relu(self.first(self.table(x).flatten(1))))))
+
+
+class Attentive(nn.Module):
+    """Identifiers are tokens."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.last = nn.Embedding(50, 16, dtype=torch.float32), nn.Linear(16, 2, dtype=torch.float32)
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True, dtype=torch.float32)
+
+    def forward(self, x):
+        x = self.table(x)
+        return self.last((x + self.attention(x, x, x, need_weights=False)[0]).mean(1))
+
+
+def of_seed(module):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return module()
+
+
+def network():
+    """A fitted network behind a scaler, and a fitted linear model."""
+    X, y = labelled()
+    layers = {"hidden_layer_sizes": (32, 32), "max_iter": 3, "tol": 0}
+    small = make_pipeline(StandardScaler(), NetworkClassifier(**layers, random_state=0)).fit(X[:200], y[:200])
+    return FrozenEstimator(small), FrozenEstimator(LogisticRegression().fit(X, y))
+
+
+def unlabelled():
+    return table()[0], None
+
+
 SEED = {"random_state": 0}
+EVERY_ROW = {"n_calibration": None}
+NETWORK, LINEAR = network()
+NARROW = FrozenEstimator(
+    NetworkClassifier((16, 16), max_iter=1, tol=0, **SEED).fit(table()[0][:200, :5], labelled()[1][:200])
+)
 PRIVATE = {"random_state": 0, "epsilon": 1.0, "bounds": (-20, 20)}
 CASES = {
     "mixture": (LowRankGaussianMixture(3, n_dims=2, tol=1e-10, **SEED), lambda: (flats(), None)),
@@ -116,6 +180,33 @@ CASES = {
     ),
     "pairs": (MatrixFactorizationRegressor(3, **SEED), pairs),
     "pairs, map": (MatrixFactorizationRegressor(2, inference="map", **SEED), pairs),
+    "anchors": (RelativeRepresentation(50, **SEED), lambda: (flats(), None)),
+    "anchors, of classes": (RelativeRepresentation(0.05, anchor_selection="stratified", **SEED), labelled),
+    "anchors, given": (RelativeRepresentation(anchors=[1400, 3, 3, 700], whiten=True), lambda: (flats(), None)),
+    "projection": (MatryoshkaProjection(3), unlabelled),
+    "projection, groups": (MatryoshkaProjection(n_groups=4, objective="similarity"), unlabelled),
+    "projection, linear": (MatryoshkaProjection(2, estimator=LINEAR, max_iter=0, **SEED), unlabelled),
+    "projection, network": (MatryoshkaProjection(2, estimator=NETWORK, max_iter=0, **SEED), unlabelled),
+    "pairs of layers": (LowRankCompressor(NETWORK, **EVERY_ROW), unlabelled),
+    "pairs of layers, drawn rows": (LowRankCompressor(NETWORK, n_calibration=300, **SEED), unlabelled),
+    "pairs of layers, all of few": (LowRankCompressor(NETWORK, n_calibration=N), unlabelled),
+    "pairs of layers, tolerance": (
+        LowRankCompressor(NETWORK, tolerance=0.05, method="input_whitened", **EVERY_ROW),
+        unlabelled,
+    ),
+    "pairs of layers, table": (LowRankCompressor(of_seed(Clicks), compression=0.7, **EVERY_ROW), identifiers),
+    "paths": (LowRankCompensator(NETWORK, bits=2, rank=3, **EVERY_ROW), unlabelled),
+    "paths, spread": (
+        LowRankCompensator(NETWORK, bits=2, rank="auto", budget=0.3, method="activation_scale", **EVERY_ROW),
+        unlabelled,
+    ),
+    "paths, table": (
+        LowRankCompensator(of_seed(Clicks), modules=["table", "second"], rank=2, **EVERY_ROW),
+        identifiers,
+    ),
+    "caches": (KVCacheCompressor(of_seed(Attentive), n_components=4, **EVERY_ROW), identifiers),
+    "mimicking": (FeatureMimickingCompressor(NETWORK, linear_rank=6, max_iter=0), unlabelled),
+    "mimicking, table": (FeatureMimickingCompressor(of_seed(Clicks), n_calibration=400, **SEED), identifiers),
     "two columns of pairs": (MatrixFactorizationRegressor(2, **SEED), lambda: (pairs()[0][:, :2], pairs()[1])),
 }
 pytestmark = pytest.mark.slow
@@ -132,6 +223,10 @@ def fitted(estimator, X, y, how):
         return distributed.fit(estimator, da.from_array(X, chunks=(CHUNKS, 5)), y)
 
 
+def of_network(model):
+    return getattr(model, "estimator", None) in (NETWORK, NARROW)
+
+
 def attributes(model):
     """Return the fitted attributes that are numbers, as arrays."""
     found = {name: value for name, value in vars(model).items() if name.endswith("_") and not name.startswith("_")}
@@ -140,17 +235,20 @@ def attributes(model):
         for name in ("weights_", "means_", "noise_variance_", "n_dims_", "bases_", "variances_"):
             found[name] = [found[name][k] for k in order]
         found["labels_"] = np.argsort(order)[model.labels_]
-    found = {n: np.concatenate([np.ravel(v) for v in x]) if isinstance(x, list) else x for n, x in found.items()}
+    dicts = {n: x for n, x in found.items() if isinstance(x, dict)}
+    found |= {f"{n}[{key!r}]": x for n, values in dicts.items() for key, x in values.items()}
+    found = {n: np.concatenate([np.ravel(v) for v in x]) if isinstance(x, list) and x else x for n, x in found.items()}
     return {n: np.asarray(x) for n, x in found.items() if np.asarray(x).dtype.kind in "fiu" and n != "loss_curve_"}
 
 
 def assert_same(one, other):
+    agree = NETWORKS_AGREE if isinstance(one, CalibratedNetwork) or of_network(one) else AGREE
     one, other = attributes(one), attributes(other)
     assert one.keys() == other.keys()
     for name, value in one.items():
         assert value.shape == other[name].shape, name
         size = np.abs(np.nan_to_num(value, posinf=0, neginf=0)).max(initial=0)
-        np.testing.assert_allclose(other[name], value, rtol=0, atol=AGREE * size, err_msg=name)
+        np.testing.assert_allclose(other[name], value, rtol=0, atol=agree * size, err_msg=name)
 
 
 @each
@@ -179,6 +277,10 @@ def test_a_killed_worker_loses_nothing():
     factors = MatrixFactorizationRegressor(2, max_iter=15, **SEED)
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
     with LocalCluster(**options) as cluster, Client(cluster) as client:
+        pairs_of_layers = CASES["pairs of layers"][0]  # a network goes to other processes
+        assert_same(
+            fitted(pairs_of_layers, *unlabelled(), "serial"), fitted(clone(pairs_of_layers), *unlabelled(), "dask")
+        )
         for estimator, X, y in ((mixture, flats(), None), (factors, *pairs())):
             killer = Killer(next(iter(client.run(os.getpid).values())))
             there = fitted(clone(estimator).set_callbacks(killer), X, y, "dask")
@@ -194,7 +296,11 @@ def client():
         yield client
 
 
-@pytest.mark.parametrize("case", ["mixture", "K-subspaces", "classes", "directions", "dictionary", "holes", "pairs"])
+ONE_OF_EACH = ["mixture", "K-subspaces", "classes", "directions", "dictionary", "holes", "pairs", "anchors"]
+ONE_OF_EACH += ["projection, network", "pairs of layers", "paths, table", "caches", "mimicking, table"]
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH)
 def test_threads_of_a_cluster(case, client):
     estimator, data = CASES[case]
     X, y = data()
@@ -220,6 +326,9 @@ def test_grid_search_on_a_cluster(client):
         ("mixture", ("predict", "predict_proba", "score_samples", "transform")),
         ("classes", ("predict", "predict_proba")),
         ("holes", ("transform",)),
+        ("anchors", ("transform",)),
+        ("projection", ("transform",)),
+        ("pairs of layers", ("predict", "predict_proba")),
         ("pairs", ("predict",)),
     ],
 )
@@ -323,6 +432,18 @@ def test_refusals_name_the_cure():
         distributed.fit(SupervisedDictionaryRegressor(2, solver="bcd"), rows, y)
     with pytest.raises(ValueError, match=r"solver='cg'.*Use 'cholesky'"):
         distributed.fit(MatrixCompletionImputer(2, inference="map", solver="cg"), rows)
+    with pytest.raises(ValueError, match=r"max_iter=600 trains on batches of rows.*Use 0"):
+        distributed.fit(MatryoshkaProjection(estimator=LINEAR), rows)
+    with pytest.raises(ValueError, match=r"linear model of y.*as estimator"):
+        distributed.fit(MatryoshkaProjection(max_iter=0), rows, y)
+    with pytest.raises(ValueError, match=r"anchor_selection='kmeans'.*'random'"):
+        distributed.fit(RelativeRepresentation(anchor_selection="kmeans"), rows)
+    with pytest.raises(ValueError, match=r"max_iter='auto' trains the network.*Use 0"):
+        distributed.fit(FeatureMimickingCompressor(NETWORK), rows, labelled()[1])
+    with pytest.raises(ValueError, match=r"tolerance=0.1 of a score.*y=None"):
+        distributed.fit(LowRankCompressor(NETWORK, tolerance=0.1, **EVERY_ROW), rows, labelled()[1])
+    with pytest.raises(ValueError, match=r"estimator=NetworkClassifier.*FrozenEstimator"):
+        distributed.fit(LowRankCompressor(NetworkClassifier()), rows)
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         distributed.fit(SupervisedDictionaryRegressor(2), rows, y[:-1])
     X[600, 3] = np.nan
@@ -358,6 +479,9 @@ WITHOUT_Y = {
     "density": PrivateKernelDensity(bandwidth=2.0, n_components=16, **PRIVATE),
     "distances": PrivateDistanceSum(**PRIVATE),
     "holes": MatrixCompletionImputer(2, **SEED),
+    "anchors": RelativeRepresentation(5, **SEED),
+    "projection": MatryoshkaProjection(),
+    "pairs of layers": LowRankCompressor(NARROW, rank=2, **EVERY_ROW),
 }
 WITH_Y = {
     "classes": PrivateSimilarityClassifier(n_components=16, **PRIVATE),

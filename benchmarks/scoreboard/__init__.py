@@ -5,8 +5,8 @@ its page names: another data set can have another outcome. A Gaussian mixture, f
 breast cancer than LowRankGaussianMixture (1.33 against 1.94 nats a row), and five nearest rows clean digits better
 than LatentQuantizationFilter. A peer is another package, or where none exists a reference in numpy or torch. A lower
 error is better; it is the mean over one to five seeds, of the method or of its data. Ours runs with its defaults, or
-with the settings that its page names for such data. The full comparisons, with more data and more baselines, are on the
-other pages.
+with the settings that its page names for such data. The full comparisons, with more data and more baselines, are on
+the other pages.
 """
 
 import importlib

@@ -38,8 +38,8 @@ filters = {
 }
 
 # %%
-# The fast gradient sign changes each pixel by the same amount, in the direction in which the network errs. It knows the
-# network, and nothing of a filter, unless the filter's torch module is attacked, too.
+# The fast gradient sign method changes each pixel by the same amount, in the direction in which the network errs. It
+# uses the gradient of the network alone, or that of the filter's torch module and the network together.
 
 
 def attacked(logits, size):
@@ -60,7 +60,7 @@ for line, images, name in zip(axes, rows, names):
         ax.set(xticks=[], yticks=[])
         ax.set_title(str(label), fontsize=9, pad=2)
     line[0].set_ylabel(name, fontsize=8)
-fig.suptitle("images, and what the network says of them", fontsize=10)
+fig.suptitle("images, and the classes that the network predicts", fontsize=10)
 plt.tight_layout()
 plt.show()
 
@@ -71,16 +71,16 @@ sizes = np.linspace(0, 0.3, 7)
 curves = {name: [classifier.score(f(attacked(network, size)), b) for size in sizes] for name, f in filters.items()}
 through = [classifier.score(cleaner.transform(attacked(lambda x: network(module(x)), size)), b) for size in sizes]
 
-fig, ax = plt.subplots(figsize=(6.5, 4))
+fig, ax = plt.subplots(figsize=(8.5, 4))
 for name, curve in curves.items():
     ax.plot(sizes, curve, "o-", label=name)
 ax.plot(sizes, through, "--", color="C3", label="latent quantization, attacked through it")
 ax.set(xlabel="change of each pixel", ylabel="accuracy of the network", ylim=(0, 1.02))
-ax.legend(fontsize=8)
+ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
 plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: the filter wins back much of the accuracy that an attack takes, and more than PCA does. The five nearest
-# of a thousand stored images do better still on this small set. An attack that knows the filter, the dashed line, takes
+# What to see: the filter restores much of the accuracy that an attack takes, and more than PCA does. The five nearest
+# of a thousand stored images do better still on this small set. An attack through the filter, the dashed line, takes
 # more with one step, and nearly everything with twenty: the filter cleans rows, and is no certified defence.

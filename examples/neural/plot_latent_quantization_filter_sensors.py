@@ -48,11 +48,12 @@ filters = {
 fig, axes = plt.subplots(3, 1, figsize=(8, 6.5), sharex=True, sharey=True)
 for i, (ax, (name, filtered)) in enumerate(zip(axes, filters.items())):
     left = np.sum((filtered - day) ** 2) / np.sum((noisy - day) ** 2)
-    ax.plot(hours, noisy[:, 0], ".", ms=3, color="0.75")
-    ax.plot(hours, filtered[:, 0], lw=1, color=f"C{i}")
-    ax.plot(hours, day[:, 0], lw=1, color="k")
+    ax.plot(hours, noisy[:, 0], ".", ms=3, color="0.75", label="noisy")
+    ax.plot(hours, filtered[:, 0], lw=1, color=f"C{i}", label="filtered")
+    ax.plot(hours, day[:, 0], lw=1, color="k", label="clean")
     ax.set_title(f"{name}: {left:.0%} of the squared error left", fontsize=10)
-axes[-1].set(xlabel="hour", ylabel="one sensor")
+axes[-1].set(xlabel="hour", ylabel="one sensor", xlim=(0, 24))
+axes[0].legend(fontsize=7, loc="lower right", ncols=3)
 plt.tight_layout()
 plt.show()
 
@@ -82,6 +83,6 @@ plt.tight_layout()
 plt.show()
 
 # %%
-# What to see: curves that saturate are no plane, so six principal components bend the clean readings, and the filter
-# removes more noise. The scores separate rows with one odd sensor in part, a little better than those of PCA: a reading
-# that moves by chance to nearly the same value is no anomaly, and the filter's own error hides small ones.
+# What to see: readings that saturate do not lie in a plane, so that six principal components distort them, and the
+# filter removes more noise. The scores separate rows with one odd sensor in part, a little better than those of PCA: a
+# reading that moves by chance to nearly the same value is no anomaly, and the filter's own error hides small ones.

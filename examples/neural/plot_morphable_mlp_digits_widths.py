@@ -4,7 +4,7 @@ One fit, networks of every width
 
 :class:`~sklowrank.neural.MorphableMLPClassifier` is fitted once and then asked for networks of any width of the hidden
 layers. Here its accuracy on handwritten digits is compared with that of networks that are trained separately for each
-width, and with what is left when the first units of a plain network are taken.
+width, and with that of the first units of a plain network.
 """
 
 # %%
@@ -20,13 +20,13 @@ from sklearn.neural_network import MLPClassifier
 
 from sklowrank.neural import MorphableMLPClassifier
 
-warnings.simplefilter("ignore")  # the peers stop after the same number of epochs
+warnings.simplefilter("ignore")  # of epochs that end before convergence, and of widths outside of the range
 X, y = load_digits(return_X_y=True)
 X, X_test, y, y_test = train_test_split(X / 16 - 0.3, y, test_size=0.3, stratify=y, random_state=0)
 
 # %%
 # Two fits, one for each way in which weights depend on the width: networks whose units are the first ones of the
-# largest network ("nested"), and weights that are smooth functions of the place of a unit ("spectral").
+# largest network ("nested"), and weights that are smooth functions of the position of a unit ("spectral").
 
 settings = {"standardize": False, "max_iter": 60, "random_state": 0}
 models = {form: MorphableMLPClassifier(weight_function=form, **settings).fit(X, y) for form in ("nested", "spectral")}
@@ -36,7 +36,7 @@ for form, model in models.items():
     print(f"{form}: {model.n_parameters_} numbers are stored")
 
 # %%
-# The network of a width is a plain one, and leaves its family: `resized` returns a fitted classifier.
+# The network of a width is a plain one: `resized` returns it as a fitted classifier of its own.
 
 small = models["nested"].resized(20)
 print(small.network())
@@ -78,7 +78,7 @@ ax.legend(frameon=False, loc="lower right")
 plt.show()
 
 # %%
-# What to see: one fit serves every width of the range. The first units of a plain network are useless without the
-# others. With "nested" larger networks are a little more accurate, with "spectral" all widths are nearly the same
-# network. Below the range both fall off, while a separate network is still good: it is as accurate or more at each
-# width, and the better choice where a few sizes are known beforehand.
+# What to see: one fit is accurate at every width of the range. The first units of a plain network are of no use
+# without the others. With "nested" larger networks are a little more accurate, with "spectral" all widths are nearly
+# the same network. Below the range the accuracy of both falls, while that of a separate network is still high. A
+# separate network is as accurate or more at each width, and the better choice where a few sizes are known beforehand.

@@ -63,6 +63,6 @@ ax.legend(frameon=False)
 plt.show()
 
 # %%
-# What to see: R² grows with the size, and what a smaller network costs is read off a single fit. From width 32 on the
+# What to see: R² grows with the size, and a single fit shows how much a smaller network loses. From width 32 on the
 # networks of this fit are as good as separate ones. Smaller ones are worse, by four hundredths at width 16 and more at
 # width 8: a separate network is trained for its own width alone. Where a few small sizes are enough, train these.

@@ -13,7 +13,6 @@ small patches of photographs.
 # pixels, test patches from the bands between.
 
 import time
-import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,7 +24,6 @@ from sklearn.preprocessing import StandardScaler
 
 from sklowrank.neural import PolynomialAttentionClassifier
 
-warnings.filterwarnings("ignore", message="The certificate")  # the polynomial is to predict well, not to be close
 photographs = [image / 255 for image in load_sample_images().images]
 
 
@@ -42,7 +40,7 @@ def patches(n, first):
 X_test, y_test = patches(2000, first=1)
 methods = {
     "polynomial attention": lambda: PolynomialAttentionClassifier(
-        4, degree=4, method="polynomial", max_iter=30, random_state=0
+        4, degree=6, method="polynomial", max_iter=30, random_state=0
     ),
     "5-NN": lambda: make_pipeline(StandardScaler(), KNeighborsClassifier(5)),
     "NCA and 5-NN": lambda: make_pipeline(
@@ -88,5 +86,5 @@ plt.show()
 # %%
 # What to see: the time of a fit grows with the number of rows for attention, and with its square for NCA. 5-NN needs no
 # fit; its predictions take longer with every row, those of attention do not. Both kinds of neighbours are more accurate
-# by two to five hundredths, at any number of rows: neighbourhoods that are wide enough for a polynomial have far more
+# by two to six hundredths, at any number of rows: neighbourhoods that are wide enough for a polynomial have far more
 # than five rows. Where some thousand rows are enough to learn from, NCA is the better choice.

@@ -16,6 +16,7 @@ from .validation import explained
 from .workspace import open_workspace
 
 FIRST_ROWS = 100  # which stand for all where an estimator checks them
+_FLOATS, _INTEGERS = [np.float64, np.float32], [np.int64]
 _ANY_FORM: dict[str, Any] = {"ensure_all_finite": False, "ensure_min_samples": 0}  # left to the fit
 _CHANGED = (
     "A partition of X had {before} {what} when it was counted and has {now} now. Partitions have to be the same each "
@@ -94,8 +95,8 @@ def _on_partition(part, build, device, collect, pieces, n_rows):
     built, here = build(part, device)
     if n_rows is not None and built.shape[0] != n_rows:
         raise ValueError(_CHANGED.format(what="rows", before=n_rows, now=built.shape[0]))
-    collect, pieces = _moved(collect, here), _moved(pieces, here)
-    return _moved(collect(built, *pieces), torch.device("cpu"))
+    collect, pieces = moved(collect, here), moved(pieces, here)
+    return moved(collect(built, *pieces), torch.device("cpu"))
 
 
 def _gathered(compute, merge, options, built, *pieces):
@@ -104,7 +105,7 @@ def _gathered(compute, merge, options, built, *pieces):
 
 def _built_of_built(make, build, part, device):
     built, here = build(part, device)
-    return _moved(make, here)(built), here
+    return moved(make, here)(built), here
 
 
 def _length(built):
@@ -117,19 +118,21 @@ def _own(values, rows):
     return part.clone() if isinstance(part, torch.Tensor) else part
 
 
-def _moved(value, device):
+def moved(value, device):
     """Return a value with all tensors in it on a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, torch.device):
         return device
     if isinstance(value, partial):
-        keywords = {name: _moved(v, device) for name, v in value.keywords.items()}
-        return partial(value.func, *(_moved(v, device) for v in value.args), **keywords)
+        keywords = {name: moved(v, device) for name, v in value.keywords.items()}
+        return partial(value.func, *(moved(v, device) for v in value.args), **keywords)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_moved(v, device) for v in value))
+        return type(value)(*(moved(v, device) for v in value))
+    if isinstance(value, dict):
+        return {name: moved(v, device) for name, v in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_moved(v, device) for v in value)
+        return type(value)(moved(v, device) for v in value)
     return value
 
 
@@ -144,13 +147,15 @@ class PartitionedRows(Partitions):
         Where workers compute.
     allow_nan : bool
         Whether NaN is a value.
+    keep_integers : bool
+        Whether integers stay integers where all partitions are of them.
     """
 
-    def __init__(self, X, *, device="auto", allow_nan=False):
-        parts, read = partitions_of(X), partial(_floats, allow_nan)
+    def __init__(self, X, *, device="auto", allow_nan=False, keep_integers=False):
+        parts, read = partitions_of(X), partial(_numbers, allow_nan, keep_integers)
         forms = forms_of(parts, read)
         self.source, self.head = X, head_of(parts, forms)
-        self.dtype = np.dtype(np.float32 if {form.dtype for form in forms} == {np.dtype(np.float32)} else np.float64)
+        self.dtype = _common_dtype({form.dtype for form in forms})
         parts = [part for part, form in zip(parts, forms) if form.n_rows]
         width = self.head.shape[1]
         starts = np.cumsum([0, *(form.n_rows for form in forms if form.n_rows)])
@@ -171,9 +176,16 @@ class PartitionedRows(Partitions):
         return torch.from_numpy(rows)
 
 
-def _floats(allow_nan, part):
-    """Return a partition as an array of floats, with scikit-learn's errors for what is none."""
-    X = _values(part)
+def _common_dtype(dtypes):
+    """Return the type of all rows: that of all partitions, float64 where they have several."""
+    (one, *others) = dtypes
+    return np.dtype(np.float64) if others else one
+
+
+def _numbers(allow_nan, keep_integers, part):
+    """Return a partition as an array of floats, or of integers, with scikit-learn's errors for what is none."""
+    whole = keep_integers and np.asarray(part).dtype.kind in "iu"
+    X = _values(part, _INTEGERS if whole else _FLOATS)
     there = ~np.isinf(X) if allow_nan else np.isfinite(X)
     if not there.all():
         found = "infinity" if allow_nan else "NaN or infinity"
@@ -181,18 +193,23 @@ def _floats(allow_nan, part):
     return X
 
 
-def _values(part):
+def _values(part, dtype=_FLOATS):
     with explained(part):
-        return check_array(part, dtype=[np.float64, np.float32], **_ANY_FORM)
+        return check_array(part, dtype=dtype, **_ANY_FORM)
+
+
+def _read_as(dtype):
+    """Return the types in which a partition is read where all rows get one."""
+    return _INTEGERS if dtype == np.int64 else _FLOATS
 
 
 def _picked(part, at, dtype):
-    return _values(part)[at].astype(dtype, copy=False)
+    return _values(part, _read_as(dtype))[at].astype(dtype, copy=False)
 
 
 def _rows_here(dtype, width, part, device):
     """Return the rows of a partition, and the device on which they are computed with."""
-    X = np.require(_values(part), dtype=dtype, requirements=["C", "W"])
+    X = np.require(_values(part, _read_as(dtype)), dtype=dtype, requirements=["C", "W"])
     if X.shape[1] != width:
         raise ValueError(_CHANGED.format(what="columns", before=width, now=X.shape[1]))
     ws = open_workspace(X, device=device)

@@ -220,8 +220,8 @@ def first_rows(X: Any) -> Any:
 
 
 def refuse_kind(rows: Any, kind: str, message: str) -> None:
-    """Raise a ValueError where rows come in a way that a solver cannot use; `message` names the cure."""
-    if rows.kind == kind:
+    """Raise a ValueError where rows, or an array, come in a way that cannot be used; `message` names the cure."""
+    if getattr(rows, "kind", None) == kind:
         raise ValueError(message)
 
 
@@ -278,10 +278,10 @@ def _can_lie_there(X, ws) -> bool:
         return not (issparse(X) or isinstance(X, SlicedArray))
     if ws.device.type == "cuda":
         return X.nbytes <= _SHARE_OF_DEVICE * torch.cuda.mem_get_info(ws.device)[0]
-    return not _is_mapped(X) or (X.flags.writeable and X.flags.c_contiguous)  # what is not shared would be copied
+    return not is_mapped(X) or (X.flags.writeable and X.flags.c_contiguous)  # what is not shared would be copied
 
 
-def _is_mapped(X) -> bool:
+def is_mapped(X) -> bool:
     """True for an array, or a view of one, whose memory is a file."""
     while X is not None:
         if isinstance(X, np.memmap | mmap):
@@ -313,7 +313,11 @@ class SlicedArray:
         return float(min(self[i : i + step].min() for i in range(0, len(self), step)))
 
     def __getitem__(self, at) -> np.ndarray:
-        rows = np.asarray(self._source[at], dtype=self.dtype)
+        if isinstance(at, slice):
+            rows = np.asarray(self._source[at], dtype=self.dtype)
+        else:  # files of HDF5 give rows in their order, once each
+            distinct, back = np.unique(at, return_inverse=True)
+            rows = np.asarray(self._source[distinct], dtype=self.dtype)[back]
         if not np.isfinite(rows).all():
             raise ValueError("Input X contains NaN or infinity. Fill or drop the rows that have them.")
         return rows

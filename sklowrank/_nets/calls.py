@@ -1,5 +1,6 @@
 """What a network is called with for rows, and what it gives: tensors, alone or in tuples, lists and dicts."""
 
+import operator
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -30,19 +31,38 @@ class Calls(NamedTuple):
             return self
         return Calls([_joined(self.arguments)])
 
+    def gather(self, module: nn.Module, collect: Callable, merge: Callable) -> Any:
+        """Return ``collect(module, calls)``; `merge` is for rows in several places: see :mod:`.passes`."""
+        return collect(module, self)
+
     @property
     def n_rows(self) -> int:
         """Number of rows."""
         return sum(_n_rows(call) for call in self.arguments)
 
 
-def outputs_of(module: nn.Module, calls: Calls, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
+def outputs_of(module: nn.Module, calls: Any, size: int, device: torch.device | str = "cpu") -> torch.Tensor:
     """Return the outputs of a module in eval mode, on the CPU; the first tensor where it gives several."""
-    parts = []
-    with torch.inference_mode():
-        for args, kwargs in calls.batches(size, device):
-            parts.append(first_tensor(module(*args, **kwargs)).cpu())
-    return torch.cat(parts)
+    parts = calls.gather(module, partial(_outputs, size, device), operator.add)
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).cpu()
+
+
+def _outputs(size, device, module, calls):
+    """Return the outputs in a list, one tensor: many small ones between large ones that are freed would tear the heap.
+
+    There may be more of them, or less, than rows.
+    """
+    room, done = torch.empty(0, device="cpu"), 0
+    for args, kwargs in calls.batches(size, device):
+        with torch.inference_mode():
+            part = first_tensor(module(*args, **kwargs))
+        if done + len(part) > len(room):
+            n_more = calls.n_rows * len(part) // max(1, _n_rows((args, kwargs))) if not done else len(room) + len(part)
+            more = torch.empty(max(n_more, len(part)), *part.shape[1:], dtype=part.dtype, device="cpu")
+            room = torch.cat([room[:done], more]) if done else more
+        room[done : done + len(part)] = part
+        done += len(part)
+    return [room[:done]]
 
 
 def first_tensor(outputs: Any) -> torch.Tensor:

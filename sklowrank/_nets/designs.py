@@ -14,10 +14,11 @@ from .._core.fitted import fitted_attributes
 from .._core.iterate import drive
 from .._core.workspace import Workspace
 from .architecture import as_numpy, load_weights
+from .batches import Batches
 from .estimating import Fitted
 from .randomness import Randomness
 from .schedules import Schedule
-from .training import Batches, Training, train
+from .training import Training, train
 
 
 class Design(NamedTuple):
@@ -65,12 +66,14 @@ def fit_design(
     described: Described,
     schedule: Schedule | None = None,
     X: Any,
-    y: Any = None,
+    y: Any,
 ) -> Fitted:
     """Train a network for all epochs of `training` and return what the estimator keeps of it.
 
     A `schedule` gets the number of batches. `described` says what the fitted attributes are besides `loss_curve_` and
-    `n_iter_`; callbacks that score on the way ask for them. The estimator keeps the weights of the last epoch.
+    `n_iter_`; callbacks that score on the way ask for them, and score on X and y. An estimator that ignores y passes on
+    what it was given: without y, scikit-learn's ScoringMonitor computes no score. The estimator keeps the weights of
+    the last epoch.
     """
     if schedule is not None:
         training = scheduled(training, batches, schedule)

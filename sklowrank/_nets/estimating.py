@@ -34,10 +34,11 @@ from .architecture import (
     split_params,
     start_at_low_rank,
 )
-from .layers import linear_layers, rank_of, refresh_statistics
+from .batches import Batches
+from .layers import layer_sizes, linear_layers, rank_of, refresh_statistics
 from .randomness import fit_randomness, fixed_randomness
 from .targets import Head, unit_weights, weighted
-from .training import Batches, Rule, Snapshot, Training, current_edits, train
+from .training import Rule, Snapshot, Training, current_edits, train
 
 
 class NetworkModel(NamedTuple):
@@ -88,7 +89,7 @@ def fit_network(
     ValueError
         If the former model does not suit the parameters or the data.
     """
-    default: dict[str, Any] = {"hidden_layer_sizes": [int(size) for size in estimator.hidden_layer_sizes]}
+    default: dict[str, Any] = {"hidden_layer_sizes": layer_sizes(estimator.hidden_layer_sizes)}
     default |= {"activation": getattr(estimator, "activation", "relu"), "dropout": 0.0}
     architecture = architecture_of(estimator.module, estimator.net_params, (X.shape[1],), head[0].n_out, **default)
     randomness = fit_randomness(estimator, ws)

@@ -23,12 +23,12 @@ from torch import nn
 
 from .._core.fitted import fitted_attributes, recall, update_attributes
 from .._core.validation import check_new_data
-from .._core.workspace import open_workspace
+from .._core.workspace import on_cluster, open_workspace
 from .architecture import answers_exactly, copied_module, with_weights, without_weights
 from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
 from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
-from .layers import in_pairs
+from .pairs import in_pairs
 from .randomness import Randomness, fixed_randomness
 
 _TAKEN = (
@@ -83,11 +83,18 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
     ------
     TypeError
         If there is no network; the error names what is taken.
+    ValueError
+        If a clone would be fitted to rows of a cluster.
     NotFittedError
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
         return Held(None, in_pairs(copied_module(_changeable(estimator)).cpu().eval()))
+    if on_cluster(X) and not isinstance(estimator, FrozenEstimator):
+        raise ValueError(
+            f"estimator={type(estimator).__name__} would be fitted to rows of a cluster, which it cannot read. Fit it "
+            "before, and pass it in a FrozenEstimator."
+        )
     with randomness.scope():
         if isinstance(estimator, FrozenEstimator):
             check_fitted(estimator.estimator)

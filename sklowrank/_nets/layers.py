@@ -30,6 +30,9 @@ def linear(n_in: int, n_out: int, generator: torch.Generator | None, *, bias: bo
 class Standardized(nn.Module):
     """A network with its standardisation before it, so that it takes rows in their own units."""
 
+    mean: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, network: nn.Module, mean: torch.Tensor, scale: torch.Tensor):
         super().__init__()
         self.register_buffer("mean", mean.float())
@@ -37,7 +40,14 @@ class Standardized(nn.Module):
         self.network = network
 
     def forward(self, x):
-        return self.network((x - self.mean) / self.scale)
+        return self.network(standard_units(x, self.mean, self.scale))
+
+
+def standard_units(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return (x - mean) / scale of rows; a single column is not taken for all of them."""
+    if x.shape[-1] != mean.shape[-1]:
+        raise ValueError(f"The network takes rows of {mean.shape[-1]} columns, and these have {x.shape[-1]}.")
+    return (x - mean) / scale
 
 
 class InOwnUnits(nn.Module):
@@ -96,7 +106,7 @@ def mlp(
 
     Without `n_out` it ends with the last activation. `batch_norm` normalises after the first linear layer.
     """
-    check_layers(hidden_layer_sizes, activation, dropout)
+    hidden_layer_sizes = check_layers(hidden_layer_sizes, activation, dropout)
     layers: list[nn.Module] = []
     width = n_in[0]
     for i, size in enumerate(hidden_layer_sizes):
@@ -112,14 +122,30 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> None:
-    """Raise a ValueError for an empty layer, an unknown activation, or a share of dropout outside of [0, 1)."""
-    if any(size < 1 for size in hidden_layer_sizes):
+def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
+    """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none, or a layer is empty."""
+    try:
+        sizes = [int(size) for size in hidden_layer_sizes]
+        whole = all(size == given for size, given in zip(sizes, hidden_layer_sizes))
+    except (TypeError, ValueError, OverflowError):
+        whole = False
+    if not whole:
+        raise ValueError(
+            f"hidden_layer_sizes={hidden_layer_sizes!r} is no sequence of ints. Pass widths >= 1, such as (128, 64)."
+        )
+    if any(size < 1 for size in sizes):
         raise ValueError(f"hidden_layer_sizes={tuple(hidden_layer_sizes)} has an empty layer. Pass widths >= 1.")
+    return sizes
+
+
+def check_layers(hidden_layer_sizes: Sequence[int], activation: str, dropout: float) -> list[int]:
+    """Return :func:`layer_sizes`; raise a ValueError for an unknown activation, or dropout outside of [0, 1)."""
+    sizes = layer_sizes(hidden_layer_sizes)
     if activation not in ACTIVATIONS:
         raise ValueError(f"module__activation={activation!r} is unknown. Use one of {sorted(ACTIVATIONS)}.")
     if not 0 <= dropout < 1:
         raise ValueError(f"module__dropout={dropout} has to be in [0, 1).")
+    return sizes
 
 
 def as_tensor(value: Any) -> Any:
@@ -138,7 +164,7 @@ class SideBySide(nn.Module):
         self, count: int, n_features: int, n_outputs: int, generator, *, hidden_layer_sizes, activation, dropout
     ):
         super().__init__()
-        check_layers(hidden_layer_sizes, activation, dropout)
+        hidden_layer_sizes = check_layers(hidden_layer_sizes, activation, dropout)
         self.activation, self.dropout = ACTIVATIONS[activation](), dropout_layer(dropout, generator)
 
         def drawn(n_in, *shape):
@@ -166,33 +192,6 @@ class SideBySide(nn.Module):
         """Return a copy of each net's weights."""
         state = self.state_dict()
         return [{name: value[k].clone() for name, value in state.items()} for k in range(self.count)]
-
-
-class Pair(nn.Sequential):
-    """Two layers that replace one; `weight` and `bias` show their product to code that reads them.
-
-    Sizes and strides of the former layer, such as `in_features`, are attributes.
-    """
-
-    __jit_unused_properties__ = ["weight", "bias"]
-    kind = "linear"  # of the layer that was replaced, as `layer_type` says it
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The product in the shape of the weight that was replaced."""
-        layers: Any = self
-        first, second = layers[0].weight, layers[1].weight.flatten(1)
-        if self.kind == "embedding":
-            table = first @ second.T
-            return table if self.bias is None else table + self.bias
-        product = (second @ first.flatten(1)).reshape(len(second), *first.shape[1:])
-        return product.T if self.kind == "transposed" else product
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """The bias of the second layer."""
-        second: Any = self[1]
-        return second.bias
 
 
 class ThinLinear(nn.Module):
@@ -243,18 +242,6 @@ class ThinLinear(nn.Module):
                 layer.bias.copy_(self.bias)
         return layer
 
-    def as_pair(self) -> Pair:
-        """Return the same map as two linear layers of torch, which have copies of the weights."""
-        n_out, n_in = len(self.up), self.down.shape[1]
-        pair = Pair(
-            linear(n_in, self.rank, None, bias=False), linear(self.rank, n_out, None, bias=self.bias is not None)
-        )
-        named = {"0.weight": self.down, "1.weight": self.up} | ({} if self.bias is None else {"1.bias": self.bias})
-        pair.to(self.up).load_state_dict(named)
-        for name, parameter in pair.named_parameters():
-            parameter.requires_grad_(named[name].requires_grad)
-        return pair.train(self.training)
-
     def forward(self, x):
         return nn.functional.linear(nn.functional.linear(x, self.down), self.up, self.bias)
 
@@ -274,17 +261,6 @@ class ThinLinear(nn.Module):
 def dense_weight(layer: nn.Module) -> torch.Tensor:
     """Return the weight (n_out, n_in) of a linear or a thin layer."""
     return (layer.up @ layer.down if isinstance(layer, ThinLinear) else layer.weight).detach()  # type: ignore[operator]
-
-
-def in_pairs(module: nn.Module) -> nn.Module:
-    """Put two linear layers of torch in the place of each thin one, and return the module.
-
-    What changes, adapts or exports the layers of a network then needs to know none but torch's.
-    """
-    for path, layer in list(module.named_modules()):
-        if path and type(layer) is ThinLinear and layer.rank:
-            module.set_submodule(path, layer.as_pair())
-    return module
 
 
 # Layers that may take the place of a linear layer, by kind. Each has a `kind`, a property `shape` of integers that are

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -241,6 +242,10 @@ def moments(
     A layer that a pass reaches several times pools its rows; one that no row reaches has none. Nothing of the size of
     the rows is kept.
     """
+    return calls.gather(module, partial(_moments_of_calls, list(names), rows, size), partial(merged_by_name, merged))
+
+
+def _moments_of_calls(names, rows, size, module, calls):
     found: dict[str, Moments] = {}
 
     def see(name, layer, args, out):
@@ -252,6 +257,11 @@ def moments(
     with watching(module, names, see):
         run(module, calls, size)
     return found
+
+
+def merged_by_name(merge: Callable, a: dict, b: dict) -> dict:
+    """Return what was found of layers by either pass, merged where it was by both."""
+    return {name: merge(a[name], b[name]) if name in a and name in b else (a | b)[name] for name in a | b}
 
 
 def moments_of(rows: torch.Tensor) -> Moments:

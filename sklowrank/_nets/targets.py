@@ -61,6 +61,16 @@ def chosen_classes(classes: Any, index: torch.Tensor, ws: Workspace) -> Any:
     return ws.store(ws.load(classes)[index])
 
 
+def log_probabilities(outputs: torch.Tensor, ws: Workspace) -> Any:
+    """Return the logarithms of the probabilities of classes, of a network's outputs, as the user gets them.
+
+    They are finite where a probability is 0 in the precision of X. Where it is 1 in that precision they are 0, so that
+    they agree with the probabilities that `predict_proba` returns.
+    """
+    found = outputs.log_softmax(1)
+    return ws.answer(found.masked_fill(found.exp().to(ws.precision) == 1, 0.0))
+
+
 def _codes(classes, y):
     codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     unknown = np.asarray(y)[classes[codes] != y]

@@ -15,6 +15,7 @@ from torch import nn
 
 from .._core.iterate import Step
 from .architecture import Edit, Expansion, replay
+from .batches import Batches, Drawn, Walk
 from .layers import as_tensor, kind_and_shape
 from .randomness import Randomness
 
@@ -34,33 +35,6 @@ class Training(NamedTuple):
     validation_fraction: float = 0.1
     net_params: dict[str, Any] = {}  # settings of skorch
     verbose: int = 0
-
-
-class Batches(NamedTuple):
-    """What a network is trained on; an epoch is a walk through random batches of different rows."""
-
-    make: Callable[[Any], tuple[Any, Any]]  # from indices of rows (b,) to inputs and target of a batch
-    n_rows: int
-    held_out: torch.Tensor | None = None  # indices of rows that are not trained on
-    n_batches: int | None = None  # in an epoch at most
-    whole: bool = False  # whether the last batch of an epoch may be smaller; else the rows that fill none are left out
-    drawn: Callable[[torch.Generator], Iterable[Any]] | None = (
-        None  # other batches of an epoch, each as `make` takes it
-    )
-
-    def sizes(self, batch_size: int, n_rows: int) -> list[int]:
-        """Return how many of `n_rows` rows each batch of an epoch has."""
-        size = min(batch_size, n_rows)
-        sizes, rest = [size] * (n_rows // size), n_rows % size
-        if self.whole and rest == 1:
-            sizes[-1] += 1  # layers that normalise a batch cannot train on a single row
-        elif self.whole and rest:
-            sizes.append(rest)
-        return sizes[: self.n_batches]
-
-    def per_epoch(self, batch_size: int) -> int:
-        """Return the number of batches of an epoch."""
-        return len(self.sizes(batch_size, self.n_rows - (0 if self.held_out is None else len(self.held_out))))
 
 
 class Snapshot(NamedTuple):
@@ -382,37 +356,8 @@ class _Net(NeuralNet):
 
     def get_iterator(self, dataset, training=False):
         if training and self.batches.drawn is not None:
-            return _Drawn(self.batches, self.generator)
+            return Drawn(self.batches, self.generator)
         rows = dataset
         if not isinstance(dataset, np.ndarray):
             rows = np.asarray(getattr(dataset, "indices", range(len(dataset))))
-        return _Walk(torch.from_numpy(rows), self.batch_size, self.batches, self.generator)
-
-
-class _Walk:
-    """Random batches of some rows, drawn anew whenever they are walked."""
-
-    def __init__(self, rows, batch_size, batches, generator):
-        self.rows, self.make, self.generator = rows, batches.make, generator
-        self.sizes = batches.sizes(batch_size, len(rows))
-
-    def __len__(self):
-        return len(self.sizes)
-
-    def __iter__(self):
-        if self.sizes == [len(self.rows)]:  # the sums over all rows do not depend on an order
-            yield self.make(self.rows)
-            return
-        order = torch.randperm(len(self.rows), generator=self.generator, device="cpu", dtype=torch.int64)
-        for batch in order[: sum(self.sizes)].split(self.sizes):
-            yield self.make(self.rows[batch])
-
-
-class _Drawn:
-    """Batches that a method draws in a way of its own, anew whenever they are walked."""
-
-    def __init__(self, batches, generator):
-        self.batches, self.generator = batches, generator
-
-    def __iter__(self):
-        return map(self.batches.make, self.batches.drawn(self.generator))
+        return Walk(torch.from_numpy(rows), self.batch_size, self.batches, self.generator)

@@ -17,11 +17,14 @@ from torch.utils.data import Dataset, Subset
 from .._core.compat import num_samples, safe_indexing
 from .._core.fitted import forget_columns, recall
 from .._core.modes import in_plain_modes
-from .._core.workspace import check_place, open_workspace
+from .._core.rows import first_rows
+from .._core.tags import partitioned
+from .._core.workspace import check_place, on_cluster, open_workspace
 from .architecture import copied_module
 from .calls import outputs_of
 from .found import array_of, find_network, whole_network
 from .holding import Held, StoredHeld, is_ours, network_calls, restored_held
+from .passes import lie_elsewhere, rows_at
 from .recording import device_of
 
 _BLOCK = 256
@@ -49,7 +52,7 @@ def checked_rows(estimator, X: Any, *, reset: bool, min_samples: int = 1) -> Any
             "X.reshape(1, -1) is a single row."
         )
     if not (_is_of_inputs(X) or isinstance(X, Dataset)):
-        validate_data(estimator, X, skip_check_array=True, reset=reset)
+        validate_data(estimator, first_rows(X), skip_check_array=True, reset=reset)
     elif reset:
         forget_columns(estimator)
     return X
@@ -66,10 +69,13 @@ def _is_of_inputs(X):
 
 
 def some_rows(X: Any, y: Any, count: int | None, generator: torch.Generator) -> tuple[Any, Any]:
-    """Return at most `count` rows, drawn without replacement, in their order, and their targets."""
+    """Return at most `count` rows, drawn without replacement, in their order, and their targets.
+
+    All rows, where they are not more, stay where they are, but for few of a cluster.
+    """
     n_rows = count_rows(X)
     if count is None or count >= n_rows:
-        return X, y
+        return (rows_at(X, np.arange(n_rows)) if count is not None and on_cluster(X) else X), y
     at = torch.randperm(n_rows, generator=generator, device="cpu", dtype=torch.int64)[:count].sort().values.numpy()
     return _rows_at(X, at), None if y is None else _rows_at(y, at)
 
@@ -79,6 +85,8 @@ def _rows_at(X, at):
         return {name: _rows_at(values, at) for name, values in X.items()}
     if isinstance(X, Dataset):
         return Subset(X, at.tolist())
+    if lie_elsewhere(X):
+        return rows_at(X, at)
     return X[torch.from_numpy(at).to(X.device)] if isinstance(X, torch.Tensor) else safe_indexing(X, at)
 
 
@@ -219,6 +227,7 @@ class HeldNetwork:
             module = copied_module(module).to(device)
         return array_of(outputs_of(module, calls, _BLOCK, device))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the changed network as a torch module.
 
@@ -285,6 +294,13 @@ class HeldNetwork:
         )
         tags.target_tags.required = tags.target_tags.required and not frozen
         return tags
+
+
+class CalibratedNetwork(HeldNetwork):
+    """An estimator whose `fit` takes of rows what they show of layers in passes: sums, which a cluster can compute."""
+
+    def __sklearn_tags__(self):
+        return partitioned(super().__sklearn_tags__(), keep_integers=True)
 
 
 @in_plain_modes

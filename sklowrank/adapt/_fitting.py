@@ -12,6 +12,7 @@ from torch import nn
 from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
 from .._core.workspace import Workspace, open_workspace
+from .._nets.batches import Batches
 from .._nets.calls import Calls
 from .._nets.estimating import held_out_rows
 from .._nets.found import array_of
@@ -19,7 +20,7 @@ from .._nets.goals import Goal, checked_targets, first_outputs, goal_of
 from .._nets.holding import Held, StoredHeld, hold, is_ours, network_calls, stored_held
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport, select_layers
-from .._nets.training import Batches, Training, train, weights_of
+from .._nets.training import Training, train, weights_of
 from .._nets.wrapping import checked_rows
 from ._adapted_network import (
     AdaptedNetwork,

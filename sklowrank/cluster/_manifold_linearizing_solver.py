@@ -16,10 +16,11 @@ from .._core.standardize import standardized
 from .._math.coding_rates import coding_rate, rates_of_membership
 from .._math.linalg import unit_rows
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
+from .._nets.batches import Batches
 from .._nets.estimating import distinct_outputs
-from .._nets.layers import linear
+from .._nets.layers import layer_sizes, linear
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Training, train, weights_of
+from .._nets.training import Training, train, weights_of
 from ._membership import (
     ClusteringOptions,
     StoredCodes,
@@ -123,7 +124,7 @@ def clustering_problem(X: torch.Tensor, mean, scale, options: Options, randomnes
     ValueError
         If there are fewer rows than clusters, or a parameter of the two stages is no pair.
     """
-    n_rows, n_clusters, sizes = len(X), options.n_clusters, [int(size) for size in options.hidden_layer_sizes]
+    n_rows, n_clusters, sizes = len(X), options.n_clusters, layer_sizes(options.hidden_layer_sizes)
     candidates = [n_clusters]
     if n_clusters == "auto":
         n_clusters, candidates = CLUSTERS_OF_AUTO, list(CANDIDATES)

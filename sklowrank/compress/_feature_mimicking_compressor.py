@@ -14,13 +14,14 @@ from .._core.annotations import RandomState
 from .._core.compat import HasMethods, Interval, RealNotInt, StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, keep, options
 from .._core.iterate import drive
+from .._core.rows import refuse_kind
 from .._core.workspace import open_workspace
 from .._nets.calls import outputs_of
 from .._nets.holding import hold, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
 from .._nets.training import Training
-from .._nets.wrapping import HeldNetwork, checked_rows, relative_error
+from .._nets.wrapping import CalibratedNetwork, checked_rows, relative_error
 from ._feature_mimicking_compressor_solver import MimickingOptions, mimic_layers, mimicking_problem
 from ._layer_pairs import n_parameters
 from ._tuning import holding_weights, known_goal, tuning
@@ -28,7 +29,7 @@ from ._tuning import holding_weights, known_goal, tuning
 _RANK = [Interval(Integral, 1, None, closed="left"), Interval(RealNotInt, 0, 1, closed="right"), None]
 
 
-class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
+class FeatureMimickingCompressor(CalibratedNetwork, CallbackSupportMixin, MetaEstimatorMixin, BaseEstimator):
     """Replace embedding tables and dense layers of a fitted network by smaller ones, and train them briefly.
 
     Each table becomes a narrow one, fitted to the vectors that rows look up, as often as they do, and each dense layer
@@ -262,6 +263,8 @@ class FeatureMimickingCompressor(HeldNetwork, CallbackSupportMixin, MetaEstimato
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         n_epochs = _n_epochs(self.max_iter, self.inner_activation, y)
         opts = options(self, MimickingOptions)
+        if n_epochs:
+            refuse_kind(X, "cluster", f"max_iter={self.max_iter!r} trains the network, which partitions cannot. Use 0.")
         problem = mimicking_problem(held, X, opts, ws.generator, ws.device)
         wanted = y if n_epochs and self.distillation < 1 else None
         goal = known_goal(held, wanted, problem.calls, frozen=isinstance(self.estimator, FrozenEstimator))

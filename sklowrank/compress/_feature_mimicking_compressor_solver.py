@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.calls import Calls, outputs_of
-from .._nets.holding import Held, network_calls
+from .._nets.calls import outputs_of
+from .._nets.holding import Held
+from .._nets.passes import AnyCalls, calls_of
 from .._nets.recording import LayerReport, device_of, layer_type, reached, run, watching
 from ._fused_tables import fuse, readers_of
 from ._layer_pairs import (
@@ -52,14 +53,14 @@ class Problem(NamedTuple):
     """A network, the rows that it is called with, and what it gives for them before it is changed."""
 
     module: nn.Module
-    calls: Calls  # all rows
+    calls: AnyCalls  # all rows
     outputs: torch.Tensor  # for all rows, on the CPU
     some: torch.Tensor | None  # the rows that layers are fitted to; None: all
     n_before: int
     size: int  # rows that are processed at once
 
     @property
-    def fitted_calls(self) -> Calls:
+    def fitted_calls(self) -> AnyCalls:
         """The rows that layers are fitted to."""
         return self.calls if self.some is None else self.calls.taken(self.some)
 
@@ -83,7 +84,7 @@ def mimicking_problem(
     ValueError
         If outputs are not finite.
     """
-    calls = network_calls(held, X).joined()
+    calls = calls_of(held, X).joined()
     outputs = outputs_of(held.module.to(device), calls, options.batch_size, device).clone()
     check_finite(outputs)
     some, count = None, options.n_calibration

@@ -15,11 +15,11 @@ from .._core.workspace import open_workspace
 from .._nets.holding import hold, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
-from .._nets.wrapping import HeldNetwork, checked_rows, some_rows
+from .._nets.wrapping import CalibratedNetwork, checked_rows, some_rows
 from ._kv_cache_compressor_solver import CacheOptions, compress_caches
 
 
-class KVCacheCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
+class KVCacheCompressor(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     """Shrink the keys and values of attention in a fitted network, without training.
 
     A network that reads tokens one by one stores the keys and values of those before. Each

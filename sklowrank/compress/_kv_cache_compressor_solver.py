@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -9,8 +10,9 @@ import torch
 from torch import nn
 
 from .._nets.calls import outputs_of
-from .._nets.holding import Held, network_calls
-from .._nets.recording import LayerReport, Moments, merged, moments_of, run, select_layers, watching
+from .._nets.holding import Held
+from .._nets.passes import calls_of
+from .._nets.recording import LayerReport, Moments, merged, merged_by_name, moments_of, run, select_layers, watching
 from .._nets.wrapping import relative_error
 from ._compact_attention import CompactAttention, HeadMaps, heads_of
 from ._low_rank_compressor_solver import check_finite
@@ -62,7 +64,7 @@ def compress_caches(held: Held, X: Any, options: CacheOptions, device: torch.dev
     ValueError
         If outputs are not finite, there is no such layer, or `n_components` is above the width of a head.
     """
-    calls, module = network_calls(held, X), held.module.to(device)
+    calls, module = calls_of(held, X), held.module.to(device)
     outputs = outputs_of(module, calls, options.batch_size, device)
     check_finite(outputs)
     types = ("MultiheadAttention",)
@@ -95,12 +97,20 @@ def _reported(name, layer, key_ranks, value_ranks):
 
 def seen_of(module: nn.Module, calls: Any, names: Sequence[str], size: int) -> dict[str, Seen]:
     """Return the moments of the tokens that attention layers get; keys that are padding do not count."""
+    return calls.gather(module, partial(_seen_of_calls, list(names), size), partial(merged_by_name, _merged_sights))
+
+
+def _merged_sights(a, b):
+    return Seen(*(merged(x, y) for x, y in zip(a, b)))
+
+
+def _seen_of_calls(names, size, module, calls):
     found: dict[str, Seen] = {}
 
     def hook(name):
         def see(layer, args, kwargs, out):
             now = Seen(*(moments_of(rows) for rows in _tokens(layer, args, kwargs)))
-            found[name] = Seen(*(merged(a, b) for a, b in zip(found[name], now))) if name in found else now
+            found[name] = _merged_sights(found[name], now) if name in found else now
 
         return module.get_submodule(name).register_forward_hook(see, with_kwargs=True)
 

@@ -8,13 +8,14 @@ Of rank r it is ``x @ first.T @ second.T`` with the orthonormal columns of ``sec
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from .._nets.calls import Calls
-from .._nets.layers import Pair
+from .._nets.pairs import Pair
 from .._nets.recording import (
     LayerReport,
     Moments,
@@ -23,6 +24,7 @@ from .._nets.recording import (
     keep_sizes,
     layer_type,
     merged,
+    merged_by_name,
     moments_of,
     output_rows,
     select_layers,
@@ -193,6 +195,17 @@ def seen_of(
     Inputs are recorded where they are the narrower side, else outputs. Of an embedding look-ups are counted. Layers
     that no row reaches are left out. A pass is left after `n_calls` calls of the layers.
     """
+    collect = partial(_seen_of_calls, list(names), size, n_calls)
+    rows, lookups, most = calls.gather(module, collect, _merged_sights)
+    return {
+        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name])
+        for name in names
+        if name in rows or name in lookups
+    }
+
+
+def _seen_of_calls(names, size, n_calls, module, calls):
+    """Return moments of rows, look-ups and numbers of calls in a pass, each by the names of layers."""
     rows: dict[str, Moments] = {}
     lookups: dict[str, torch.Tensor] = {}
     counts: Counter[str] = Counter()
@@ -215,11 +228,11 @@ def seen_of(
                 module(*args, **kwargs)
             most |= counts
             counts.clear()
-    return {
-        name: _seen(module.get_submodule(name), rows.get(name), lookups.get(name), most[name])
-        for name in names
-        if name in rows or name in lookups
-    }
+    return rows, lookups, dict(most)
+
+
+def _merged_sights(a, b):
+    return tuple(merged_by_name(merge, x, y) for merge, x, y in zip((merged, torch.add, max), a, b))
 
 
 def _seen(layer, rows, lookups, n_calls):
@@ -303,31 +316,6 @@ def pair_of(layer: Any, found: Factors) -> Pair:
     pair.kind = str(kind)
     keep_sizes(pair, layer)
     return pair
-
-
-def multiply_pairs(module: nn.Module) -> dict[str, Pair]:
-    """Put one linear layer in the place of each pair of linear layers; return the pairs by their names.
-
-    A layer that has a low rank already gets a lower one by its outputs as a whole, not by those of its two parts.
-    """
-    uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
-    pairs = {name: layer for name, layer in module.named_modules() if name and _is_of_linear_layers(layer, uses)}
-    for name, pair in pairs.items():
-        weight = pair.weight.detach().contiguous()
-        layer = nn.Linear(weight.shape[1], len(weight), bias=pair.bias is not None, device="meta")
-        layer.weight = nn.Parameter(weight)
-        if pair.bias is not None:
-            layer.bias = nn.Parameter(pair.bias.detach().clone())
-        module.set_submodule(name, layer.train(pair.training).requires_grad_(pair[1].weight.requires_grad))
-    return pairs
-
-
-def _is_of_linear_layers(layer, uses):
-    """Return whether a layer is a pair of linear layers alone: no weight shared, no hook."""
-    if not isinstance(layer, Pair) or layer.kind != "linear" or [type(part) for part in layer] != 2 * [nn.Linear]:
-        return False
-    has_hooks = any(part._forward_hooks or part._forward_pre_hooks for part in layer.modules())
-    return not has_hooks and all(uses[id(p)] == 1 for p in layer.parameters())
 
 
 # The pass

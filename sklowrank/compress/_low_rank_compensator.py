@@ -20,17 +20,26 @@ from .._core.fitted import keep, options, recall
 from .._core.workspace import open_workspace
 from .._nets.calls import outputs_of
 from .._nets.found import array_of
-from .._nets.holding import StoredHeld, hold, network_calls, restored_held, stored_held
+from .._nets.holding import StoredHeld, hold, restored_held, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
+from .._nets.passes import calls_of
 from .._nets.randomness import Randomness
 from .._nets.recording import LayerReport
-from .._nets.wrapping import HeldNetwork, check_finite, checked_rows, live, relative_error, some_rows, where_to_compute
+from .._nets.wrapping import (
+    CalibratedNetwork,
+    check_finite,
+    checked_rows,
+    live,
+    relative_error,
+    some_rows,
+    where_to_compute,
+)
 from ._compensated_layers import adapter_arrays, compensated_layers, give_adapters, n_bytes, n_numbers
 from ._compressed_weights import WeightOptions, compressed
 from ._low_rank_compensator_solver import BLOCK, PathOptions, compensate, layers_to_take
 
 
-class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
+class LowRankCompensator(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     """Quantise or prune a network, and make up for the error of each layer by a path of low rank.
 
     A network in few bits, or without most of its weights, loses accuracy. Beside each compressed weight W_c a path
@@ -279,7 +288,7 @@ class LowRankCompensator(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
         randomness = Randomness(ws.generator, ws.device, lends=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         twin = _twin(self.compressed, randomness, self.module_getter, ws.device)
-        calls = network_calls(held, some_rows(X, None, self.n_calibration, ws.generator)[0])
+        calls = calls_of(held, some_rows(X, None, self.n_calibration, ws.generator)[0])
         module = held.module.to(ws.device)
         before, sizes = _checked_outputs(module, calls, ws.device), (n_bytes(module), n_numbers(module))
         names = layers_to_take(module, calls, self.modules)

@@ -3,12 +3,14 @@
 import copy
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from .._core.rows import merge_sum
 from .._math.linalg import signs_of_largest
 from .._nets.calls import Calls
 from .._nets.recording import (
@@ -19,6 +21,7 @@ from .._nets.recording import (
     input_rows,
     keep_sizes,
     layer_type,
+    merged_by_name,
     moments,
     patterns_of,
     run,
@@ -192,6 +195,11 @@ def _no_rows(layer):
 
 def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[str, torch.Tensor]:
     """Return the means of the magnitudes of the inputs."""
+    sums = calls.gather(module, partial(_magnitude_sums, list(names)), partial(merged_by_name, merge_sum))
+    return {name: total / max(1, count) for name, (total, count) in sums.items()}
+
+
+def _magnitude_sums(names, module, calls):
     sums: dict[str, Any] = {}
 
     def see(name, layer, args, out):
@@ -201,11 +209,16 @@ def magnitudes(module: nn.Module, calls: Calls, names: Sequence[str]) -> dict[st
 
     with watching(module, names, see):
         run(module, calls, BLOCK)
-    return {name: total / max(1, count) for name, (total, count) in sums.items()}
+    return sums
 
 
 def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
     """Return how often each row of an embedding is asked for."""
+    total = calls.gather(module, partial(_lookups, name), torch.add).double()
+    return Inputs(total / total.sum().clamp(min=1), None)
+
+
+def _lookups(name, module, calls):
     counts: list[torch.Tensor] = []
 
     def see(name, layer, args, out):
@@ -213,8 +226,7 @@ def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
 
     with watching(module, [name], see):
         run(module, calls, BLOCK)
-    total = torch.stack(counts).sum(0).double()
-    return Inputs(total / total.sum().clamp(min=1), None)
+    return torch.stack(counts).sum(0)
 
 
 # The path

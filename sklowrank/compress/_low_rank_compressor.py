@@ -15,11 +15,11 @@ from .._core.workspace import open_workspace
 from .._nets.holding import hold, stored_held
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from .._nets.randomness import Randomness
-from .._nets.wrapping import HeldNetwork, checked_rows, some_rows, where_to_compute
+from .._nets.wrapping import CalibratedNetwork, checked_rows, some_rows, where_to_compute
 from ._low_rank_compressor_solver import CompressionOptions, compress_network
 
 
-class LowRankCompressor(HeldNetwork, MetaEstimatorMixin, BaseEstimator):
+class LowRankCompressor(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     """Replace layers of a fitted network by pairs of layers of low rank, without training.
 
     The outputs of layers on a few hundred rows lie close to a subspace even where weights have full rank: each layer

@@ -7,17 +7,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from .._nets.calls import Calls, outputs_of
-from .._nets.holding import Held, is_ours, network_calls, restored_held, stored_held
+from .._core.rows import refuse_kind
+from .._nets.calls import outputs_of
+from .._nets.holding import Held, is_ours, restored_held, stored_held
+from .._nets.pairs import Pair, multiply_pairs
+from .._nets.passes import AnyCalls, calls_of
 from .._nets.recording import LayerReport, device_of
 from .._nets.wrapping import check_finite, relative_error
 from ._layer_pairs import (
-    Pair,
     Seen,
     ladder_of,
     leave_fast_paths,
     left_layers,
-    multiply_pairs,
     n_parameters,
     replace_layers,
     seen_of,
@@ -58,7 +59,7 @@ class Problem(NamedTuple):
     """A network, the rows that it is called with, and what was seen of its layers before any is replaced."""
 
     module: nn.Module
-    calls: Calls
+    calls: AnyCalls
     outputs: torch.Tensor
     layers: dict[str, nn.Module]
     seen: dict[str, Seen]
@@ -75,7 +76,7 @@ def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, de
     ValueError
         If outputs are not finite, no layer can be replaced, or `compression` cannot be reached.
     """
-    score = _scorer(held, X, y) if options.tolerance is not None else None
+    score = _scorer(held, X, y, options.tolerance) if options.tolerance is not None else None
     problem = _problem(held, X, options, device)
 
     def error():
@@ -94,7 +95,7 @@ def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, de
 
 def _problem(held, X, options, device):
     """Return what is known before layers are replaced; the network moves to the device."""
-    calls, module = network_calls(held, X), held.module
+    calls, module = calls_of(held, X), held.module
     n_before, size = n_parameters(module), options.batch_size
     if options.split_attention:
         split_attention(module)
@@ -149,10 +150,11 @@ def _smallest(problem, options, loss):
     return best
 
 
-def _scorer(held, X, y) -> Callable[[torch.device], float] | None:
+def _scorer(held, X, y, tolerance) -> Callable[[torch.device], float] | None:
     """Return a function that says by how much the estimator's score has dropped; None without a score or targets."""
     if y is None or not hasattr(held.estimator, "score"):
         return None
+    refuse_kind(X, "cluster", f"tolerance={tolerance} of a score needs rows in memory. Pass n_calibration, or y=None.")
     home, before = device_of(held.module), held.estimator.score(X, y)
 
     def drop(device):

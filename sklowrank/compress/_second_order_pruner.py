@@ -21,6 +21,7 @@ from torch import nn
 from .._core.annotations import RandomState
 from .._core.compat import HasMethods, Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
+from .._core.modes import in_plain_modes
 from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
@@ -284,6 +285,7 @@ class SecondOrderPruner(BaseEstimator):
             return accuracy_score(y, answers.argmax(1), sample_weight=sample_weight)
         return r2_score(y, answers, sample_weight=sample_weight)
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the pruned network as a torch module.
 

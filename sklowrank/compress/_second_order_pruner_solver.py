@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from .._nets.batches import Batches
 from .._nets.found import Found
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Rule, Training, train
+from .._nets.training import Rule, Training, train
 from ..optim._inverse_fisher import damped_cholesky
 
 _ROWS = 128  # whose gradients are computed at once

@@ -12,12 +12,13 @@ from torch import nn
 
 from .._core.iterate import Step
 from .._core.validation import on_host
+from .._nets.batches import Batches
 from .._nets.calls import Calls
 from .._nets.estimating import held_out_rows
 from .._nets.goals import Goal, UnknownLossError, checked_targets, codes_of, goal_of, labels_of_codes
 from .._nets.holding import Held
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Training, train, weights_of
+from .._nets.training import Training, train, weights_of
 from ._feature_mimicking_compressor_solver import Problem
 
 

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 import torch
 
 from .._core.fitted import fitted_attributes
-from .._core.validation import check_fit_data
+from .._core.rows import RowSource, refuse_kind
+from .._core.validation import check_fit_rows
 from ._matryoshka_projection_solver import Moments, nested_directions
-from ._teachers import StoredTeacher, find_teacher, fitted_teacher
+from ._teachers import CHECKED_ROWS, StoredTeacher, find_teacher, fitted_teacher
 
 _WIDEST = 4096  # features of a group: its matrix is dense
 
@@ -27,9 +28,9 @@ class Projection(NamedTuple):
 def checked(projection: Any, X: Any, y: Any) -> tuple[Any, Any]:
     """Validate what `fit` was given, and what ties parameters to it."""
     if y is None:
-        X = check_fit_data(projection, X, ensure_min_samples=2)
+        X = check_fit_rows(projection, X, ensure_min_samples=2)
     else:
-        X, y = check_fit_data(projection, X, y, ensure_min_samples=2, multi_output=True)
+        X, y = check_fit_rows(projection, X, y, ensure_min_samples=2, multi_output=True)
     if projection.task_weight and y is None:
         raise ValueError(f"task_weight={projection.task_weight} needs labels. Pass y, or task_weight=0.")
     _check_names(projection)
@@ -88,11 +89,14 @@ def widths_of(schedule: Any, d: int, n_groups: int) -> list[int]:
     return sorted({*(int(width) for width in found), k})
 
 
-def teacher_of(given: Any, X: torch.Tensor, y: Any, moments: Moments) -> StoredTeacher:
-    """Return what answers are kept of."""
+def teacher_of(given: Any, rows: RowSource, y: Any, moments: Moments, max_iter: int) -> StoredTeacher:
+    """Return what answers are kept of; of rows of a cluster it has to be given, and nothing is trained."""
+    if max_iter:
+        refuse_kind(rows, "cluster", f"max_iter={max_iter} trains on batches of rows, which partitions cannot. Use 0.")
     if given is not None:
-        return find_teacher(given, X)
-    return fitted_teacher(X, y, moments.mean, moments.scale)
+        return find_teacher(given, rows.take(slice(0, CHECKED_ROWS)))
+    refuse_kind(rows, "cluster", "A linear model of y is not fitted to partitions. Pass one that is, as estimator.")
+    return fitted_teacher(rows.take(slice(0, len(rows))), y, moments.mean, moments.scale)
 
 
 def described(ws: Any, n_components: int, moments: Moments, chosen: Any, teacher: Any, nested: Any, run: Any) -> dict:

@@ -19,6 +19,7 @@ from .._core.fitted import options, recall, replace_attributes, update_attribute
 from .._core.iterate import Run, drive
 from .._core.modes import in_plain_modes
 from .._core.rows import map_rows, rows_of
+from .._core.tags import partitioned
 from .._core.validation import check_new_data
 from .._core.workspace import check_place, open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS
@@ -265,15 +266,16 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
         widths = widths_of(self.rank_schedule, X.shape[1], self.n_groups)
         chosen = options(self, ProjectionOptions, widths=widths, center=self.center and objective != "similarity")
-        moments = moments_of(rows_of(X, ws), self.n_groups, center=chosen.center)
+        rows = rows_of(X, ws)
+        moments = moments_of(rows, self.n_groups, center=chosen.center)
         describe = partial(described, ws, count_components(self.n_components, X.shape[1]), moments, chosen)
         if objective != "predictions":
             return replace_attributes(self, describe(None, closed_form(moments, chosen), Run(None, 0, [])))
 
-        teacher = teacher_of(self.estimator, ws.load(X), y, moments)
+        teacher = teacher_of(self.estimator, rows, y, moments, self.max_iter)
         live = live_teacher(teacher, ws.device, ws.dtype)
         labels = encoded(teacher, y, ws.device) if self.task_weight else None
-        problem = projection_problem(ws.load(X), moments, live, labels, chosen, ws.generator)
+        problem = projection_problem(rows, moments, live, labels, chosen, ws.generator)
         start, run = start_of(problem, chosen), Run(None, 0, [])
         finish = partial(finished, partial(describe, teacher), problem, start, chosen)
         if self.max_iter:
@@ -384,7 +386,7 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
-        return tags
+        return partitioned(tags)
 
     @property
     def _n_features_out(self) -> int:

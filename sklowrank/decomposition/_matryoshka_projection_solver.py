@@ -12,7 +12,7 @@ import torch
 
 from .._core.blocks import join_blocks, rows_per_block
 from .._core.iterate import Step
-from .._core.rows import Rows, gather_blocks
+from .._core.rows import RowSource, gather_blocks
 from ._nested_rotations import (
     descending_order,
     explained,
@@ -80,7 +80,7 @@ class Start(NamedTuple):
 class Problem(NamedTuple):
     """Rows, what is to be kept of them, and what is known of both."""
 
-    X: torch.Tensor  # (n, d)
+    rows: RowSource  # (n, d)
     moments: Moments
     gradients: torch.Tensor  # (groups, k, k): second moments of the gradients of the outputs
     teacher: Teacher
@@ -94,19 +94,26 @@ class Problem(NamedTuple):
 # Closed forms
 
 
-def moments_of(rows: Rows, n_groups: int, *, center: bool) -> Moments:
+def moments_of(rows: RowSource, n_groups: int, *, center: bool) -> Moments:
     """Return the mean and the second moments of the groups of features, in float64."""
     n, d = rows.shape
-    zero = torch.zeros(d, dtype=torch.float64, device=rows.take(slice(0, 1)).device)
-    mean = rows.gather(lambda X: (X.double().sum(0) / n,), size=16 * d)[0]
-    variance = rows.gather(lambda X: ((X.double() - mean).square().sum(0) / n,), size=16 * d)[0]
-    shift = mean if center else zero
+    mean = rows.gather(partial(_sums, n), size=16 * d)[0]
+    variance = rows.gather(partial(_squares, n, mean), size=16 * d)[0]
+    shift = mean if center else torch.zeros_like(mean)
+    return Moments(shift, variance.sqrt(), rows.gather(partial(_products, n, n_groups, shift), size=32 * d)[0])
 
-    def collect(X):
-        Z = grouped(X.double() - shift, n_groups)
-        return (torch.einsum("ngi,ngj->gij", Z, Z) / n,)
 
-    return Moments(shift, variance.sqrt(), rows.gather(collect, size=32 * d)[0])
+def _sums(n, X):
+    return (X.double().sum(0) / n,)
+
+
+def _squares(n, mean, X):
+    return ((X.double() - mean).square().sum(0) / n,)
+
+
+def _products(n, n_groups, shift, X):
+    Z = grouped(X.double() - shift, n_groups)
+    return (torch.einsum("ngi,ngj->gij", Z, Z) / n,)
 
 
 def closed_form(moments: Moments, options: ProjectionOptions) -> Nested:
@@ -211,7 +218,7 @@ def _pulled(out, x, v):
 
 
 def projection_problem(
-    X: torch.Tensor,
+    rows: RowSource,
     moments: Moments,
     teacher: Teacher,
     target: torch.Tensor | None,
@@ -225,19 +232,20 @@ def projection_problem(
     ValueError
         If outputs of the teacher are not finite.
     """
-    n = len(X)
-    order = torch.randperm(n, generator=generator, device="cpu", dtype=torch.int64).to(X.device)
+    n = len(rows)
+    order = torch.randperm(n, generator=generator, device="cpu", dtype=torch.int64).to(moments.mean.device)
     n_held = n if n < _FEWEST else min(_MOST_HELD_OUT, int(_HELD_OUT * n))
     held, train = order[:n_held], order[n_held:] if n >= _FEWEST else order
-    truth = outputs_in_blocks(teacher, X[held])
+    X = rows.take(held)
+    truth = outputs_in_blocks(teacher, X)
     if not bool(truth.isfinite().all()):
         raise ValueError("The estimator answers NaN or infinity for rows of X.")
-    some = X[train[: options.gradient_rows]]
+    some = rows.take(train[: options.gradient_rows])
     gradients = gradient_moments(teacher, some, options.n_groups, generator)
     variance = float((truth - truth.mean(0)).square().mean())
     unit = 1.0 if teacher.classifies or variance == 0 else variance
-    Z = grouped(X[held].double() - moments.mean, options.n_groups)
-    return Problem(X, moments, gradients, teacher, target, train, Z, truth, unit)
+    Z = grouped(X.double() - moments.mean, options.n_groups)
+    return Problem(rows, moments, gradients, teacher, target, train, Z, truth, unit)
 
 
 def start_of(problem: Problem, options: ProjectionOptions) -> Start:
@@ -306,7 +314,7 @@ def _batch_loss(problem, U, rows, options, generator):
     """Return the mean loss of a batch at widths drawn for each group, in units of the problem."""
     n_groups, k, _ = U.shape
     mean, teacher = problem.moments.mean, problem.teacher
-    x = problem.X[rows].double()
+    x = problem.rows.take(rows).double()
     with torch.no_grad():
         truth = teacher.outputs(x)
     choices = torch.tensor(_drawn_widths(options.widths, n_groups), device="cpu")

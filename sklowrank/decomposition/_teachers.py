@@ -23,7 +23,7 @@ _TAKEN = (
     "a linear model with coef_, a network (of sklowrank, of skorch, with module_, or a torch.nn.Module), a Pipeline of "
     "affine steps that ends in one of these, or a callable from tensor to tensor"
 )
-_CHECKED = 200  # rows on which what is assumed of estimators is compared with what they do
+CHECKED_ROWS = 200  # rows on which what is assumed of estimators is compared with what they do
 _LINEAR = 1e-3  # largest relative deviation of these
 _ROUNDING = 1e-8  # largest relative deviation of steps from an affine map
 
@@ -204,7 +204,7 @@ def _check_linear(model: Any, X: torch.Tensor) -> None:
     answer = getattr(model, "decision_function", None) if is_classifier(model) else model.predict
     if answer is None or (isinstance(on_host(model.coef_), np.ndarray) and not isinstance(model.coef_, np.ndarray)):
         return  # a model of tensors, whose predict takes these alone
-    stored, rows = _linear(model), X[:_CHECKED].double().cpu()
+    stored, rows = _linear(model), X[:CHECKED_ROWS].double().cpu()
     if stored.kind != "values" and np.ndim(_with_names(model.predict, model, rows[:1].numpy())) > 1:
         raise TypeError(
             f"The {type(model).__name__} predicts several labels of each row. Pass a callable that computes its "
@@ -270,7 +270,7 @@ def _of_pipeline(pipeline, X):
     if not len(before):
         return find_teacher(last, X)
     entry = _affine(before, X)
-    rows = X[:_CHECKED].double().cpu().numpy()
+    rows = X[:CHECKED_ROWS].double().cpu().numpy()
     inner = find_teacher(last, torch.from_numpy((rows - entry.shift) @ entry.gain + entry.offset))
     if inner.entry is None:
         return inner._replace(entry=entry)
@@ -288,7 +288,7 @@ def _affine(steps, X):
     TypeError
         If they are not affine on rows of X.
     """
-    rows = X[:_CHECKED].double().cpu().numpy()
+    rows = X[:CHECKED_ROWS].double().cpu().numpy()
     shift, spread = rows.mean(0), np.where(np.ptp(rows, 0) > 0, np.ptp(rows, 0), 1.0)
 
     def mapped(Z):

@@ -16,9 +16,10 @@ from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest
 from .._nets.architecture import Architecture, architecture_of, split_params
+from .._nets.batches import Batches
 from .._nets.ensembles import build_ensemble, ensemble_outputs, restore_ensemble
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Training, train
+from .._nets.training import Training, train
 from ._ball_features import Features, FittedBalls, number_of
 
 _RIDGE = 1e-3  # of a batch's covariance, times its mean variance
@@ -105,7 +106,6 @@ def network_problem(rows: torch.Tensor, features: Features, options: Options, ra
     n_outputs = (
         n_components if isinstance(n_components, Integral) else min(_OUTPUTS_OF_SHARE, features.targets.shape[1])
     )
-    sizes = [int(size) for size in options.hidden_layer_sizes]
     n_epochs, n_folds = options.max_iter, max(2, options.n_estimators, round(1 / options.validation_fraction))
     if n < _LEAST_ROWS or n < 2 * n_folds or n - n // n_folds <= 4 * n_outputs:
         n_epochs, n_folds = max(1, n_epochs // 4), None
@@ -120,7 +120,7 @@ def network_problem(rows: torch.Tensor, features: Features, options: Options, ra
     size = options.batch_size if options.batch_size != "auto" else min(4096, max(min(64, n_rows // 16), n_rows // 64))
     targets, basis, balls, whiten = features.targets, features.basis, features.balls, options.whiten
     variance = float((balls.weights * balls.means * (1 - balls.means)).sum())
-    default = {"hidden_layer_sizes": sizes, "activation": "gelu", "dropout": 0.1}
+    default = {"hidden_layer_sizes": list(options.hidden_layer_sizes), "activation": "gelu", "dropout": 0.1}
     architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), n_outputs, **default)
     net_params = split_params(options.net_params)[1]
     if "optimizer" not in net_params:

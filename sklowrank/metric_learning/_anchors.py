@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.sparse import issparse
 from sklearn.cluster import KMeans
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, column_or_1d
 
+from .._core.rows import RowSource, refuse_kind
 from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import Workspace
@@ -24,9 +24,9 @@ class AnchorOptions(NamedTuple):
     anchor_selection: str
 
 
-def anchor_indices(X, y, asked: AnchorOptions, ws: Workspace) -> np.ndarray:
-    """Return the indices of the rows of X that are anchors: distinct ones, unless they are given."""
-    n = X.shape[0]
+def anchor_indices(rows: RowSource, y, asked: AnchorOptions, ws: Workspace) -> np.ndarray:
+    """Return the indices of the rows that are anchors: distinct ones, unless they are given."""
+    n = len(rows)
     if asked.anchors is not None and not isinstance(asked.anchors, str):
         return given_indices(asked.anchors, n)
     m = _number(asked.n_anchors, n)
@@ -36,12 +36,10 @@ def anchor_indices(X, y, asked: AnchorOptions, ws: Workspace) -> np.ndarray:
         return torch.randperm(n, generator=ws.generator, device="cpu").numpy()[:m].copy()
     if asked.anchor_selection == "stratified":
         return _stratified(y, n, m, ws)
-    if issparse(X):
-        raise ValueError(
-            f"anchor_selection={asked.anchor_selection!r} needs dense rows. Pass 'random', 'stratified' or anchors for "
-            "sparse X."
-        )
-    Z = ws.exact().load(X)
+    needs = f"anchor_selection={asked.anchor_selection!r} needs {{}}. Pass 'random', 'stratified' or anchors for {{}}."
+    refuse_kind(rows, "csr", needs.format("dense rows", "sparse X"))
+    refuse_kind(rows, "cluster", needs.format("all rows in one place", "partitions"))
+    Z = rows.take(slice(0, n)).to(ws.exact().dtype)
     Z = Z - Z.mean(0)
     Z = Z / (Z.abs().max().clamp(min=torch.finfo(Z.dtype).tiny))
     return (_farthest if asked.anchor_selection == "farthest" else _near_centers)(Z, m, ws)

@@ -335,6 +335,7 @@ class DynamicSubspaceMetricLearner(
         ws, model, X = self._recalled(X, "attention_map")
         return ws.answer(solver.attention_of(X, model, ws))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.
 

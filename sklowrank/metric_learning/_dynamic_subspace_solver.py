@@ -16,9 +16,11 @@ from .._core.standardize import standardization, standardized
 from .._core.workspace import Workspace
 from .._math.linalg import signs_of_largest, stable_svd
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
+from .._nets.batches import Batches
 from .._nets.images import N_POOLED, image_shape_of
+from .._nets.layers import layer_sizes
 from .._nets.randomness import Randomness
-from .._nets.training import Batches, Rule, Snapshot, Training, train
+from .._nets.training import Rule, Snapshot, Training, train
 from ._learner_rows import class_batches, clusters_of, has_plateau, matched_clusters, permutation, rows_of_learners
 from ._metric_losses import margin_loss, proxy_anchor_loss
 from ._subspace_network import (
@@ -111,7 +113,7 @@ def metric_problem(X: Any, codes: np.ndarray, options: Options, ws: Workspace, r
         n_features, options.n_components, options.attention, image, image is not None and options.module is None
     )
     n_in = (N_POOLED,) if shape.convolutions else (n_features,) if image is None else (image[2], *image[:2])
-    default = {"hidden_layer_sizes": [int(size) for size in options.hidden_layer_sizes], "activation": "relu"}
+    default = {"hidden_layer_sizes": layer_sizes(options.hidden_layer_sizes), "activation": "relu"}
     default |= {"dropout": _DROPOUT, "batch_norm": False}
     numbers = _numbers_of_learners(options)
     mean, scale = standardization(_raw_rows(X, ws), "global")

@@ -11,7 +11,9 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from .._core.annotations import RandomState
 from .._core.compat import Interval, RealNotInt, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
-from .._core.validation import check_fit_data, check_new_data
+from .._core.rows import rows_of
+from .._core.tags import partitioned
+from .._core.validation import check_fit_rows, check_new_data
 from .._core.workspace import open_workspace
 from ._anchors import AnchorOptions, anchor_indices
 from ._relative_rows import Anchors, fitted_anchors, relative_rows
@@ -177,11 +179,12 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         self : RelativeRepresentation
         """
         similarities_of(self.similarity)
-        X = check_fit_data(self, X, accept_sparse=self._sparse_formats(X))
+        X = check_fit_rows(self, X, accept_sparse=self._sparse_formats(X))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        indices = anchor_indices(X, y, options(self, AnchorOptions), ws)
+        rows = rows_of(X, ws)
+        indices = anchor_indices(rows, y, options(self, AnchorOptions), ws)
         at = ws.load(indices)
-        anchors = ws.load(X[indices].toarray()) if issparse(X) else ws.load(X)[at]
+        anchors = ws.load(X[indices].toarray()) if issparse(X) else rows.take(at)
         model = fitted_anchors(anchors.double(), center=self.center, whiten=self.whiten)
         return keep(self, ws, model, anchors_=anchors, anchor_indices_=at, mean_=model.mean.to(ws.dtype))
 
@@ -223,7 +226,7 @@ class RelativeRepresentation(ClassNamePrefixFeaturesOutMixin, TransformerMixin, 
         tags.input_tags.sparse = not (self.center or self.whiten)
         tags.array_api_support = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+        return partitioned(tags)
 
 
 def similarities_of(similarity) -> list[str]:

@@ -21,6 +21,7 @@ from . import _polynomial_attention_solver as solver
 from ._linear_attention import check_even
 
 MOST_COMPONENTS = 12
+_MUCH_WORSE = 1.1  # times the loss of exact attention
 ATTENTION_CONSTRAINTS = {
     "n_components": [Interval(Integral, 1, MOST_COMPONENTS, closed="both"), None],
     "adapter_rank": [Interval(Integral, 1, None, closed="left"), None],
@@ -35,7 +36,7 @@ ATTENTION_CONSTRAINTS = {
     "learning_rate": [Interval(Real, 0, None, closed="neither")],
     "tol": [Interval(Real, 0, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
-    "on_violation": [StrOptions({"warn", "raise", "exact"})],
+    "on_violation": [StrOptions({"auto", "warn", "raise", "exact"})],
     "standardize": ["boolean"],
     "device": [str],
     "random_state": ["random_state"],
@@ -52,8 +53,9 @@ documented_attention = documented(
         tie : bool, default=True
             Whether keys share the learnt projection of the queries. If False, they keep that of the start.
         norm_bound : float, default=4.0
-            Bound of the inner products of queries and keys, above 0: longer ones are shortened to its root. Higher
-            values make narrower neighbourhoods, and take higher degrees for the same error.
+            Bound of the inner products of queries and keys, above 0. Queries and keys longer than its square root are
+            shortened to that length. Higher values make narrower neighbourhoods, and take higher degrees for the same
+            error.
         degree : int or "auto", default="auto"
             Degree of the polynomial, even. "auto" takes, at the start, the smallest one whose guaranteed error is at
             most `error_tol`, or else whose probed error is, or else the largest one that `max_features` allows.
@@ -64,12 +66,14 @@ documented_attention = documented(
             Largest number of polynomial features.
         method : {"auto", "polynomial", "exact"}, default="auto"
             "exact" computes softmax attention to all rows in time quadratic in rows, and keeps the projected rows for
-            predictions. "auto" is "exact" for so few rows that it takes fewer multiplications.
+            predictions. "auto" is "exact" where ``n_samples * n_components`` is below the number of features times one
+            more than that of outputs. Pass "polynomial" for a model that must not hold rows.
         key_bias : {"gaussian", "none"}, default="gaussian"
             "gaussian" subtracts half of the squared norm of a key from its logits, so that the similarity is a Gaussian
             kernel of the distance. The factor is exact and no part of the polynomial.
         max_iter : int, default=200
-            Maximum number of iterations. These are steps of Adam with the gradient of all rows; 0 keeps the start.
+            Maximum number of iterations. These are steps of Adam with the gradient of all rows; 0 keeps the start. A
+            fit that reaches it does not warn.
         learning_rate : float, default=3e-2
             Step size of the optimizer.
         tol : float, default=1e-4
@@ -77,9 +81,11 @@ documented_attention = documented(
         batch_size : int or "auto", default="auto"
             Number of rows processed at once; it bounds memory and does not change the result. "auto" bounds a block of
             features to 32 MiB.
-        on_violation : {"warn", "raise", "exact"}, default="warn"
+        on_violation : {"auto", "warn", "raise", "exact"}, default="auto"
             What is done where `error_tol` is neither guaranteed nor met by probed rows after the training: a warning, a
-            ValueError, or exact attention for predictions, with the projection as it was learnt.
+            ValueError, or exact attention for predictions, with the projection as it was learnt. "auto" is "warn" where
+            the loss of the probed rows is, moreover, at least a tenth higher than with exact attention; otherwise
+            `certificate_` alone says so.
         standardize : bool, default=True
             Whether to centre each column and divide it by its standard deviation. If False, all columns are divided by
             one number.
@@ -103,7 +109,8 @@ documented_attention = documented(
             Sum of the features of the keys times their masses, the largest of which is 1; None where attention is
             exact.
         value_features_ : array of shape (n_features_map_, n_outputs) or None
-            Sums of the features times the keys' values; None where attention is exact.
+            Sums of the features times masses and values of the keys, which are indicators of classes or standardised
+            targets; None where attention is exact.
         degree_, n_features_map_ : int or None
             Degree of the polynomial and number of features; None where attention is exact.
         max_logit_ : float
@@ -112,8 +119,10 @@ documented_attention = documented(
             "B", the bound of the logits of every row; "relative_error", that of weights; "output_bound", the guaranteed
             bound of the difference of predictions, also of new rows, from those of exact attention with the same
             projection; "probed_error", the largest difference among 256 training rows; "probed_gradient_error", the
-            relative error of the gradient of their loss; "satisfied", which is "guaranteed" or "probed" where the bound
-            or the probed error is at most `error_tol`, else "no". Differences are in units of y, or of probabilities.
+            relative error of the gradient of their loss; "probed_loss_ratio", their loss over that by exact attention,
+            each predicted by all other rows; "satisfied", which is "guaranteed" or "probed" where the bound or the
+            probed error is at most `error_tol`, else "no". Differences are in units of y, or of probabilities, and
+            bounds hold apart from rounding.
         loss_curve_ : list of float
             Losses before each step; each row is predicted by all others.
         n_iter_ : int
@@ -205,22 +214,24 @@ class PolynomialAttention(ClassNamePrefixFeaturesOutMixin, CallbackSupportMixin,
         if self.max_iter:
             run = drive(self, solver.training(problem), attributes=attributes, X=X, y=y)
         certificate = solver.certificate(problem, run.state)
-        exact = certificate["satisfied"] == "no" and self._violated(certificate)
+        exact = certificate.public["satisfied"] == "no" and self._violated(certificate)
         found = solver.fitted(problem, run.state, exact=exact)
-        public["certificate_"] = solver.exactly(certificate) if exact else certificate
+        public["certificate_"] = solver.exactly(certificate.public) if exact else certificate.public
         progress = {"loss_curve_": run.loss_curve, "n_iter_": run.n_iter}
         return keep(self, ws, found.model, **found.attributes, **public, **progress)
 
     def _violated(self, certificate):
         """Warn or raise where the wanted error is neither guaranteed nor found; return whether to be exact instead."""
+        ratio = certificate.public["probed_loss_ratio"]
         text = (
-            f"The certificate does not meet error_tol={self.error_tol:.1e}: the largest error of probed predictions is "
-            f"{certificate['probed_error']:.1e}, and at most {certificate['output_bound']:.1e} is guaranteed for all. "
+            f"The certificate does not meet error_tol={self.error_tol:.1e}: probed predictions differ from those of "
+            f"exact attention by {certificate.probed:.1e} of the range of the targets, and {certificate.bound:.1e} is "
+            f"guaranteed for all; the loss is {ratio:.2f} times that of exact attention. "
             "Raise degree or max_features, lower norm_bound, or use method='exact'."
         )
         if self.on_violation == "raise":
             raise ValueError(text)
-        if self.on_violation == "warn":
+        if self.on_violation == "warn" or (self.on_violation == "auto" and ratio > _MUCH_WORSE):
             warn(text, UserWarning)
         return self.on_violation == "exact"
 

@@ -16,12 +16,13 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, options, recall, replace_attributes
 from .._core.iterate import drive
+from .._core.modes import in_plain_modes
 from .._core.rows import rows_of
 from .._core.validation import check_classes, check_fit_data, check_new_data, on_host
 from .._core.workspace import open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
-from .._nets.targets import chosen_classes, classes_of_stream, labels_head
+from .._nets.targets import chosen_classes, classes_of_stream, labels_head, log_probabilities
 from . import _grassmann_solver as solver
 from ._grassmann_network import Model, feature_network, features_of, scores_of
 
@@ -355,7 +356,7 @@ class GrassmannClassifier(
         log_probabilities : array of shape (n_samples, n_classes)
         """
         ws, scores = self._scores(X, "predict_log_proba")
-        return ws.answer(scores.log_softmax(1))
+        return log_probabilities(scores, ws)
 
     def transform(self, X):
         """Return the unit features, of which the classes are subspaces.
@@ -373,6 +374,7 @@ class GrassmannClassifier(
         ws, model, rows = self._recalled(X, "transform")
         return ws.answer(features_of(model, rows, ws.device))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network that computes `transform` as a torch module.
 

@@ -17,11 +17,13 @@ from .._nets.architecture import (
     same_network,
     split_params,
 )
+from .._nets.batches import Batches
 from .._nets.estimating import held_out_rows
+from .._nets.layers import layer_sizes
 from .._nets.randomness import Randomness
 from .._nets.schedules import cosine
 from .._nets.targets import weighted
-from .._nets.training import Batches, Snapshot, Training, train
+from .._nets.training import Snapshot, Training, train
 from ._grassmann_network import (
     TRUNK,
     Model,
@@ -102,7 +104,7 @@ def class_subspaces(
     held_out = (
         held_out_rows(codes, _HELD_OUT, randomness.generator) if options.early_stopping and not n_epochs else None
     )
-    sizes = [int(size) for size in options.hidden_layer_sizes]
+    sizes = layer_sizes(options.hidden_layer_sizes)
     default = {"hidden_layer_sizes": sizes, "activation": "relu", "dropout": 0.0}
     architecture = architecture_of(options.module, options.net_params, (rows.shape[1],), **default)
     training = _training(options, n_epochs)

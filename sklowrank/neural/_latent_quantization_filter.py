@@ -31,8 +31,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
     A denoising autoencoder with a bounded encoder and a normal latent distribution, whose codes are rounded to a grid.
     It cleans spoilt rows (noise, dead sensors, adversarial perturbations) in front of a fitted model, without that
     model and without labels, and scores anomalies. Where the training rows can be kept and follow few factors, the mean
-    of the nearest of them is the better filter. It is a filter against attacks that do not know it, and no certified
-    defence: an attack through :meth:`network` gets past it. Clean rows lose detail, which costs a model some accuracy.
+    of the nearest of them is the better filter. It weakens attacks that are made on the model alone; an attack through
+    :meth:`network` defeats it, and nothing is certified. Clean rows lose detail, which costs a model some accuracy.
 
     Parameters
     ----------
@@ -55,7 +55,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
     hidden_layer_sizes : sequence of ints, default=(128, 128)
         Widths of the hidden layers of the default network. The decoder has them in reverse order.
     output_range : "data", (low, high) or None, default="data"
-        Range to which answers are clipped: of each column in training, a pair of numbers for all columns, or none.
+        Range to which answers are clipped: of each column in training, a pair of numbers for all columns, such as
+        ``(0, np.inf)``, or none.
     learning_rate : float, default=4e-3
         Step size of the optimizer. Of Adam; it falls to 0 along a cosine.
     batch_size : int, default=128
@@ -204,8 +205,8 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         """
         X = check_fit_data(self, X, ensure_min_samples=2)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        problem = solver.filter_problem(ws.load(X), options(self, solver.Options))
-        randomness = own_randomness(ws)
+        rows, chosen, randomness = ws.load(X), options(self, solver.Options), own_randomness(ws)
+        problem = solver.filter_problem(rows, chosen)
         fitted = fit_design(
             self,
             problem.design,
@@ -219,6 +220,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
             X=X,
             y=y,
         )
+        solver.warn_of_one_code(rows, fitted.model, chosen)
         return keep(self, ws, fitted.model, **fitted.attributes)
 
     @in_plain_modes
@@ -279,7 +281,10 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         xp = get_namespace(Z)[0]
         Z = check_array(Z, dtype=[xp.float64, xp.float32], input_name="Z")
         if Z.shape[1] != self.n_components_:
-            raise ValueError(f"Z has {Z.shape[1]} columns, but codes have n_components_={self.n_components_}.")
+            raise ValueError(
+                f"Z has {Z.shape[1]} columns, but codes have n_components_={self.n_components_}. Pass codes as "
+                "`encode` returns them."
+            )
         ws = open_workspace(Z, device=self.device)
         return ws.answer(solver.rows_of_codes(ws.load(Z), recall(self, solver.Model, ws.exact())))
 
@@ -302,7 +307,10 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         return ws.answer(solver.scores_of(X, solver.purified(X, model, ws.precision), model))
 
     def score(self, X, y=None) -> float:
-        """Return the mean of :meth:`score_samples`.
+        """Return the mean of :meth:`score_samples`: how little the filter changes rows.
+
+        For clean rows it is highest where the filter removes least. To choose `input_noise` or `step`, compare what
+        is left of noise that was added to clean rows.
 
         Parameters
         ----------
@@ -317,6 +325,7 @@ class LatentQuantizationFilter(CallbackSupportMixin, OneToOneFeatureMixin, Trans
         """
         return float(np.mean(on_host(self.score_samples(X)), dtype=np.float64))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the filter as a torch module, from rows in their own units to purified rows.
 

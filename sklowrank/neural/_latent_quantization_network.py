@@ -6,11 +6,14 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from .._nets.layers import linear
+from .._nets.layers import linear, standard_units
 
-_SLOPE = (
-    0.2  # of the encoder's activation below zero: its slopes are at most 1, so that the bound is that of the layers
-)
+# Of the encoder's activation below zero: its slopes are at most 1, so that the bound is that of the layers.
+_SLOPE = 0.2
+
+# Where the factor of a bounded encoder starts, if the bound is higher: from a much higher start, Adam does not get to
+# codes of unit width within a fit.
+_FIRST_FACTOR = 4.0
 
 MakeLayer = Callable[[int, int, torch.Generator | None], nn.Module]
 
@@ -81,17 +84,18 @@ class BoundedEncoder(nn.Module):
         super().__init__()
         self.layers = encoder_layers(widths, generator, SpectralLinear)
         self.share = nn.Parameter(torch.ones((), device="cpu", dtype=torch.float32))
-        self.bound = bound
+        self.first = min(bound, _FIRST_FACTOR)
+        self.most = bound / self.first
 
     def forward(self, x):
         if self.training:
             with torch.no_grad():
-                self.share.clamp_(0.0, 1.0)
-        return self.bound * self.share * self.layers(x)
+                self.share.clamp_(0.0, self.most)
+        return self.first * self.share * self.layers(x)
 
     def plain(self) -> nn.Sequential:
         """Return the same map as layers of torch."""
-        factor = self.bound * self.share.detach().clamp(0.0, 1.0).double()
+        factor = self.first * self.share.detach().clamp(0.0, self.most).double()
         parts: list[nn.Module] = []
         for i, part in enumerate(self.layers):
             if isinstance(part, SpectralLinear):
@@ -142,7 +146,7 @@ class Encoder(nn.Module):
         self.register_buffer("scale", scale, persistent=False)  # infinite where a column is not read
 
     def forward(self, x):
-        return rounded(self.layers((x.to(self.mean.dtype) - self.mean) / self.scale), self.step)
+        return rounded(self.layers(standard_units(x.to(self.mean.dtype), self.mean, self.scale)), self.step)
 
 
 class Decoder(nn.Module):

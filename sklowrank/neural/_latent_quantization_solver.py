@@ -10,15 +10,17 @@ import torch
 from .._core.blocks import join_blocks, rows_per_block
 from .._core.rows import column_ends, rows_of
 from .._core.standardize import standardization, standardized
+from .._core.warn import warn
 from .._nets.architecture import as_numpy, load_weights
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
-from .._nets.layers import check_layers
-from .._nets.training import Batches
+from .._nets.layers import layer_sizes
 from ._latent_quantization_network import Autoencoder, Decoder, Encoder, Purifier
 
 _MOST_COMPONENTS = 12  # of "auto"
 _KERNELS = (0.1, 0.5, 1.0, 2.0, 5.0)  # widths, times twice the number of components
+_ROWS_LOOKED_AT = 1000  # for a warning
 _ROUNDING = 8 * torch.finfo(torch.float64).eps  # a column with a smaller range, relative to its values, is constant
 
 
@@ -88,8 +90,7 @@ def filter_problem(X: torch.Tensor, options: Options) -> Problem:
     ValueError
         If `output_range` is no pair of increasing numbers, or a hidden layer is empty.
     """
-    sizes, n_features = [int(size) for size in options.hidden_layer_sizes], X.shape[1]
-    check_layers(sizes, "relu", 0.0)
+    sizes, n_features = layer_sizes(options.hidden_layer_sizes), X.shape[1]
     given = options.n_components
     n_components = min(_MOST_COMPONENTS, n_features) if isinstance(given, str) else int(given)
     units = units_of(X, n_components)
@@ -129,11 +130,14 @@ def bounds_of(output_range: Any, units: Units) -> tuple[torch.Tensor, torch.Tens
     """Return the lowest and the highest value of each column in the answers."""
     if isinstance(output_range, str):
         return units.data_min, units.data_max
-    ends = (-np.inf, np.inf) if output_range is None else tuple(output_range)
-    if len(ends) != 2 or not float(ends[0]) < float(ends[1]):
+    try:
+        ends = np.asarray((-np.inf, np.inf) if output_range is None else output_range, dtype=np.float64)
+    except (TypeError, ValueError):
+        ends = np.empty(0)
+    if ends.shape != (2,) or not ends[0] < ends[1]:
         raise ValueError(
             f"output_range={output_range!r} is no pair of a lower and a higher number. Pass one, such as (0, 1), "
-            "'data', or None."
+            "(0, np.inf), 'data', or None."
         )
     low, high = (torch.full_like(units.mean, float(end)) for end in ends)
     return low, high
@@ -200,6 +204,19 @@ def described(problem: Problem, weights: dict[str, np.ndarray]) -> tuple[Model, 
     model = Model(plain, **of_columns, low=problem.low, high=problem.high, widths=problem.widths, step=options.step)
     public = {f"{name}_": value for name, value in of_columns.items()}
     return model, public | {"weights_": plain, "n_components_": problem.widths[-1]}
+
+
+def warn_of_one_code(X: torch.Tensor, model: Model, options: Options) -> None:
+    """Warn where rounding gives all rows one code, so that all answers are equal though the rows are not."""
+    some = X[:: max(1, len(X) // _ROWS_LOOKED_AT)]
+    codes = codes_of(some, model, torch.float64)
+    if bool((codes == codes[0]).all()) and not bool((some == some[0]).all()):
+        bound = "" if options.lipschitz is None else f"raise lipschitz={options.lipschitz}, "
+        warn(
+            f"All rows have one code, so that transform returns the same row for each: step={options.step} is wide for "
+            f"codes that differ so little. Lower step, {bound}or train for longer.",
+            UserWarning,
+        )
 
 
 # New rows

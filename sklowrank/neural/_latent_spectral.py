@@ -306,6 +306,7 @@ class LatentSpectralRegressor(CallbackSupportMixin, MultiOutputMixin, RegressorM
         truth, guess = (torch.from_numpy(part) for part in self._compared(X, y))
         return float((torch.linalg.vector_norm(guess - truth, dim=1) / solver.lengths(truth)).mean())
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.
 

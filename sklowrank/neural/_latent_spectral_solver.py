@@ -12,10 +12,11 @@ from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from .._core.standardize import standardization, standardized
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
 from .._nets.images import as_images, as_rows, field_shape
-from .._nets.training import Batches, Training
+from .._nets.training import Training
 from ._latent_spectral_network import LatentSpectralNet
 
 _MOST_LEVELS = 5

@@ -304,6 +304,7 @@ class LieGroupConvClassifier(
         ws = open_workspace(np.empty((0, 0)), device="cpu", random_state=random_state)
         return ws.store(group_elements(ws.generator, group=self.group, n_samples=n_samples, spd_scale=self.spd_scale))
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.
 

@@ -10,11 +10,11 @@ from torch import nn
 
 from .._core.warn import warn
 from .._core.workspace import Workspace
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
 from .._nets.images import image_shape_of
 from .._nets.randomness import Randomness
-from .._nets.training import Batches
 from ._lie_group_conv_network import InvariantFeatures, LiftedNet, LiftShape, group_elements, lift_shape
 
 

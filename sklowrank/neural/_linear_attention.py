@@ -46,7 +46,7 @@ def linear_attention(
     Parameters
     ----------
     Q : tensor of shape (n_queries, width)
-        The queries.
+        The queries, of a floating type.
     K : tensor of shape (n_keys, width)
         The keys. Their mean is subtracted, which changes no weight of softmax attention and shortens the keys.
     V : tensor of shape (n_keys, n_values)
@@ -55,7 +55,7 @@ def linear_attention(
         Degree of the series, even: those of odd degrees can be negative. There are
         ``comb(width + degree, degree)`` features.
     key_mass : tensor of shape (n_keys,), default=None
-        Factors of the keys' weights, at least 0. None is 1 for all.
+        Factors of the keys' weights, at least 0 and not all 0. None is 1 for all.
     scale : float, default=1.0
         Factor of the inner products. Networks mostly have ``width ** -0.5``.
     batch_size : int, default=65536
@@ -69,7 +69,8 @@ def linear_attention(
     Raises
     ------
     ValueError
-        If shapes do not fit, the degree is odd, or it makes more than 100,000 features.
+        If shapes do not fit, tensors are complex or Q is of integers, the degree is odd or makes more than 100,000
+        features, or masses are negative or all zero.
 
     See Also
     --------
@@ -112,6 +113,11 @@ def check_even(degree: Any) -> None:
 
 
 def _check_attention(Q, K, V, key_mass):
+    if not Q.is_floating_point() or K.is_complex() or V.is_complex():
+        raise ValueError(
+            f"Q, K and V have the types {Q.dtype}, {K.dtype}, {V.dtype}. They need real numbers, and Q is to be "
+            "floating, as outputs have its type: pass Q.float()."
+        )
     shapes = f"Q {tuple(Q.shape)}, K {tuple(K.shape)}, V {tuple(V.shape)}"
     if not Q.ndim == K.ndim == V.ndim == 2:
         raise ValueError(f"Q, K and V need two dimensions, but have {shapes}. Call it for each head and sequence.")
@@ -119,3 +125,7 @@ def _check_attention(Q, K, V, key_mass):
         raise ValueError(f"Shapes do not fit: {shapes}. Q and K need equal widths, K and V equally many rows.")
     if key_mass is not None and key_mass.shape != (len(K),):
         raise ValueError(f"key_mass has shape {tuple(key_mass.shape)}. Pass one number for each of {len(K)} keys.")
+    if key_mass is not None and not (key_mass.amin() >= 0 and key_mass.amax() > 0):
+        raise ValueError(
+            "key_mass has negative numbers or NaN, or is zero for all keys. Pass numbers of at least 0, not all 0."
+        )

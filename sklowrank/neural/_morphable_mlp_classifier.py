@@ -1,4 +1,4 @@
-"""A classifier with networks of every width, of one fit."""
+"""A classifier whose width is chosen at prediction."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
@@ -12,7 +12,7 @@ from .._core.annotations import RandomState
 from .._core.compat import _fit_context
 from .._core.validation import check_fit_data
 from .._core.workspace import open_workspace
-from .._nets.targets import chosen_classes, labels_head
+from .._nets.targets import chosen_classes, labels_head, log_probabilities
 from ._morphable_shared import MorphableMethods, documented
 from ._network_classifier import NetworkClassifier
 
@@ -21,10 +21,10 @@ from ._network_classifier import NetworkClassifier
 class MorphableMLPClassifier(MorphableMethods, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     """Classify by a multilayer perceptron whose width is chosen at prediction: one fit, networks of every size.
 
-    A fit stores one set of weights, and the network of each width of the hidden layers is computed of it. For one model
-    file on devices of different size, and for accuracy against size without other fits. For a few sizes that are known
-    :class:`NetworkClassifier` is the better choice: small networks are at least as accurate if each is trained for
-    itself.
+    A fit stores one set of weights, from which the network of each width of the hidden layers is computed. It is meant
+    for one model file on devices of different size, and for accuracy against size without further fits. For a few small
+    sizes that are known beforehand :class:`NetworkClassifier` is the better choice: a small network that is trained
+    alone is more accurate.
 
     Parameters
     ----------
@@ -157,8 +157,24 @@ class MorphableMLPClassifier(MorphableMethods, CallbackSupportMixin, ClassifierM
         ws, outputs = self._outputs(X, width, "predict_proba")
         return ws.answer(outputs.softmax(1))
 
+    def predict_log_proba(self, X, width: int | None = None):
+        """Return the logarithms of the probabilities of the classes.
+
+        Parameters
+        ----------
+        X : array-like or tensor of shape (n_samples, n_features)
+            The rows.
+        <width>
+
+        Returns
+        -------
+        log_probabilities : array of shape (n_samples, n_classes)
+        """
+        ws, outputs = self._outputs(X, width, "predict_log_proba")
+        return log_probabilities(outputs, ws)
+
     def resized(self, width: int | None = None) -> NetworkClassifier:
-        """Return a fitted classifier with the network of a width alone: no training.
+        """Return a fitted classifier that has the network of one width alone, without training.
 
         It answers as this one does at that width, and can be trained on by its `partial_fit`.
 

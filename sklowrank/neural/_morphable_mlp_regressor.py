@@ -1,4 +1,4 @@
-"""A regressor with networks of every width, of one fit."""
+"""A regressor whose width is chosen at prediction."""
 
 from collections.abc import Sequence
 from typing import Literal, Self
@@ -20,10 +20,10 @@ from ._network_regressor import NetworkRegressor
 class MorphableMLPRegressor(MorphableMethods, CallbackSupportMixin, RegressorMixin, BaseEstimator):
     """Predict numbers by a multilayer perceptron whose width is chosen at prediction: one fit, networks of every size.
 
-    A fit stores one set of weights, and the network of each width of the hidden layers is computed of it. For one model
-    file on devices of different size, and for R² against size without other fits. For a few sizes that are known
-    :class:`NetworkRegressor` is the better choice: small networks are at least as accurate if each is trained for
-    itself.
+    A fit stores one set of weights, from which the network of each width of the hidden layers is computed. It is meant
+    for one model file on devices of different size, and for R² against size without further fits. For a few small sizes
+    that are known beforehand :class:`NetworkRegressor` is the better choice: a small network that is trained alone is
+    more accurate.
 
     Parameters
     ----------
@@ -138,7 +138,7 @@ class MorphableMLPRegressor(MorphableMethods, CallbackSupportMixin, RegressorMix
         return ws.answer(in_units(outputs, self.y_mean_, self.y_scale_))
 
     def resized(self, width: int | None = None) -> NetworkRegressor:
-        """Return a fitted regressor with the network of a width alone: no training.
+        """Return a fitted regressor that has the network of one width alone, without training.
 
         It answers as this one does at that width, and can be trained on by its `partial_fit`.
 

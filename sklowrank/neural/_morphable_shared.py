@@ -12,6 +12,7 @@ from torch import nn
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
 from .._core.fitted import keep, options, recall, update_attributes
+from .._core.modes import in_plain_modes
 from .._core.validation import check_new_data, on_host
 from .._core.workspace import Workspace, open_workspace
 from .._nets.designs import fit_design, own_randomness
@@ -23,16 +24,16 @@ from ._morphable_network import network_of_width
 
 _PARAMETERS = """
 width_range : pair of ints, default=(16, 64)
-    Smallest and largest width of the hidden layers, which all have the same.
+    Smallest and largest width of the hidden layers; all of these have the same width.
 weight_function : {"nested", "spectral"}, default="nested"
     How weights depend on the width. "nested": a network has the first units of the largest one, and larger ones are
-    more accurate. "spectral": weights are a smooth function of the place of a unit, with few numbers; networks of all
-    widths are nearly one function.
+    more accurate. "spectral": weights are a smooth function of the position of a unit, given by few numbers; networks
+    of all widths are nearly one function.
 train_widths : int or array-like of ints, default=7
-    Widths in `width_range` that :meth:`size_curve` shows, and among which "spectral" draws in training; an int is a
-    number of evenly spaced ones. "nested" draws among all widths of the range.
+    Widths in `width_range` that :meth:`size_curve` shows, and among which "spectral" draws in training; an int is the
+    number of evenly spaced widths. "nested" draws among all widths of the range.
 default_width : int or None, default=None
-    Width where a method is given none; None is the largest one. It may be set after `fit`.
+    Width of methods that are given none; None is the largest of `width_range`. It may be set after `fit`.
 n_hidden_layers : int, default=2
     Number of hidden layers.
 n_frequencies : int, default=16
@@ -59,7 +60,7 @@ verbose : int, default=0
 """
 _ATTRIBUTES = """
 weights_ : dict of arrays
-    What all networks are computed of, float32, with R rows: units of the largest width ("nested"), or functions
+    What all networks are computed from, float32, with R rows: units of the largest width ("nested"), or functions
     ("spectral"). "first" (R, n_features + 1) with the offsets in the last column, "hidden0" (R, R), "hidden0_bias"
     (R,), ..., "last" (R, n_outputs) and "last_bias" (n_outputs,).
 n_parameters_ : int
@@ -83,14 +84,14 @@ network of width h has the weights
 
 .. math:: W_1 = A_{:h}, \\qquad W_l = h^{-1/2} (B_l)_{:h,:h}, \\qquad W_L = h^{-1/2} (D^\\top)_{:,:h},
 
-as slimmable networks do [1]_: small networks stay good because their units are in every step. With "spectral", unit i
-has the position :math:`u_i = (i + 1/2) / h`, the row :math:`\\phi_i` of :math:`\\Phi_h` consists of the 2 F + 1
+as slimmable networks do [1]_: small networks stay accurate because their units are in every step. With "spectral",
+unit i has the position :math:`u_i = (i + 1/2) / h`, the row :math:`\\phi_i` of :math:`\\Phi_h` consists of the 2 F + 1
 functions :math:`1, \\sqrt 2 \\sin(\\pi f u_i), \\sqrt 2 \\cos(\\pi f u_i)` divided by :math:`\\sqrt{2 F + 1}`, and
 
 .. math:: W_1 = \\Phi_h A, \\qquad W_l = \\Phi_h B_l \\Phi_h^\\top / h, \\qquad W_L = (\\Phi_h D)^\\top / h,
 
 so that sums over units approximate integrals [2]_. This is the idea of neural metamorphosis [3]_, weights as a function
-of positions, with a basis in the place of a network that generates weights. With more than 2 F + 1 units networks
+of positions, with a basis in the place of a network that generates weights. Networks with more than 2 F + 1 units
 hardly differ. At the start, weights of the largest network have the variances of torch's linear layers.
 
 A step takes O(b h (p + h)) time for b rows, p features and hidden layers of width h. Training is in float32, answers
@@ -108,8 +109,8 @@ width : int or None, default=None
     `default_width`. Outside of `width_range` it warns.
 """
 
-_OF_TRAINING = ("standardize", "learning_rate", "weight_decay", "batch_size", "max_iter")
-_OF_TRAINING += ("device", "random_state", "verbose")
+_COMPUTING = ("device", "random_state", "verbose")
+_OF_TRAINING = ("standardize", "learning_rate", "weight_decay", "batch_size", "max_iter", *_COMPUTING)
 _ALSO_OF_ONE_NETWORK = ("classes_", "y_mean_", "y_scale_", "loss_curve_", "n_iter_")
 
 
@@ -138,8 +139,7 @@ class MorphableMethods:
         "activation": [StrOptions(set(ACTIVATIONS))],
         "standardize": ["boolean"],
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        **{name: NETWORK_CONSTRAINTS[name] for name in ("weight_decay", "batch_size", "max_iter")},
-        **{name: NETWORK_CONSTRAINTS[name] for name in ("device", "random_state", "verbose")},
+        **{name: NETWORK_CONSTRAINTS[name] for name in ("weight_decay", "batch_size", "max_iter", *_COMPUTING)},
     }
 
     # Set by fit
@@ -153,6 +153,7 @@ class MorphableMethods:
     n_features_in_: int
     feature_names_in_: np.ndarray
 
+    @in_plain_modes
     def network(self, width: int | None = None, device: torch.device | str = "cpu") -> nn.Module:
         """Return the network of a width as a torch module.
 
@@ -196,15 +197,17 @@ class MorphableMethods:
         y : array-like
             Their classes or values, as `score` takes them.
         widths : array-like of ints, default=None
-            The widths; None are those of `train_widths_`.
+            The widths, as methods take them; None are those of `train_widths_`.
 
         Returns
         -------
         widths : array of shape (n_widths,)
+            The widths, as they were given.
         scores : array of shape (n_widths,)
+            Accuracies, or R², of their networks.
         """
-        check_is_fitted(self)
-        widths = np.array(on_host(self.train_widths_ if widths is None else widths))
+        model, _ = self._asked(None)
+        widths = solver.widths_of_curve(model.shape, self.train_widths_ if widths is None else widths)
         scores = [self.resized(width).score(X, y) for width in widths.tolist()]
         return widths, np.array(scores, dtype=np.float64)
 
@@ -242,7 +245,7 @@ class MorphableMethods:
         return ws, solver.outputs_at(ws.load(X), model, width)
 
     def _resized(self, cls: type, width):
-        """Return an estimator with one network, fitted: with the network of a width."""
+        """Return a fitted estimator with one network, that of a width."""
         model, width = self._asked(width)
         as_here = {name: getattr(self, name) for name in _OF_TRAINING}
         plain = cls((width,) * model.shape.n_hidden_layers, activation=model.shape.activation, tol=0.0, **as_here)

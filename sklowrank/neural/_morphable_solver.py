@@ -7,13 +7,15 @@ import numpy as np
 import torch
 
 from .._core.standardize import standardization, standardized
+from .._core.validation import on_host
 from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._nets.architecture import architecture_of, as_numpy
+from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import NetworkModel, distinct_outputs, sizes
 from .._nets.targets import Head, Weighted, weighted
-from .._nets.training import Batches, Training
+from .._nets.training import Training
 from ._morphable_network import MorphableNetwork, Shape, network_of_width, stored_weights
 
 
@@ -85,15 +87,44 @@ def widths_of_training(train_widths: Any, smallest: int, largest: int) -> np.nda
         If one is no integer in the range.
     """
     given = np.asarray(train_widths)
-    if given.ndim == 0:
+    if given.ndim == 0 and given.dtype.kind in "iu" and given > 0:
         return np.unique(np.rint(np.linspace(largest, smallest, int(given))).astype(np.int64))
-    wrong = given.dtype.kind not in "iu" or given.ndim != 1 or not len(given)
-    if wrong or given.min() < smallest or given.max() > largest:
+    if not _are_integers(given, smallest, largest):
         raise ValueError(
             f"train_widths={train_widths!r} has to be the number of widths, or integers in "
             f"width_range=({smallest}, {largest})."
         )
     return np.unique(given.astype(np.int64))
+
+
+def widths_of_curve(shape: Shape, widths: Any) -> np.ndarray:
+    """Return the widths of a size curve, in the order in which they are given.
+
+    Raises
+    ------
+    ValueError
+        If one is no integer from 1 to the limit of the network, or there is none.
+    """
+    given = np.asarray(on_host(widths))
+    if not _are_integers(given, 1, shape.limit):
+        raise ValueError(
+            f"widths={widths!r} has to be a sequence of integers from 1 to {shape.limit}, {_described_limit(shape)}. "
+            "Pass some of these, or fit with another width_range."
+        )
+    return given.astype(np.int64)
+
+
+def _are_integers(given, least, most):
+    """Return whether an array is a sequence of integers in a range, at least one."""
+    if given.ndim != 1 or not len(given) or given.dtype.kind not in "iu":
+        return False
+    return least <= given.min() and given.max() <= most
+
+
+def _described_limit(shape):
+    """Return what the limit of the widths is, in words."""
+    largest = "the largest" if shape.weight_function == "nested" else "twice the largest"
+    return f"{largest} of width_range=({shape.smallest}, {shape.largest})"
 
 
 def check_width(shape: Shape, width: Any, name: str = "width") -> int:
@@ -104,11 +135,10 @@ def check_width(shape: Shape, width: Any, name: str = "width") -> int:
     ValueError
         If it is no integer from 1 to the limit of the network.
     """
-    if not isinstance(width, Integral) or not 1 <= width <= shape.limit:
-        largest = "the largest" if shape.weight_function == "nested" else "twice the largest"
+    if not isinstance(width, Integral) or isinstance(width, bool) or not 1 <= width <= shape.limit:
         raise ValueError(
-            f"{name}={width!r} has to be an integer from 1 to {shape.limit}, {largest} of "
-            f"width_range=({shape.smallest}, {shape.largest}). Pass one of these, or fit with another width_range."
+            f"{name}={width!r} has to be an integer from 1 to {shape.limit}, {_described_limit(shape)}. Pass one of "
+            "these, or fit with another width_range."
         )
     return int(width)
 
@@ -146,8 +176,9 @@ def problem_of_widths(X: Any, target: torch.Tensor, head: Head, options: Options
     train_widths = widths_of_training(options.train_widths, shape.smallest, shape.largest)
     nested = shape.weight_function == "nested"
     drawn = range(shape.smallest, shape.largest + 1) if nested else train_widths.tolist()
-    mean, scale = standardization(ws.load(X), "columns" if options.standardize else False)
-    rows = standardized(ws.load(X), mean, scale)
+    X = ws.load(X)
+    mean, scale = standardization(X, "columns" if options.standardize else False)
+    rows = standardized(X, mean, scale)
     target = target.to(ws.device, torch.float32 if target.is_floating_point() else None)
     return Problem(
         design=Design(MorphableNetwork, {"shape": shape, "widths": drawn}),
@@ -180,8 +211,8 @@ def _shape(options, n_features, n_outputs):
     )
     if shape.weight_function == "spectral" and shape.n_frequencies > smallest:
         raise ValueError(
-            f"n_frequencies={shape.n_frequencies} is above the smallest width {smallest}, whose units cannot tell so "
-            f"many apart. Pass at most {smallest}, or another width_range."
+            f"n_frequencies={shape.n_frequencies} is above the smallest width {smallest}, at which its waves are "
+            f"not distinct. Pass at most {smallest}, or another width_range."
         )
     if options.default_width is not None:
         check_width(shape, options.default_width, "default_width")

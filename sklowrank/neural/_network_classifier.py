@@ -16,7 +16,7 @@ from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_data
 from .._core.workspace import open_workspace
 from .._nets.estimating import continue_network, fit_network, former_network, network_outputs
-from .._nets.targets import chosen_classes, classes_of_stream, labels_head
+from .._nets.targets import chosen_classes, classes_of_stream, labels_head, log_probabilities
 from .._nets.training import Rule
 from ._shared import NetworkMethods, documented
 
@@ -213,7 +213,7 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         log_probabilities : array of shape (n_samples, n_classes)
         """
         ws, outputs = network_outputs(self, X, method="predict_log_proba")
-        return ws.answer(outputs.log_softmax(1))
+        return log_probabilities(outputs, ws)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

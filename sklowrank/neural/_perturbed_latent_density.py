@@ -16,6 +16,7 @@ from torch import nn
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context, get_namespace
 from .._core.fitted import keep, options, recall
+from .._core.modes import in_plain_modes
 from .._core.standardize import standardized
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import check_place, open_workspace
@@ -345,6 +346,7 @@ class PerturbedLatentDensity(
         found = solver.decoded(solver.restored(model, ws.device), ws.load(Z).double())
         return ws.answer(found * model.scale + model.mean)
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:
         """Return the fitted network as a torch module.
 

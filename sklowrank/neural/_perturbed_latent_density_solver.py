@@ -8,11 +8,13 @@ import numpy as np
 import torch
 
 from .._core.standardize import standardization, standardized
+from .._nets.batches import Batches
 from .._nets.designs import Design, trained_weights
 from .._nets.estimating import distinct_outputs
+from .._nets.layers import layer_sizes
 from .._nets.randomness import Randomness
 from .._nets.schedules import cosine
-from .._nets.training import Batches, Training
+from .._nets.training import Training
 from ._perturbed_latent_density_network import LatentDensity, LogDensity, Shape
 
 SCHEDULE = partial(cosine, last=0.02)
@@ -74,7 +76,7 @@ def density_problem(X: torch.Tensor, options: Options, training: Training, gener
     shape = Shape(
         n_features=n_features,
         n_components=options.n_components or min(n_features, _MOST_COMPONENTS),
-        hidden_layer_sizes=[int(size) for size in options.hidden_layer_sizes],
+        hidden_layer_sizes=layer_sizes(options.hidden_layer_sizes),
         activation=options.activation,
         noise=None if options.noise == "learn" else float(options.noise),
         min_noise=float(options.min_noise),

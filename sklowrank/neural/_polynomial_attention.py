@@ -21,8 +21,9 @@ class PolynomialAttentionClassifier(PolynomialAttention, ClassifierMixin, BaseEs
 
     Probabilities are averages of the training labels, weighted by softmax attention between a row and all training rows
     in a learnt projection. Attention is computed by polynomials: fits are linear in rows, the model is some kilobytes
-    of sums and keeps no rows, predictions are fast, and each fit says how far they can be from exact attention. It is
-    no more accurate than :class:`~sklearn.neighbors.KNeighborsClassifier` after
+    of sums and keeps no rows, predictions are fast, and each fit says how far they can be from exact attention. On
+    small tables `method="auto"` computes exact attention, and the model then keeps the projected rows. It is no more
+    accurate than :class:`~sklearn.neighbors.KNeighborsClassifier` after
     :class:`~sklearn.neighbors.NeighborhoodComponentsAnalysis`, which are to be preferred for some thousand rows: its
     neighbourhoods are wide, so that probabilities of many classes are blurred. It is for tables for which these are too
     slow, and for models that must not hold rows.
@@ -59,11 +60,13 @@ class PolynomialAttentionClassifier(PolynomialAttention, ClassifierMixin, BaseEs
     >>> from sklowrank.neural import PolynomialAttentionClassifier
     >>> X, y = load_breast_cancer(return_X_y=True)
     >>> X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
-    >>> model = PolynomialAttentionClassifier(3, degree=4, tol=1e-2, random_state=0).fit(X_train, y_train)
+    >>> model = PolynomialAttentionClassifier(3, norm_bound=2.0, tol=1e-2, random_state=0).fit(X_train, y_train)
     >>> model.score(X_test, y_test) > 0.93
     True
     >>> model.value_features_.shape  # the model: sums over the rows, and none of them
-    (35, 2)
+    (165, 2)
+    >>> model.certificate_["satisfied"], model.certificate_["probed_error"] < 0.01
+    ('probed', True)
     """
 
     _parameter_constraints = ATTENTION_CONSTRAINTS
@@ -87,7 +90,7 @@ class PolynomialAttentionClassifier(PolynomialAttention, ClassifierMixin, BaseEs
         learning_rate: float = 3e-2,
         tol: float = 1e-4,
         batch_size: int | Literal["auto"] = "auto",
-        on_violation: Literal["warn", "raise", "exact"] = "warn",
+        on_violation: Literal["auto", "warn", "raise", "exact"] = "auto",
         standardize: bool = True,
         device: str = "auto",
         random_state: RandomState = None,
@@ -182,7 +185,8 @@ class PolynomialAttentionRegressor(PolynomialAttention, MultiOutputMixin, Regres
     Predictions are averages of the training targets, weighted by softmax attention between a row and all training rows
     in a learnt projection: the estimator of Nadaraya and Watson with a learnt kernel. Attention is computed by
     polynomials: fits are linear in rows, the model is some kilobytes of sums and keeps no rows, predictions are fast,
-    and each fit says how far they can be from exact attention. It is no more accurate than
+    and each fit says how far they can be from exact attention. On small tables `method="auto"` computes exact
+    attention, and the model then keeps the projected rows. It is no more accurate than
     :class:`~sklearn.neighbors.KNeighborsRegressor`, which is to be preferred for some thousand rows, and much smoother:
     neighbourhoods are wide.
 
@@ -243,7 +247,7 @@ class PolynomialAttentionRegressor(PolynomialAttention, MultiOutputMixin, Regres
         learning_rate: float = 3e-2,
         tol: float = 1e-4,
         batch_size: int | Literal["auto"] = "auto",
-        on_violation: Literal["warn", "raise", "exact"] = "warn",
+        on_violation: Literal["auto", "warn", "raise", "exact"] = "auto",
         standardize: bool = True,
         device: str = "auto",
         random_state: RandomState = None,

@@ -177,7 +177,8 @@ def training(problem: Problem) -> Iterator[Step]:
     """
     A, B = (part.clone().requires_grad_() for part in problem.adapter)
     optimizer = torch.optim.Adam([A, B], lr=problem.chosen.learning_rate)
-    everyone, former = torch.arange(len(problem.Z), device=problem.Z.device), deque(maxlen=PATIENCE)
+    everyone = torch.arange(len(problem.Z), device=problem.Z.device)
+    former: deque[float] = deque(maxlen=PATIENCE)
     for step in range(1, problem.chosen.max_iter + 1):
         components = problem.base + B @ A
         keys, _ = attended(problem, components)
@@ -199,29 +200,44 @@ class Errors(NamedTuple):
     share: float  # largest error of an output as a share of the range of its value
     output: float  # largest error of an output in units of y
     gradient: float  # relative error of the gradient of the components
+    loss_ratio: float  # the loss over that of exact attention
+
+
+_EXACT = Errors(0, 0.0, 0.0, 0.0, 1.0)
 
 
 def measured(problem: Problem, components: torch.Tensor, keys: Keys, degrees: Iterable[int]) -> Iterator[Errors]:
     """Yield the errors of polynomials on 256 queries, which are spread over all, whatever the order of rows."""
-    along = projected(problem.Z, components, problem.chosen.norm_bound).sum(1)
-    at = torch.linspace(0, len(along) - 1, min(PROBED, len(along)), dtype=torch.float64, device=along.device)
-    rows = along.argsort()[at.round().long()]
+    rows = _probed_rows(problem, components)
     exact = _answers_and_gradient(problem, components, rows, keys, None)
     for degree in degrees:
         found = _answers_and_gradient(problem, components, rows, keys, degree)
         error, gradient = (found[0] - exact[0]).abs().amax(0), torch.linalg.vector_norm(found[1] - exact[1])
         size = torch.linalg.vector_norm(exact[1]).clamp(min=torch.finfo(gradient.dtype).tiny)
         share, output = (error / _divisors(keys.values)).amax(), (error * problem.units).amax()
-        yield Errors(degree, *(float(part) for part in (share, output, gradient / size)))
+        tiny = torch.finfo(gradient.dtype).tiny  # both losses can be zero
+        ratio = (found[2] + tiny) / (exact[2] + tiny)
+        yield Errors(degree, *(float(part) for part in (share, output, gradient / size, ratio)))
+
+
+def _probed_rows(problem, components):
+    """Return 256 rows, spread along the components; equal rows come in the order of their values."""
+    along = projected(problem.Z, components, problem.chosen.norm_bound).sum(1).float()  # without the noise of rounding
+    n, c = problem.values.shape
+    value = (problem.values @ torch.linspace(1, 2, c, dtype=torch.float64, device=along.device)).float()
+    order = value.argsort(stable=True)
+    order = order[along[order].argsort(stable=True)]
+    at = torch.linspace(0, n - 1, min(PROBED, n), dtype=torch.float64, device=along.device)
+    return order[at.round().long()]
 
 
 def _answers_and_gradient(problem, components, rows, keys, degree):
-    """Return outputs of some queries, and the gradient of their training loss in their projection."""
+    """Return outputs of some queries, the gradient of their training loss in their projection, and the loss."""
     chosen, leaf = problem.chosen._replace(degree=degree), components.detach().clone().requires_grad_()
     queries = projected(problem.Z[rows], leaf, chosen.norm_bound)
     loss = row_losses(attend(queries, keys, chosen, rows), problem, rows).mean()
     (gradient,) = torch.autograd.grad(loss, leaf)
-    return attend(queries.detach(), keys, chosen), gradient
+    return attend(queries.detach(), keys, chosen), gradient, loss.detach()
 
 
 def _divisors(values):
@@ -230,30 +246,40 @@ def _divisors(values):
     return found.where(found > 0, 1.0)
 
 
-def certificate(problem: Problem, adapter: tuple[torch.Tensor, torch.Tensor]) -> dict[str, Any]:
-    """Return how far predictions can be from exact attention, and how far some of them are."""
+class Certificate(NamedTuple):
+    """How far predictions can be from exact attention, and how far some of them are."""
+
+    public: dict[str, Any]  # in units of y
+    bound: float  # of all errors, as a share of the range
+    probed: float  # the largest error found, as a share of the range
+
+
+def certificate(problem: Problem, adapter: tuple[torch.Tensor, torch.Tensor]) -> Certificate:
+    """Return the certificate of an adapter."""
     components = problem.base + adapter[1] @ adapter[0]
     keys, largest = attended(problem, components)
     degree, tol = problem.chosen.degree, problem.chosen.error_tol
     share = 0.0 if degree is None else largest_shift(largest, degree)
-    errors = Errors(0, 0.0, 0.0, 0.0)
+    errors = _EXACT
     if degree is not None:
         (errors,) = measured(problem, components, keys, [degree])
     spread = (keys.values.amax(0) - keys.values.amin(0)) * problem.units
-    return {
+    public = {
         "B": largest,
         "relative_error": 0.0 if degree is None else series_errors(largest, degree)[0],
         "output_bound": share * float(spread.amax()),
         "probed_error": errors.output,
         "probed_gradient_error": errors.gradient,
+        "probed_loss_ratio": errors.loss_ratio,
         "satisfied": "guaranteed" if share <= tol else "probed" if errors.share <= tol else "no",
     }
+    return Certificate(public, share, errors.share)
 
 
 def exactly(certificate: dict[str, Any]) -> dict[str, Any]:
     """Return a certificate of exact predictions after a training by polynomials."""
     errors = dict.fromkeys(("relative_error", "output_bound", "probed_error"), 0.0)
-    return {**certificate, **errors, "satisfied": "guaranteed"}
+    return {**certificate, **errors, "probed_loss_ratio": 1.0, "satisfied": "guaranteed"}
 
 
 class Fit(NamedTuple):
@@ -271,7 +297,7 @@ def fitted(problem: Problem, adapter: tuple[torch.Tensor, torch.Tensor], *, exac
     degree, sums = None if exact else chosen.degree, None
     if degree is not None:
         sums = key_sums(keys.points, with_ones(keys.values, keys.log_mass.exp()), degree, chosen.batch_size)
-    public = {
+    public: dict[str, Any] = {
         "components_": components,
         "base_components_": problem.base,
         "adapter_A_": A,
@@ -282,7 +308,7 @@ def fitted(problem: Problem, adapter: tuple[torch.Tensor, torch.Tensor], *, exac
         "n_features_map_": None if sums is None else len(sums),
         "max_logit_": longest(projected(problem.Z, components, chosen.norm_bound)) * longest(keys.points),
     }
-    units = {"mean": problem.mean, "scale": problem.scale, "norm_bound": chosen.norm_bound}
+    units: dict[str, Any] = {"mean": problem.mean, "scale": problem.scale, "norm_bound": chosen.norm_bound}
     names = ("components", "degree", "key_features_sum", "value_features")
     parts = {name: public[f"{name}_"] for name in names}
     return Fit(Model(**units, **parts, keys=keys if sums is None else None), public)

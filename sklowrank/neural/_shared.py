@@ -13,10 +13,12 @@ from torch import nn
 
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented as filled
+from .._core.modes import in_plain_modes
 from .._core.validation import check_new_data
 from .._nets.estimating import changed_copy, fitted_network
 from .._nets.found import reading_of, whole_network
-from .._nets.layers import ACTIVATIONS, in_pairs
+from .._nets.layers import ACTIVATIONS
+from .._nets.pairs import in_pairs
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.training import Rule
 from ._ordered_rank import OrderedRank
@@ -152,6 +154,7 @@ class NetworkMethods:
     n_features_in_: int
     feature_names_in_: np.ndarray
 
+    @in_plain_modes
     def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the fitted network as a torch module.
 

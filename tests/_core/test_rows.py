@@ -114,3 +114,17 @@ def test_rows_that_are_picked_stay_in_order_where_the_first_block_gives_all_of_i
 def test_positions_are_a_tensor_for_sparse_rows_too():
     at = torch.tensor([5, 2, 99])
     np.testing.assert_array_equal(Rows(csr_array(X)).take(at).toarray(), X[at.numpy()])
+
+
+def test_positions_of_a_file_come_in_their_order_and_once_each():
+    """Data sets of HDF5 take no others."""
+
+    class Ascending(np.ndarray):
+        def __getitem__(self, at):
+            assert isinstance(at, slice) or (np.diff(at) > 0).all()
+            return np.asarray(super().__getitem__(at))
+
+    X = np.random.default_rng(0).normal(size=(20, 3))
+    rows = SlicedArray(X.view(Ascending))
+    assert np.array_equal(rows[np.array([7, 3, 3, 19])], X[[7, 3, 3, 19]])
+    assert np.array_equal(rows[2:5], X[2:5])

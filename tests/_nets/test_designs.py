@@ -1,5 +1,6 @@
 """Networks of a method's own: images, generated weights, schedules, and the life of a training."""
 
+import inspect
 import pickle
 
 import numpy as np
@@ -10,13 +11,14 @@ from sklearn.callback import CallbackSupportMixin
 from torch import nn
 
 from sklowrank._core.workspace import open_workspace
+from sklowrank._nets.batches import Batches, Walk
 from sklowrank._nets.designs import Design, fit_design, own_randomness, scheduled, trained_weights
 from sklowrank._nets.estimating import distinct_outputs
 from sklowrank._nets.generated import as_perceptron, perceptron
 from sklowrank._nets.images import as_images, as_rows, convolution, field_shape, flat_rows, image_shape_of
 from sklowrank._nets.layers import Standardized, linear, mlp
 from sklowrank._nets.schedules import cosine, one_cycle
-from sklowrank._nets.training import Batches, Training
+from sklowrank._nets.training import Training
 
 
 class Line(nn.Module):
@@ -48,13 +50,13 @@ def problem(n=40):
     return Batches(lambda at: (X[at], y[at]), n, whole=True), lambda out, y: (out - y).square().mean()
 
 
-def fitted(**settings):
+def fitted(y=None, *, estimator=None, **settings):
     batches, loss = problem()
     ws = open_workspace(rows()[0], device="cpu", random_state=0)
     plan = Training(max_iter=60, batch_size=16, learning_rate=0.1, **settings)
     described = lambda weights: (None, {"weights_": weights})  # noqa: E731
     return fit_design(
-        Fitting(),
+        estimator or Fitting(),
         Design(Line, {"width": 3}),
         batches,
         loss,
@@ -64,6 +66,7 @@ def fitted(**settings):
         described=described,
         schedule=cosine,
         X=rows()[0],
+        y=y,
     )
 
 
@@ -75,6 +78,23 @@ def test_a_fit_says_what_is_kept_and_is_seeded():
     for name, value in found["weights_"].items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, again["weights_"][name])
+
+
+def test_callbacks_get_the_y_of_the_fit_and_estimators_cannot_forget_it():
+    seen = []
+
+    class Watch:
+        def setup(self, estimator, context): ...
+        def teardown(self, estimator, context): ...
+        def on_fit_task_begin(self, estimator, context): ...
+        def on_fit_task_end(self, estimator, context, *, X=None, y=None):
+            seen.append(y)
+
+    y = rows()[1]
+    fitted(y, estimator=Fitting().set_callbacks(Watch()))
+    assert seen
+    assert all(given is y for given in seen)
+    assert inspect.signature(fit_design).parameters["y"].default is inspect.Parameter.empty
 
 
 def test_a_fit_leaves_global_generators_as_they_were():
@@ -113,7 +133,7 @@ def test_a_design_is_pickled_and_restored_in_float64():
 def test_the_number_of_batches_is_that_of_a_walk():
     batches, _ = problem(33)
     assert batches.per_epoch(16) == 2
-    assert batches.sizes(16, 33) == [16, 17]
+    assert [len(x) for x, _ in Walk(torch.arange(33), 16, batches, torch.Generator())] == [16, 17]
     assert batches.per_epoch(64) == 1
     assert batches._replace(whole=False).per_epoch(10) == 3
     assert batches._replace(held_out=torch.arange(13)).per_epoch(10) == 2

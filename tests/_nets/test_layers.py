@@ -1,10 +1,21 @@
 """Layers of our own networks: how they are drawn, and those of low rank."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from sklowrank._nets.layers import ThinLinear, dropout_layer, kind_and_shape, layer_of, linear, low_rank_start, mlp
+from sklowrank._nets.layers import (
+    Standardized,
+    ThinLinear,
+    dropout_layer,
+    kind_and_shape,
+    layer_of,
+    layer_sizes,
+    linear,
+    low_rank_start,
+    mlp,
+)
 from sklowrank._nets.randomness import Randomness
 
 
@@ -110,3 +121,17 @@ def test_a_start_of_low_rank_keeps_the_norm_and_the_leading_directions(shape, dt
     assert torch.equal(W, before)
     assert torch.equal(low_rank_start(W, min(shape)), W)  # bit for bit
     assert torch.equal(low_rank_start(torch.zeros(shape, dtype=dtype), 1), torch.zeros(shape, dtype=dtype))
+
+
+def test_sizes_of_layers_are_ints():
+    assert layer_sizes((np.int64(3), 4.0)) == layer_sizes(np.array([3, 4])) == [3, 4]
+    assert layer_sizes(()) == []
+    for given in ((8.5,), ("a",), ("8",), [[3], [4]], (None,), (float("nan"),), (float("inf"),)):
+        with pytest.raises(ValueError, match=r"hidden_layer_sizes=.*no sequence of ints. Pass widths"):
+            layer_sizes(given)
+
+
+def test_standardized_networks_refuse_rows_of_another_width():
+    net = Standardized(linear(3, 2, seeded()), torch.zeros(3), torch.ones(3))
+    with pytest.raises(ValueError, match="rows of 3 columns, and these have 1"):
+        net(torch.zeros(5, 1))

@@ -9,9 +9,10 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from torch import nn
 
 from sklowrank._nets.architecture import Architecture, build, edited, restore
+from sklowrank._nets.batches import Batches
 from sklowrank._nets.layers import ThinLinear
 from sklowrank._nets.randomness import Randomness
-from sklowrank._nets.training import Batches, Rule, Training, exchanging, train
+from sklowrank._nets.training import Rule, Training, exchanging, train
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,9 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 from torch import nn
 
+from sklowrank._nets.batches import Batches
 from sklowrank._nets.randomness import Randomness
-from sklowrank._nets.training import Batches, Training, train
+from sklowrank._nets.training import Training, train
 
 CPU = torch.device("cpu")
 

@@ -6,9 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits, make_friedman1
+from sklearn.exceptions import UnsetMetadataPassedError
 from sklearn.linear_model import Ridge
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, train_test_split
@@ -235,6 +237,19 @@ def test_a_size_curve_has_the_scores_of_widths(fitted):
     assert pickle.dumps(model) == before  # predictions store nothing
 
 
+@pytest.mark.parametrize("widths", [20, [], [20.0, 33.0], [[20, 33]], "20", [True], [20, 65], [0, 20]])
+def test_widths_that_no_size_curve_has_are_refused(fitted, widths):
+    with pytest.raises(ValueError, match=r"^widths=.* has to be a sequence of integers from 1 to 64, the largest of"):
+        fitted["nested"].size_curve(B, b, widths)
+
+
+def test_widths_of_a_size_curve_stay_in_order(fitted):
+    for widths in ((33, 20, 33), np.array([33, 20, 33], np.uint8), torch.tensor([33, 20, 33])):
+        found, scores = fitted["spectral"].size_curve(B, b, widths)
+        assert found.tolist() == [33, 20, 33]
+        assert scores[0] == scores[2] == accuracy_score(b, fitted["spectral"].predict(B, width=33))
+
+
 def test_widths_of_training():
     assert small(train_widths=[12, 7, 7]).fit(A, a).train_widths_.tolist() == [7, 12]
     assert small(train_widths=1).fit(A, a).train_widths_.tolist() == [12]
@@ -243,7 +258,7 @@ def test_widths_of_training():
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("width", [0, -3, 25, 2.5, "6", None])
+@pytest.mark.parametrize("width", [0, -3, 25, 2.5, "6", True, None])
 def test_widths_that_no_network_has_are_refused(form, width):
     model = small(weight_function=form).fit(A, a)
     calls = (lambda: model.predict(B, width=width), lambda: model.resized(width), lambda: model.network(width))
@@ -257,7 +272,7 @@ def test_widths_that_no_network_has_are_refused(form, width):
 
 def test_widths_outside_of_the_range_warn():
     model = small().fit(A, a)
-    for call in (model.predict, model.predict_proba):
+    for call in (model.predict, model.predict_proba, model.predict_log_proba):
         with pytest.warns(UserWarning, match=r"width=5 is outside of width_range=\(6, 12\)"):
             call(B, width=5)
     with warnings.catch_warnings():
@@ -276,6 +291,8 @@ def test_widths_outside_of_the_range_warn():
         ({"train_widths": [6, 40]}, r"train_widths=\[6, 40\] .*width_range=\(6, 12\)"),
         ({"train_widths": []}, "train_widths="),
         ({"train_widths": [6.5]}, "train_widths="),
+        ({"train_widths": np.array(6.5)}, r"train_widths=array\(6.5\) has to be the number of widths"),
+        ({"train_widths": np.array(-1)}, r"train_widths=array\(-1\) has to be the number of widths"),
         ({"default_width": 13}, r"default_width=13 has to be an integer from 1 to 12"),
         ({"weight_function": "spectral", "default_width": 25}, r"default_width=25 .* from 1 to 24"),
         ({"weight_function": "spectral", "n_frequencies": 7}, "n_frequencies=7 is above the smallest width 6"),
@@ -296,6 +313,28 @@ def test_nothing_but_the_seed_decides():
     assert np.abs(fits[0].weights_["first"] - fits[2].weights_["first"]).max() > 0.1
     other = small(train_widths=[6, 12]).fit(A, a)  # nested networks draw from all widths of the range
     np.testing.assert_array_equal(other.weights_["first"], fits[0].weights_["first"])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_logarithms_are_those_of_the_probabilities_and_stay_finite(fitted, form):
+    model = fitted[form]
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(B, width=20)), model.predict_proba(B, width=20))
+    np.testing.assert_array_equal(model.resized(20).predict_log_proba(B), model.predict_log_proba(B, width=20))
+    far = model.predict_log_proba(1e4 * B, width=20)  # probabilities of 0 in float64
+    assert np.isfinite(far).all()
+    assert far.min() < -800
+    assert model.predict_log_proba(B.astype(np.float32)).dtype == np.float32
+
+
+def test_a_width_is_routed_where_it_is_requested():
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = small().set_predict_request(width=True).set_predict_proba_request(width=True)
+        pipe = make_pipeline(StandardScaler(), model).fit(A, a)
+        rows = pipe[0].transform(B)
+        np.testing.assert_array_equal(pipe.predict_proba(B, width=7), pipe[1].predict_proba(rows, width=7))
+        np.testing.assert_array_equal(pipe.predict(B), pipe[1].predict(rows, width=12))
+        with pytest.raises(UnsetMetadataPassedError, match="width"):
+            make_pipeline(StandardScaler(), small()).fit(A, a).predict(B, width=7)
 
 
 def test_a_width_reaches_predict_through_a_pipeline_and_a_search():

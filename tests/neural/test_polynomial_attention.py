@@ -116,6 +116,11 @@ def test_linear_attention_keeps_the_type_and_reads_no_other_rows():
         ({"V": torch.ones(59, 2)}, "equally many rows"),
         ({"V": torch.ones(60)}, "two dimensions"),
         ({"key_mass": torch.ones(3)}, "key_mass has shape"),
+        ({"key_mass": torch.linspace(-1, 1, 60)}, "key_mass has negative numbers"),
+        ({"key_mass": torch.zeros(60)}, "zero for all keys"),
+        ({"key_mass": torch.full((60,), torch.nan)}, "negative numbers or NaN"),
+        ({"Q": torch.ones(60, 3, dtype=torch.int64)}, "Q is to be floating"),
+        ({"V": torch.ones(60, 2, dtype=torch.complex64)}, "need real numbers"),
         ({"Q": np.ones((60, 3))}, "'Q' parameter"),
     ],
 )
@@ -197,6 +202,15 @@ def test_rows_in_another_order_give_the_same_model():
     one = make(PolynomialAttentionClassifier, degree="auto", max_features=50).fit(X, y)
     other = make(PolynomialAttentionClassifier, degree="auto", max_features=50).fit(X[order], y[order])
     np.testing.assert_allclose(one.predict_proba(X), other.predict_proba(X), atol=1e-8)
+    first, second = ({**model.certificate_, "satisfied": 0} for model in (one, other))
+    assert first == pytest.approx(second, rel=1e-6)
+
+
+@both
+def test_the_certificate_does_not_depend_on_the_order_of_equal_rows_with_other_targets(Estimator):
+    rng = np.random.default_rng(0)
+    X, y, order = rng.integers(0, 3, (600, 4)), rng.integers(0, 3, 600), rng.permutation(600)
+    one, other = (make(Estimator, on_violation="auto").fit(X[o], y[o]) for o in (np.arange(600), order))
     first, second = ({**model.certificate_, "satisfied": 0} for model in (one, other))
     assert first == pytest.approx(second, rel=1e-6)
 
@@ -320,6 +334,48 @@ def test_on_violation(table):
     Q = in_ball(StandardScaler().fit_transform(X), exact.components_, 8.0)
     w = np.exp(Q @ Q.T - np.sum(Q**2, axis=1) / 2)
     np.testing.assert_allclose(exact.predict_proba(X), w @ np.eye(2)[y] / w.sum(1, keepdims=True), atol=1e-10)
+
+
+def warnings_of(model, X, y):
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        model.fit(X, y)
+    return [str(w.message) for w in found]
+
+
+def test_defaults_warn_only_where_the_polynomial_predicts_worse_than_exact_attention():
+    X, y = load_diabetes(return_X_y=True)
+    model = PolynomialAttentionRegressor(method="polynomial", random_state=0, max_iter=30)
+    assert not warnings_of(model, X, y)
+    assert model.certificate_["satisfied"] == "no"
+    assert 1 < model.certificate_["probed_loss_ratio"] < 1.1
+    (strict,) = warnings_of(model.set_params(on_violation="warn"), X, y)
+    assert "certificate does not meet error_tol" in strict
+    (worse,) = warnings_of(model.set_params(on_violation="auto", degree=2), X, y)
+    assert f"the loss is {model.certificate_['probed_loss_ratio']:.2f} times" in worse
+    assert model.certificate_["probed_loss_ratio"] > 1.1
+
+
+def test_the_loss_ratio_is_that_of_rows_predicted_by_all_others(table):
+    X, y = table
+    model = make(PolynomialAttentionClassifier, degree=2, max_iter=0).fit(X, y)
+    Q = in_ball(StandardScaler().fit_transform(X), model.components_, 4.0)
+    losses = []
+    for of in (lambda t: series(t, 2), np.exp):
+        w = of(Q @ (Q - Q.mean(0)).T) * np.exp(-np.sum(Q**2, axis=1) / 2)
+        np.fill_diagonal(w, 0)
+        losses.append(-np.log((w @ np.eye(2)[y] / w.sum(1, keepdims=True))[np.arange(80), y]).mean())
+    assert model.certificate_["probed_loss_ratio"] == pytest.approx(losses[0] / losses[1], rel=1e-9)
+    exact = make(PolynomialAttentionClassifier, degree=2, max_iter=0, on_violation="exact").fit(X, y)
+    assert exact.certificate_["probed_loss_ratio"] == 1
+
+
+def test_violations_are_shares_of_the_range_whatever_the_units(table):
+    X, _ = table
+    y = X[:, :2] * [1.0, 1e6]
+    bad = make(PolynomialAttentionRegressor, degree=2, norm_bound=8.0, on_violation="warn")
+    (one,), (other,) = warnings_of(bad, X, y), warnings_of(bad, X, 1e3 * y)
+    assert one == other
 
 
 def test_tol_ends_a_fit_once_the_loss_stands_still(table):
