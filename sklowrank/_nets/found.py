@@ -20,7 +20,7 @@ from .._core.validation import on_host
 from .._core.workspace import open_workspace
 from .architecture import Architecture, Edit, copied_module, restore, without_weights
 from .estimating import NetworkModel, distinct_outputs
-from .layers import as_tensor
+from .layers import InOwnUnits, as_tensor
 from .targets import classes_head, in_units, values_head
 from .training import current_edits
 
@@ -182,7 +182,7 @@ def stored_network(found: Found, edits: Iterable[Edit] = ()) -> StoredNetwork:
     The weights are those that the module has now, in its precision.
     """
     every = [*found.architecture.edits, *edits]
-    architecture = found.architecture._replace(edits=current_edits(found.module, every))
+    architecture = found.architecture._replace(edits=current_edits(found.module, every), expansion=None)
     weights = found.module.state_dict()
     return StoredNetwork(architecture, found.reading, {name: array_of(value) for name, value in weights.items()})
 
@@ -271,9 +271,25 @@ def _of_ours(model):
         )
     fitted = recall(model, NetworkModel, ws).architecture
     architecture = fitted._replace(edits=current_edits(module, fitted.edits))
+    return Found(module, architecture, reading_of(model))
+
+
+def reading_of(model: Any) -> Reading:
+    """Return what the rows and outputs of the network of a fitted classifier or regressor of ours mean."""
     mean, scale = (np.asarray(on_host(part)) for part in (model.mean_, model.scale_))
     classes = getattr(model, "classes_", None)
     if classes is not None:
-        return Found(module, architecture, Reading("classes", None, mean, scale, np.asarray(on_host(classes))))
-    units = {"y_mean": model.y_mean_, "y_scale": model.y_scale_}
-    return Found(module, architecture, Reading("values", None, mean, scale, **units))
+        return Reading("classes", None, mean, scale, np.asarray(on_host(classes)))
+    return Reading("values", None, mean, scale, y_mean=on_host(model.y_mean_), y_scale=on_host(model.y_scale_))
+
+
+def whole_network(module: nn.Module, reading: Reading) -> nn.Module:
+    """Return a module that takes rows in their own units and gives values in theirs; a classifier's gives logits.
+
+    Steps of a pipeline are not in it.
+    """
+    units = (reading.y_mean, reading.y_scale) if reading.kind == "values" else None
+    if reading.mean is None and units is None:
+        return module
+    rows = None if reading.mean is None else (reading.mean, reading.scale)
+    return InOwnUnits(module, dtype_of(module), rows, units).eval()

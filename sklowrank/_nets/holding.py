@@ -28,6 +28,7 @@ from .architecture import answers_exactly, copied_module, with_weights, without_
 from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
 from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
+from .pairs import in_pairs
 from .randomness import Randomness, fixed_randomness
 
 _TAKEN = (
@@ -88,7 +89,7 @@ def hold(estimator: Any, X: Any, y: Any, randomness: Randomness, module_getter: 
         If a frozen estimator is not fitted.
     """
     if isinstance(estimator, nn.Module):
-        return Held(None, copied_module(_changeable(estimator)).cpu().eval())
+        return Held(None, in_pairs(copied_module(_changeable(estimator)).cpu().eval()))
     if on_cluster(X) and not isinstance(estimator, FrozenEstimator):
         raise ValueError(
             f"estimator={type(estimator).__name__} would be fitted to rows of a cluster, which it cannot read. Fit it "
@@ -126,7 +127,7 @@ def held(fitted: Any, module_getter: Callable | None = None) -> Held:
     plain = _changeable(module)
     if plain is not module and getattr(last, "module_", None) is module:
         last.module_ = plain
-    return Held(fitted, plain.eval())
+    return Held(fitted, in_pairs(plain.eval()))
 
 
 def _changeable(module: nn.Module) -> nn.Module:
@@ -247,7 +248,7 @@ def restored_held(stored: StoredHeld, device: torch.device | str = "cpu") -> Hel
     """Return a held network of its values: new objects, ready to predict and to be trained on."""
     if stored.skeleton is None:
         estimator = copy.deepcopy(stored.shell)
-        return Held(estimator, find_network(last_step(estimator)).module.to(device))
+        return Held(estimator, in_pairs(find_network(last_step(estimator)).module).to(device))
     module = with_weights(stored.skeleton, stored.weights, device)
     if stored.shell is None:
         return Held(None, module)

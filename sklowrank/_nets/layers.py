@@ -50,6 +50,29 @@ def standard_units(x: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> 
     return (x - mean) / scale
 
 
+class InOwnUnits(nn.Module):
+    """A network that takes rows, and gives values of a regression, in their own units, for export.
+
+    Units are applied in float64, so that a column of large numbers that differ little keeps its digits.
+    """
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype, rows: Any, values: Any):
+        super().__init__()
+        self.network, self.dtype, self.has_rows, self.has_values = network, dtype, rows is not None, values is not None
+        for name, units in (("row", rows), ("value", values)):
+            for part, number in zip(("mean", "scale"), units or ()):
+                number = np.asarray(number, dtype=np.float64).copy()
+                self.register_buffer(f"{name}_{part}", torch.as_tensor(number, device="cpu"))
+
+    def forward(self, x):
+        x = (x - self.row_mean) / self.row_scale if self.has_rows else x
+        out = self.network(x.to(self.dtype))
+        if not self.has_values:
+            return out
+        out = out[:, 0] if self.value_mean.ndim == 0 else out
+        return out * self.value_scale + self.value_mean
+
+
 class Dropout(nn.Module):
     """Dropout that draws from the generator of the fit, on the CPU: a seed means the same on every device."""
 

@@ -22,8 +22,8 @@ from .._core.tags import partitioned
 from .._core.workspace import check_place, on_cluster, open_workspace
 from .architecture import copied_module
 from .calls import outputs_of
-from .found import array_of
-from .holding import Held, StoredHeld, network_calls, restored_held
+from .found import array_of, find_network, whole_network
+from .holding import Held, StoredHeld, is_ours, network_calls, restored_held
 from .passes import lie_elsewhere, rows_at
 from .recording import device_of
 
@@ -228,22 +228,30 @@ class HeldNetwork:
         return array_of(outputs_of(module, calls, _BLOCK, device))
 
     @in_plain_modes
-    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+    def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the changed network as a torch module.
 
-        It is a new one at each call, in eval mode.
+        It is a new one at each call, in eval mode. Steps of a pipeline before it are not in it.
 
         Parameters
         ----------
         device : str or torch.device, default="cpu"
             Where its weights are.
+        whole : bool, default=False
+            Whether the standardisation of a :class:`~sklowrank.neural.NetworkClassifier` or
+            :class:`~sklowrank.neural.NetworkRegressor` is in it: it then takes rows as these do, and gives values in
+            the units of y, or logits. Other estimators have none. It is what to export.
 
         Returns
         -------
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return self._restored().module.to(device)
+        held = self._restored()
+        module = held.module
+        if whole and held.estimator is not None and is_ours(held.owner):
+            module = whole_network(module, find_network(held.owner).reading)
+        return module.to(device)
 
     @property
     def classes_(self) -> np.ndarray:

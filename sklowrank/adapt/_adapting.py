@@ -88,7 +88,8 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
     def set_adapter(self, state: Mapping[str, np.ndarray]) -> Self:
         """Take the numbers of another adapter of the same network in place of the own ones.
 
-        Names and shapes are compared. Whether the other adapter was fitted to the same network is not known.
+        Names and shapes are compared. Whether the other adapter was fitted to the same network is not known. In another
+        process load a fitted adapter, by pickle or joblib, and give it the states of the sites.
 
         Parameters
         ----------
@@ -99,7 +100,12 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         -------
         self : estimator
         """
-        check_is_fitted(self)
+        message = (
+            "This %(name)s instance is not fitted yet, so that it has no layers to which numbers could belong. Load a "
+            "fitted adapter of this network, by pickle or joblib, and call set_adapter of that one; or call fit with "
+            "max_iter=0 and a few labelled rows before."
+        )
+        check_is_fitted(self, msg=message)
         model = _model(self)
         weights = _checked_state(state, model.weights)
         if "classes" in weights:

@@ -97,9 +97,9 @@ class FeatureMimickingCompressor(CalibratedNetwork, CallbackSupportMixin, MetaEs
     estimator_ : estimator
         The inner estimator with the compressed network, new at each access, ready to predict and to be trained on.
     layer_report_ : list of dicts
-        Of each layer, tables first, then in the order of a pass: name, type, shape of the weight, rank (None: left as
-        it is), number of parameters before and after, and the explained share of the variance.
-        ``layer_report_.to_frame()`` is a table.
+        `name`, `type`, `shape` of the weight, `rank` (None: left as it is), `n_parameters_before`, `n_parameters` and
+        `explained` share of the variance of each layer, tables first, then in the order of a pass; it has
+        ``to_frame()``.
     n_parameters_ : int
         Number of parameters of the compressed network.
     n_parameters_before_ : int

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .._nets.calls import Calls
+from .._nets.pairs import Pair
 from .._nets.recording import (
     LayerReport,
     Moments,
@@ -64,33 +65,6 @@ class Seen(NamedTuple):
     moments: Moments
     of_inputs: bool = False
     n_calls: int = 1  # in a pass
-
-
-class Pair(nn.Sequential):
-    """Two layers that replace one; `weight` and `bias` show their product to code that reads them.
-
-    Sizes and strides of the former layer, such as `in_features`, are attributes.
-    """
-
-    __jit_unused_properties__ = ["weight", "bias"]
-    kind = "linear"  # of the layer that was replaced, as `layer_type` says it
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The product in the shape of the weight that was replaced."""
-        layers: Any = self
-        first, second = layers[0].weight, layers[1].weight.flatten(1)
-        if self.kind == "embedding":
-            table = first @ second.T
-            return table if self.bias is None else table + self.bias
-        product = (second @ first.flatten(1)).reshape(len(second), *first.shape[1:])
-        return product.T if self.kind == "transposed" else product
-
-    @property
-    def bias(self) -> torch.Tensor | None:
-        """The bias of the second layer."""
-        second: Any = self[1]
-        return second.bias
 
 
 # Closed forms

@@ -76,8 +76,8 @@ class LowRankCompressor(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     estimator_ : estimator
         The inner estimator with the compressed network, new at each access, ready to predict and to be trained on.
     layer_report_ : list of dicts
-        Of each layer, in the order of a pass: name, type, shape of the weight, rank (None: left as it is), number of
-        parameters before and after, and the explained share of the variance. ``layer_report_.to_frame()`` is a table.
+        `name`, `type`, `shape` of the weight, `rank` (None: left as it is), `n_parameters_before`, `n_parameters` and
+        `explained` share of the variance of each layer, in the order of a pass; it has ``to_frame()``.
     n_parameters_ : int
         Number of parameters of the compressed network.
     n_parameters_before_ : int
@@ -110,6 +110,9 @@ class LowRankCompressor(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     with a kernel of one; an embedding is a table of width r and a linear layer. A pair takes the place of a layer under
     its own name, as a :class:`torch.nn.Sequential`, where its ``r (n_in + n_out)`` weights and its bias are fewer
     numbers than the layer has.
+
+    A layer that is a pair of low rank already, from a training rule or a compressor, is taken as the one layer that it
+    stands for, and counts the parameters that it has.
 
     Left as they are: layers that share weights, with a warning; convolutions in groups, recurrent layers, attention
     unless `split_attention`, layers with hooks, computed or complex weights or `max_norm`, and those that no row

@@ -10,6 +10,7 @@ from torch import nn
 from .._core.rows import refuse_kind
 from .._nets.calls import outputs_of
 from .._nets.holding import Held, is_ours, restored_held, stored_held
+from .._nets.pairs import Pair, multiply_pairs
 from .._nets.passes import AnyCalls, calls_of
 from .._nets.recording import LayerReport, device_of
 from .._nets.wrapping import check_finite, relative_error
@@ -64,6 +65,7 @@ class Problem(NamedTuple):
     seen: dict[str, Seen]
     ladders: dict[str, Ladder]
     n_before: int
+    pairs: dict[str, Pair]  # of low rank already, in whose places `layers` has their products
 
 
 def compress_network(held: Held, X: Any, y: Any, options: CompressionOptions, device: torch.device) -> Compressed:
@@ -99,11 +101,15 @@ def _problem(held, X, options, device):
         split_attention(module)
     outputs = outputs_of(module.to(device), calls, size, device)
     check_finite(outputs)
+    pairs = multiply_pairs(module)
     names = taken_layers(module, calls, modules=options.modules, exclude=options.exclude)
+    for name in pairs.keys() - set(names):
+        module.set_submodule(name, pairs.pop(name))
     layers = {name: module.get_submodule(name) for name in names}
     seen = seen_of(module, calls, names, size)
     ladders = {name: ladder_of(layer, seen[name], options.method) for name, layer in layers.items()}
-    return Problem(module, calls, outputs, layers, seen, ladders, n_before)
+    ladders |= {name: ladders[name]._replace(n_dense=n_parameters(pair)) for name, pair in pairs.items()}
+    return Problem(module, calls, outputs, layers, seen, ladders, n_before, pairs)
 
 
 def _budget(problem, compression):
@@ -117,7 +123,15 @@ def _replaced(problem, ranks, options):
     for name, layer in problem.layers.items():
         problem.module.set_submodule(name, layer)
     how = {"method": options.method, "size": options.batch_size, "sequential": options.sequential}
-    return replace_layers(problem.module, problem.calls, ranks, problem.seen, **how)
+    report = replace_layers(problem.module, problem.calls, ranks, problem.seen, **how)
+    for row in report:
+        pair = problem.pairs.get(row["name"])
+        if pair is not None:
+            row["n_parameters_before"] = n_parameters(pair)
+        if pair is not None and row["rank"] is None:
+            problem.module.set_submodule(row["name"], pair)
+            row["n_parameters"] = n_parameters(pair)
+    return report
 
 
 def _smallest(problem, options, loss):

@@ -26,7 +26,7 @@ from .._core.validation import check_fit_data, check_new_data
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from .._nets.architecture import answers_exactly
-from .._nets.found import StoredNetwork, find_network, restored_network, stored_network
+from .._nets.found import StoredNetwork, find_network, restored_network, stored_network, whole_network
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from ._second_order_pruner_solver import PruningOptions, by_name, prune_network
 
@@ -286,22 +286,28 @@ class SecondOrderPruner(BaseEstimator):
         return r2_score(y, answers, sample_weight=sample_weight)
 
     @in_plain_modes
-    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+    def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the pruned network as a torch module.
 
-        It is a new one at each call, in eval mode, with the zeros in their places.
+        It is a new one at each call, in eval mode, with the zeros in their places. Steps of a pipeline before it are
+        not in it.
 
         Parameters
         ----------
         device : str or torch.device, default="cpu"
             Where its weights are.
+        whole : bool, default=False
+            Whether the standardisation of a :class:`~sklowrank.neural.NetworkClassifier` or
+            :class:`~sklowrank.neural.NetworkRegressor` is in it: it then takes rows as these do, and gives values in
+            the units of y, or logits. Other estimators have none. It is what to export.
 
         Returns
         -------
         network : torch.nn.Module
         """
         check_is_fitted(self)
-        return _recalled(self).module.to(device)
+        found = _recalled(self)
+        return (whole_network(found.module, found.reading) if whole else found.module).to(device)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "weights_")

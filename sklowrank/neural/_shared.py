@@ -16,7 +16,9 @@ from .._core.docs import documented as filled
 from .._core.modes import in_plain_modes
 from .._core.validation import check_new_data
 from .._nets.estimating import changed_copy, fitted_network
+from .._nets.found import reading_of, whole_network
 from .._nets.layers import ACTIVATIONS
+from .._nets.pairs import in_pairs
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.training import Rule
 from ._ordered_rank import OrderedRank
@@ -153,7 +155,7 @@ class NetworkMethods:
     feature_names_in_: np.ndarray
 
     @in_plain_modes
-    def network(self, device: torch.device | str = "cpu") -> nn.Module:
+    def network(self, device: torch.device | str = "cpu", *, whole: bool = False) -> nn.Module:
         """Return the fitted network as a torch module.
 
         It is a new one at each call, in float32 and eval mode, and takes standardised rows, ``(X - mean_) / scale_``.
@@ -163,12 +165,16 @@ class NetworkMethods:
         ----------
         device : str or torch.device, default="cpu"
             Where its weights are.
+        whole : bool, default=False
+            Whether it takes rows as `predict` does, with the standardisation in it, and gives values in the units of y.
+            A classifier gives logits. It is what to export: its layers are those of torch.
 
         Returns
         -------
         network : torch.nn.Module
         """
-        return fitted_network(self, device)
+        net = fitted_network(self, device)
+        return whole_network(in_pairs(net), reading_of(self)) if whole else net
 
     @_OfOrderedRank
     def resized(self, size, X=None) -> Self:

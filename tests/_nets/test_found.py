@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.datasets import load_iris
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression
@@ -20,6 +20,9 @@ from sklowrank._core.workspace import open_workspace
 from sklowrank._nets.architecture import edited
 from sklowrank._nets.found import StoredNetwork, find_network, restored_network, stored_network
 from sklowrank._nets.layers import ThinLinear
+from sklowrank.adapt import LDUAdapter
+from sklowrank.compress import LowRankCompressor, SecondOrderPruner
+from sklowrank.neural import NetworkClassifier, NetworkRegressor, TrainedRankPruning
 from tests._nets.small import SmallClassifier, SmallRegressor
 
 X, y = load_iris(return_X_y=True)
@@ -258,3 +261,48 @@ def test_a_pipeline_in_a_pipeline():
     model = make_pipeline(StandardScaler(), inner).fit(100 * X, y)
     found = find_network(model)
     assert np.array_equal(found.answer(found.outputs(100 * X)), model.predict(100 * X))
+
+
+def _pair_of_units(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4)) * [1, 10, 1e-3, 1] + [0, 5, 1e3, 0]
+    if kind == "classes":
+        return X, (X[:, 0] + X[:, 3] > 0).astype(int), NetworkClassifier
+    y = 1e4 + 100 * X[:, 0]
+    return X, y if kind == "values" else np.c_[y, -2 * y], NetworkRegressor
+
+
+@pytest.mark.parametrize("kind", ["classes", "values", "two values"])
+def test_a_whole_network_takes_rows_and_gives_values_in_their_own_units(kind):
+    X, y, estimator = _pair_of_units(kind)
+    model = estimator((16, 16), training=TrainedRankPruning(max_rank=2), max_iter=4, random_state=0).fit(X, y)
+    steps = make_pipeline(StandardScaler(), clone(model)).fit(X, y)
+    Z = steps[0].transform(X)
+    frozen, piped = FrozenEstimator(model), FrozenEstimator(steps)
+    for made, rows in (
+        (model, X),
+        (LowRankCompressor(frozen, compression=0.9).fit(X), X),
+        (LDUAdapter(frozen, max_iter=2).fit(X, y), X),
+        (SecondOrderPruner(frozen, sparsity=0.3).fit(X, y), X),
+        (LowRankCompressor(piped, compression=0.9).fit(X), Z),
+        (SecondOrderPruner(piped, sparsity=0.3).fit(X, y), Z),
+    ):
+        net = made.network(whole=True)
+        assert not net.training
+        inputs = torch.tensor(rows)
+        traced = torch.jit.trace(net, inputs[:2])
+        with torch.inference_mode():
+            out, again = net(inputs).double().numpy(), traced(inputs).double().numpy()
+        answer = made.predict(rows if made is model else X)
+        assert np.array_equal(out, again)
+        if kind == "classes":
+            assert np.array_equal(model.classes_[out.argmax(1)], answer)
+        else:
+            assert out.shape == answer.shape
+            assert np.allclose(out, answer, rtol=1e-5)
+
+
+def test_modules_of_others_have_no_units():
+    module = nn.Sequential(nn.Linear(3, 2))
+    small = LowRankCompressor(module, rank=1, modules="0").fit(np.random.default_rng(0).normal(size=(20, 3)))
+    assert type(small.network(whole=True)) is nn.Sequential

@@ -19,7 +19,7 @@ from torch import nn
 
 from sklowrank.adapt import LDUAdapter, TuckerAdapter
 from sklowrank.compress import SecondOrderPruner
-from sklowrank.neural import NetworkClassifier, NetworkRegressor
+from sklowrank.neural import NetworkClassifier, NetworkRegressor, TrainedRankPruning
 
 X, y = load_iris(return_X_y=True)
 ROWS = StandardScaler().fit_transform(X).astype(np.float32)
@@ -246,6 +246,8 @@ def test_adapters_of_one_network_are_exchanged(adapter):
     assert np.array_equal(there.set_adapter(state).predict_proba(ROWS), own)
     state["4.bias"][:] = 0  # a copy
     assert np.array_equal(there.predict_proba(ROWS), own)
+    with pytest.raises(NotFittedError, match="pickle or joblib"):
+        adapter(FrozenEstimator(usual())).set_adapter(state)
     with pytest.raises(ValueError, match=r"no 4\.bias"):
         there.set_adapter({name: value for name, value in state.items() if name != "4.bias"})
     with pytest.raises(ValueError, match="unknown more"):
@@ -253,6 +255,21 @@ def test_adapters_of_one_network_are_exchanged(adapter):
     with pytest.raises(ValueError, match=r"4.bias of the state has the shape \(4,\)"):
         there.set_adapter({**state, "4.bias": np.zeros(4)})
     assert np.array_equal(there.predict_proba(ROWS), own)
+
+
+@each
+@pytest.mark.parametrize("head", ["keep", "train"])
+def test_layers_of_low_rank_are_adapted(adapter, head):
+    thin = NetworkClassifier((32, 32), training=TrainedRankPruning(max_rank=3), max_iter=10, random_state=0)
+    thin = thin.fit(ROWS, y)
+    assert "2.down" in thin.weights_
+    model = adapter(FrozenEstimator(thin), head=head, max_iter=3, random_state=0).fit(ROWS, y)
+    assert {"2.0", "2.1"} <= {row["name"] for row in model.layer_report_}
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.predict_proba(ROWS), model.predict_proba(ROWS))
+    assert np.allclose(model.merge().predict_proba(ROWS), model.predict_proba(ROWS), atol=1e-5)
+    with model.disable():
+        assert np.allclose(model.predict_proba(ROWS), thin.predict_proba(ROWS), atol=1e-5)
 
 
 @each

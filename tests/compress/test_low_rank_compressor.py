@@ -32,7 +32,7 @@ from sklowrank.compress._layer_pairs import (
 )
 from sklowrank.compress._rank_budgets import Ladder, least_size, ranks_by_budget, ranks_by_number, size_of
 from sklowrank.compress._split_attention import SplitAttention
-from sklowrank.neural import NetworkClassifier, NetworkRegressor
+from sklowrank.neural import NetworkClassifier, NetworkRegressor, OrderedRank, TrainedRankPruning
 
 METHODS = ("output_pca", "input_whitened", "weight_svd")
 X, y = load_digits(return_X_y=True)
@@ -552,3 +552,38 @@ def test_networks_with_pairs_are_scripted():
     x = torch.randn(20, 16, generator=torch.Generator().manual_seed(0))
     network = LowRankCompressor(module, rank=4).fit(x).network()
     assert torch.equal(torch.jit.script(network)(x), network(x))
+
+
+# Networks that have a low rank already
+
+
+@pytest.mark.parametrize(
+    "rule", [TrainedRankPruning(period=5, nuclear_weight=1e-2), OrderedRank()], ids=["trp", "ordered"]
+)
+def test_layers_of_low_rank_get_a_lower_one(rule):
+    thin = NetworkClassifier((64, 64), training=rule, max_iter=8, tol=0, standardize=False, random_state=0)
+    thin = thin.fit(X_train, y_train)
+    assert any("down" in name for name in thin.weights_)
+    share = 0.9 if thin.n_parameters_ < thin.n_dense_parameters_ else 0.6
+    small = LowRankCompressor(FrozenEstimator(thin), compression=share, random_state=0).fit(X_train)
+    assert small.n_parameters_before_ == thin.n_parameters_
+    assert small.n_parameters_ == sum(p.numel() for p in small.network().parameters()) <= share * thin.n_parameters_
+    report = small.layer_report_.to_frame()
+    assert report["name"].tolist() == ["0", "2", "4"]
+    assert report["n_parameters"].sum() == small.n_parameters_
+    assert report["n_parameters_before"].sum() == thin.n_parameters_
+    assert small.score(X_test, y_test) > thin.score(X_test, y_test) - 0.05
+    assert pickle.loads(pickle.dumps(small)).score(X_test, y_test) == small.score(X_test, y_test)
+
+
+def test_a_compressed_network_is_compressed_further_as_from_its_products(network):
+    once = LowRankCompressor(FrozenEstimator(network), rank=12, random_state=0).fit(X_train)
+    twice = LowRankCompressor(FrozenEstimator(once), rank=6, random_state=0).fit(X_train)
+    named = {row["name"]: row["rank"] for row in twice.layer_report_}
+    assert named["0"] == named["2"] == 6
+    assert not any(name.startswith(("0.0.", "2.0.")) and name.count(".") > 2 for name in twice.weights_)
+    kept = LowRankCompressor(FrozenEstimator(once), rank=12, random_state=0).fit(X_train)
+    assert kept.n_parameters_ == kept.n_parameters_before_ == once.n_parameters_
+    assert np.array_equal(kept.predict_raw(X_test), once.predict_raw(X_test))
+    left = LowRankCompressor(FrozenEstimator(once), rank=6, exclude="0", random_state=0).fit(X_train)
+    assert np.array_equal(left.weights_["0.0.weight"], once.weights_["0.0.weight"])

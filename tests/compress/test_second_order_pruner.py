@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from sklowrank.compress._second_order_pruner_solver import (
     row_gradients,
     saliencies,
 )
-from sklowrank.neural import NetworkClassifier, NetworkRegressor
+from sklowrank.neural import NetworkClassifier, NetworkRegressor, OrderedRank, RandomSubspace
 
 X, y = load_digits(return_X_y=True)
 X = X / 16 - 0.3
@@ -356,3 +357,17 @@ def test_on_a_gpu(network):
     assert np.mean(here.predict(X_test) == there.predict(X_test)) > 0.98
     assert next(there.network("cuda").parameters()).is_cuda
     assert pickle.loads(pickle.dumps(there)).set_params(device="cpu").score(X_test, y_test) > 0.9
+
+
+@pytest.mark.parametrize("rule", [RandomSubspace(100), OrderedRank()], ids=["subspace", "ordered"])
+def test_networks_of_training_rules(rule):
+    """Of a random subspace a network stores its coordinates: a pruned one stores its weights."""
+    X, y = load_digits(return_X_y=True)
+    X = X[:400] / 16
+    model = NetworkClassifier((16, 16), training=rule, max_iter=3, tol=0, random_state=0).fit(X, y[:400])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruned = SecondOrderPruner(FrozenEstimator(model), sparsity=0.5, n_grads=50, random_state=0).fit(X, y[:400])
+    answers = pruned.network(whole=True)(torch.tensor(X)).argmax(1).numpy()
+    assert np.mean(pruned.predict(X) == answers) > 0.99
+    assert np.array_equal(pickle.loads(pickle.dumps(pruned)).predict(X), pruned.predict(X))
