@@ -200,7 +200,7 @@ def run(name, suite, threads, device, only=None):
 def name_and_about(case):
     """Return the name of a case and what it is about: what is before and behind the first colon of its docstring."""
     name, _, about = " ".join(case.__doc__.split()).partition(": ")
-    return name, about
+    return name, about.rstrip(".")
 
 
 def _results(suite, bench, threads):
