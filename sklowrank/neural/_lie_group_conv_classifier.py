@@ -133,7 +133,7 @@ class LieGroupConvClassifier(
     >>> from sklearn.datasets import load_digits
     >>> from sklowrank.neural import LieGroupConvClassifier
     >>> X, y = load_digits(n_class=2, return_X_y=True)
-    >>> model = LieGroupConvClassifier((8, 8), n_channels=4, max_iter=4, random_state=0).fit(X[::2], y[::2])
+    >>> model = LieGroupConvClassifier((8, 8), n_channels=4, max_iter=10, random_state=0).fit(X[::2], y[::2])
     >>> turned = np.rot90(X[1::2].reshape(-1, 8, 8), axes=(1, 2)).reshape(-1, 64)
     >>> model.score(turned, y[1::2]) > 0.95
     True
