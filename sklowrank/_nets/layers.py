@@ -56,9 +56,6 @@ class InOwnUnits(nn.Module):
     Units are applied in float64, so that a column of large numbers that differ little keeps its digits.
     """
 
-    row_mean: torch.Tensor
-    row_scale: torch.Tensor
-
     def __init__(self, network: nn.Module, dtype: torch.dtype, rows: Any, values: Any):
         super().__init__()
         self.network, self.dtype, self.has_rows, self.has_values = network, dtype, rows is not None, values is not None
@@ -68,7 +65,7 @@ class InOwnUnits(nn.Module):
                 self.register_buffer(f"{name}_{part}", torch.as_tensor(number, device="cpu"))
 
     def forward(self, x):
-        x = standard_units(x, self.row_mean, self.row_scale) if self.has_rows else x
+        x = (x - self.row_mean) / self.row_scale if self.has_rows else x
         out = self.network(x.to(self.dtype))
         if not self.has_values:
             return out

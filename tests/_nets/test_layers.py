@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from sklowrank._nets.layers import (
-    InOwnUnits,
     Standardized,
     ThinLinear,
     dropout_layer,
@@ -136,11 +135,3 @@ def test_standardized_networks_refuse_rows_of_another_width():
     net = Standardized(linear(3, 2, seeded()), torch.zeros(3), torch.ones(3))
     with pytest.raises(ValueError, match="rows of 3 columns, and these have 1"):
         net(torch.zeros(5, 1))
-
-
-def test_networks_in_their_own_units_refuse_a_single_column_for_all():
-    net = linear(3, 1, torch.Generator().manual_seed(0))
-    whole = InOwnUnits(net, torch.float32, (np.zeros(3), np.ones(3)), None)
-    assert whole(torch.ones(2, 3)).shape == (2, 1)
-    with pytest.raises(ValueError, match=r"takes rows of 3 columns, and these have 1"):
-        whole(torch.ones(2, 1))
