@@ -286,7 +286,7 @@ def test_a_killed_worker_loses_nothing():
             there = fitted(clone(estimator).set_callbacks(killer), X, y, "dask")
             assert killer.steps > 2
             assert_same(fitted(estimator, X, y, "serial"), there)
-            client.wait_for_workers(2)
+            client.wait_for_workers(2, timeout=120)
 
 
 @pytest.fixture(scope="module")

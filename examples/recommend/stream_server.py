@@ -28,7 +28,9 @@ def learn(log, folder, follow=False):
     """Learn the lines of a log, and write snapshots and deltas to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     model = load(folder) or OnlineEmbeddingClassifier(random_state=0, min_count=2, max_rows=100_000)
-    learned = getattr(model, "n_seen_", 0)  # how many lines the snapshot knows
+    learned = getattr(model, "n_seen_", 0)  # lines of the snapshot
+    if learned:
+        report(model)
     for number, X, y in batches(log, learned, follow):
         since = getattr(model, "version_", 0)
         model.partial_fit(X, y, classes=[0, 1])
@@ -78,6 +80,11 @@ def whole_lines(file, follow):
 def save(model, folder):
     """Replace the snapshot by that of a model."""
     model.save_snapshot(folder / "snapshot")
+    report(model)
+
+
+def report(model):
+    """Print the state of the snapshot."""
     print(f"{model.n_seen_} lines, {model.n_ids_} identifiers", flush=True)
 
 
