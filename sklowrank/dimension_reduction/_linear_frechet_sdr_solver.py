@@ -149,7 +149,19 @@ def directions(rows, share: torch.Tensor, moments, shrinkage: float) -> Directio
     W = Q[:, kept] / e[kept].sqrt()
     values, V = torch.linalg.eigh(moments(partial(_whitened, mean, scale, W * varies[:, None])))
     order = values.abs().argsort(descending=True)
-    return Directions((W @ V[:, order]).T / scale, values[order], mean)
+    values, B = values[order], W @ V[:, order]
+    return Directions(_by_length(B, values).T / scale, values, mean)
+
+
+def _by_length(B: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """Return directions (p, k) of which those with an eigenvalue of zero are the shortest ones, the shortest first.
+
+    Any rotation of these is as good, and rounding would choose one. Components have variance one, so that a short
+    direction is one in which X varies much.
+    """
+    zero = values.abs() <= _RANK * values.abs().max()
+    free = B[:, zero]
+    return torch.cat([B[:, ~zero], free @ torch.linalg.eigh(free.T @ free)[1]], 1)
 
 
 def _second_moments(mean, scale, X, share):

@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import scipy.linalg
 import scipy.sparse as sp
 from scipy.spatial.distance import cdist
+from sklearn.datasets import load_breast_cancer
 from sklearn.exceptions import DataDimensionalityWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.preprocessing import StandardScaler
 
 from sklowrank.datasets import make_frechet_regression
 from sklowrank.dimension_reduction import LinearFrechetSDR
@@ -202,3 +205,19 @@ def test_parameters_set_after_the_fit_change_nothing(shifted):
     sdr.set_params(method="wire", metric="euclidean", n_components=1)
     assert sdr.score(X, y) == score
     assert np.array_equal(sdr.transform(X), Z)
+
+
+def test_directions_beyond_those_of_the_responses_are_not_left_to_rounding():
+    """Two classes have one direction of distances; the second one is that of the largest variance among the others."""
+    X, y = load_breast_cancer(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    order = np.random.default_rng(0).permutation(len(X))
+    model, other = LinearFrechetSDR(4).fit(X, y), LinearFrechetSDR(4).fit(X[order], y[order])
+    assert (model.eigenvalues_[1:] < 1e-10 * model.eigenvalues_[0]).all()
+    np.testing.assert_allclose(model.components_, other.components_, atol=1e-9)
+    lengths = np.linalg.norm(model.components_[1:], axis=1)
+    assert (np.diff(lengths) > 0).all()
+    C = np.cov(X.T, bias=True)
+    e, V = np.linalg.eigh(C)
+    others = scipy.linalg.null_space(model.components_[:1] @ (V * np.sqrt(e)) @ V.T)  # uncorrelated with the first
+    assert lengths[0] ** 2 == pytest.approx(np.linalg.eigvalsh(others.T @ np.linalg.inv(C) @ others)[0], rel=1e-6)
