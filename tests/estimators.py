@@ -318,7 +318,7 @@ ESTIMATORS = {
     "OTAdaptationClassifier": _ADAPTATION._replace(
         laws={"predict": "same", "predict_proba": "same", "decision_function": "same"},
         y="classes",
-        quick=_adapted(make_pipeline(StandardScaler(with_mean=False), LogisticRegression())),
+        quick=_adapted(make_pipeline(StandardScaler(with_mean=False), LogisticRegression(solver="newton-cholesky"))),
     ),
     "OTAdaptationRegressor": _ADAPTATION._replace(
         laws={"predict": "same"}, y="numbers", quick=_adapted(KNeighborsRegressor(algorithm="brute"))

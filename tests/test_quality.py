@@ -7,9 +7,11 @@ from benchmarks.quality import hostile, measures
 from benchmarks.quality.tables import BUNDLED, tables_for
 from sklowrank.cluster import KSubspaces
 from sklowrank.decomposition import SupervisedDictionaryLearning
+from sklowrank.dimension_reduction import LinearFrechetSDR
 from sklowrank.impute import MatrixCompletionImputer
 from sklowrank.privacy import PrivateDistanceSum
 from sklowrank.recommend import MatrixFactorizationRegressor
+from sklowrank.topology import PersistenceSeparability
 from tests.common import public_estimators
 
 
@@ -103,3 +105,28 @@ def test_deviations_of_answers_that_are_no_numbers_are_told():
     assert measures.deviation(one, one) == 0
     assert not measures.deviation(one, {**one, "transform": np.full((3, 2), np.nan)}) <= 1
     assert measures.deviation(one, {**one, "labels_": np.array([0, 1, 1])}) == pytest.approx(1 / 3)
+
+
+def test_answers_that_depend_on_the_order_of_rows_are_found(monkeypatch):
+    """A fit of sums over rows hardly depends on it; an answer to which the number of its row is added does."""
+    estimator = LinearFrechetSDR(2)
+    table = dict(tables_for(estimator))["wine"]
+    found = measures.deviations(estimator, table)
+    assert found.keys() == measures.COMPARED.keys()
+    assert max(found.values()) < 1e-6
+    answers = measures.answers
+
+    def numbered(fitted, X):
+        return {name: answer + np.arange(len(answer))[:, None] for name, answer in answers(fitted, X).items()}
+
+    monkeypatch.setattr(measures, "answers", numbered)
+    found = measures.deviations(estimator, table)
+    assert min(found["order asked"], found["order fitted"]) > 0.1
+    assert max(found["threads"], found["blocks"]) < 1e-6
+
+
+def test_an_answer_of_one_number_is_measured():
+    estimator = PersistenceSeparability(random_state=0)
+    table = dict(tables_for(estimator))["wine"]
+    assert measures.is_precise(*measures.precision(estimator, table))
+    assert measures.deviations(estimator, table)["order asked"] < 1e-6

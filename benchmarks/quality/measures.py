@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import skops.io
 import torch
+from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
 from sklowrank._core import blocks
@@ -23,8 +24,14 @@ from tests.estimators import spec_of
 ROOT = Path(__file__).parent.parent.parent
 # In standard deviations of a column of answers, and as shares of rows with another label or class
 PRECISION, PRECISION_OF_LABELS = 1e-3, 0.01
-BOUNDS = {"threads": 1e-6, "blocks": 1e-6}  # relative, of what floats differ at most
-NETWORKS = {"threads": 1e-3, "blocks": 1e-3}  # which are trained in float32, for hundreds of steps
+COMPARED = {  # what `deviations` measures, by key: a heading
+    "threads": "eight threads for one",
+    "blocks": "blocks of 4 KB for 32 MB",
+    "order asked": "rows asked about in another order",
+    "order fitted": "fit to rows in another order",
+}
+BOUNDS = {"threads": 1e-6, "blocks": 1e-6, "order asked": 1e-6}  # relative, of what floats differ at most
+NETWORKS = {"threads": 1e-3, "blocks": 1e-3, "order asked": 1e-5}  # trained in float32, for hundreds of steps
 
 
 def checks(estimator):
@@ -38,10 +45,14 @@ def checks(estimator):
     return counts["passed"], failed, reasons
 
 
-def quietly(estimator, X, y):
+def quietly(estimator, X, y, order=None):
+    """Return the answers of a fit to the rows of X, or, of methods, to those rows in another order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return answers(fit(seeded(estimator), X, y), new_data(estimator, X))
+        model, new = fit(clone(estimator), X, y), new_data(estimator, X)
+        if order is None:
+            return answers(model, new)
+        return {name: answer for name, answer in answers(model, new[order]).items() if name != "labels_"}
 
 
 def precision(estimator, table):
@@ -57,8 +68,8 @@ def precision(estimator, table):
         warnings.simplefilter("ignore")
         double, single = (answers(fit(seeded(model), *data), data[0]) for data in (exact, (X, y)))
     floats, labels = 0.0, 0.0
-    for name, a in double.items():
-        b = single[name]
+    for name in double:
+        a, b = np.atleast_1d(double[name]), np.atleast_1d(single[name])
         if a.dtype.kind == "f":
             spread = a.std(0)
             spread = np.where(spread > 1e-12 * np.abs(a).max(), spread, np.abs(a).max() or 1.0)
@@ -73,8 +84,8 @@ def precision(estimator, table):
 def deviation(one, other):
     """Largest relative difference of answers that are floats; labels differ by the share that is parted otherwise."""
     worst = 0.0
-    for name, a in one.items():
-        b = other[name]
+    for name, b in other.items():
+        a = one[name]
         if a.dtype.kind == "f":
             worst = np.maximum(worst, np.abs(a.astype(float) - b).max() / max(np.abs(a).max(), 1e-300))
         elif a.dtype.kind in "iu" and name in ("labels_", "predict"):
@@ -92,23 +103,32 @@ def is_precise(floats, labels):
     return floats <= PRECISION and labels <= PRECISION_OF_LABELS
 
 
-def deviations(estimator):
-    """Return how far answers move with eight threads, and with blocks of a few rows."""
-    X, y = small_data(estimator)
-    whole, found = quietly(estimator, X, y), {}
+def deviations(estimator, table):
+    """Return how far answers move with eight threads, blocks of a few rows, and rows in another order."""
+    X, y, params = table
+    model = seeded(estimator, **params)
+    whole, found = quietly(model, X, y), {}
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(8)
-        found["threads"] = deviation(whole, quietly(estimator, X, y))
+        found["threads"] = deviation(whole, quietly(model, X, y))
     finally:
         torch.set_num_threads(threads)
     size = blocks._AUTO_BYTES
     try:
         blocks._AUTO_BYTES = 4096
-        found["blocks"] = deviation(whole, quietly(estimator, X, y))
+        found["blocks"] = deviation(whole, quietly(model, X, y))
     finally:
         blocks._AUTO_BYTES = size
+    order = np.random.default_rng(0).permutation(len(X))
+    found["order asked"] = deviation(in_order(whole, order), quietly(model, X, y, order))
+    found["order fitted"] = deviation(in_order(whole, order), quietly(model, X[order], y if y is None else y[order]))
     return found
+
+
+def in_order(found, order):
+    """Return the answers to rows in another order, from those to the rows as they are; a single number stays."""
+    return {name: answer[order] if answer.shape[:1] == order.shape else answer for name, answer in found.items()}
 
 
 def stored(estimator):
