@@ -43,8 +43,8 @@ def main():
         "",
         f"Every number on this page was measured by `make report`: "
         f"{', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
-        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have their defaults; networks are "
-        "trained for fewer epochs.",
+        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have their defaults, except for "
+        "parameters that make a fit short: fewer epochs and narrower networks.",
     ]
     kept = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
     PAGE.write_text("\n\n".join(["\n".join(head), *kept]) + "\n")
@@ -125,10 +125,11 @@ def deviations(estimators):
         for key, heading in measures.COMPARED.items()
     ]
     text = [
-        f"Largest relative difference of an answer on a real table ({name}, columns as under Precision); of labels, the "
-        "share of rows with another one; what exceeds a bound is bold. A fit to rows in another order has no bound: "
-        "random starts, batches and landmarks are drawn by the number of a row, so it is a fit with another seed. It is "
-        "zero or rounding where nothing is drawn, and shows elsewhere how much an answer depends on the seed.",
+        f"Largest relative difference of an answer on the first {measures.ROWS} rows of a real table ({name}, columns "
+        "as under Precision); of labels, the share of rows with another one; what exceeds a bound is bold. A fit to "
+        "rows in another order has no bound: random starts, batches and landmarks are drawn by the number of a row, so "
+        "it is a fit with another seed. It is zero or rounding where nothing is drawn, and shows elsewhere how much an "
+        "answer depends on the seed.",
         "",
     ]
     return [*text, *table(("estimator", *columns), rows), ""], wrong
