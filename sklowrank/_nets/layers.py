@@ -321,8 +321,8 @@ def layers_of_a_rule(module: nn.Module, skip_first: int, skip_last: bool) -> lis
     if not paths:
         raise ValueError(
             f"skip_first={skip_first} and skip_last={skip_last} leave none of the {len(layers)} linear layers to the "
-            "training rule, which leaves out frozen and shared weights, too. Lower skip_first, set skip_last=False, or "
-            "pass a network with hidden layers."
+            "training rule, which leaves out frozen and shared weights, too. Lower skip_first, set skip_last=False, "
+            "pass a network with hidden layers, or train without a rule: a compressor may have replaced the others."
         )
     return paths
 

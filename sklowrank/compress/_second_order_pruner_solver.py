@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -39,6 +40,20 @@ class Weights(NamedTuple):
     sizes: list[int]
     values: torch.Tensor  # (d,)
     kept: torch.Tensor  # (d,), bool
+
+
+def sparsities_of(schedule: Iterable[float] | None, last: float) -> list[float]:
+    """Return the sparsities that are reached one after another.
+
+    Raises
+    ------
+    ValueError
+        If they do not increase.
+    """
+    steps = [*(float(sparsity) for sparsity in (() if schedule is None else schedule)), last]
+    if any(not 0 <= a < b for a, b in pairwise(steps)):
+        raise ValueError(f"schedule={schedule!r} has to increase, from at least 0 to below sparsity={last}.")
+    return steps
 
 
 def prune_network(
