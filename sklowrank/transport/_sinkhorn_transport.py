@@ -269,7 +269,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         target = sample_of(Z, target_labels, target_weight, "target_weight", self.max_samples, ws)
         problem = transport_problem(source, target, options(self, TransportOptions))
         solver = solve_potentials(problem.entropic(), problem.solving)
-        run = drive(self, solver, attributes=partial(progress, problem, ws), X=X, y=y, advice=_ADVICE)
+        run = drive(self, solver, attributes=partial(progress, problem, ws), X=X, y=tables.y, advice=_ADVICE)
         if run.converged:
             _warn_of_rounding(run.state.error, self.tol)
         model = transport_model(problem, run.state)
