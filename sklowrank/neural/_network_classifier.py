@@ -214,8 +214,3 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         """
         ws, outputs = network_outputs(self, X, method="predict_log_proba")
         return log_probabilities(outputs, ws)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags

@@ -179,5 +179,4 @@ class NetworkRegressor(NetworkMethods, CallbackSupportMixin, RegressorMixin, Bas
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.array_api_support = True
         return tags
