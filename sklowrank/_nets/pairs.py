@@ -60,10 +60,7 @@ def _pair_of(thin):
 
 
 def multiply_pairs(module: nn.Module) -> dict[str, Pair]:
-    """Put one linear layer in the place of each pair of linear layers; return the pairs by their names.
-
-    A layer that has a low rank already gets a lower one by its outputs as a whole, not by those of its two parts.
-    """
+    """Put one linear layer in the place of each pair of linear layers; return the pairs by their names."""
     uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     pairs = {name: layer for name, layer in module.named_modules() if name and _is_of_linear_layers(layer, uses)}
     for name, pair in pairs.items():

@@ -136,6 +136,9 @@ class FeatureMimickingCompressor(CalibratedNetwork, CallbackSupportMixin, MetaEs
     An inner activation is shifted and scaled so that it changes little at the start: ReLU and SiLU by the 5 % quantile
     of their inputs, tanh by their mean and three standard deviations.
 
+    A dense layer that is a pair of low rank already, from a training rule or a compressor, is taken as the one layer
+    that it stands for, and counts the parameters that it has.
+
     The moments take a pass over the rows per dense layer, and eigen-decompositions of size ``min(n_in, n_out)``. Counts
     of a table do not depend on its order, and rows that are never looked up do not count.
 

@@ -165,7 +165,8 @@ class LowRankCompensator(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     of time ``min(out, in)^3``. Weights are stored as codes, packed into bytes, and scales, and made dense in each call:
     predictions take longer than with the dense network. Left as they are: layers that share weights, with a warning;
     convolutions in groups, recurrent layers, attention, layers with hooks, computed weights or `max_norm`, and those
-    that no row reaches. With `padding_idx` an embedding gets no bias, so that its padding still adds nothing.
+    that no row reaches. With `padding_idx` an embedding gets no bias, so that its padding still adds nothing. A layer
+    that is a pair of low rank already is taken as two layers.
 
     References
     ----------
