@@ -109,7 +109,7 @@ def fit_network(
             raise ValueError(
                 "The former network does not suit the parameters or the data. With warm_start=True keep the columns "
                 "of X, the targets, hidden_layer_sizes, module and its arguments as they were, or set "
-                "warm_start=False."
+                "warm_start=False. A network that a compressor or an adapter has changed is trained on by partial_fit."
             )
         net = restore(start.architecture, start.weights, ws.device, randomness.layers)
         start = start._replace(optimizer={})
