@@ -126,7 +126,7 @@ def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
     """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none, or a layer is empty."""
     try:
         sizes = [int(size) for size in hidden_layer_sizes]
-        whole = all(size == given for size, given in zip(sizes, hidden_layer_sizes))
+        whole = all(size == given and not isinstance(given, bool) for size, given in zip(sizes, hidden_layer_sizes))
     except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -48,12 +49,13 @@ def sparsities_of(schedule: Iterable[float] | None, last: float) -> list[float]:
     Raises
     ------
     ValueError
-        If they do not increase.
+        If they are no numbers that increase.
     """
-    steps = [*(float(sparsity) for sparsity in (() if schedule is None else schedule)), last]
-    if any(not 0 <= a < b for a, b in pairwise(steps)):
-        raise ValueError(f"schedule={schedule!r} has to increase, from at least 0 to below sparsity={last}.")
-    return steps
+    given = [] if schedule is None else list(schedule)
+    are_numbers = all(isinstance(sparsity, Real) for sparsity in given)
+    if not are_numbers or any(not 0 <= a < b for a, b in pairwise([*given, last])):
+        raise ValueError(f"schedule={schedule!r} has to increase, in numbers from at least 0 to below sparsity={last}.")
+    return [*map(float, given), last]
 
 
 def prune_network(
