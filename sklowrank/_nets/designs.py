@@ -52,7 +52,7 @@ Described = Callable[[dict[str, np.ndarray]], tuple[Any, dict[str, Any]]]
 
 def own_randomness(ws: Workspace) -> Randomness:
     """Return the random numbers of a fit that runs no code of the user but callbacks."""
-    return Randomness(ws.generator, ws.device, lends=False)
+    return Randomness(ws.generator, ws.device, seeds_global=False)
 
 
 def fit_design(

@@ -253,7 +253,7 @@ class ThinLinear(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))
         if down is not None and up is not None and down.shape != self.down.shape:
-            for parameter, part in ((self.down, down), (self.up, up)):  # the same parameters: an optimizer knows them
+            for parameter, part in ((self.down, down), (self.up, up)):  # the same parameters: an optimizer has them
                 parameter.data, parameter.grad = parameter.new_empty(part.shape), None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 

@@ -39,7 +39,7 @@ class Pair(nn.Sequential):
 def in_pairs(module: nn.Module) -> nn.Module:
     """Put two linear layers of torch in the place of each thin one, and return the module.
 
-    What changes, adapts or exports the layers of a network then needs to know none but torch's.
+    What changes, adapts or exports the layers of a network then meets those of torch alone.
     """
     for path, layer in list(module.named_modules()):
         if path and type(layer) is ThinLinear and layer.rank:

@@ -101,7 +101,7 @@ def check_finite(outputs: torch.Tensor) -> None:
     if bad:
         raise ValueError(
             f"The network gives NaN or infinity for {bad} of {len(outputs)} rows, so that there is nothing to keep. "
-            "Leave these rows out, or mend the network."
+            "Leave these rows out, or correct the network."
         )
 
 

@@ -262,7 +262,7 @@ class FeatureMimickingCompressor(CalibratedNetwork, CallbackSupportMixin, MetaEs
             raise ValueError("y was passed for a torch module, which has no loss. Pass a skorch net of it, or y=None.")
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(np.empty((0, 0)), device=self.device, random_state=self.random_state)
-        randomness = Randomness(ws.generator, ws.device, lends=True)
+        randomness = Randomness(ws.generator, ws.device, seeds_global=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         n_epochs = _n_epochs(self.max_iter, self.inner_activation, y)
         opts = options(self, MimickingOptions)

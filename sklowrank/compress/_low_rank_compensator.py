@@ -286,7 +286,7 @@ class LowRankCompensator(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
         _check_choices(self.n, self.m, self.rank, self.budget)
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
-        randomness = Randomness(ws.generator, ws.device, lends=True)
+        randomness = Randomness(ws.generator, ws.device, seeds_global=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         twin = _twin(self.compressed, randomness, self.module_getter, ws.device)
         calls = calls_of(held, some_rows(X, None, self.n_calibration, ws.generator)[0])

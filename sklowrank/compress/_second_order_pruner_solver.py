@@ -244,7 +244,7 @@ def _train(found, rows, target, kept, o, generator):
         Batches(lambda at: (rows[at], target[at]), len(rows)),
         loss,
         Training(o.finetune_epochs, o.batch_size, o.learning_rate),
-        randomness=Randomness(generator, rows.device, lends=True),
+        randomness=Randomness(generator, rows.device, seeds_global=True),
         device=rows.device,
         rule=rule,
         keep_best=False,

@@ -231,7 +231,7 @@ def _image(plan, source, labels, target_labels, n_cells):
 
 
 def _first_component(table):
-    """Return the projections of rows on the direction of largest variance, with a sign of its own."""
+    """Return the projections of rows on the direction of largest variance, with a positive largest coefficient."""
     centred = table.astype(np.float64) - table.mean(0)
     centred /= np.abs(centred).max() or 1.0
     direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]

@@ -194,7 +194,7 @@ def sides_matter(
     scale: float,
     device: torch.device,
 ) -> bool:
-    """Return whether a row and its negative are to be told apart by a constant coordinate.
+    """Return whether a constant coordinate is to separate a row from its negative.
 
     They are, unless untrained subspaces classify the rows better without it, by three standard deviations of the
     difference: of rows that one of both gets right, half would be expected for either.

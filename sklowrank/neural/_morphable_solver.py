@@ -78,7 +78,7 @@ def widths_of_range(width_range: Any) -> tuple[int, int]:
 
 
 def widths_of_training(train_widths: Any, smallest: int, largest: int) -> np.ndarray:
-    """Return widths in a range, sorted: those that are given, or so many that are evenly spaced.
+    """Return widths in a range, sorted: those that are given, or that number of evenly spaced ones.
 
     Raises
     ------

@@ -24,7 +24,7 @@ from ._shared import NetworkMethods, documented
 
 @documented(standardize="Constant columns become zero.")
 class NetworkClassifier(NetworkMethods, ScoredClasses, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
-    """Classify by a network: a multilayer perceptron or a torch module of one's own, trained by a rule of one's choice.
+    """Classify by a network: a multilayer perceptron or any torch module, trained plainly or by a training rule.
 
     It does what :class:`~sklearn.neural_network.MLPClassifier` does, on a CPU or a GPU, and takes training rules: small
     networks of low rank, little optimizer memory, or flat minima. On tables with some thousand rows of unlike columns

@@ -134,7 +134,7 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
     another optimum.
 
     Standard deviations that include the noise are close to calibrated. Those of the latent function can be too small:
-    the posterior takes core and functions for independent, and knows of one optimum alone.
+    the posterior takes core and functions for independent, and describes one optimum alone.
 
     References
     ----------

@@ -633,7 +633,9 @@ def test_layers_that_rows_no_longer_reach_follow_their_weights(method):
     layer = nn.Linear(8, 6)
     module = nn.Sequential(nn.Linear(8, 8), layer)
     module.forward = lambda x: module[0](x) + module[1](x[:0]).sum()
-    held = hold(module, None, None, Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), lends=True))
+    held = hold(
+        module, None, None, Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), seeds_global=True)
+    )
     calls = network_calls(held, np.eye(8, dtype=np.float32))
     options = solver.PathOptions(2, None, method, True, False, None)
     inputs = solver.inputs_of(module, calls, ["1"], options)["1"]
