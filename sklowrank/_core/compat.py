@@ -11,7 +11,15 @@ from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import check_same_namespace, get_namespace, get_namespace_and_device, move_to
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._optional_dependencies import check_matplotlib_support
-from sklearn.utils._param_validation import HasMethods, Interval, Options, RealNotInt, StrOptions, validate_params
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    InvalidParameterError,
+    Options,
+    RealNotInt,
+    StrOptions,
+    validate_params,
+)
 from sklearn.utils._set_output import ADAPTERS_MANAGER as OUTPUT_ADAPTERS
 from sklearn.utils._set_output import _get_output_config as get_output_config
 from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
@@ -31,6 +39,7 @@ __all__ = [
     "PAIRWISE_METRICS",
     "HasMethods",
     "Interval",
+    "InvalidParameterError",
     "Options",
     "RealNotInt",
     "StrOptions",

@@ -12,7 +12,7 @@ from sklearn import get_config
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
 
-from .compat import check_same_namespace, check_y, get_namespace, move_to
+from .compat import InvalidParameterError, check_same_namespace, check_y, get_namespace, move_to
 from .rows import SlicedArray, is_sliced
 from .workspace import check_place, on_cluster
 
@@ -183,6 +183,26 @@ def check_new_data(estimator, X, *, method: str, like: str | None = None, **kwar
     if like is not None:
         check_same_namespace(X, estimator, attribute=like, method=method)
     return _validate(estimator, X, reset=False, **{"dtype": _floats(X), **kwargs})
+
+
+def is_integer(value: Any, least: int = 1) -> bool:
+    """Return whether a value is an integer of at least `least`; a bool is none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= least)
+
+
+def check_count(value: Any, name: str, method: str) -> int:
+    """Return a number of rows or draws that a method was given, as scikit-learn checks parameters.
+
+    Raises
+    ------
+    InvalidParameterError
+        If it is no integer of at least 1.
+    """
+    if not is_integer(value):
+        raise InvalidParameterError(
+            f"The {name!r} parameter of {method} must be an int in the range [1, inf). Got {value!r} instead."
+        )
+    return int(value)
 
 
 def on_host(y):

@@ -1,1 +1,1 @@
-"""Networks: what estimators with networks share. Private; imports `_core`, torch and skorch, and knows no method."""
+"""Networks: what estimators with networks share. Private; imports `_core`, torch and skorch, and no method."""

@@ -12,7 +12,7 @@ from torch import nn
 from .layers import as_tensor, kind_and_shape, layer_of, linear_layers, low_rank_start, mlp
 from .randomness import fixed_randomness
 
-# What an estimator decides itself: its own parameters say it, so that nothing can be said twice.
+# Settings of skorch that parameters of the estimator decide.
 _RESERVED = ("module", "criterion", "dataset", "batch_size", "lr", "max_epochs", "device", "verbose", "warm_start")
 _RESERVED_PREFIXES = ("iterator_train", "iterator_valid", "criterion__", "dataset__")
 
@@ -317,7 +317,7 @@ def with_weights(
 
 
 def answers_exactly(architecture: Architecture) -> bool:
-    """Return whether answers are computed in float64: a module of the user may know float32 only."""
+    """Return whether answers are computed in float64: a module of the user may take float32 alone."""
     return architecture.module is None or architecture.of_default
 
 

@@ -50,7 +50,7 @@ class Walk:
 
 
 class Drawn:
-    """Batches that a method draws in a way of its own, anew whenever they are walked."""
+    """Batches that a method draws itself, anew in each epoch."""
 
     def __init__(self, batches, generator):
         self.batches, self.generator = batches, generator

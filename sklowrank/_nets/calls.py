@@ -48,7 +48,7 @@ def outputs_of(module: nn.Module, calls: Any, size: int, device: torch.device | 
 
 
 def _outputs(size, device, module, calls):
-    """Return the outputs in a list, one tensor: many small ones between large ones that are freed would tear the heap.
+    """Return the outputs in a list, one tensor: many small ones between large ones that are freed fragment the heap.
 
     There may be more of them, or less, than rows.
     """

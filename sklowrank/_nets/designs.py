@@ -3,6 +3,7 @@
 :mod:`.estimating` does the same for networks that users name by `hidden_layer_sizes` and `module`.
 """
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -51,7 +52,7 @@ Described = Callable[[dict[str, np.ndarray]], tuple[Any, dict[str, Any]]]
 
 def own_randomness(ws: Workspace) -> Randomness:
     """Return the random numbers of a fit that runs no code of the user but callbacks."""
-    return Randomness(ws.generator, ws.device, lends=False)
+    return Randomness(ws.generator, ws.device, seeds_global=False)
 
 
 def fit_design(
@@ -75,15 +76,12 @@ def fit_design(
     what it was given: without y, scikit-learn's ScoringMonitor computes no score. The estimator keeps the weights of
     the last epoch.
     """
-    if schedule is not None:
-        training = scheduled(training, batches, schedule)
 
     def attributes(snapshot):
         model, public = described(as_numpy(snapshot.weights))
         return fitted_attributes(ws, model, **public)
 
-    net = design.built(randomness.layers).to(ws.device)
-    steps = train(net, batches, loss, training, randomness=randomness, device=ws.device, keep_best=False)
+    steps = _steps(design, batches, loss, training, ws.device, randomness, schedule)
     run = drive(estimator, steps, attributes=attributes, X=X, y=y, max_iter=training.max_iter, tol=training.tol)
     model, public = described(as_numpy(run.state.weights))
     return Fitted(model, {**public, "loss_curve_": run.loss_curve, "n_iter_": run.n_iter})
@@ -99,13 +97,16 @@ def trained_weights(
     randomness: Randomness,
     schedule: Schedule | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the weights after a training that nobody watches, such as one of several candidates."""
-    if schedule is not None:
-        training = scheduled(training, batches, schedule)
+    """Return the weights of the last epoch of a training that no callback of an estimator follows."""
+    (last,) = deque(_steps(design, batches, loss, training, device, randomness, schedule), maxlen=1)
+    return as_numpy(last.state.weights)
+
+
+def _steps(design, batches, loss, training, device, randomness, schedule):
+    """Return the steps of the training of a new network."""
+    training = training if schedule is None else scheduled(training, batches, schedule)
     net = design.built(randomness.layers).to(device)
-    for _ in train(net, batches, loss, training, randomness=randomness, device=device, keep_best=False):
-        pass
-    return as_numpy(net.state_dict())
+    return train(net, batches, loss, training, randomness=randomness, device=device, keep_best=False)
 
 
 def scheduled(training: Training, batches: Batches, schedule: Schedule) -> Training:

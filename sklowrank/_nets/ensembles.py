@@ -30,7 +30,7 @@ class OneByOne(nn.Module):
 
 
 def build_ensemble(architecture: Architecture, count: int, generator) -> SideBySide | OneByOne:
-    """Return new nets on the CPU; the user's own ones draw under `Randomness.scope`, and a linear layer follows."""
+    """Return new nets on the CPU; networks of the user draw under `Randomness.scope`, and a linear layer follows."""
     n_features, n_outputs = architecture.n_in[0], architecture.n_out or 1
     if architecture.module is None:
         return SideBySide(count, n_features, n_outputs, generator, **architecture.params)
@@ -59,7 +59,7 @@ def ensemble_outputs(nets: SideBySide | OneByOne, X: torch.Tensor) -> torch.Tens
     """Return the outputs of all nets next to one another, (n, K d), in float64.
 
     The default nets are computed in float64, too: an output must not depend on the other rows of a block. A user's
-    module may know float32 only.
+    module may take float32 alone.
     """
     nets.eval()
     if isinstance(nets, SideBySide):

@@ -109,7 +109,7 @@ def fit_network(
             raise ValueError(
                 "The former network does not suit the parameters or the data. With warm_start=True keep the columns "
                 "of X, the targets, hidden_layer_sizes, module and its arguments as they were, or set "
-                "warm_start=False."
+                "warm_start=False. A network that a compressor or an adapter has changed is trained on by partial_fit."
             )
         net = restore(start.architecture, start.weights, ws.device, randomness.layers)
         start = start._replace(optimizer={})
@@ -295,7 +295,7 @@ def network_outputs(estimator, X: Any, *, method: str) -> tuple[Workspace, torch
     """Validate new rows of a fitted estimator's method; return the workspace and the network's outputs.
 
     The default network is computed in float64: the outputs of a row do not depend on the rows beside it. A user's
-    module may know float32 only.
+    module may take float32 alone.
     """
     X = check_new_data(estimator, X, like="mean_", method=method)
     ws = open_workspace(X, device=estimator.device)

@@ -72,7 +72,7 @@ class Found(NamedTuple):
         Integers stay integers where nothing is standardised: they may be indices.
         """
         steps, mean, scale = self.reading.steps, self.reading.mean, self.reading.scale
-        rows = as_rows(steps.transform(X) if steps is not None and len(steps) else X)
+        rows = rows_as_tensor(steps.transform(X) if steps is not None and len(steps) else X)
         where = next(self.module.parameters(), torch.empty(0, device="cpu", dtype=torch.float32)).device
         dtype = dtype_of(self.module)
         if mean is None or scale is None:
@@ -117,7 +117,7 @@ class Found(NamedTuple):
             return classes_head(None, classes=reading.classes)[0].encode(np.asarray(on_host(y)))
         if reading.kind == "values":
             return values_head(on_host(y), fitted=(reading.y_mean, reading.y_scale))[0].encode(on_host(y))
-        target = as_rows(on_host(y))
+        target = rows_as_tensor(on_host(y))
         if reading.kind == "binary":
             return target.to(dtype_of(self.module))
         integers = not target.is_floating_point() and target.ndim == 1
@@ -207,7 +207,7 @@ def dtype_of(module: nn.Module) -> torch.dtype:
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
 
 
-def as_rows(X: Any) -> torch.Tensor:
+def rows_as_tensor(X: Any) -> torch.Tensor:
     """Return rows as a tensor, in their precision; columns of several types become float64.
 
     Raises

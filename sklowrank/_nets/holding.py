@@ -27,7 +27,7 @@ from .._core.workspace import on_cluster, open_workspace
 from .architecture import answers_exactly, copied_module, with_weights, without_weights
 from .calls import Calls, mapped
 from .estimating import NetworkModel, sizes
-from .found import StoredNetwork, array_of, as_rows, dtype_of, find_network
+from .found import StoredNetwork, array_of, dtype_of, find_network, rows_as_tensor
 from .pairs import in_pairs
 from .randomness import Randomness, fixed_randomness
 
@@ -193,7 +193,7 @@ def network_calls(held: Held, X: Any) -> Calls:
     A module alone is called with the rows as a tensor, floating values in its own precision.
     """
     if held.estimator is None:
-        rows = as_rows(X)
+        rows = rows_as_tensor(X)
         return Calls([((rows.to(dtype_of(held.module)) if rows.is_floating_point() else rows,), {})])
     if is_ours(held.owner):
         return Calls([((_rows_of_ours(held, X).cpu(),), {})])

@@ -1,12 +1,13 @@
 """Rows that are images, channels last as numpy has them; convolutions over what torch wants of them."""
 
 import math
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
+
+from .._core.validation import is_integer
 
 CHANNELS = 16, 32  # of the two convolutions of `convolutions`
 _POOLED = 4  # rows and columns of pixels that they leave
@@ -22,7 +23,7 @@ def image_shape_of(shape: Any, n_features: int, *, name: str = "image_shape") ->
         If the shape is no two or three positive integers, or has another number of pixels.
     """
     sizes = [*shape, 1][:3]
-    if len(shape) not in (2, 3) or not all(isinstance(n, Integral) and int(n) > 0 for n in sizes):
+    if len(shape) not in (2, 3) or not all(map(is_integer, sizes)):
         raise ValueError(f"{name}={shape!r} has to be (height, width) or (height, width, channels), ints >= 1.")
     if math.prod(sizes) != n_features:
         raise ValueError(

@@ -126,7 +126,7 @@ def layer_sizes(hidden_layer_sizes: Any) -> list[int]:
     """Return `hidden_layer_sizes` as ints; raise a ValueError where they are none, or a layer is empty."""
     try:
         sizes = [int(size) for size in hidden_layer_sizes]
-        whole = all(size == given for size, given in zip(sizes, hidden_layer_sizes))
+        whole = all(size == given and not isinstance(given, bool) for size, given in zip(sizes, hidden_layer_sizes))
     except (TypeError, ValueError, OverflowError):
         whole = False
     if not whole:
@@ -253,7 +253,7 @@ class ThinLinear(nn.Module):
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         down, up = (state_dict.get(prefix + name) for name in ("down", "up"))
         if down is not None and up is not None and down.shape != self.down.shape:
-            for parameter, part in ((self.down, down), (self.up, up)):  # the same parameters: an optimizer knows them
+            for parameter, part in ((self.down, down), (self.up, up)):  # the same parameters: an optimizer has them
                 parameter.data, parameter.grad = parameter.new_empty(part.shape), None
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -321,8 +321,8 @@ def layers_of_a_rule(module: nn.Module, skip_first: int, skip_last: bool) -> lis
     if not paths:
         raise ValueError(
             f"skip_first={skip_first} and skip_last={skip_last} leave none of the {len(layers)} linear layers to the "
-            "training rule, which leaves out frozen and shared weights, too. Lower skip_first, set skip_last=False, or "
-            "pass a network with hidden layers."
+            "training rule, which leaves out frozen and shared weights, too. Lower skip_first, set skip_last=False, "
+            "pass a network with hidden layers, or train without a rule: a compressor may have replaced the others."
         )
     return paths
 

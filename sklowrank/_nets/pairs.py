@@ -39,7 +39,7 @@ class Pair(nn.Sequential):
 def in_pairs(module: nn.Module) -> nn.Module:
     """Put two linear layers of torch in the place of each thin one, and return the module.
 
-    What changes, adapts or exports the layers of a network then needs to know none but torch's.
+    What changes, adapts or exports the layers of a network then meets those of torch alone.
     """
     for path, layer in list(module.named_modules()):
         if path and type(layer) is ThinLinear and layer.rank:
@@ -60,10 +60,7 @@ def _pair_of(thin):
 
 
 def multiply_pairs(module: nn.Module) -> dict[str, Pair]:
-    """Put one linear layer in the place of each pair of linear layers; return the pairs by their names.
-
-    A layer that has a low rank already gets a lower one by its outputs as a whole, not by those of its two parts.
-    """
+    """Put one linear layer in the place of each pair of linear layers; return the pairs by their names."""
     uses = Counter(id(p) for _, p in module.named_parameters(remove_duplicate=False))
     pairs = {name: layer for name, layer in module.named_modules() if name and _is_of_linear_layers(layer, uses)}
     for name, pair in pairs.items():

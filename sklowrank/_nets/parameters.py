@@ -22,7 +22,7 @@ NETWORK_CONSTRAINTS = {
 
 _NETWORK = """
     module : class, callable, torch.nn.Module or None, default=None
-        A network of one's own in place of the default one, from (n, n_features) to (n, {width}){follows}.
+        A network in place of the default one, from (n, n_features) to (n, {width}){follows}.
         A class or function is called with the ``module__`` entries of `net_params`, and with `n_features` if it has a
         parameter of that name; an instance is copied. For pickling it has to be importable.
     net_params : dict or None, default=None

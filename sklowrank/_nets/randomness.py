@@ -6,7 +6,7 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-# Torch's global generators belong to the process: one fit at a time may borrow them.
+# Torch's global generators belong to the process: one fit at a time may seed them.
 _GLOBAL_GENERATORS = threading.RLock()
 
 
@@ -15,25 +15,25 @@ class Randomness:
 
     Batches draw from `generator`; initial weights and dropout of our own layers from `layers`: both belong to the fit
     alone. Code of the user (a module, callbacks or an optimizer of their own) draws from torch's global generators.
-    Where the fit `lends`, these are seeded under :meth:`scope` and continue from the state of the last use, the default
-    device is the CPU, and afterwards they are restored. A lock lets one thread borrow at a time.
+    With `seeds_global` these are seeded under :meth:`scope` and continue from the state of the last use, the default
+    device is the CPU, and afterwards they are restored. A lock admits one thread at a time.
     """
 
     def __init__(
-        self, generator: torch.Generator, device: torch.device, *, lends: bool, layers_seed: int | None = None
+        self, generator: torch.Generator, device: torch.device, *, seeds_global: bool, layers_seed: int | None = None
     ):
         self.generator = generator
         drawn = int(torch.randint(1 << 31, (), generator=generator, device="cpu", dtype=torch.int64))
         self.layers_seed = drawn if layers_seed is None else layers_seed
         self.layers = torch.Generator("cpu").manual_seed(self.layers_seed)
-        self._lends = lends
+        self._seeds_global = seeds_global
         self._gpus = [device] if device.type == "cuda" else []
         self._states: list[torch.Tensor] = []
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Let the user's code in the block draw from the borrowed generators."""
-        if not self._lends:
+        """Let the user's code in the block draw from the global generators, seeded for this fit."""
+        if not self._seeds_global:
             yield
             return
         with _GLOBAL_GENERATORS, torch.random.fork_rng(devices=self._gpus), _cpu_by_default():
@@ -53,8 +53,8 @@ class Randomness:
 
 
 def fit_randomness(estimator, ws) -> Randomness:
-    """Return the random numbers of a fit; it lends where the estimator's `module` or `net_params` are the user's."""
-    return Randomness(ws.generator, ws.device, lends=estimator.module is not None or bool(estimator.net_params))
+    """Return the random numbers of a fit; global ones are seeded where `module` or `net_params` are the user's."""
+    return Randomness(ws.generator, ws.device, seeds_global=estimator.module is not None or bool(estimator.net_params))
 
 
 def fixed_randomness(layers_seed: int | None = None) -> Randomness:
@@ -62,7 +62,9 @@ def fixed_randomness(layers_seed: int | None = None) -> Randomness:
 
     With the `layers_seed` of a fit its initial weights are drawn again.
     """
-    return Randomness(torch.Generator("cpu").manual_seed(0), torch.device("cpu"), lends=True, layers_seed=layers_seed)
+    return Randomness(
+        torch.Generator("cpu").manual_seed(0), torch.device("cpu"), seeds_global=True, layers_seed=layers_seed
+    )
 
 
 def _cpu_by_default():

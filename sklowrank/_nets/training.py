@@ -57,7 +57,7 @@ class Rule(BaseEstimator, Callback):
     """
 
     generator_: torch.Generator
-    former_: dict[str, Any] = {}  # what the former training of the network has reported, where our own goes on with it
+    former_: dict[str, Any] = {}  # report of the former training, where an estimator of this package continues it
 
     def convert(self, module: nn.Module) -> list[Edit]:
         """Replace layers before the training; those that have been finished before are taken up again."""
@@ -111,7 +111,7 @@ def exchanging(net) -> Iterator[None]:
     """Let a rule replace layers or parameters in the block, and give the optimizer the new ones.
 
     The old ones and their state go, the new ones join the group of the parameter that they replace. The optimizer stays
-    the same object, so schedulers that know it go on.
+    the same object, so schedulers that hold it go on.
     """
     before = dict(net.module_.named_parameters())
     yield
@@ -123,7 +123,7 @@ def exchanging(net) -> Iterator[None]:
     place = {id(p): i for i, group in enumerate(groups) for p in group["params"]}
     homes = {name: place[id(p)] for name, p in gone.items() if id(p) in place}
     for group in groups:
-        group["params"][:] = [p for p in group["params"] if id(p) in kept]  # LBFGS knows the list itself
+        group["params"][:] = [p for p in group["params"] if id(p) in kept]  # LBFGS holds the list itself
     for parameter in gone.values():
         net.optimizer_.state.pop(parameter, None)
     for name, parameter in after.items():
@@ -345,7 +345,7 @@ class _Net(NeuralNet):
 
     @property
     def _default_callbacks(self):
-        """Leave out the table that is printed: its lines are made, at some cost, even if nobody sees them."""
+        """Leave out the callback that prints a table: it formats its lines even where they are not shown."""
         return [(name, callback) for name, callback in super()._default_callbacks if name != "print_log"]
 
     def get_split_datasets(self, X, y=None, **fit_params):

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import ArrayLike
 from scipy.sparse import issparse
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import get_tags
+from sklearn.utils import Tags, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
@@ -101,7 +101,7 @@ def check_finite(outputs: torch.Tensor) -> None:
     if bad:
         raise ValueError(
             f"The network gives NaN or infinity for {bad} of {len(outputs)} rows, so that there is nothing to keep. "
-            "Leave these rows out, or mend the network."
+            "Leave these rows out, or correct the network."
         )
 
 
@@ -115,6 +115,19 @@ def relative_error(outputs: torch.Tensor, of: torch.Tensor) -> float:
     change, variance = (outputs - of).square().sum(), (of - of.mean(0)).square().sum()
     rounding = (16 * precision) ** 2 * of.square().sum()
     return 0.0 if change == 0 or (variance <= rounding and change <= rounding) else float(change / variance)
+
+
+def with_tags_of(estimator: Any, tags: Tags) -> Tags:
+    """Return tags of a wrapper with those of rows and targets that an inner estimator has; a torch module has none."""
+    if not isinstance(estimator, nn.Module):
+        inner = get_tags(estimator)
+        tags.estimator_type, tags.target_tags, tags.input_tags = (
+            inner.estimator_type,
+            inner.target_tags,
+            inner.input_tags,
+        )
+        tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
+    return tags
 
 
 def _inner_has(method):
@@ -281,18 +294,8 @@ class HeldNetwork:
         return "_fitted" in vars(self)
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()  # type: ignore[misc]
-        if isinstance(self.estimator, nn.Module):
-            return tags
-        frozen = isinstance(self.estimator, FrozenEstimator)
-        inner = get_tags(self.estimator)
-        tags.estimator_type, tags.classifier_tags = inner.estimator_type, inner.classifier_tags
-        tags.regressor_tags, tags.target_tags, tags.input_tags = (
-            inner.regressor_tags,
-            inner.target_tags,
-            inner.input_tags,
-        )
-        tags.target_tags.required = tags.target_tags.required and not frozen
+        tags = with_tags_of(self.estimator, super().__sklearn_tags__())  # type: ignore[misc]
+        tags.target_tags.required = tags.target_tags.required and not isinstance(self.estimator, FrozenEstimator)
         return tags
 
 

@@ -154,7 +154,7 @@ def find_head(held: Held, calls: Calls, y: np.ndarray, kind: HeadKind) -> Head:
     Raises
     ------
     ValueError
-        If it has to stay and y has a label that the network does not know, if there is no such layer, or one whose
+        If it has to stay and y has a label that is no class of the network, if there is no such layer, or one whose
         weight others share.
     """
     classes = np.unique(y) if is_classifier(held.estimator) else None

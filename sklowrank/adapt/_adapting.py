@@ -86,7 +86,7 @@ class Adapter(MetaEstimatorMixin, HeldNetwork):
         return {name: value.copy() for name, value in self.weights_.items()}
 
     def set_adapter(self, state: Mapping[str, np.ndarray]) -> Self:
-        """Take the numbers of another adapter of the same network in place of the own ones.
+        """Replace the numbers by those of another adapter of the same network.
 
         Names and shapes are compared. Whether the other adapter was fitted to the same network is not known. In another
         process load a fitted adapter, by pickle or joblib, and give it the states of the sites.
@@ -194,7 +194,7 @@ def _base(adapter, model):
 
 
 def _checked_state(state, own):
-    """Return another adapter's numbers in the types of the own ones.
+    """Return another adapter's numbers in the types of those of the fit.
 
     Raises
     ------

@@ -69,7 +69,7 @@ def begin(adapter: Any, X: Any, y: Any, *, types: tuple[str, ...]) -> Begun:
     if y is None:
         raise ValueError(f"{type(adapter).__name__} requires y to be passed, but the target y is None.")
     ws = open_workspace(np.empty((0, 0)), device=adapter.device, random_state=adapter.random_state)
-    randomness = Randomness(ws.generator, ws.device, lends=True)
+    randomness = Randomness(ws.generator, ws.device, seeds_global=True)
     held = hold(adapter.estimator, X, y, randomness, adapter.module_getter)
     frozen = isinstance(adapter.estimator, FrozenEstimator)
     calls = network_calls(held, X).joined()

@@ -249,7 +249,7 @@ class LDU(NamedTuple):
 def ldu(weight: torch.Tensor, rank: int, pivoting: str) -> LDU:
     """Return the first `rank` pivots of the LDU decomposition of a matrix (m, n), with their columns and rows.
 
-    Rounding decides nothing: of pivots that are equal up to it the first is taken, and what is left of a weight when
+    Rounding decides nothing: of pivots that are equal up to it the first is taken, and the remainder of a weight when
     its rank is exhausted counts as zero. A pivot that is zero, or far below its row of U, is given as zero, and the
     row divided by its largest entry.
     """

@@ -49,7 +49,7 @@ _TEXTS = {
     head : {"auto", "keep", "train", "reset"}, default=HEAD
         What becomes of the last linear layer. "keep": it is a layer like the others and gets an update. "train": it
         is trained in full. "reset": a new layer for the labels of y takes its place. "auto": "train" where the
-        network knows all labels of y, else "reset".
+        network has all labels of y among its classes, else "reset".
     modules : str, list of str or None, default=None
         Names of layers in the torch module, or patterns such as ``"encoder.*"``, that are changed. None takes all.
     exclude : str, list of str or None, default=None

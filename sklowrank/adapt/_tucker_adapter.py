@@ -12,6 +12,7 @@ from torch import nn
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
+from .._core.validation import is_integer
 from ._adapted_network import WeightUpdate
 from ._adapting import Adapter
 from ._fitting import adapt, begin
@@ -248,10 +249,10 @@ def _exact_ranks(layers, wanted):
             raise ValueError(f"ranks has {pattern!r}, which matches none of the layers {', '.join(layers)}.")
         for name in names:
             sizes = _axes(layers[name])
-            if len(ranks) != len(sizes) or any(not 1 <= r <= n for r, n in zip(ranks, sizes)):
+            if len(ranks) != len(sizes) or any(not is_integer(r) or r > n for r, n in zip(ranks, sizes)):
                 raise ValueError(
                     f"ranks={{{pattern!r}: {tuple(ranks)}}} does not suit the layer {name}: it has axes of {sizes}, "
-                    "each of which needs a rank from 1 to its size."
+                    "each of which needs an integer from 1 to its size."
                 )
             found.setdefault(name, tuple(int(r) for r in ranks))
     return found

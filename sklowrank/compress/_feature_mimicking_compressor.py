@@ -136,6 +136,9 @@ class FeatureMimickingCompressor(CalibratedNetwork, CallbackSupportMixin, MetaEs
     An inner activation is shifted and scaled so that it changes little at the start: ReLU and SiLU by the 5 % quantile
     of their inputs, tanh by their mean and three standard deviations.
 
+    A dense layer that is a pair of low rank already, from a training rule or a compressor, is taken as the one layer
+    that it stands for, and counts the parameters that it has.
+
     The moments take a pass over the rows per dense layer, and eigen-decompositions of size ``min(n_in, n_out)``. Counts
     of a table do not depend on its order, and rows that are never looked up do not count.
 
@@ -259,7 +262,7 @@ class FeatureMimickingCompressor(CalibratedNetwork, CallbackSupportMixin, MetaEs
             raise ValueError("y was passed for a torch module, which has no loss. Pass a skorch net of it, or y=None.")
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(np.empty((0, 0)), device=self.device, random_state=self.random_state)
-        randomness = Randomness(ws.generator, ws.device, lends=True)
+        randomness = Randomness(ws.generator, ws.device, seeds_global=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         n_epochs = _n_epochs(self.max_iter, self.inner_activation, y)
         opts = options(self, MimickingOptions)

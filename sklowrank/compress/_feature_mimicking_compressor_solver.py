@@ -22,6 +22,7 @@ from ._layer_pairs import (
     replace_layers,
     seen_of,
     taken_layers,
+    taken_with_products,
 )
 from ._low_rank_compressor_solver import check_finite
 from ._rank_budgets import Ladder, budget_of, ranks_by_budget, ranks_by_number
@@ -102,22 +103,32 @@ def mimic_layers(problem: Problem, options: MimickingOptions, generator: torch.G
         If no layer can be replaced, or `compression` cannot be reached.
     """
     module, calls, size = problem.module, problem.fitted_calls, options.batch_size
-    names = _taken(module, calls, options)
+    names, pairs = taken_with_products(module, partial(_taken, module, calls, options))
     seen = seen_of(module, calls, names, size)
     tables = [name for name in names if layer_type(module.get_submodule(name)) == "embedding"]
     readers = readers_of(module, calls, tables) if options.fuse and tables else []
     if options.compression is not None:  # it gives tables ranks of their own
         readers = [reader.without_stacks() for reader in readers]
-    ranks = _ranks(problem, names, seen, readers, options)
-    before = {name: n_parameters(module.get_submodule(name)) for name in names}
-    shapes = {name: tuple(module.get_submodule(name).weight.shape) for name in names}
+    ranks = _ranks(problem, names, seen, readers, pairs, options)
+    layers: dict[str, Any] = {name: module.get_submodule(name) for name in names}
+    before = {
+        name: {
+            "type": type(layer).__name__,
+            "shape": tuple(layer.weight.shape),
+            "n_parameters_before": n_parameters(pairs.get(name, layer)),
+        }
+        for name, layer in layers.items()
+    }
+    for name in [name for name in pairs if ranks[name] is None]:
+        module.set_submodule(name, pairs[name])
+        readers = [r._replace(name=f"{name}.0") if r.name == name else r for r in readers]
     narrow, dense = ({name: ranks[name] for name in names if (name in tables) == is_one} for is_one in (True, False))
 
     report = replace_layers(module, calls, narrow, seen, method=_METHOD, size=size)
     for reader in readers:
         fuse(module, reader)
     if any(narrow.values()) and dense:
-        seen |= seen_of(module, calls, list(dense), size)
+        seen |= seen_of(module, calls, [name for name, rank in dense.items() if rank is not None], size)
         dense = {name: _paying(module.get_submodule(name), rank, options) for name, rank in dense.items()}
     then = None
     if options.inner_activation is not None:
@@ -125,7 +136,7 @@ def mimic_layers(problem: Problem, options: MimickingOptions, generator: torch.G
     report += replace_layers(module, calls, dense, seen, method=_METHOD, size=size, then=then)
     leave_fast_paths(module, (Activated,))
     for row in report:
-        row |= {"n_parameters_before": before[row["name"]], "shape": shapes[row["name"]]}
+        row |= before[row["name"]]
         row["n_parameters"] = n_parameters(module.get_submodule(row["name"]))
     return LayerReport(report)
 
@@ -152,10 +163,11 @@ def _taken(module, calls, options):
     return sorted(names, key=lambda name: layer_type(module.get_submodule(name)) != "embedding")
 
 
-def _ranks(problem, names, seen, readers, options):
+def _ranks(problem, names, seen, readers, pairs, options):
     """Return the rank of each layer; None where the layer stays as it is."""
     layers = {name: problem.module.get_submodule(name) for name in names}
     ladders = {name: _ladder(layer, seen[name], options) for name, layer in layers.items()}
+    ladders |= {name: ladders[name]._replace(n_dense=n_parameters(pair)) for name, pair in pairs.items()}
     for reader in readers:
         if reader.name not in names:  # else what it is made of changes, too
             ladders |= _fused_ladders(problem.module.get_submodule(reader.name), reader, ladders)

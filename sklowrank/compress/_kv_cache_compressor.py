@@ -188,7 +188,7 @@ class KVCacheCompressor(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
         """
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(np.empty((0, 0)), device=self.device, random_state=self.random_state)
-        held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, lends=True), self.module_getter)
+        held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, seeds_global=True), self.module_getter)
         X, _ = some_rows(X, None, self.n_calibration, ws.generator)
 
         compressed = compress_caches(held, X, options(self, CacheOptions), ws.device)

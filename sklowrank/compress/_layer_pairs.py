@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from .._nets.calls import Calls
-from .._nets.pairs import Pair
+from .._nets.pairs import Pair, multiply_pairs
 from .._nets.recording import (
     LayerReport,
     Moments,
@@ -159,6 +159,19 @@ def taken_layers(
     if names == [""]:
         raise ValueError(f"The network is a single {type(module).__name__} layer. Pass it within torch.nn.Sequential.")
     return names
+
+
+def taken_with_products(module: nn.Module, taken: Callable[[], list[str]]) -> tuple[list[str], dict[str, Pair]]:
+    """Return the names that `taken` gives, and the pairs of linear layers among them, in whose places products are put.
+
+    A layer that has a low rank already gets a lower one by its outputs as a whole, not by those of its two parts. Other
+    pairs stay.
+    """
+    pairs = multiply_pairs(module)
+    names = taken()
+    for name in pairs.keys() - set(names):
+        module.set_submodule(name, pairs.pop(name))
+    return names, pairs
 
 
 def left_layers(module: nn.Module, names: Sequence[str]) -> str:

@@ -165,7 +165,8 @@ class LowRankCompensator(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
     of time ``min(out, in)^3``. Weights are stored as codes, packed into bytes, and scales, and made dense in each call:
     predictions take longer than with the dense network. Left as they are: layers that share weights, with a warning;
     convolutions in groups, recurrent layers, attention, layers with hooks, computed weights or `max_norm`, and those
-    that no row reaches. With `padding_idx` an embedding gets no bias, so that its padding still adds nothing.
+    that no row reaches. With `padding_idx` an embedding gets no bias, so that its padding still adds nothing. A layer
+    that is a pair of low rank already is taken as two layers.
 
     References
     ----------
@@ -285,18 +286,18 @@ class LowRankCompensator(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
         _check_choices(self.n, self.m, self.rank, self.budget)
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
-        randomness = Randomness(ws.generator, ws.device, lends=True)
+        randomness = Randomness(ws.generator, ws.device, seeds_global=True)
         held = hold(self.estimator, X, y, randomness, self.module_getter)
         twin = _twin(self.compressed, randomness, self.module_getter, ws.device)
         calls = calls_of(held, some_rows(X, None, self.n_calibration, ws.generator)[0])
         module = held.module.to(ws.device)
-        before, sizes = _checked_outputs(module, calls, ws.device), (n_bytes(module), n_numbers(module))
+        before, sizes = outputs_of(module, calls, BLOCK, ws.device), (n_bytes(module), n_numbers(module))
+        check_finite(before)
         names = layers_to_take(module, calls, self.modules)
-        _check_ranks(self.rank, names)
 
         compress = partial(compressed, twin, options(self, WeightOptions))
         report = compensate(module, calls, names, compress, options(self, PathOptions))
-        error = relative_error(_outputs(module, calls, ws.device), before)
+        error = relative_error(outputs_of(module, calls, BLOCK, ws.device), before)
         stored = stored_held(held)
         return keep(self, ws, stored, **_described(module, stored.weights, report, sizes, error))
 
@@ -357,23 +358,11 @@ class LowRankCompensator(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
         return keep(self, ws, stored, **described)
 
 
-# What is given
-
-
 def _check_choices(n, m, rank, budget):
     if n > m:
         raise ValueError(f"n={n} is above m={m}: of every m weights n are kept. Pass at most m.")
     if rank == "auto" and budget is None:
         raise ValueError("rank='auto' needs a budget, the share of the weights that the paths may have. Pass budget.")
-
-
-def _check_ranks(rank, names):
-    """Refuse a dict with ranks of layers that are not taken, or with other values than numbers from 0 on."""
-    for name, value in rank.items() if isinstance(rank, dict) else ():
-        if name not in names:
-            raise ValueError(f"rank has the layer {name!r}, which is not taken. Taken are: {', '.join(names)}.")
-        if not isinstance(value, Integral) or value < 0:
-            raise ValueError(f"rank={{{name!r}: {value!r}}} has to be an integer of at least 0.")
 
 
 def _twin(compressed, randomness, module_getter, device):
@@ -382,16 +371,6 @@ def _twin(compressed, randomness, module_getter, device):
         return None
     fitted = compressed if isinstance(compressed, nn.Module | FrozenEstimator) else FrozenEstimator(compressed)
     return hold(fitted, None, None, randomness, module_getter).module.to(device)
-
-
-def _checked_outputs(module, calls, device):
-    outputs = _outputs(module, calls, device)
-    check_finite(outputs)
-    return outputs
-
-
-def _outputs(module, calls, device):
-    return outputs_of(module, calls, BLOCK, device)
 
 
 def _described(module, weights, report, sizes, error):

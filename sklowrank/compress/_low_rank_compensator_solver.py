@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .._core.rows import merge_sum
+from .._core.validation import is_integer
 from .._math.linalg import signs_of_largest
 from .._nets.calls import Calls
 from .._nets.recording import (
@@ -219,14 +220,15 @@ def frequencies(module: nn.Module, calls: Calls, name: str) -> Inputs:
 
 
 def _lookups(name, module, calls):
-    counts: list[torch.Tensor] = []
+    table = module.get_submodule(name).weight
+    counts = torch.zeros(len(table), dtype=torch.int64, device=table.device)
 
     def see(name, layer, args, out):
-        counts.append(torch.bincount(args[0].flatten(), minlength=len(layer.weight)))
+        counts.add_(torch.bincount(args[0].flatten(), minlength=len(counts)))
 
     with watching(module, [name], see):
         run(module, calls, BLOCK)
-    return torch.stack(counts).sum(0)
+    return counts
 
 
 # The path
@@ -304,11 +306,22 @@ def ranks_of(
     compress: Compress,
     options: PathOptions,
 ) -> dict[str, int]:
-    """Return the rank of the path of each layer."""
+    """Return the rank of the path of each layer.
+
+    Raises
+    ------
+    ValueError
+        If a dict has ranks of other layers, or others than integers of at least 0.
+    """
     layers = {name: module.get_submodule(name) for group in groups for name in group}
     shapes = {name: tuple(output_matrix(layer).shape) for name, layer in layers.items()}
     if options.rank != "auto":
         wanted = options.rank if isinstance(options.rank, dict) else dict.fromkeys(layers, options.rank)
+        for name, rank in wanted.items():
+            if name not in layers:
+                raise ValueError(f"rank has the layer {name!r}, which is not taken. Taken are: {', '.join(layers)}.")
+            if not is_integer(rank, 0):
+                raise ValueError(f"rank={{{name!r}: {rank!r}}} has to be an integer of at least 0.")
         return {name: min(wanted.get(name, 0), *shapes[name]) for name in layers}
     gains: dict[str, torch.Tensor] = {}
     for group in groups:

@@ -225,7 +225,7 @@ class LowRankCompressor(CalibratedNetwork, MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"rank={self.rank} and tolerance={self.tolerance} exclude each other. Set one to None.")
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
-        held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, lends=True), self.module_getter)
+        held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, seeds_global=True), self.module_getter)
         X, y = some_rows(X, y, self.n_calibration, ws.generator)
 
         compressed = compress_network(held, X, y, options(self, CompressionOptions), ws.device)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from .._core.rows import refuse_kind
 from .._nets.calls import outputs_of
 from .._nets.holding import Held, is_ours, restored_held, stored_held
-from .._nets.pairs import Pair, multiply_pairs
+from .._nets.pairs import Pair
 from .._nets.passes import AnyCalls, calls_of
 from .._nets.recording import LayerReport, device_of
 from .._nets.wrapping import check_finite, relative_error
@@ -23,6 +24,7 @@ from ._layer_pairs import (
     replace_layers,
     seen_of,
     taken_layers,
+    taken_with_products,
 )
 from ._rank_budgets import Ladder, budget_of, least_size, ranks_by_budget, ranks_by_number
 from ._split_attention import split_attention
@@ -101,10 +103,8 @@ def _problem(held, X, options, device):
         split_attention(module)
     outputs = outputs_of(module.to(device), calls, size, device)
     check_finite(outputs)
-    pairs = multiply_pairs(module)
-    names = taken_layers(module, calls, modules=options.modules, exclude=options.exclude)
-    for name in pairs.keys() - set(names):
-        module.set_submodule(name, pairs.pop(name))
+    taken = partial(taken_layers, module, calls, modules=options.modules, exclude=options.exclude)
+    names, pairs = taken_with_products(module, taken)
     layers = {name: module.get_submodule(name) for name in names}
     seen = seen_of(module, calls, names, size)
     ladders = {name: ladder_of(layer, seen[name], options.method) for name, layer in layers.items()}

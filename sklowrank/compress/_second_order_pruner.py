@@ -1,7 +1,6 @@
 """Fitted networks with few weights that are not zero, chosen by second-order information."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from numbers import Integral, Real
 from typing import Any, Literal, Self
 
@@ -11,7 +10,6 @@ from sklearn.base import BaseEstimator, clone, is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.pipeline import Pipeline
-from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -28,7 +26,8 @@ from .._core.workspace import open_workspace
 from .._nets.architecture import answers_exactly
 from .._nets.found import StoredNetwork, find_network, restored_network, stored_network, whole_network
 from .._nets.parameters import NETWORK_CONSTRAINTS
-from ._second_order_pruner_solver import PruningOptions, by_name, prune_network
+from .._nets.wrapping import where_to_compute, with_tags_of
+from ._second_order_pruner_solver import PruningOptions, by_name, prune_network, sparsities_of
 
 
 class SecondOrderPruner(BaseEstimator):
@@ -215,10 +214,11 @@ class SecondOrderPruner(BaseEstimator):
         -------
         self : SecondOrderPruner
         """
-        sparsities = _sparsities(self.schedule, self.sparsity)
+        sparsities = sparsities_of(self.schedule, self.sparsity)
         X, y = _checked(self, X, y)
-        ws = open_workspace(_array_of(X), device=self.device, random_state=self.random_state)
-        found = find_network(_fitted(self.estimator, X, y))
+        ws = open_workspace(where_to_compute(X), device=self.device, random_state=self.random_state)
+        is_fitted = isinstance(self.estimator, nn.Module | FrozenEstimator)
+        found = find_network(self.estimator if is_fitted else clone(self.estimator).fit(X, y))
         _check_width(found, X)
         if self.criterion == "mfac" and self.n_grads > len(y):
             drawn = "rows are drawn with replacement"
@@ -315,24 +315,10 @@ class SecondOrderPruner(BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
-        if not isinstance(self.estimator, nn.Module):
-            inner = get_tags(self.estimator)
-            tags.estimator_type, tags.target_tags = inner.estimator_type, inner.target_tags
-            tags.classifier_tags, tags.regressor_tags = inner.classifier_tags, inner.regressor_tags
-            tags.input_tags = inner.input_tags
-        return tags
+        return with_tags_of(self.estimator, tags)
 
 
 # What is given
-
-
-def _sparsities(schedule, last):
-    """Return the sparsities that are reached one after another."""
-    found = [] if schedule is None else [float(sparsity) for sparsity in schedule]
-    steps = [*found, last]
-    if any(not 0 <= a < b for a, b in pairwise(steps)):
-        raise ValueError(f"schedule={schedule!r} has to increase, from at least 0 to below sparsity={last}.")
-    return steps
 
 
 def _holder(estimator):
@@ -355,18 +341,6 @@ def _checked(pruner, X, y):
     return X, y
 
 
-def _array_of(X):
-    """Return rows that say where and how precisely to compute: arrays themselves, an empty one for anything else."""
-    return X if isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "__array_namespace__") else np.empty((0, 0))
-
-
-def _fitted(estimator, X, y):
-    """Return a fitted clone; torch modules and frozen estimators are fitted already."""
-    if isinstance(estimator, nn.Module | FrozenEstimator):
-        return estimator
-    return clone(estimator).fit(X, y)
-
-
 def _check_width(found, X):
     """Raise a ValueError where a frozen network was fitted to other columns."""
     mean = found.reading.mean
@@ -378,11 +352,12 @@ def _check_width(found, X):
 
 def _described(found, weights, y):
     """Return the public fitted attributes."""
+    n_parameters = sum(parameter.numel() for parameter in found.module.parameters())
     attributes = {
         "masks_": {name: kept.cpu().numpy() for name, kept in by_name(weights, weights.kept, found.module).items()},
         "sparsity_": 1 - float(weights.kept.double().mean()),
-        "n_parameters_": sum(parameter.numel() for parameter in found.module.parameters()),
-        "n_nonzero_": sum(parameter.numel() for parameter in found.module.parameters()) - int((~weights.kept).sum()),
+        "n_parameters_": n_parameters,
+        "n_nonzero_": n_parameters - int((~weights.kept).sum()),
         "weights_": stored_network(found).weights,
     }
     if found.classes is not None:
@@ -414,7 +389,7 @@ def _outputs(pruner, X, method):
         X = check_new_data(pruner, X, method=method, dtype=None, allow_nd=True)
     else:
         X = check_new_data(pruner, X, method=method, like="mean_")
-    ws = open_workspace(_array_of(X), device=pruner.device)
+    ws = open_workspace(where_to_compute(X), device=pruner.device)
     found = _recalled(pruner, ws.device)
     if answers_exactly(found.architecture):
         found.module.double()

@@ -2,6 +2,8 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -39,6 +41,21 @@ class Weights(NamedTuple):
     sizes: list[int]
     values: torch.Tensor  # (d,)
     kept: torch.Tensor  # (d,), bool
+
+
+def sparsities_of(schedule: Iterable[float] | None, last: float) -> list[float]:
+    """Return the sparsities that are reached one after another.
+
+    Raises
+    ------
+    ValueError
+        If they are no numbers that increase.
+    """
+    given = [] if schedule is None else list(schedule)
+    are_numbers = all(isinstance(sparsity, Real) for sparsity in given)
+    if not are_numbers or any(not 0 <= a < b for a, b in pairwise([*given, last])):
+        raise ValueError(f"schedule={schedule!r} has to increase, in numbers from at least 0 to below sparsity={last}.")
+    return [*map(float, given), last]
 
 
 def prune_network(
@@ -227,7 +244,7 @@ def _train(found, rows, target, kept, o, generator):
         Batches(lambda at: (rows[at], target[at]), len(rows)),
         loss,
         Training(o.finetune_epochs, o.batch_size, o.learning_rate),
-        randomness=Randomness(generator, rows.device, lends=True),
+        randomness=Randomness(generator, rows.device, seeds_global=True),
         device=rows.device,
         rule=rule,
         keep_best=False,

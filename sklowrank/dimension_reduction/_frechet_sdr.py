@@ -240,7 +240,8 @@ class FrechetSDR(CallbackSupportMixin, FrechetMethods, BaseEstimator):
         X = check_fit_data(self, X, None if y is None else "no_validation", ensure_min_samples=2)
         check_consistent_length(X, y := on_host(y))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        randomness = Randomness(ws.generator, ws.device, lends=self.module is not None or bool(self.net_params))
+        seeds_global = self.module is not None or bool(self.net_params)
+        randomness = Randomness(ws.generator, ws.device, seeds_global=seeds_global)
         mean, scale = standardization(ws.load(X), "columns" if self.standardize else False)
         rows = standardized(ws.load(X), mean, scale, torch.float64)
         shape = {"n_landmarks": self.n_landmarks, "n_thresholds": self.n_thresholds}

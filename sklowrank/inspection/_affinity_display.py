@@ -8,6 +8,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support, move_to
+from .._core.validation import is_integer
 
 
 class AffinityDisplay:
@@ -84,8 +85,8 @@ class AffinityDisplay:
                 f"{type(model).__name__} has no affinity_matrix_. Pass a self-expressive clusterer, KSubspaces with "
                 "an ensemble, or scikit-learn's SpectralClustering."
             )
-        if n_cells < 1:
-            raise ValueError(f"n_cells={n_cells} should be at least 1.")
+        if not is_integer(n_cells):
+            raise ValueError(f"n_cells={n_cells!r} should be an integer of at least 1.")
         affinity = affinity if issparse(affinity) else csr_array(move_to(affinity, xp=np, device="cpu"))
         labels = move_to(model.labels_, xp=np, device="cpu") if labels is None else np.asarray(labels)
         if labels.shape != affinity.shape[:1]:

@@ -7,6 +7,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support
+from .._core.validation import is_integer
 
 _OBSERVED, _FILLED = "0.75", "#0f766e"
 
@@ -205,7 +206,7 @@ def _chosen(features, names, observed):
     for feature in features:
         if isinstance(feature, str) and feature not in names:
             raise ValueError(f"features names {feature!r}, which is no column of X.")
-        places.append(names.index(feature) if isinstance(feature, str) else int(feature))
-    if not places or not all(0 <= place < len(names) for place in places):
+        places.append(names.index(feature) if isinstance(feature, str) else feature)
+    if not places or not all(is_integer(place, 0) and place < len(names) for place in places):
         raise ValueError(f"features={features} must name columns of X, which has n_features={len(names)}.")
     return np.array(places)

@@ -7,6 +7,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support, move_to
+from .._core.validation import is_integer
 
 _POSITIVE, _NEGATIVE = "#0f766e", "#c08a3e"
 
@@ -127,12 +128,17 @@ class DictionaryDisplay:
         check_matplotlib_support("DictionaryDisplay.plot")
         n_features = self.components.shape[1]
         for name, value in (("n_top", n_top), ("n_columns", n_columns)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} should be at least 1.")
-        if self.image_shape is not None and np.prod(self.image_shape) != n_features:
+            if value is not None and not is_integer(value):
+                raise ValueError(f"{name}={value!r} should be an integer of at least 1.")
+        shape = self.image_shape
+        if shape is not None and not all(map(is_integer, shape)):
             raise ValueError(
-                f"image_shape={self.image_shape} has {np.prod(self.image_shape)} pixels, but components have "
-                f"n_features={n_features}. Pass a shape whose product is {n_features}."
+                f"image_shape={shape!r} has to be (height, width) or (height, width, channels), ints >= 1."
+            )
+        if shape is not None and np.prod(shape) != n_features:
+            raise ValueError(
+                f"image_shape={shape} has {np.prod(shape)} pixels, but components have n_features={n_features}. Pass a "
+                f"shape whose product is {n_features}."
             )
         self.figure_, self.axes_ = self._open(n_top, n_columns, axes)
         for k, (component, panel) in enumerate(zip(self.components, self.axes_)):

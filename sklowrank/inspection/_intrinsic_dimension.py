@@ -17,19 +17,7 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep
 from .._core.warn import warn
 from ._intrinsic_dimension_solver import ScoredDims, bisected, listed_dims
-from ._wrapped_network import NetworkWrapper, check_trainable
-
-
-def _best_has(name):
-    """Return a check whether the estimator, or the one that was found, has a method."""
-
-    def check(self):
-        if not self.refit:
-            raise AttributeError(f"{name} needs refit=True.")
-        getattr(getattr(self, "best_estimator_", self.estimator), name)
-        return True
-
-    return check
+from ._wrapped_network import NetworkWrapper, check_trainable, inner_has
 
 
 class IntrinsicDimension(NetworkWrapper, MetaEstimatorMixin, BaseEstimator):
@@ -239,39 +227,7 @@ class IntrinsicDimension(NetworkWrapper, MetaEstimatorMixin, BaseEstimator):
             **best,
         )
 
-    @available_if(_best_has("predict"))
-    def predict(self, X):
-        """Return what the estimator found predicts.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        y : array
-        """
-        self._check_namespace(X, "predict")
-        return self.best_estimator_.predict(X)
-
-    @available_if(_best_has("predict_proba"))
-    def predict_proba(self, X):
-        """Return the probabilities of the classes by the estimator found.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        probabilities : array of shape (n_samples, n_classes)
-        """
-        self._check_namespace(X, "predict_proba")
-        return self.best_estimator_.predict_proba(X)
-
-    @available_if(_best_has("predict"))
+    @available_if(inner_has("predict"))
     def score(self, X, y):
         """Return the score of the estimator found, by `scoring`.
 

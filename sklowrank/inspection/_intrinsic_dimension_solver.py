@@ -3,7 +3,6 @@
 import math
 import warnings
 from contextlib import nullcontext
-from numbers import Integral
 
 import numpy as np
 from joblib import effective_n_jobs
@@ -16,7 +15,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from skorch import NeuralNet
 from threadpoolctl import threadpool_limits
 
-from .._core.validation import on_host
+from .._core.validation import is_integer, on_host
 from .._nets.randomness import fixed_randomness
 from ..neural import RandomSubspace
 from ._wrapped_network import last_step, rows_at
@@ -32,7 +31,7 @@ def listed_dims(search, d_min, d_max):
             raise ValueError(f"d_max={d_max} is below d_min={d_min}. Raise d_max.")
         return None
     dims = sorted(set(search))
-    if not dims or not all(isinstance(d, Integral) and d >= 1 for d in dims):
+    if not dims or not all(map(is_integer, dims)):
         raise ValueError(f"search={search!r} has to be 'bisect' or a list of integers >= 1.")
     return [int(d) for d in dims]
 

@@ -25,17 +25,7 @@ from ._learning_regime_solver import (
     probe_rows,
     seen,
 )
-from ._wrapped_network import NetworkWrapper, check_trainable, rows_at
-
-
-def _estimator_has(name):
-    """Return a check whether the estimator has a method."""
-
-    def check(self):
-        getattr(getattr(self, "estimator_", self.estimator), name)
-        return True
-
-    return check
+from ._wrapped_network import NetworkWrapper, check_trainable, inner_has, rows_at
 
 
 class LearningRegime(NetworkWrapper, MetaEstimatorMixin, BaseEstimator):
@@ -201,39 +191,7 @@ class LearningRegime(NetworkWrapper, MetaEstimatorMixin, BaseEstimator):
         found = found_attributes(start, view, course[-1], measures) | {"history_": history_of(taken, course, measures)}
         return keep(self, None, estimator_=model, **found)
 
-    @available_if(_estimator_has("predict"))
-    def predict(self, X):
-        """Return what the fitted estimator predicts.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        y : array
-        """
-        self._check_namespace(X, "predict")
-        return self.estimator_.predict(X)
-
-    @available_if(_estimator_has("predict_proba"))
-    def predict_proba(self, X):
-        """Return the probabilities of the classes by the fitted estimator.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        probabilities : array of shape (n_samples, n_classes)
-        """
-        self._check_namespace(X, "predict_proba")
-        return self.estimator_.predict_proba(X)
-
-    @available_if(_estimator_has("score"))
+    @available_if(inner_has("score"))
     def score(self, X, y):
         """Return the score of the fitted estimator.
 

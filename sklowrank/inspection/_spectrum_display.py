@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support, move_to
+from .._core.validation import is_integer
 
 _KINDS = {  # attribute, and the label of its axis
     "component_variance_": "variance of the component",
@@ -86,13 +87,15 @@ class SpectrumDisplay:
         """
         check_is_fitted(estimator)
         model = estimator[-1] if isinstance(estimator, Pipeline) else estimator
-        if n_values < 2:
-            raise ValueError(f"n_values={n_values} should be at least 2.")
+        if not is_integer(n_values, 2):
+            raise ValueError(f"n_values={n_values!r} should be an integer of at least 2.")
         if hasattr(model, "variances_") and hasattr(model, "noise_variance_"):
             spectra = [np.sort(_as_numpy(v))[::-1][:n_values] for v in model.variances_]
             found = cls(spectra, kind="variance beside the noise", floors=_as_numpy(model.noise_variance_))
         elif getattr(model, "affinity_matrix_", None) is not None:
             values = laplacian_spectrum(model.affinity_matrix_, n_values)
+            if not len(values):
+                raise ValueError("affinity_matrix_ has no edge between two rows, and so no spectrum.")
             found = cls([values], kind="eigenvalue of the Laplacian", gap=int(np.diff(values).argmax()) + 1)
         else:
             name = next((name for name in _KINDS if getattr(model, name, None) is not None), None)

@@ -1,6 +1,5 @@
 """Picture of a transport plan: an image of its mass, or segments between two clouds."""
 
-from numbers import Integral
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -9,6 +8,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import check_matplotlib_support, move_to
+from .._core.validation import is_integer
 
 
 class TransportPlanDisplay:
@@ -127,7 +127,7 @@ class TransportPlanDisplay:
         if not hasattr(model, "coupling_"):
             raise ValueError(f"{type(model).__name__} has no coupling_. Pass a fitted SinkhornTransport.")
         for name, value in (("n_cells", n_cells), ("n_segments", n_segments)):
-            if not isinstance(value, Integral) or value < 1:
+            if not is_integer(value):
                 raise ValueError(f"{name}={value!r} should be an integer of at least 1.")
         if kind not in ("image", "segments"):
             raise ValueError(f"kind={kind!r} should be 'image' or 'segments'.")
@@ -231,7 +231,7 @@ def _image(plan, source, labels, target_labels, n_cells):
 
 
 def _first_component(table):
-    """Return the projections of rows on the direction of largest variance, with a sign of its own."""
+    """Return the projections of rows on the direction of largest variance, with a positive largest coefficient."""
     centred = table.astype(np.float64) - table.mean(0)
     centred /= np.abs(centred).max() or 1.0
     direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]

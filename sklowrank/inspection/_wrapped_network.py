@@ -3,6 +3,7 @@
 import torch
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNet
 
@@ -40,8 +41,20 @@ def rows_at(X, at):
     return safe_indexing(X, at)
 
 
+def inner_has(name: str):
+    """Return a check whether the fitted estimator, or the one that is to be fitted, has a method."""
+
+    def check(self):
+        if not getattr(self, "refit", True):
+            raise AttributeError(f"{name} needs refit=True.")
+        getattr(getattr(self, self._holder, self.estimator), name)
+        return True
+
+    return check
+
+
 class NetworkWrapper:
-    """Tags, classes and columns of the estimator that is wrapped; `_holder` names the fitted one."""
+    """Tags, classes, columns and predictions of the estimator that is wrapped; `_holder` names the fitted one."""
 
     _holder = "estimator_"
 
@@ -76,6 +89,38 @@ class NetworkWrapper:
         check_place(X, "X")
         if hasattr(self, "_mean"):
             check_same_namespace(X, self, attribute="_mean", method=method)
+
+    @available_if(inner_has("predict"))
+    def predict(self, X):
+        """Return what the fitted estimator predicts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        y : array
+        """
+        self._check_namespace(X, "predict")
+        return self._held.predict(X)
+
+    @available_if(inner_has("predict_proba"))
+    def predict_proba(self, X):
+        """Return the probabilities of the classes by the fitted estimator.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The rows.
+
+        Returns
+        -------
+        probabilities : array of shape (n_samples, n_classes)
+        """
+        self._check_namespace(X, "predict_proba")
+        return self._held.predict_proba(X)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -12,6 +12,7 @@ from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.validation import check_fit_data, check_new_data
 from .._core.workspace import open_workspace
+from .._nets.layers import layer_sizes
 from .._nets.parameters import NETWORK_CONSTRAINTS
 from ._functional_map_inputs import check_columns, check_inputs, check_target, check_truth, two_shapes
 from ._functional_map_solver import (
@@ -241,10 +242,11 @@ class FunctionalMapAligner(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         goal = X if X_target is None else check_target(X_target)
         check_columns(getattr(self, "feature_names_in_", None), X_target)
         start, known = self.init, {"landmarks": self.landmarks, "faces": self.faces, "target_faces": self.target_faces}
-        inputs = check_inputs(X, goal, init=start, **known)
+        inputs, sizes = check_inputs(X, goal, init=start, **known), layer_sizes(self.hidden_layer_sizes)
         ws = open_workspace(X, device=self.device, random_state=self.random_state).exact()
         source, target, inputs = two_shapes(ws.load(X), None if X_target is None else ws.load(goal), inputs)
-        chosen = options(self, AlignmentOptions, init=start if isinstance(start, str) else "indices")
+        kind = start if isinstance(start, str) else "indices"
+        chosen = options(self, AlignmentOptions, init=kind, hidden_layer_sizes=tuple(sizes))
         found = align(source, target, inputs, chosen, ws.generator)
         return keep(
             self,

@@ -26,7 +26,7 @@ class Shape(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What the user knows of the shapes, as indices of rows."""
+    """Triangles, landmarks and partners that the user has given, as indices of rows."""
 
     triangles: np.ndarray | None = None
     target_triangles: np.ndarray | None = None

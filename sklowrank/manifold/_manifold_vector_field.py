@@ -6,13 +6,13 @@ from typing import Literal, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils import _safe_indexing, check_scalar
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import check_array, check_consistent_length
 
 from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
-from .._core.validation import check_fit_data, check_new_data, on_host
+from .._core.validation import check_count, check_fit_data, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._connection import GraphOptions, codes_at, place_rows, scaled
@@ -324,7 +324,7 @@ class ManifoldVectorFieldRegressor(RegressorMixin, MultiOutputMixin, BaseEstimat
         y_samples : array of shape (n_points, n_samples) or (n_points, n_outputs, n_samples)
             The fields, without noise.
         """
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        n_samples = check_count(n_samples, "n_samples", "sample_y")
         ws, model, queries = self._located(X, "sample_y", random_state)
         codes = codes_at(queries, cloud_of(model))
         draws = draws_at(codes, known_points(model), queries, model.posterior, n_samples, ws.exact().randn)

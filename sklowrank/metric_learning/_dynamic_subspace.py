@@ -1,4 +1,4 @@
-"""Metric learning by a network whose embedding is shared out among learners, as many as training asks for."""
+"""Metric learning by a network whose embedding is divided among learners, which are added in training."""
 
 from collections.abc import Callable
 from numbers import Integral, Real
@@ -55,7 +55,7 @@ def _warn_of_what_cannot_be_learned(codes, n_learners, n_components):
 class DynamicSubspaceMetricLearner(
     CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 ):
-    """Learn an embedding in which rows of a class are near, by learners that share out rows and columns.
+    """Learn an embedding in which rows of a class are near, by learners that each have some of the rows and columns.
 
     A network is trained with a loss of metric learning, for nearest neighbours, clustering or retrieval. Its embedding
     is divided among several learners, each for one cluster of the rows; a learner is added when training no longer

@@ -211,7 +211,7 @@ def batch_loss(outputs, target, *, name: str, margin: float) -> torch.Tensor:
 
 
 class Division(Rule):
-    """Rows and columns shared out among learners; one learner more where training no longer helps.
+    """Rows and columns divided among learners; one learner more where training no longer helps.
 
     It draws the batches of an epoch, and looks at loss and embedding after it. Layers stay as they are.
     """
@@ -325,7 +325,7 @@ def attention_of(X: Any, model: Model, ws: Workspace) -> torch.Tensor:
 
 
 def _of_new_rows(method, X, model, ws):
-    """Return what a method of the network makes of rows, in float64; a user's own trunk may know float32 only."""
+    """Return what a method of the network makes of rows, in float64; a user's trunk may take float32 alone."""
     dtype = torch.float64 if model.architecture.module is None else torch.float32
     net = restored(model, ws.device).to(dtype)
     return of_all_rows(partial(method, net), _standard_rows(X, model.mean, model.scale, ws, dtype), net)

@@ -1,4 +1,4 @@
-"""A network whose outputs are shared out among learners: gate, trunk, and a linear map in pieces."""
+"""A network whose outputs are divided among learners: gate, trunk, and a linear map in pieces."""
 
 from itertools import pairwise
 from typing import Any, NamedTuple

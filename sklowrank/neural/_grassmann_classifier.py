@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -22,7 +21,8 @@ from .._core.validation import check_classes, check_fit_data, check_new_data, on
 from .._core.workspace import open_workspace
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.randomness import fit_randomness
-from .._nets.targets import chosen_classes, classes_of_stream, labels_head, log_probabilities
+from .._nets.scores import ScoredClasses
+from .._nets.targets import classes_of_stream, labels_head
 from . import _grassmann_solver as solver
 from ._grassmann_network import Model, feature_network, features_of, scores_of
 
@@ -33,7 +33,12 @@ from ._grassmann_network import Model, feature_network, features_of, scores_of
     '``"module__dropout"`` (default 0)',
 )
 class GrassmannClassifier(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator
+    ScoredClasses,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     """Classify by subspaces: each class is one, and a row's score is the length of its projection.
 
@@ -258,10 +263,9 @@ class GrassmannClassifier(
         X, y = check_fit_data(self, X, y, accept_sparse="csr")
         check_classes(on_host(y))
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
-        if not (self.warm_start and hasattr(self, "weights_")):
-            return self._trained(X, y, ws, labels_head(y))
-        start = recall(self, Model, ws.exact())._replace(optimizer={})
-        return self._trained(X, y, ws, labels_head(y, self.classes_), start)
+        warm = self.warm_start and hasattr(self, "weights_")
+        start = recall(self, Model, ws.exact())._replace(optimizer={}) if warm else None
+        return self._trained(X, y, ws, labels_head(y, self.classes_ if warm else None), start)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y, classes=None) -> Self:
@@ -313,51 +317,6 @@ class GrassmannClassifier(
         ws, scores = self._scores(X, "decision_function")
         return ws.answer(scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores)
 
-    def predict(self, X):
-        """Return the class with the highest score of each row.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        y : array of shape (n_samples,)
-        """
-        ws, scores = self._scores(X, "predict")
-        return chosen_classes(self.classes_, scores.argmax(1), ws)
-
-    def predict_proba(self, X):
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        probabilities : array of shape (n_samples, n_classes)
-        """
-        ws, scores = self._scores(X, "predict_proba")
-        return ws.answer(scores.softmax(1))
-
-    def predict_log_proba(self, X):
-        """Return the logarithms of the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        log_probabilities : array of shape (n_samples, n_classes)
-        """
-        ws, scores = self._scores(X, "predict_log_proba")
-        return log_probabilities(scores, ws)
-
     def transform(self, X):
         """Return the unit features, of which the classes are subspaces.
 
@@ -408,9 +367,8 @@ class GrassmannClassifier(
         codes, classes = head[0].encode(on_host(y)), head[1]
         if head[0].n_out < 2:
             raise ValueError("y has only one class. Pass rows of two classes at least.")
-        weight = None
-        if self.class_weight is not None:
-            weight = _row_weights(self.class_weight, on_host(classes["classes_"]), codes, stream=n_epochs is not None)
+        labels, stream = on_host(classes["classes_"]), n_epochs is not None
+        weight = solver.weights_of_classes(self.class_weight, labels, codes, stream=stream)
         settings, randomness = options(self, solver.Options), fit_randomness(self, ws)
         problem = solver.class_subspaces(
             rows_of(X, ws), codes, weight, settings, head[0].n_out, ws.device, randomness, start, n_epochs=n_epochs
@@ -437,22 +395,3 @@ class GrassmannClassifier(
     def _scores(self, X, method):
         ws, model, rows = self._recalled(X, method)
         return ws, scores_of(model, rows, ws.device)
-
-
-def _row_weights(class_weight, classes, codes, *, stream):
-    """Return the weights (n,) of rows in the loss, those of their classes, of mean 1.
-
-    In a stream it is the mean over the classes that is 1: a batch says nothing of how frequent they are.
-    """
-    present = classes[codes.unique().numpy()] if class_weight == "balanced" else classes
-    factors = np.ones(len(classes))
-    factors[np.isin(classes, present)] = compute_class_weight(class_weight, classes=present, y=classes[codes.numpy()])
-    weights = torch.from_numpy(factors)
-    rows = weights[codes]
-    mean = float((weights if stream else rows).mean())
-    if not (0 < mean < np.inf) or weights.min() < 0:
-        raise ValueError(
-            f"class_weight={class_weight!r} has to hold finite numbers >= 0, and one above 0 for a class of y. Pass "
-            "other weights, or leave out the rows of classes that are not to count."
-        )
-    return rows / mean

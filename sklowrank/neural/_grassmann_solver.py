@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
 from .._core.iterate import Step
@@ -193,7 +194,7 @@ def sides_matter(
     scale: float,
     device: torch.device,
 ) -> bool:
-    """Return whether a row and its negative are to be told apart by a constant coordinate.
+    """Return whether a constant coordinate is to separate a row from its negative.
 
     They are, unless untrained subspaces classify the rows better without it, by three standard deviations of the
     difference: of rows that one of both gets right, half would be expected for either.
@@ -264,6 +265,34 @@ def dimensions(subspace_dim: Any, width: int, n_classes: int, n_features: int) -
 
 
 # The training
+
+
+def weights_of_classes(
+    class_weight: dict | str | None, classes: np.ndarray, codes: torch.Tensor, *, stream: bool
+) -> torch.Tensor | None:
+    """Return the weights (n,) of rows in the loss, those of their classes, of mean 1; None where all are equal.
+
+    In a stream it is the mean over the classes that is 1: a batch says nothing of how frequent they are.
+
+    Raises
+    ------
+    ValueError
+        If one is negative, or none of a class of the rows is above 0.
+    """
+    if class_weight is None:
+        return None
+    present = classes[codes.unique().numpy()] if class_weight == "balanced" else classes
+    factors = np.ones(len(classes))
+    factors[np.isin(classes, present)] = compute_class_weight(class_weight, classes=present, y=classes[codes.numpy()])
+    weights = torch.from_numpy(factors)
+    rows = weights[codes]
+    mean = float((weights if stream else rows).mean())
+    if not (0 < mean < np.inf) or weights.min() < 0:
+        raise ValueError(
+            f"class_weight={class_weight!r} has to hold finite numbers >= 0, and one above 0 for a class of y. Pass "
+            "other weights, or leave out the rows of classes that are not to count."
+        )
+    return rows / mean
 
 
 def _training(options, n_epochs):

@@ -110,7 +110,7 @@ class SpectralBlock(nn.Module):
 
 
 class Patches:
-    """How fields of a shape (n, C, H, W) are cut into patches, whose channels are shared out among heads."""
+    """How fields of a shape (n, C, H, W) are cut into patches, whose channels are divided among heads."""
 
     def __init__(self, shape: torch.Size, size: int, n_heads: int):
         self.shape, self.n_heads = shape, n_heads

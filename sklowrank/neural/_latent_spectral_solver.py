@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from .._core.standardize import standardization, standardized
+from .._core.validation import is_integer
 from .._nets.batches import Batches
 from .._nets.designs import Design
 from .._nets.estimating import distinct_outputs
@@ -106,7 +106,7 @@ def checked_grid(grid_shape: Any, x_axes: tuple[int, ...] | None, y_axes: tuple[
         If `grid_shape` is no grid, or is missing.
     """
     if grid_shape is not None:
-        if len(grid_shape) not in (1, 2) or not all(isinstance(n, Integral) and n > 0 for n in grid_shape):
+        if len(grid_shape) not in (1, 2) or not all(map(is_integer, grid_shape)):
             raise ValueError(f"grid_shape={grid_shape!r} has to be (height, width) or (length,), ints >= 1.")
         return tuple(int(n) for n in grid_shape)
     if x_axes is not None:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -16,7 +15,7 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import keep, options, recall
 from .._core.modes import in_plain_modes
-from .._core.validation import check_classes, check_fit_data, check_new_data, on_host
+from .._core.validation import check_classes, check_count, check_fit_data, check_new_data, on_host
 from .._core.workspace import open_workspace
 from .._nets.designs import fit_design, own_randomness
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
@@ -301,10 +300,9 @@ class LieGroupConvClassifier(
             They map coordinates (x to the right, y down) of a kernel to those of its moved copy.
         """
         self._validate_params()
-        n_samples = self.n_group_samples if n_samples is None else n_samples
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        count = self.n_group_samples if n_samples is None else check_count(n_samples, "n_samples", "sample_group")
         ws = open_workspace(np.empty((0, 0)), device="cpu", random_state=random_state)
-        return ws.store(group_elements(ws.generator, group=self.group, n_samples=n_samples, spd_scale=self.spd_scale))
+        return ws.store(group_elements(ws.generator, group=self.group, n_samples=count, spd_scale=self.spd_scale))
 
     @in_plain_modes
     def network(self, device: torch.device | str = "cpu") -> nn.Module:

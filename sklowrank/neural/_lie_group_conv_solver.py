@@ -94,7 +94,7 @@ def lifted_images(
 ) -> Problem:
     """Return the problem of images X (n, n_features) and the codes of their classes.
 
-    Each training step draws its own elements of the group.
+    Elements of the group are drawn anew in each training step.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Attention in time linear in rows, for networks of one's own."""
+"""Attention in time linear in rows, as a function of tensors for torch modules."""
 
 from numbers import Integral, Real
 from typing import Any

@@ -187,8 +187,3 @@ class MorphableMLPClassifier(MorphableMethods, CallbackSupportMixin, ClassifierM
         model : NetworkClassifier
         """
         return self._resized(NetworkClassifier, width)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags

@@ -155,5 +155,4 @@ class MorphableMLPRegressor(MorphableMethods, CallbackSupportMixin, RegressorMix
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.array_api_support = True
         return tags

@@ -101,7 +101,7 @@ class MorphableNetwork(nn.Module):
             self.first[:, -1] = 0.0
 
     def _add(self, name, size, n_in=None):
-        """Add weights of a layer with so many inputs, normal where there is a generator; offsets are zero."""
+        """Add weights of a layer of `n_in` inputs, normal where there is a generator; offsets are zero."""
         values = torch.zeros(size, device="cpu", dtype=torch.float32)
         if self.generator is not None and n_in is not None:
             values.normal_(std=(3 * n_in) ** -0.5, generator=self.generator)

@@ -211,6 +211,11 @@ class MorphableMethods:
         scores = [self.resized(width).score(X, y) for width in widths.tolist()]
         return widths, np.array(scores, dtype=np.float64)
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.array_api_support = True
+        return tags
+
     def _trained(self, X, y, ws: Workspace, head):
         """Train the weights of all widths, and keep them with what the head says of the targets."""
         target = head[0].encode(on_host(y))

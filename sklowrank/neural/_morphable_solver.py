@@ -1,13 +1,12 @@
 """Widths of morphable networks, their training, and answers at a width."""
 
-from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from .._core.standardize import standardization, standardized
-from .._core.validation import on_host
+from .._core.validation import is_integer, on_host
 from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._nets.architecture import architecture_of, as_numpy
@@ -79,7 +78,7 @@ def widths_of_range(width_range: Any) -> tuple[int, int]:
 
 
 def widths_of_training(train_widths: Any, smallest: int, largest: int) -> np.ndarray:
-    """Return widths in a range, sorted: those that are given, or so many that are evenly spaced.
+    """Return widths in a range, sorted: those that are given, or that number of evenly spaced ones.
 
     Raises
     ------
@@ -135,7 +134,7 @@ def check_width(shape: Shape, width: Any, name: str = "width") -> int:
     ValueError
         If it is no integer from 1 to the limit of the network.
     """
-    if not isinstance(width, Integral) or isinstance(width, bool) or not 1 <= width <= shape.limit:
+    if not is_integer(width) or width > shape.limit:
         raise ValueError(
             f"{name}={width!r} has to be an integer from 1 to {shape.limit}, {_described_limit(shape)}. Pass one of "
             "these, or fit with another width_range."

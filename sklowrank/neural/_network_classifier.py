@@ -16,14 +16,15 @@ from .._core.rows import row_weights, rows_of
 from .._core.validation import check_fit_data
 from .._core.workspace import open_workspace
 from .._nets.estimating import continue_network, fit_network, former_network, network_outputs
-from .._nets.targets import chosen_classes, classes_of_stream, labels_head, log_probabilities
+from .._nets.scores import ScoredClasses
+from .._nets.targets import classes_of_stream, labels_head
 from .._nets.training import Rule
 from ._shared import NetworkMethods, documented
 
 
 @documented(standardize="Constant columns become zero.")
-class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
-    """Classify by a network: a multilayer perceptron or a torch module of one's own, trained by a rule of one's choice.
+class NetworkClassifier(NetworkMethods, ScoredClasses, CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    """Classify by a network: a multilayer perceptron or any torch module, trained plainly or by a training rule.
 
     It does what :class:`~sklearn.neural_network.MLPClassifier` does, on a CPU or a GPU, and takes training rules: small
     networks of low rank, little optimizer memory, or flat minima. On tables with some thousand rows of unlike columns
@@ -170,52 +171,5 @@ class NetworkClassifier(NetworkMethods, CallbackSupportMixin, ClassifierMixin, B
         fitted = continue_network(self, X, y, ws, head=head, rule=self.training, sample_weight=weights)
         return keep(self, ws, fitted.model, **fitted.attributes)
 
-    def predict(self, X):
-        """Return the most probable class of each row.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        y : array of shape (n_samples,)
-        """
-        ws, outputs = network_outputs(self, X, method="predict")
-        return chosen_classes(self.classes_, outputs.argmax(1), ws)
-
-    def predict_proba(self, X):
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        probabilities : array of shape (n_samples, n_classes)
-        """
-        ws, outputs = network_outputs(self, X, method="predict_proba")
-        return ws.answer(outputs.softmax(1))
-
-    def predict_log_proba(self, X):
-        """Return the logarithms of the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The rows.
-
-        Returns
-        -------
-        log_probabilities : array of shape (n_samples, n_classes)
-        """
-        ws, outputs = network_outputs(self, X, method="predict_log_proba")
-        return log_probabilities(outputs, ws)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.array_api_support = True
-        return tags
+    def _scores(self, X, method):
+        return network_outputs(self, X, method=method)

@@ -22,7 +22,7 @@ from ._shared import NetworkMethods, documented
 
 @documented(standardize="So are the targets, one by one. Constant columns become zero.")
 class NetworkRegressor(NetworkMethods, CallbackSupportMixin, RegressorMixin, BaseEstimator):
-    """Predict numbers by a network: a multilayer perceptron or a torch module of one's own, trained by a rule.
+    """Predict numbers by a network: a multilayer perceptron or any torch module, trained plainly or by a training rule.
 
     It does what :class:`~sklearn.neural_network.MLPRegressor` does, on a CPU or a GPU, standardises the targets, and
     takes training rules: small networks of low rank, little optimizer memory, or flat minima. On tables with some
@@ -179,5 +179,4 @@ class NetworkRegressor(NetworkMethods, CallbackSupportMixin, RegressorMixin, Bas
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
-        tags.array_api_support = True
         return tags

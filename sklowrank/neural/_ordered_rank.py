@@ -171,7 +171,7 @@ class OrderedRank(Rule):
         return edits
 
     def on_train_begin(self, net, **kwargs):
-        """Convert the module of a skorch net; the optimizer forgets what it knows of parameters of other shapes."""
+        """Convert the module of a skorch net; the state of the optimizer for parameters of other shapes is dropped."""
         super().on_train_begin(net, **kwargs)
         for parameter, state in list(net.optimizer_.state.items()):
             shapes = {value.shape for value in state.values() if isinstance(value, torch.Tensor) and value.ndim}
@@ -179,7 +179,7 @@ class OrderedRank(Rule):
                 del net.optimizer_.state[parameter]
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        """Draw the cut of this step, and listen to what the network gets and answers."""
+        """Draw the cut of this step, and record inputs and outputs of the network."""
         if not training:
             return
         self.drawn_ = self._draw(net.module_)

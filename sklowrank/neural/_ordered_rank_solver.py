@@ -1,13 +1,14 @@
 """Factors whose components are ordered: prefixes of them, their importances, and how they are cut."""
 
 from collections.abc import Iterable, Mapping
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from .._core.validation import is_integer
 from .._nets.architecture import Edit, edited
 from .._nets.layers import ThinLinear, linear_layers
 
@@ -138,9 +139,14 @@ def cut(module: nn.Module, size: float | Mapping[str, int], paths: list[str] | N
     ------
     ValueError
         If `size` is not a share or a dict of ranks, is below the smallest size, or names layers or ranks that are not
-        there.
+        there, or if there is no thin layer.
     """
     thin = {path: layer for path, layer in linear_layers(module) if isinstance(layer, ThinLinear)}
+    if not thin:
+        raise ValueError(
+            "The network has no layers in factors that could be cut: a compressor or an adapter has replaced them. Cut "
+            "the network first, and compress or adapt what resized returns."
+        )
     if paths is not None:
         thin = {path: thin[path] for path in paths if path in thin}
     ranks = _given_ranks(thin, size) if isinstance(size, Mapping) else _ranks_of_share(module, thin, size)
@@ -157,7 +163,7 @@ def _given_ranks(thin, size):
     for path, rank in size.items():
         if path not in thin:
             raise ValueError(f"size has no layer {path!r} to cut. Use paths of {list(thin)}.")
-        if not isinstance(rank, Integral) or isinstance(rank, bool) or not 0 <= rank <= thin[path].rank:
+        if not is_integer(rank, 0) or rank > thin[path].rank:
             raise ValueError(f"size[{path!r}]={rank!r} has to be an int from 0 to the rank {thin[path].rank}.")
     return {path: int(rank) for path, rank in size.items()}
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_array, check_is_fitted
 from torch import nn
 
@@ -18,7 +17,7 @@ from .._core.compat import Interval, StrOptions, _fit_context, get_namespace
 from .._core.fitted import keep, options, recall
 from .._core.modes import in_plain_modes
 from .._core.standardize import standardized
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_count, check_fit_data, check_new_data
 from .._core.workspace import check_place, open_workspace
 from .._nets.designs import fit_design, own_randomness
 from .._nets.layers import ACTIVATIONS
@@ -261,7 +260,7 @@ class PerturbedLatentDensity(
         X : array of shape (n_samples, n_features)
         """
         check_is_fitted(self)
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        n_samples = check_count(n_samples, "n_samples", "sample")
         random_state = self.random_state if random_state is None else random_state
         ws = open_workspace(self.mean_, device=self.device, random_state=random_state).exact()
         model = recall(self, solver.Model, ws)

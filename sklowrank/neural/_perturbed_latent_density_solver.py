@@ -110,7 +110,7 @@ def perturbed_batches(problem: Problem, generator: torch.Generator) -> Batches:
 
 
 def negative_bound(bounds: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Return the loss of a batch: the mean of its rows' negative log densities, as far as they are bounded."""
+    """Return the loss of a batch: the mean of the bounds of its rows' negative log densities."""
     return -bounds.mean()
 
 
@@ -170,7 +170,7 @@ def validation_distances(problem: Problem) -> dict[float, torch.Tensor]:
 def _candidate(problem):
     """Return the weights after a training that begins with the problem's seed."""
     device = problem.rows.device
-    randomness = Randomness(torch.Generator("cpu").manual_seed(problem.seed), device, lends=False)
+    randomness = Randomness(torch.Generator("cpu").manual_seed(problem.seed), device, seeds_global=False)
     return trained_weights(
         problem.design,
         perturbed_batches(problem, randomness.generator),

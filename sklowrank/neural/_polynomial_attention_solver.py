@@ -173,7 +173,7 @@ def row_losses(outputs: torch.Tensor, problem: Problem, rows: Any = slice(None))
 def training(problem: Problem) -> Iterator[Step]:
     """Train the adapter by Adam on all rows; each row is predicted by all others.
 
-    The last step has no gap: few steps are as good an answer as many, and nobody is to be warned.
+    The last step has a gap of 0, so that a fit that reaches `max_iter` does not warn.
     """
     A, B = (part.clone().requires_grad_() for part in problem.adapter)
     optimizer = torch.optim.Adam([A, B], lr=problem.chosen.learning_rate)

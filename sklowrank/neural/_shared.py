@@ -232,3 +232,8 @@ class NetworkMethods:
         models = [self.resized(size, X) for size in sizes]
         sizes = np.array([model.n_parameters_ for model in models], dtype=np.int64)
         return sizes, np.array([model.score(X, y) for model in models], dtype=np.float64)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()  # type: ignore[misc]
+        tags.array_api_support = True
+        return tags

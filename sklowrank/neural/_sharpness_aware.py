@@ -83,7 +83,7 @@ class SharpnessAware(Rule):
     "fisher" takes :math:`e = d M^{-1} g / \sqrt{g^\top M^{-1} g}` with the diagonal metric :math:`M = 1 + F / \bar F`,
     where :math:`F` is the mean of squared gradients so far and :math:`\bar F` its mean over all weights, and
     :math:`d = \min(\rho_{\max}, s\, \Delta^\top M \Delta / 2)` for the difference :math:`\Delta` from the reference
-    weights. Without the 1, weights with small gradients are perturbed so much that training can fail.
+    weights. Without the 1, weights with small gradients are perturbed until training can fail.
 
     The noise of "input_noise" is drawn once for all rows of a batch, so that a row of weight two counts as two copies.
     With reference weights the first step is one of the optimizer alone.

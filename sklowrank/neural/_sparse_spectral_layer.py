@@ -7,7 +7,7 @@ from torch.autograd.function import once_differentiable
 from .._math.linalg import stable_svd
 from .._nets.layers import dense_weight, linear, replaces_linear
 
-_EXACT = 512  # singular values: a decomposition of so many is cheap in float64
+_EXACT = 512  # singular values up to which a decomposition in float64 is cheap
 
 
 @replaces_linear

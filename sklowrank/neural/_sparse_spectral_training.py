@@ -15,7 +15,7 @@ from .._nets.training import Rule
 from ._sparse_spectral_layer import SpectralLinear, precise
 
 _COUPLED = {"SGD", "ASGD", "Adam", "Adamax", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta"}
-_WAIT = 2  # rounds; an index that has waited for so many is drawn next
+_WAIT = 2  # rounds after which an index that was not drawn is drawn next
 
 
 class SparseSpectralTraining(Rule):
@@ -164,7 +164,7 @@ class SparseSpectralTraining(Rule):
         return edits
 
     def on_batch_begin(self, net, batch=None, training=False, **kwargs):
-        """Drop what an optimizer knows of other vectors, and remember the present ones during the warm-up."""
+        """Drop the state of the optimizer for other vectors, and copy the present ones during the warm-up."""
         if not training:
             return
         if self.n_steps_ == 0:
@@ -281,7 +281,7 @@ class SparseSpectralTraining(Rule):
         layer.activate(indices)
 
 
-# Which layers and vectors are trained, and what is left of the weights
+# Which vectors are trained, and the singular values that are kept
 
 
 def draw(s: torch.Tensor, count: int, sampling: str, waits: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from .._core.compat import Interval
+from .._core.validation import is_integer
 from .._core.warn import warn
 from .._math.linalg import stable_svd
 from .._nets.architecture import edited
@@ -202,7 +203,7 @@ class TrainedRankPruning(Rule):
         for path, rank in limits.items():
             if path not in paths:
                 raise ValueError(f"max_rank has no layer {path!r} to limit. Use paths of {paths}.")
-            if not isinstance(rank, Integral) or rank < 1:
+            if not is_integer(rank):
                 raise ValueError(f"max_rank[{path!r}]={rank!r} has to be an int >= 1.")
         return paths
 

@@ -1,20 +1,79 @@
 """From the user's parameters, coordinates and responses to the problem that the solver works on."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.utils import column_or_1d
 
 from .._core.rows import row_weights, rows_of
-from .._core.validation import check_fit_data
-from ._functional_tucker_solver import Cells, Grid, TuckerOptions, TuckerProblem
+from .._core.validation import check_fit_data, is_integer
 from ._state_space import ORDERS, Process
 
 _MOST_TUCKER = 256  # entries of a core up to which "auto" learns it
 _MOST_COLUMNS = 6
 _MOST_ENTRIES = 4096  # of any core: its covariance has 128 MiB
 _ALIKE = 1e-14  # y that varies by less, relative to its mean, is constant
+
+
+class TuckerOptions(NamedTuple):
+    """Parameters that the solver reads; checked, those of modes are lists of one value for each."""
+
+    rank: list[int]
+    core: str
+    kernel: list[str]
+    length_scale: list[float]
+    signal_variance: float
+    categorical_features: list[bool]
+    fit_intercept: bool
+    optimize_hyperparameters: bool
+    noise_prior: tuple[float, float]
+    damping: float
+    n_init: int
+    batch_size: int | str
+
+    @property
+    def cp(self) -> bool:
+        return self.core == "cp"
+
+
+class Grid(NamedTuple):
+    """The distinct coordinates of a mode."""
+
+    points: torch.Tensor  # (T,), from 0 to 1; labels as they are
+    gaps: torch.Tensor  # (T,) to the point before, infinite for the first and for labels
+    labels: bool
+    process: Process
+
+    @property
+    def smooth(self) -> bool:
+        """Whether there is a length scale to be learned."""
+        return len(self.points) > 1 and not self.labels
+
+
+class Cells(NamedTuple):
+    """Distinct rows, and what is known of each."""
+
+    codes: torch.Tensor  # (n, K), positions in the grids
+    weight: torch.Tensor  # (n,)
+    y: torch.Tensor  # (n,), means
+    order: list[torch.Tensor]  # of each mode, rows sorted by its coordinate
+    total_weight: float
+    squares: float  # weighted sum of the squares of all y, not of the means
+
+
+class TuckerProblem(NamedTuple):
+    """Rows in the units of the solver, and by what they were brought there."""
+
+    grids: list[Grid]
+    cells: Cells
+    options: TuckerOptions
+    values: list[torch.Tensor]  # distinct coordinates of each mode, in the user's units
+    low: torch.Tensor  # (K,), coordinates are (x - low) / span
+    span: torch.Tensor
+    intercept: float
+    scale: float
 
 
 def check_coordinates(estimator, X, y):
@@ -30,11 +89,12 @@ def check_coordinates(estimator, X, y):
 
 def checked_options(chosen: TuckerOptions, n_features: int) -> TuckerOptions:
     """Return options with one rank, kernel and length scale for each column, a mask of labels, and no "auto" core."""
-    rank = [int(r) for r in _for_each_column("rank", chosen.rank, n_features)]
+    rank = _for_each_column("rank", chosen.rank, n_features)
     kernel = [str(name) for name in _for_each_column("kernel", chosen.kernel, n_features)]
     length_scale = [float(length) for length in _for_each_column("length_scale", chosen.length_scale, n_features)]
-    if min(rank) < 1:
-        raise ValueError(f"rank={chosen.rank!r} has an entry below 1. Pass at least 1 for each column.")
+    if not all(map(is_integer, rank)):
+        raise ValueError(f"rank={chosen.rank!r} has an entry that is no int >= 1. Pass one for each column.")
+    rank = [int(r) for r in rank]
     if not set(kernel) <= set(ORDERS):
         raise ValueError(f"kernel={chosen.kernel!r} has an unknown entry. Choose from {list(ORDERS)}.")
     if not all(0 < length < math.inf for length in length_scale):

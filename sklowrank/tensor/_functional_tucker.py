@@ -16,11 +16,11 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, keep, options, recall
 from .._core.iterate import drive
-from .._core.validation import check_new_data
+from .._core.validation import check_count, check_new_data, is_integer
 from .._core.workspace import open_workspace
-from ._coordinates import check_coordinates, checked_options, tucker_problem
+from ._coordinates import TuckerOptions, check_coordinates, checked_options, tucker_problem
 from ._functional_tucker_model import TuckerModel, described, drawn, functions_at, predicted
-from ._functional_tucker_solver import TuckerOptions, sweeps
+from ._functional_tucker_solver import sweeps
 from ._state_space import ORDERS
 
 NOT_CONVERGED = "Raise max_iter or tol, or lower rank."
@@ -134,7 +134,7 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
     another optimum.
 
     Standard deviations that include the noise are close to calibrated. Those of the latent function can be too small:
-    the posterior takes core and functions for independent, and knows of one optimum alone.
+    the posterior takes core and functions for independent, and describes one optimum alone.
 
     References
     ----------
@@ -314,6 +314,7 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
         y : array of shape (n_samples_X, n_samples)
             The functions' values, a column each.
         """
+        n_samples = check_count(n_samples, "n_samples", "sample_y")
         X = check_new_data(self, X, method="sample_y", like="core_")
         ws = open_workspace(X, device=self.device, random_state=random_state).exact()
         values = drawn(recall(self, TuckerModel, ws), ws.load(X), n_samples, self.batch_size, ws.randn)
@@ -339,7 +340,7 @@ class FunctionalTuckerRegressor(CallbackSupportMixin, RegressorMixin, BaseEstima
             Square roots of the posterior variances, where `return_std`.
         """
         check_is_fitted(self)
-        if not 0 <= k < self.n_features_in_:
+        if not is_integer(k, 0) or k >= self.n_features_in_:
             raise ValueError(f"k={k!r} is no column of X. Pass an index from 0 to {self.n_features_in_ - 1}.")
         ws = open_workspace(self.core_, device=self.device).exact()
         x = ws.load(check_array(x, ensure_2d=False, dtype=np.float64, input_name="x")).ravel()

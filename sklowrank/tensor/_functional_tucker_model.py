@@ -6,7 +6,8 @@ from typing import NamedTuple
 import torch
 
 from .._core.blocks import join_blocks, rows_per_block
-from ._functional_tucker_solver import Grid, TuckerProblem, TuckerState
+from ._coordinates import Grid, TuckerProblem
+from ._functional_tucker_solver import TuckerState
 from ._packed import folded_moment, packed, second_moment
 from ._state_space import Chain, draws, moments, posterior_chain
 

@@ -1,4 +1,4 @@
-"""Functional Tucker regression by mean-field coordinate ascent; knows no estimator.
+"""Functional Tucker regression by mean-field coordinate ascent.
 
 Second moments of functions and core are symmetric: products over modes are taken of their entries on and below the
 diagonal.
@@ -12,8 +12,9 @@ import torch
 
 from .._core.blocks import in_blocks, join_blocks, rows_per_block
 from .._core.iterate import Step
+from ._coordinates import Grid, TuckerProblem
 from ._packed import folded_moment, packed, places, second_moment, unpacked
-from ._state_space import Process, log_evidence, points_together, smoothed
+from ._state_space import log_evidence, points_together, smoothed
 
 _START_PRECISION = 10.0  # of the noise, in units of y: at 1 many columns or few rows end with noise alone
 _START_VARIANCE = 0.1
@@ -25,65 +26,6 @@ _SMALL = 1e-12
 _LONGEST = 10.0  # length scale, in ranges of the coordinate
 _SEARCHES = (0.8, 0.2)  # spacings of the lengths tried, on a logarithmic scale
 _MANY_MODES = 6  # more modes than these start from functions near one
-
-
-class TuckerOptions(NamedTuple):
-    """Parameters that the solver reads; checked, those of modes are lists of one value for each."""
-
-    rank: list[int]
-    core: str
-    kernel: list[str]
-    length_scale: list[float]
-    signal_variance: float
-    categorical_features: list[bool]
-    fit_intercept: bool
-    optimize_hyperparameters: bool
-    noise_prior: tuple[float, float]
-    damping: float
-    n_init: int
-    batch_size: int | str
-
-    @property
-    def cp(self) -> bool:
-        return self.core == "cp"
-
-
-class Grid(NamedTuple):
-    """The distinct coordinates of a mode."""
-
-    points: torch.Tensor  # (T,), from 0 to 1; labels as they are
-    gaps: torch.Tensor  # (T,) to the point before, infinite for the first and for labels
-    labels: bool
-    process: Process
-
-    @property
-    def smooth(self) -> bool:
-        """Whether there is a length scale to be learned."""
-        return len(self.points) > 1 and not self.labels
-
-
-class Cells(NamedTuple):
-    """Distinct rows, and what is known of each."""
-
-    codes: torch.Tensor  # (n, K), positions in the grids
-    weight: torch.Tensor  # (n,)
-    y: torch.Tensor  # (n,), means
-    order: list[torch.Tensor]  # of each mode, rows sorted by its coordinate
-    total_weight: float
-    squares: float  # weighted sum of the squares of all y, not of the means
-
-
-class TuckerProblem(NamedTuple):
-    """Rows in the units of the solver, and by what they were brought there."""
-
-    grids: list[Grid]
-    cells: Cells
-    options: TuckerOptions
-    values: list[torch.Tensor]  # distinct coordinates of each mode, in the user's units
-    low: torch.Tensor  # (K,), coordinates are (x - low) / span
-    span: torch.Tensor
-    intercept: float
-    scale: float
 
 
 class ModeState(NamedTuple):

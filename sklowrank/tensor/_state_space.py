@@ -27,7 +27,7 @@ _STATIONARY = {  # covariances of states of unit variance, derivatives in units 
 _PADS = (0, 0, 0, 1), (0, 1, 0, 1)  # of a step and a spread, by the row and column of the 1
 _TOGETHER = 36  # values of functions in a stretch: cost per point is flat around it
 _FEW = 32  # segments
-_FAR = 700.0  # exp(-700) is 1e-304: points so far apart know nothing of one another
+_FAR = 700.0  # exp(-700) is 1e-304: points so far apart are independent
 
 
 class Process(NamedTuple):
@@ -71,7 +71,7 @@ class Stretches(NamedTuple):
 
 
 class Chain(NamedTuple):
-    """The posterior of a chain at its T points, as far as predictions between the points need it."""
+    """The posterior of a chain at its T points, in the form that predictions between the points need."""
 
     mean: torch.Tensor  # (T, d), given what is observed up to a point, it included
     covariance: torch.Tensor  # (T, d, d)
@@ -199,7 +199,7 @@ def _joined(first, second):
 
 def smoothed(process: Process, gaps, length, linear, quadratic):
     """Return means (T, R) and covariances (T, R, R) of the functions at the points, and the log evidence."""
-    alone = bool(torch.isinf(gaps).all())  # points that know nothing of one another
+    alone = bool(torch.isinf(gaps).all())  # independent points
     parts = stretches(process, gaps, length, linear, quadratic, 1 if alone else points_together(process))
     segments = joined_points(parts)
     if alone or len(segments.step) == 1:

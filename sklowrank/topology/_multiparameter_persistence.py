@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from .._core.compat import Interval, StrOptions, _fit_context
 from .._core.fitted import forget_columns, keep, options, recall
 from .._core.modes import in_plain_modes
-from .._core.validation import check_fit_data, check_new_data
+from .._core.validation import check_fit_data, check_new_data, is_integer
 from .._core.workspace import open_workspace
 from ._filtrations import ScaleOptions, fit_scales, in_box, over_blocks
 from ._multiparameter_persistence_solver import LineOptions, bytes_of_lines, line_vectors
@@ -301,10 +301,10 @@ def _chosen_backend(backend, model, device):
 
 def _check_parameters(degrees, resolution, second, kind):
     """Refuse tuples that are none of those that the docstring names, and second values that a kind does not have."""
-    whole = all(isinstance(degree, Integral) and not isinstance(degree, bool) for degree in degrees)
+    whole = all(is_integer(degree, 0) for degree in degrees)
     if not degrees or not whole or not {*degrees} <= {0, 1} or len({*degrees}) < len(degrees):
         raise ValueError(f"degrees={degrees!r} should be a tuple of 0 and 1 without repeats, such as (0, 1).")
-    if len(resolution) != 2 or not all(isinstance(k, Integral) and k >= 1 for k in resolution):
+    if len(resolution) != 2 or not all(map(is_integer, resolution)):
         raise ValueError(f"resolution={resolution!r} should be a pair of integers of at least 1: lines and times.")
     if (second == "column" and kind == "series") or (second in ("column", "eccentricity") and kind == "graph"):
         raise ValueError(f"second={second!r} is not for kind={kind!r}. Pass 'codensity' or a function.")

@@ -24,7 +24,7 @@ METRICS = {*VALID_METRICS["brute"], "precomputed"} - _WITH_PARAMETERS
 class PersistenceSeparability(BaseEstimator):
     r"""Score how well unlabelled rows fall into separate groups, by persistent homology.
 
-    The score is between 0 and 1 and asks for neither labels nor a number of groups. It ranks versions of the same rows,
+    The score is between 0 and 1 and needs neither labels nor a number of groups. It ranks versions of the same rows,
     such as scalings, embeddings or states of a network in training. It is not comparable across data sets, and says
     little of fewer than five columns. Columns of different units have to be standardized before. Where the number of
     round groups is known, :func:`~sklearn.metrics.silhouette_score` of the labels of :class:`~sklearn.cluster.KMeans`
@@ -42,7 +42,7 @@ class PersistenceSeparability(BaseEstimator):
         Metrics of single cells need False: "hamming", "haversine" and those of true and false, such as "jaccard".
         Not used for `metric="precomputed"`.
     metric : str or callable, default="euclidean"
-        Distance between rows: a name that :func:`~sklearn.metrics.pairwise_distances` knows and that needs no
+        Distance between rows: a name that :func:`~sklearn.metrics.pairwise_distances` takes and that needs no
         parameters, a function of two rows, or "precomputed", where X is the matrix of the distances.
     max_samples : int or None, default=4000
         Number of rows that are drawn where there are more; None takes all. Scores of samples of different size are not

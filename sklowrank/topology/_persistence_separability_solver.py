@@ -263,7 +263,7 @@ def _check_function(D, asked, metric):
 
 
 def _permuted(rows, ws):
-    """Return rows with each column in an order of its own; which order the rows had does not matter."""
+    """Return rows with the entries of each column permuted at random; the order of the rows does not matter."""
     if issparse(rows):
         return _permuted_sparse(rows, ws)
     ordered = rows.sort(0).values

@@ -1,6 +1,6 @@
 """When an embedding in training stops to separate its rows any better."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -8,6 +8,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state
 
 from .._core.compat import num_samples
+from .._core.validation import is_integer
 from ._persistence_separability import PersistenceSeparability
 
 
@@ -93,7 +94,7 @@ class SeparabilityMonitor:
 
     def _begin(self):
         """Check the parameters, and draw the seed of all updates."""
-        if not isinstance(self.patience, Integral) or self.patience < 1:
+        if not is_integer(self.patience):
             raise ValueError(f"patience={self.patience!r} has to be an int of at least 1.")
         if not isinstance(self.tol, Real) or not self.tol >= 0:
             raise ValueError(f"tol={self.tol!r} has to be a number of at least 0.")

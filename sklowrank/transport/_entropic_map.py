@@ -27,7 +27,7 @@ from ._sinkhorn_newton_solver import (
 _UNKNOWN = ("-1", "-1.0", "nan", "None", "NaT", "<NA>")  # classes, as text
 SPARSE_METRICS = ("sqeuclidean", "cosine")
 _LARGE_ENTROPY = 0.1  # of the median cost, from which sweeps alone are as fast
-_LARGE_SHIFT, _SHRINKING_ENTROPY = 0.8, 0.25  # of the mean cost, and of what is left of it: moved rows then shrink
+_LARGE_SHIFT, _SHRINKING_ENTROPY = 0.8, 0.25  # of the mean cost, and of its remainder: moved rows then shrink
 
 
 class TransportOptions(NamedTuple):

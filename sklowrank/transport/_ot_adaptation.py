@@ -74,8 +74,21 @@ def _base_has(name):
     return available_if(check)
 
 
+@documented_adaptation
 class _Adaptation:
     """What both estimators share: `_base()` returns the estimator that is cloned."""
+
+    def predict(self, X):
+        """Return the classes, or the values, of rows of the target.
+
+        <predict_parameters>
+
+        Returns
+        -------
+        y : array of shape (n_samples,) or (n_samples, n_targets)
+        """
+        X = self._new(X, "predict")
+        return self.estimator_.predict(X)
 
     def _moved(self, tables, X):
         """Return the fitted transport, and the rows of the source moved by it."""
@@ -176,18 +189,6 @@ class OTAdaptationClassifier(_Adaptation, ClassifierMixin, BaseEstimator):
         model = clone(self._base()).fit(moved, y)
         ws = open_workspace(X)
         return keep(self, ws, estimator_=model, transport_=transport, classes_=np.unique(y))
-
-    def predict(self, X):
-        """Return the classes of rows of the target.
-
-        <predict_parameters>
-
-        Returns
-        -------
-        y : array of shape (n_samples,)
-        """
-        X = self._new(X, "predict")
-        return self.estimator_.predict(X)
 
     @_base_has("predict_proba")
     def predict_proba(self, X):
@@ -294,18 +295,6 @@ class OTAdaptationRegressor(_Adaptation, RegressorMixin, BaseEstimator):
         transport, moved = self._moved(tables, X)
         model = clone(self._base()).fit(moved, y)
         return keep(self, open_workspace(X), estimator_=model, transport_=transport)
-
-    def predict(self, X):
-        """Return the predictions for rows of the target.
-
-        <predict_parameters>
-
-        Returns
-        -------
-        y : array of shape (n_samples,) or (n_samples, n_targets)
-        """
-        X = self._new(X, "predict")
-        return self.estimator_.predict(X)
 
     def _base(self):
         return Ridge() if self.estimator is None else self.estimator

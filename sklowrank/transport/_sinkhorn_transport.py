@@ -54,7 +54,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         Strength of the entropy, above 0, in units of `reg_scale`. The larger it is, the closer together the moved rows
         are.
     metric : str or callable, default="sqeuclidean"
-        Cost between a row and a row of the target: a name that :func:`~sklearn.metrics.pairwise_distances` knows, or a
+        Cost between a row and a row of the target: a name that :func:`~sklearn.metrics.pairwise_distances` takes, or a
         function of two rows. Sparse rows need "sqeuclidean" or "cosine".
     reg_scale : {"median", "max"} or None, default="median"
         What of the magnitudes of the costs is the unit of `reg`. None is 1.
@@ -269,7 +269,7 @@ class SinkhornTransport(CallbackSupportMixin, OneToOneFeatureMixin, TransformerM
         target = sample_of(Z, target_labels, target_weight, "target_weight", self.max_samples, ws)
         problem = transport_problem(source, target, options(self, TransportOptions))
         solver = solve_potentials(problem.entropic(), problem.solving)
-        run = drive(self, solver, attributes=partial(progress, problem, ws), X=X, y=y, advice=_ADVICE)
+        run = drive(self, solver, attributes=partial(progress, problem, ws), X=X, y=tables.y, advice=_ADVICE)
         if run.converged:
             _warn_of_rounding(run.state.error, self.tol)
         model = transport_model(problem, run.state)

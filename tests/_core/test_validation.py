@@ -9,7 +9,7 @@ from sklearn import config_context
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from sklowrank._core.validation import check_fit_data, check_fit_rows, check_new_data, on_host
+from sklowrank._core.validation import check_count, check_fit_data, check_fit_rows, check_new_data, is_integer, on_host
 
 
 class Plain(BaseEstimator):
@@ -181,3 +181,13 @@ def test_refusing_sparse_rows_names_a_remedy(form):
     with pytest.raises(TypeError, match=r"Sparse data was passed for X.*TruncatedSVD.*X\.toarray\(\)"):
         check_fit_data(Plain(), X)
     assert sp.issparse(check_fit_data(Plain(), X, accept_sparse="csr"))
+
+
+def test_numbers_of_draws_are_integers_and_no_bools():
+    assert is_integer(np.int64(2))
+    assert is_integer(0, 0)
+    assert check_count(np.int32(3), "n_samples", "sample") == 3
+    for value in (True, np.True_, 0, -1, 2.0, "2", None, [2]):
+        assert not is_integer(value)
+        with pytest.raises(ValueError, match=r"'n_samples' parameter of sample must be an int in the range \[1, inf\)"):
+            check_count(value, "n_samples", "sample")

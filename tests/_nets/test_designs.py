@@ -200,7 +200,7 @@ def test_images_are_rows_with_channels_last():
 def test_image_shapes():
     assert image_shape_of((2, 3), 6) == (2, 3, 1)
     assert image_shape_of([np.int64(2), 3, 2], 12) == (2, 3, 2)
-    for shape in ((6,), (2, 3.0), (0, 6), (1, 2, 3, 1)):
+    for shape in ((6,), (2, 3.0), (0, 6), (1, 2, 3, 1), (True, 6)):
         with pytest.raises(ValueError, match=r"grid_shape=.*ints >= 1"):
             image_shape_of(shape, 6, name="grid_shape")
     with pytest.raises(ValueError, match=r"image_shape=.*4 pixels, and X has n_features=6"):

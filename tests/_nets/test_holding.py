@@ -65,7 +65,7 @@ class Halved(HeldNetwork, BaseEstimator):
     def fit(self, X, y=None):
         X = checked_rows(self, X, reset=True, min_samples=2)
         ws = open_workspace(np.empty((0, 0)), device=self.device, random_state=0)
-        held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, lends=True), self.module_getter)
+        held = hold(self.estimator, X, y, Randomness(ws.generator, ws.device, seeds_global=True), self.module_getter)
         for name, layer in list(held.module.named_modules()):
             if type(layer) is nn.Linear and name:
                 first = linear(layer.in_features, layer.in_features, None, bias=False).to(layer.weight)
@@ -94,7 +94,7 @@ class Plain(ClassifierMixin, BaseEstimator):
 
 
 def randomness():
-    return Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), lends=True)
+    return Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), seeds_global=True)
 
 
 def mlp(n_outputs=3):

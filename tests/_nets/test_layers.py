@@ -31,7 +31,7 @@ def test_layers_of_ours_draw_from_the_generator_of_the_fit_alone():
     assert first.weight.std().item() == pytest.approx(300**-0.5 / 3**0.5, rel=0.05)  # as torch initialises
     assert first.weight.abs().max() <= 300**-0.5
     assert all(p.requires_grad for p in first.parameters())
-    own = Randomness(seeded(), torch.device("cpu"), lends=False)
+    own = Randomness(seeded(), torch.device("cpu"), seeds_global=False)
     with own.scope():
         torch.rand(1)
     assert not torch.equal(before, torch.get_rng_state())  # nothing was borrowed, so nothing was given back

@@ -10,32 +10,32 @@ from sklowrank._nets.randomness import Randomness
 CPU = torch.device("cpu")
 
 
-def lending(seed=0):
+def randomness_of(seed=0):
     """Random numbers of a fit that runs code of the user."""
-    return Randomness(torch.Generator("cpu").manual_seed(seed), CPU, lends=True)
+    return Randomness(torch.Generator("cpu").manual_seed(seed), CPU, seeds_global=True)
 
 
 def test_lent_generators_go_on_where_they_were():
-    randomness = lending()
+    randomness = randomness_of()
     with randomness.scope():
         first = torch.rand(3)
     torch.rand(5)
     with randomness.scope():
         second = torch.rand(3)
-    with lending().scope():
+    with randomness_of().scope():
         both = torch.rand(3), torch.rand(3)
     assert torch.equal(first, both[0])
     assert torch.equal(second, both[1])
 
 
 def test_lent_generators_make_the_cpu_the_default_device():
-    with torch.device("meta"), lending().scope():
+    with torch.device("meta"), randomness_of().scope():
         assert torch.zeros(1).device == CPU
 
 
-def test_one_thread_borrows_at_a_time():
+def test_one_thread_draws_at_a_time():
     def drawn(seed):
-        randomness, draws = lending(seed), []
+        randomness, draws = randomness_of(seed), []
         for _ in range(30):
             with randomness.scope():
                 draws.append(torch.rand(50))

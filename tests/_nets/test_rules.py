@@ -64,7 +64,7 @@ ARCHITECTURE = Architecture(None, {"hidden_layer_sizes": [8, 8]}, (5,), 1)
 def training(rule, *, loss=None, **options):
     """A training by our own door; the module, the account of its edits, and its steps."""
     X, y = table()
-    randomness, edits = Randomness(torch.Generator().manual_seed(0), CPU, lends=True), []
+    randomness, edits = Randomness(torch.Generator().manual_seed(0), CPU, seeds_global=True), []
     module = build(ARCHITECTURE, randomness.layers)
     steps = train(
         module,
@@ -117,7 +117,11 @@ def test_a_snapshot_comes_back_after_shapes_have_changed():
 def test_the_best_epoch_has_the_ranks_it_had():
     rising = LRScheduler(policy="LambdaLR", lr_lambda=lambda epoch: 1.0 if epoch < 1 else 1e3)
     X, y = table()
-    randomness, rule, edits = Randomness(torch.Generator().manual_seed(0), CPU, lends=True), Truncation(every=4), []
+    randomness, rule, edits = (
+        Randomness(torch.Generator().manual_seed(0), CPU, seeds_global=True),
+        Truncation(every=4),
+        [],
+    )
     module = build(ARCHITECTURE, randomness.layers)
     steps = train(
         module,

@@ -18,9 +18,9 @@ def seeded(seed=0):
     return torch.Generator("cpu").manual_seed(seed)
 
 
-def lending(seed=0):
+def randomness_of(seed=0):
     """Random numbers of a fit that runs code of the user."""
-    return Randomness(seeded(seed), CPU, lends=True)
+    return Randomness(seeded(seed), CPU, seeds_global=True)
 
 
 def problem(n_rows=64, seed=0):
@@ -40,7 +40,7 @@ def steps(net, X, y, *, loss=None, make=None, n_batches=None, held_out=None, who
     batches = Batches(make or (lambda rows: (X[rows], y[rows])), len(X), held_out, n_batches, whole)
     own = {name: options.pop(name) for name in list(options) if name not in Training._fields}
     training = Training(**{"max_iter": 20, "batch_size": 16, "learning_rate": 0.1, **options})
-    own = {"randomness": lending(), "device": CPU, **own}
+    own = {"randomness": randomness_of(), "device": CPU, **own}
     return train(net, batches, loss or (lambda out, target: (out - target).square().mean()), training, **own)
 
 
@@ -96,7 +96,7 @@ def test_batches_that_a_method_draws_itself():
 
     batches = Batches(make_batch, len(X), drawn=drawn)
     loss = lambda out, target: (out - target).square().mean()  # noqa: E731
-    epochs = list(train(net, batches, loss, Training(3, 16, 0.1), randomness=lending(), device=CPU))
+    epochs = list(train(net, batches, loss, Training(3, 16, 0.1), randomness=randomness_of(), device=CPU))
     assert len(epochs) == 3
     assert [len(rows) for rows in seen] == [7, 3] * 3
     assert seen[0] != seen[2]
@@ -124,7 +124,7 @@ def test_the_users_generators_are_untouched_and_a_seed_decides():
 
     def weights(seed, disturb):
         torch.manual_seed(disturb)
-        randomness = lending(seed)
+        randomness = randomness_of(seed)
         with randomness.scope():
             net = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1))
         before = torch.get_rng_state()

@@ -103,7 +103,13 @@ def test_some_types_and_exact_ranks():
     ranks = {"wave": (5, 2, 3), "[wg]*": (6, 1, 1)}  # the first that matches
     model = TuckerAdapter(frozen, ranks=ranks, modules=["wave", "grouped", "flat"], max_iter=1).fit(IDS, CLASSES)
     assert [row["ranks"] for row in model.layer_report_] == [(5, 2, 3), (6, 1, 1), (5, 1, 2, 3)]
-    for wrong in ({"nothing": (1, 1)}, {"wave": (4, 4)}, {"wave": (4, 4, 4)}, {"wave": (0, 4, 1)}):
+    for wrong in (
+        {"nothing": (1, 1)},
+        {"wave": (4, 4)},
+        {"wave": (4, 4, 4)},
+        {"wave": (0, 4, 1)},
+        {"wave": (2.5, 1, 1)},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TuckerAdapter(frozen, ranks=wrong).fit(IDS, CLASSES)
     for layers in ((), ("linear", "lstm")):

@@ -13,6 +13,7 @@ from skorch import NeuralNetBinaryClassifier
 from torch import nn
 
 from sklowrank._nets.calls import Calls
+from sklowrank._nets.pairs import Pair
 from sklowrank.compress import FeatureMimickingCompressor, LowRankCompressor
 from sklowrank.compress._feature_mimicking_compressor_solver import activation_start
 from sklowrank.compress._fused_tables import Field, readers_of
@@ -368,3 +369,33 @@ def test_cuda_gives_the_answers_of_the_cpu():
         for device in ("cpu", "cuda")
     )
     assert np.allclose(here.predict_raw(IDS), there.predict_raw(IDS), rtol=1e-6, atol=1e-8)
+
+
+def test_a_pair_of_low_rank_is_taken_as_one_layer():
+    rows = np.random.default_rng(0).normal(size=(300, 12)).astype(np.float32)
+    net = seeded(lambda: nn.Sequential(nn.Linear(12, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3)))
+    pairs = LowRankCompressor(net, rank=15, modules="2").fit(rows).network()
+    assert isinstance(pairs[2], Pair)
+    lower = FeatureMimickingCompressor(pairs, linear_rank=6).fit(rows)
+    (row,) = lower.layer_report_
+    assert (row["name"], row["type"], row["shape"], row["rank"]) == ("2", "Linear", (40, 40), 6)
+    assert row["n_parameters_before"] == sum(p.numel() for p in pairs[2].parameters())
+    plain = FeatureMimickingCompressor(net, linear_rank=6).fit(rows)  # from the layer of which the pair was made
+    np.testing.assert_allclose(lower.predict_raw(rows), plain.predict_raw(rows), atol=0.02)
+    same = FeatureMimickingCompressor(pairs, linear_rank=15).fit(rows)  # which would not be smaller
+    assert same.layer_report_[0]["rank"] is None
+    assert isinstance(same.network()[2], Pair)
+    assert same.output_relative_error_ == 0
+
+
+@pytest.mark.parametrize("linear_rank", [1.0, 3])
+def test_the_map_behind_a_table_goes_into_a_pair(linear_rank):
+    ids = np.random.default_rng(0).integers(50, size=(400, 2))
+    net = seeded(
+        lambda: nn.Sequential(nn.Embedding(50, 8), nn.Flatten(), nn.Linear(16, 30), nn.ReLU(), nn.Linear(30, 9))
+    )
+    pairs = LowRankCompressor(net.double(), rank=6, modules="2").fit(ids).network()
+    how = {"embedding_rank": 4, "linear_rank": linear_rank, "first_layer": True}
+    fused, apart = (FeatureMimickingCompressor(pairs, fuse=fuse, **how).fit(ids) for fuse in (True, False))
+    assert fused.n_parameters_ < apart.n_parameters_
+    np.testing.assert_allclose(fused.predict_raw(ids), apart.predict_raw(ids), atol=1e-9)

@@ -16,6 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
+from sklowrank._nets.calls import Calls
 from sklowrank._nets.holding import hold, network_calls
 from sklowrank._nets.randomness import Randomness
 from sklowrank.compress import LowRankCompensator, LowRankCompressor
@@ -29,7 +30,7 @@ from sklowrank.compress._compressed_weights import (
     rounded,
     unpacked,
 )
-from sklowrank.neural import NetworkClassifier
+from sklowrank.neural import NetworkClassifier, TrainedRankPruning
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = (DIGITS / 16).astype(np.float32)
@@ -591,6 +592,8 @@ def test_refusals(net):
         (two, {"compression": "prune_n_m", "n": 5}, "n=5 is above m=4"),
         (two, {"rank": "auto"}, "budget"),
         (two, {"rank": {"layer1": -1}}, "-1"),
+        (two, {"rank": {"layer1": True}}, "True"),
+        (two, {"rank": {"nothing": 2}}, "'nothing', which is not taken"),
     ):
         with pytest.raises(ValueError, match=words):
             LowRankCompensator(module, **params).fit(X)
@@ -630,7 +633,9 @@ def test_layers_that_rows_no_longer_reach_follow_their_weights(method):
     layer = nn.Linear(8, 6)
     module = nn.Sequential(nn.Linear(8, 8), layer)
     module.forward = lambda x: module[0](x) + module[1](x[:0]).sum()
-    held = hold(module, None, None, Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), lends=True))
+    held = hold(
+        module, None, None, Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), seeds_global=True)
+    )
     calls = network_calls(held, np.eye(8, dtype=np.float32))
     options = solver.PathOptions(2, None, method, True, False, None)
     inputs = solver.inputs_of(module, calls, ["1"], options)["1"]
@@ -639,3 +644,22 @@ def test_layers_that_rows_no_longer_reach_follow_their_weights(method):
     assert bool(U.isfinite().all())
     if method != "activation_scale":
         assert torch.allclose(U.abs(), torch.linalg.svd(D).U.abs(), atol=1e-6)
+
+
+def test_lookups_of_a_table_are_summed_over_blocks():
+    table = nn.Sequential(nn.Embedding(9, 4))
+    rows = torch.arange(900).reshape(-1, 1) % 3
+    found = solver.frequencies(table, Calls([((rows,), {})]), "0")
+    torch.testing.assert_close(found.mean, torch.tensor([1 / 3] * 3 + [0.0] * 6, dtype=torch.float64))
+    behind = nn.Sequential(nn.Linear(2, 3))  # whose pass does not reach the table
+    behind.table = nn.Embedding(9, 4)
+    behind.forward = lambda x: behind[0](x)
+    assert not solver.frequencies(behind, Calls([((torch.ones(5, 2),), {})]), "table").mean.any()
+
+
+def test_training_goes_on_without_a_rule_that_has_no_layer_left():
+    rule = NetworkClassifier((16,), training=TrainedRankPruning(), max_iter=1, random_state=0).fit(DIGITS, LABELS)
+    trained = LowRankCompensator(FrozenEstimator(rule), rank=2).fit(DIGITS).estimator_
+    with pytest.raises(ValueError, match="train without a rule"):
+        trained.partial_fit(DIGITS, LABELS)
+    assert trained.set_params(training=None).partial_fit(DIGITS, LABELS).n_iter_ == 2

@@ -69,7 +69,7 @@ def relative(found, truth):
 
 
 def calls_of(module, rows):
-    randomness = Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), lends=True)
+    randomness = Randomness(torch.Generator().manual_seed(0), torch.device("cpu"), seeds_global=True)
     return network_calls(hold(module, None, None, randomness), rows)
 
 

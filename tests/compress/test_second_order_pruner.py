@@ -330,6 +330,7 @@ def test_a_search_over_sparsities(network):
     [({"sparsity": 1.0}, "sparsity"), ({"sparsity": -0.1}, "sparsity"), ({"damp": 0.0}, "damp"),
      ({"n_grads": 0}, "n_grads"), ({"block_size": 0}, "block_size"), ({"scope": "row"}, "scope"),
      ({"schedule": [0.5, 0.4]}, "schedule=.*has to increase"), ({"schedule": [0.95]}, "below sparsity=0.9"),
+     ({"schedule": ["a"]}, "in numbers"), ({"schedule": [[0.5]]}, "in numbers"),
      ({"schedule": [-0.1]}, "schedule"), ({"finetune_epochs": -1}, "finetune_epochs")],
     ids=str,
 )  # fmt: skip

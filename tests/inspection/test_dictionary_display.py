@@ -115,7 +115,11 @@ def test_axes_may_be_given_and_the_rest_of_a_grid_is_removed(digits):
 def test_what_cannot_be_drawn_is_refused(digits):
     with pytest.raises(ValueError, match=r"image_shape=\(8, 9\) has 72 pixels, but components have n_features=64"):
         draw(digits, image_shape=(8, 9))
-    with pytest.raises(ValueError, match="n_top=0 should be at least 1"):
+    with pytest.raises(ValueError, match="ints >= 1"):
+        draw(digits, image_shape=(8.0, 8))
+    with pytest.raises(ValueError, match=r"n_columns=2\.5 should be an integer of at least 1"):
+        draw(digits, n_columns=2.5)
+    with pytest.raises(ValueError, match="n_top=0 should be an integer of at least 1"):
         draw(digits, n_top=0)
     with pytest.raises(NotFittedError):
         draw(SupervisedDictionaryLearning())

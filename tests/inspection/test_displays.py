@@ -87,8 +87,9 @@ def test_what_has_no_affinity_is_refused(graph):
         AffinityDisplay.from_estimator(KMeans(2, n_init=1).fit(UNION))
     with pytest.raises(ValueError, match=r"labels has shape \(3,\)"):
         AffinityDisplay.from_estimator(graph, labels=[0, 1, 2])
-    with pytest.raises(ValueError, match="n_cells=0 should be at least 1"):
-        AffinityDisplay.from_estimator(graph, n_cells=0)
+    for n_cells in (0, 2.5, True):
+        with pytest.raises(ValueError, match=f"n_cells={n_cells} should be an integer of at least 1"):
+            AffinityDisplay.from_estimator(graph, n_cells=n_cells)
     with pytest.raises(NotFittedError):
         AffinityDisplay.from_estimator(ThresholdedSubspaceClustering())
 
@@ -145,8 +146,13 @@ def test_spectra_of_tensors():
 def test_what_has_no_spectrum_is_refused(graph):
     with pytest.raises(ValueError, match="KMeans has no spectrum"):
         SpectrumDisplay.from_estimator(KMeans(2, n_init=1).fit(UNION))
-    with pytest.raises(ValueError, match="n_values=1 should be at least 2"):
-        SpectrumDisplay.from_estimator(graph, n_values=1)
+    for n_values in (1, 4.5):
+        with pytest.raises(ValueError, match=f"n_values={n_values} should be an integer of at least 2"):
+            SpectrumDisplay.from_estimator(graph, n_values=n_values)
+    lone = SpectralClustering(2).fit(UNION[:20])
+    lone.affinity_matrix_ = np.eye(4)
+    with pytest.raises(ValueError, match="no edge between two rows"):
+        SpectrumDisplay.from_estimator(lone)
 
 
 # Filled cells
@@ -195,6 +201,8 @@ def test_wrong_columns_and_axes_are_refused(imputer):
         draw(imputer, HOLES, features=["colour"])
     with pytest.raises(ValueError, match=r"features=\[13\] must name columns of X, which has n_features=13"):
         draw(imputer, HOLES, features=[13])
+    with pytest.raises(ValueError, match=r"features=\[1\.5\] must name columns"):
+        draw(imputer, HOLES, features=[1.5])
     with pytest.raises(ValueError, match="level=1 must lie strictly between 0 and 1"):
         draw(imputer, HOLES, level=1)
     with pytest.raises(ValueError, match=r"X_true has shape \(178, 2\)"):

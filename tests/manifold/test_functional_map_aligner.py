@@ -404,6 +404,9 @@ def test_targets_that_are_none_are_named():
         assert "array=" not in str(caught.value)
     with pytest.raises(ValueError, match="target_faces"):
         FunctionalMapAligner(target_faces=[[0, 1, 2]]).fit(X)
+    for sizes in ((64.5,), (0,), (True,)):
+        with pytest.raises(ValueError, match=r"hidden_layer_sizes=.*Pass widths >= 1"):
+            FunctionalMapAligner(init="field", hidden_layer_sizes=sizes, **SMALL).fit(X)
     with pytest.warns(UserWarning, match="init='landmarks'"):
         FunctionalMapAligner(landmarks=([0], [0]), **SMALL).fit(X, X_target=T)
     tracked = torch.from_numpy(T).requires_grad_()

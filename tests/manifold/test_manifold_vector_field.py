@@ -397,7 +397,7 @@ def test_the_kernel_of_large_smoothness_is_the_exponential_one(small):
 def test_the_number_of_draws_is_checked(small):
     X, _, y, _ = small
     model = ManifoldVectorFieldRegressor(**FIXED).fit(X, y)
-    for bad, error in ((0, ValueError), (1.5, TypeError)):
+    for bad, error in ((0, ValueError), (1.5, TypeError), (True, ValueError)):
         with pytest.raises(error, match="n_samples"):
             model.sample_y(X[:3], bad)
 

@@ -428,6 +428,7 @@ def with_one(fields, value):
         ({}, X[..., None, None], Y, r"is not the grid of X"),
         ({}, X.reshape(24, -1), Y, r"grid_shape is None.*Pass grid_shape=\(8, 12\)"),
         ({"grid_shape": (0, 4)}, X, Y, r"grid_shape=\(0, 4\) has to be"),
+        ({"grid_shape": (True, 96)}, X, Y, r"grid_shape=\(True, 96\) has to be"),
         ({"grid_shape": (2, 2, 2)}, X, Y, r"grid_shape=\(2, 2, 2\) has to be"),
         ({"grid_shape": (8.0, 12)}, X, Y, r"grid_shape=\(8.0, 12\) has to be"),
         ({}, X, Y[:5], "inconsistent"),

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
+from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.utils.validation import check_is_fitted
 from skorch import NeuralNetClassifier, NeuralNetRegressor
@@ -15,6 +16,7 @@ from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRSc
 from torch import nn
 
 from sklowrank._nets.layers import ThinLinear, mlp
+from sklowrank.compress import LowRankCompressor
 from sklowrank.neural import NetworkClassifier, NetworkRegressor, OrderedRank, TrainedRankPruning
 from sklowrank.neural._ordered_rank_solver import (
     PrefixLinear,
@@ -279,6 +281,13 @@ def test_sizes_that_cannot_be_are_refused_by_name(digits):
             model.resized({"0": rank})
     constant = model.resized({"2": 0})
     assert np.allclose(constant.predict_proba(digits[1]), constant.predict_proba(digits[1])[:1])
+
+
+def test_a_compressed_network_has_no_layers_to_cut(digits):
+    model, X = digits[:2]
+    compressed = LowRankCompressor(FrozenEstimator(model), compression=0.5).fit(X).estimator_
+    with pytest.raises(ValueError, match=r"no layers in factors.*compress or adapt what resized returns"):
+        compressed.resized(0.5)
 
 
 def test_other_rules_have_no_sizes():

@@ -167,8 +167,9 @@ def test_samples_are_seeded():
     np.testing.assert_array_equal(model.sample(7, random_state=3), model.sample(7, random_state=3))
     assert not np.array_equal(model.sample(7, random_state=3), model.sample(7, random_state=4))
     assert model.sample().shape == (1, 2)
-    with pytest.raises(ValueError, match="n_samples"):
-        model.sample(0)
+    for n_samples in (0, 1.5, True):
+        with pytest.raises(ValueError, match="'n_samples' parameter of sample must be"):
+            model.sample(n_samples)
     with pytest.raises(NotFittedError):
         PerturbedLatentDensity().sample()
 

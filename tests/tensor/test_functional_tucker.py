@@ -278,7 +278,8 @@ def test_refusals():
     X, _, y = surface(20)
     for settings, word in (
         ({"rank": [2]}, "one for each column"),
-        ({"rank": [0, 2]}, "below 1"),
+        ({"rank": [0, 2]}, "no int >= 1"),
+        ({"rank": [2.5, 2]}, "no int >= 1"),
         ({"rank": [1, 2], "core": "cp"}, "needs equal ones"),
         ({"kernel": ["matern12", "rbf"]}, "unknown entry"),
         ({"length_scale": [0.1, -1.0]}, "not a positive number"),
@@ -295,6 +296,11 @@ def test_refusals():
         model.predict(X, return_std="noise")
     with pytest.raises(ValueError, match="no column"):
         model.factor_functions(2, [0.0])
+    with pytest.raises(ValueError, match="no column"):
+        model.factor_functions(0.5, [0.0])
+    for n_samples in (0, 2.5, True):
+        with pytest.raises(ValueError, match="'n_samples' parameter of sample_y must be"):
+            model.sample_y(X, n_samples)
 
 
 def test_defaults_converge_on_a_surface():

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 import torch
 from scipy.spatial.distance import cdist
 from sklearn import config_context
+from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -359,3 +360,17 @@ def test_a_heavy_row_is_in_the_plan_of_a_large_table():
     heavy = int(np.argmin(np.abs(model.X_source_ - X[0]).sum(1)))
     assert np.array_equal(model.X_source_[heavy], X[0])
     assert 0.45 <= model.coupling_.sum(1)[heavy] <= 0.55
+
+
+def test_callbacks_score_the_rows_of_the_source_with_their_labels():
+    rows, domain = np.concatenate([X, T]), np.repeat([1, -1], [len(X), len(T)])
+    seen = []
+
+    def score(fitted, X, y):
+        seen.append((len(X), y.tolist()))
+        return 0.0
+
+    model = SinkhornTransport(max_iter=3, tol=1.0).set_callbacks(ScoringMonitor(scoring={"score": score}))
+    model.fit(rows, np.arange(len(rows)), sample_domain=domain)
+    assert seen
+    assert all(sizes == (len(X), list(range(len(X)))) for sizes in seen)
