@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .._core.validation import on_host
 from ._matrix_completion_solver import CompletionProblem
 from ._options import CompletionOptions
 from ._row_equations import Model, means_of_rows, squared_error, with_ordered_components
+
+_FIRST_ROWS = 1000  # of a stream, which are kept
 
 
 class Posterior(NamedTuple):
@@ -37,6 +40,11 @@ class RowStream(NamedTuple):
 
     first_rows: np.ndarray | None  # or a CSR matrix; None once there are enough of them
     n_rows_fitted: int  # in the last full fit
+
+
+def stream_of(X) -> RowStream:
+    """Return the stream that a fit to its first rows starts."""
+    return RowStream(on_host(X) if X.shape[0] < _FIRST_ROWS else None, X.shape[0])
 
 
 def described_table(problem, columns, has_values, known, stream, ws, model):

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklowrank.impute import MatrixCompletionImputer, _matrix_completion
+from sklowrank.impute import MatrixCompletionImputer, _fitted_model
 
 
 def low_rank(m=300, n=40, rank=3, noise=0.1, holes=0.4, seed=0):
@@ -478,7 +478,7 @@ def test_score_is_about_minus_one_for_means_and_finds_the_rank():
 @pytest.fixture
 def short_memory(monkeypatch):
     """Let 200 rows of a stream be kept instead of 1,000, so that streams of a test are longer than that."""
-    monkeypatch.setattr(_matrix_completion, "_FIRST_ROWS", 200)
+    monkeypatch.setattr(_fitted_model, "_FIRST_ROWS", 200)
 
 
 @pytest.mark.parametrize("batch", [300, 100])
