@@ -15,7 +15,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sklowrank.recommend import MatrixFactorizationRegressor, _matrix_factorization
+from sklowrank.recommend import MatrixFactorizationRegressor, _known_pairs
 from sklowrank.recommend._identifiers import as_identifiers, concat_identifiers, encode, find
 
 
@@ -593,7 +593,7 @@ def test_factors_of_pairs_side_by_side(container):
 @pytest.fixture
 def short_memory(monkeypatch):
     """Let 8 values per row and column be kept instead of 20, so that streams of a test are longer than that."""
-    monkeypatch.setattr(_matrix_factorization, "_KEPT_PER_ENTITY", 8)
+    monkeypatch.setattr(_known_pairs, "_KEPT_PER_ENTITY", 8)
 
 
 @pytest.mark.parametrize("order", ["by row", "by column", "at random"])
