@@ -14,9 +14,10 @@ from .._core.rows import largest_magnitude
 from .._core.warn import warn
 from .._math.distinct import distinct_weighted
 from .._math.graphs import affinity, csr_from, spectral_labels, spread
+from .._math.linalg import power_of_two
 from .._math.subspaces import dims_by_threshold, table_of
 from ._directions import distinct_directions
-from ._k_subspaces_solver import ScaledRows, assign, fit_starts, power_of_two, random_labels
+from ._k_subspaces_solver import ScaledRows, assign, fit_starts, random_labels
 from ._thresholded import thresholded_codes
 
 MOST_ROWS = 5000  # of which starts are made; more rows are drawn from
