@@ -1,6 +1,6 @@
 """The methods of the imputer that ask a fitted model."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
@@ -201,8 +201,8 @@ class CompletedTableMixin(TransformerMixin):
             0 where no column varies.
         """
         rows, fitted, ws = self._open(X, "score", dense_answer=False)
-        if not 0 < mask_fraction < 1:
-            raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
+        if not (isinstance(mask_fraction, Real) and 0 < mask_fraction < 1):
+            raise ValueError(f"mask_fraction={mask_fraction!r} must lie strictly between 0 and 1.")
         return score_of_hidden(rows, fitted, mask_fraction, ws)
 
     def get_feature_names_out(self, input_features=None):

@@ -115,7 +115,10 @@ def _positions(labels, known, name):
 
 def positions(labels, classes):
     """Return the positions of labels of the user among the classes."""
-    return _positions(np.asarray(on_host(labels)), classes, "classes_")
+    labels = np.asarray(on_host(labels))
+    if labels.ndim != 1:
+        raise ValueError(f"Labels of shape {labels.shape} are no list. Pass a list of labels, all of classes_.")
+    return _positions(labels, classes, "classes_")
 
 
 def _labels_of_tree(observed, edges, tree_nodes):

@@ -470,6 +470,8 @@ def test_score_is_about_minus_one_for_means_and_finds_the_rank():
     assert search.fit(X).best_params_ == {"n_components": 3}
     with pytest.raises(ValueError, match=r"mask_fraction=1\.0 must lie strictly between"):
         imputer().fit(X).score(X, mask_fraction=1.0)
+    with pytest.raises(ValueError, match="mask_fraction='a' must lie strictly between"):
+        imputer().fit(X).score(X, mask_fraction="a")
 
 
 # ---------------------------------------------------------------- rows that arrive in batches

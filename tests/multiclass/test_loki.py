@@ -655,3 +655,10 @@ def test_decisions_that_are_no_numbers():
     model = LokiClassifier(Undecided(), "numeric", scores="decision").fit(np.eye(3), [0, 1, 2])
     with pytest.raises(ValueError, match="decision_function of Undecided gave NaN"):
         model.predict(np.eye(3))
+
+
+@pytest.mark.parametrize("candidates", [3, "a", [[0, 1]]])
+def test_candidates_are_a_list(candidates):
+    model = LokiClassifier(metric="numeric", label_space=range(5)).fit(np.eye(3), [0, 2, 4])
+    with pytest.raises(ValueError, match="are no list"):
+        model.next_class(candidates=candidates)
