@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._math.em import refine
-from .._math.graphs import affinity, graph_clusters, strong_components
+from .._math.graphs import affinity, drawn_seed, graph_clusters, strong_components
 from .._math.linalg import signs_of_largest
 from .._math.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all
@@ -240,11 +240,6 @@ def _graph(strengths, problem, default_affinity, generator):
     if not (labels >= 0).any():  # a graph without an edge: one cluster
         labels = torch.zeros_like(labels)
     return W, labels, n_components
-
-
-def drawn_seed(generator: torch.Generator) -> int:
-    """Return a seed for what is drawn by numpy."""
-    return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
 
 
 def _subspaces(problem, labels, rank, generator):
