@@ -282,7 +282,7 @@ def prepared(space: LabelSpace, ws, *, reachable=False) -> Prepared:
     labels = Labels(load(observed), size)
     if space.points is not None:
         points = space.points - space.points.mean(0)
-        unit = _power_of_two(np.abs(points).max(initial=0.0))
+        unit = _power_of_two(2 * np.abs(points).max(initial=0.0) * points.shape[1] ** 0.5)  # distances are at most 1
         points /= unit
         labels = labels._replace(points=load(points), unit=unit)
     elif space.table is not None or space.tree is not None:

@@ -662,3 +662,13 @@ def test_candidates_are_a_list(candidates):
     model = LokiClassifier(metric="numeric", label_space=range(5)).fit(np.eye(3), [0, 2, 4])
     with pytest.raises(ValueError, match="are no list"):
         model.next_class(candidates=candidates)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_a_high_power_of_points_does_not_overflow(dims):
+    points = np.random.default_rng(0).normal(size=(6, dims)) * 1e3
+    P = np.eye(3)[[0, 1, 2, 1]]  # probabilities of zero times infinite powers would be NaN
+    model = LokiClassifier(Given(), "embedding", label_space=range(6), label_embeddings=points, power=1e4)
+    model.fit(P, [0, 2, 4, 2])
+    np.testing.assert_array_equal(model.predict(P), [0, 2, 4, 2])
+    assert np.isfinite(model.predict_proba(P)).all()
