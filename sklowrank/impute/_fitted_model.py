@@ -82,7 +82,7 @@ def table_attributes(model, rows, noise_variance, columns, unit, options, ws):
 def mean_squared_residual(problem: CompletionProblem, model: Model, rows) -> float:
     """Return the mean squared residual of all values, in their units; 0 where there are none."""
     squares = squared_error(problem.cells, rows, model, problem.options)
-    return float((squares / problem.cells.column_counts.sum()).nan_to_num(nan=0.0)) * problem.unit**2
+    return float((squares / problem.cells.column_counts.sum()).nan_to_num(nan=0.0)) * (problem.unit * problem.unit)
 
 
 def in_original_units(model: Model, rows, unit: float, options: CompletionOptions) -> Factorization:
@@ -93,7 +93,10 @@ def in_original_units(model: Model, rows, unit: float, options: CompletionOption
     else:
         variance = _factors(1 / (model.row_ridge * model.column_ridge)[None], options)[0]
     b, c = (side[:, -1] if options.offsets else torch.zeros_like(side[:, 0]) for side in (rows, model.mean))
-    squares = (model.noise.double() * unit**2, variance.double() * unit**2)  # of 1e25: too large for float32
+    squares = (
+        model.noise.double() * (unit * unit),
+        variance.double() * (unit * unit),
+    )  # of 1e25: too large for float32
     return Factorization(u, b * unit, v * unit, c * unit, *squares)
 
 

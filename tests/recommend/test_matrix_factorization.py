@@ -736,3 +736,13 @@ def test_cuda_agrees():
         here, there = (regressor(device=d, **params).fit(pairs, y) for d in ("cpu", "cuda"))
         np.testing.assert_allclose(there.predict(pairs), here.predict(pairs), rtol=1e-5, atol=1e-6)
         assert np.array_equal(there.recommend([1, 2])[0], here.recommend([1, 2])[0])
+
+
+def test_values_whose_squares_overflow():
+    who, what = np.divmod(np.arange(48), 8)
+    X, y = np.column_stack([who, what]), (1.0 + who) * (1.0 + what)
+    small, large = (
+        MatrixFactorizationRegressor(2, random_state=0).fit(X, y * unit).predict(X) for unit in (1.0, 2.0**600)
+    )
+    np.testing.assert_allclose(large / 2.0**600, small, rtol=1e-9)
+    assert np.isfinite(MatrixFactorizationRegressor(2, inference="map").fit(X, y * 1e200).predict(X)).all()
