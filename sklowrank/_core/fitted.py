@@ -62,7 +62,12 @@ def keep(estimator, ws, *models: tuple | None, **attributes):
     **attributes : object
         Public fitted attributes, tensors or anything else.
     """
-    return replace_attributes(estimator, fitted_attributes(ws, *models, **attributes))
+    former = fitted_names(estimator)
+    found = fitted_attributes(ws, *models, **attributes)  # before anything is dropped: it can fail
+    for name in former:
+        del vars(estimator)[name]
+    vars(estimator).update(found)
+    return estimator
 
 
 def replace_attributes(estimator, attributes: dict[str, Any]):
