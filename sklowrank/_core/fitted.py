@@ -144,13 +144,13 @@ def unchanged_on_error(estimator) -> Iterator[None]:
 
 
 def _public(value, ws):
-    """Return a value for the user: tensors in the user's library, also those in lists, tuples and dicts."""
+    """Return a value for the user: tensors in the user's library, also those in lists and dicts."""
     if isinstance(value, torch.Tensor):
         return ws.store(value)
     if isinstance(value, dict):
         return {name: _public(part, ws) for name, part in value.items()}
     if isinstance(value, list):
-        return type(value)(_public(part, ws) for part in value)
+        return type(value)(_public(part, ws) for part in value)  # which may be a kind of list
     return value
 
 

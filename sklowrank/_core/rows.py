@@ -226,11 +226,16 @@ def refuse_kind(rows: Any, kind: str, message: str) -> None:
 
 
 def row_weights(sample_weight, rows, ws: Workspace) -> torch.Tensor | None:
-    """Return weights of rows (n,) in float64, or None where there are none."""
+    """Return weights of rows (n,) in float64, or None where there are none; their sum is finite."""
     if sample_weight is None:
         return None
     check_place(sample_weight, "sample_weight")
-    return ws.exact().load(check_sample_weight(sample_weight, rows.template, ensure_non_negative=True)).double()
+    weights = ws.exact().load(check_sample_weight(sample_weight, rows.template, ensure_non_negative=True)).double()
+    if not bool(weights.sum().isfinite()):
+        raise ValueError(
+            f"sample_weight has values up to {float(weights.max()):.3g}, whose sum overflows. Divide them."
+        )
+    return weights
 
 
 def largest_magnitude(rows, weights: torch.Tensor | None = None) -> float:

@@ -207,6 +207,11 @@ def _assign(V, n_clusters, rng, n_init, assign_labels):
     return k_means(V, n_clusters, n_init=n_init, rng=rng)
 
 
+def drawn_seed(generator: torch.Generator) -> int:
+    """Return a seed for what numpy draws."""
+    return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
+
+
 def k_means(V: np.ndarray, n_clusters: int, *, n_init: int, rng) -> np.ndarray:
     """Return k-means labels of the rows of an embedding; fewer clusters where fewer rows are distinct."""
     means = KMeans(min(n_clusters, len(V)), n_init=n_init, random_state=rng.randint(np.iinfo(np.int32).max))

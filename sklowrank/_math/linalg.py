@@ -1,5 +1,6 @@
 """Linear algebra that several methods need, with the seed and the device of the workspace."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -25,6 +26,12 @@ def randomized_svd(
     V, s, Wh = torch.linalg.svd(multiply_transposed(Q), full_matrices=False)
     k = n_components
     return Q @ Wh.mT[:, :k], s[:k], V.mT[:k]
+
+
+def power_of_two(*magnitudes) -> float:
+    """Return a power of two near the largest of some magnitudes: division by it is exact."""
+    largest = max(float(value) for value in magnitudes)
+    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 
 def signs_of_largest(V: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,5 @@
 """Minimum spanning trees of points, without the matrix of their distances."""
 
-import math
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
@@ -13,6 +12,7 @@ from scipy.sparse.csgraph import connected_components, minimum_spanning_tree
 
 from .._core.blocks import join_blocks, rows_per_block
 from .distinct import distinct_rows
+from .linalg import power_of_two
 from .neighbors import nearest_neighbors
 
 _N_NEIGHBORS = 8  # that are listed of each point before the first round
@@ -36,7 +36,7 @@ def euclidean_tree(points: torch.Tensor) -> Tree:
     where they are below 1e-5 of the largest norm, from differences; the lengths of the tree are all from differences.
     """
     first, copy_of = distinct_rows(points)
-    unit = 2.0 ** math.frexp(float(points.abs().max()))[1]  # a power of two changes no digit
+    unit = power_of_two(points.abs().max())
     Z = points[first] / unit
     Z = Z - Z.mean(0)
     euclidean = partial(_listed_points, Z), partial(_nearest_pairs, Z)

@@ -45,7 +45,8 @@ def distinct_directions(rows, *, negatives: bool = True) -> Directions:
     left = (torch.bincount(run)[run] > 1).nonzero()[:, 0]
     while len(left):
         leader = torch.full((n,), n, device=device).scatter_reduce_(0, run[left], left, "amin")[run[left]]
-        same = norms(scaled(take(rows, left), sign[left]) - scaled(take(rows, leader), sign[leader])) <= close
+        apart = norms(scaled(take(rows, left), sign[left]) - scaled(take(rows, leader), sign[leader])) > close
+        same = ~apart | (leader == left)  # a row equals itself, even where its distances overflow
         equal[left[same]] = leader[same]
         left = left[~same]
     first, place = equal.unique(return_inverse=True)

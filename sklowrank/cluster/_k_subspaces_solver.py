@@ -5,7 +5,6 @@ labels (T, n), means (T, K, D) and bases (T, K, D, d) with orthonormal columns, 
 dimension are zero.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from itertools import count, islice
 from typing import NamedTuple
@@ -36,12 +35,6 @@ class ScaledRows(NamedTuple):
     def take(self, at) -> torch.Tensor:
         """Return some rows in float64, divided by the unit, less the centre."""
         return self.rows.take(at).double() / self.unit - self.centre
-
-
-def power_of_two(*magnitudes) -> float:
-    """Return a power of two near the largest of some magnitudes: division by it is exact."""
-    largest = max(float(value) for value in magnitudes)
-    return math.ldexp(1.0, math.frexp(largest)[1] - 1) if largest > 0 else 1.0
 
 
 class Flats(NamedTuple):

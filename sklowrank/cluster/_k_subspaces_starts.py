@@ -13,10 +13,11 @@ from .._core.blocks import join_blocks, rows_per_block
 from .._core.rows import largest_magnitude
 from .._core.warn import warn
 from .._math.distinct import distinct_weighted
-from .._math.graphs import affinity, csr_from, spectral_labels, spread
+from .._math.graphs import affinity, csr_from, drawn_seed, spectral_labels, spread
+from .._math.linalg import power_of_two
 from .._math.subspaces import dims_by_threshold, table_of
 from ._directions import distinct_directions
-from ._k_subspaces_solver import ScaledRows, assign, fit_starts, power_of_two, random_labels
+from ._k_subspaces_solver import ScaledRows, assign, fit_starts, random_labels
 from ._thresholded import thresholded_codes
 
 MOST_ROWS = 5000  # of which starts are made; more rows are drawn from
@@ -147,7 +148,7 @@ def starting_labels(X, weights, n_dims, n_starts, *, init, centred, spectral, ge
 
 def spectral_start(X, n_clusters, generator):
     """Return the labels (n,) of thresholded subspace clustering: each row's neighbours are those at small angles."""
-    length, seed = torch.linalg.vector_norm(X, dim=1, keepdim=True), draw_seed(generator)
+    length, seed = torch.linalg.vector_norm(X, dim=1, keepdim=True), drawn_seed(generator)
     unit = X / length.clamp(min=torch.finfo(X.dtype).tiny)
     first, place, _ = distinct_directions(unit)
     n = len(first)
@@ -159,7 +160,7 @@ def spectral_start(X, n_clusters, generator):
 
 def k_means_labels(X, weights, n_clusters, generator):
     """Return the labels (n,) of one run of k-means."""
-    seed = draw_seed(generator)
+    seed = drawn_seed(generator)
     if len(X) <= n_clusters:
         return torch.arange(len(X), device=X.device)
     model = KMeans(n_clusters, n_init=1, random_state=seed).fit(X.cpu().numpy(), sample_weight=weights.cpu().numpy())
@@ -169,11 +170,6 @@ def k_means_labels(X, weights, n_clusters, generator):
 def on_graph(graph, n_clusters, seed, device):
     """Return the spectral labels (n,) of a sparse affinity matrix."""
     return torch.from_numpy(np.asarray(spectral_labels(graph, n_clusters, random_state=seed))).long().to(device)
-
-
-def draw_seed(generator):
-    """Draw a seed for scikit-learn."""
-    return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
 
 
 def ensemble_labels(X, weights, n_dims, n_runs, *, n_iter, n_neighbors, centred, generator):
@@ -187,7 +183,7 @@ def ensemble_labels(X, weights, n_dims, n_runs, *, n_iter, n_neighbors, centred,
             labels = assign(X, weights, means, bases, labels)[0]
         runs += labels.to(torch.int32)
     graph = co_association(runs, min(n_neighbors, len(X) - 1), generator)
-    return on_graph(graph, len(n_dims), draw_seed(generator), X.device)[None], graph
+    return on_graph(graph, len(n_dims), drawn_seed(generator), X.device)[None], graph
 
 
 def co_association(runs, n_neighbors, generator):

@@ -9,7 +9,7 @@ import torch
 
 from .._core.iterate import Step
 from .._core.rows import concat_blocks, largest_magnitude
-from .._math.linalg import signs_of_largest
+from .._math.linalg import power_of_two, signs_of_largest
 from .._math.subspaces import nearest_flats, padded_bases, squared_distances
 from ._k_subspaces_solver import (
     Flats,
@@ -18,7 +18,6 @@ from ._k_subspaces_solver import (
     descend,
     last,
     leading,
-    power_of_two,
     share_of_fall,
     shortened,
 )

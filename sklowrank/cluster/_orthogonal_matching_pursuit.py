@@ -13,17 +13,9 @@ from .._core.annotations import RandomState
 from .._core.compat import Interval, _fit_context
 from .._core.fitted import fitted_matrix, keep, options
 from .._core.validation import check_fit_data
-from .._math.graphs import csr_from
+from .._math.graphs import csr_from, drawn_seed
 from ._row_products import norms, products, residuals, row_blocks, small_grams, take
-from ._self_expression import (
-    LEAST_SHAPE,
-    SpectralOptions,
-    cluster_model,
-    coding_problem,
-    described,
-    drawn_seed,
-    warn_of_graph,
-)
+from ._self_expression import LEAST_SHAPE, SpectralOptions, cluster_model, coding_problem, described, warn_of_graph
 from ._shared_parameters import CONSTRAINTS, documented_clusterer
 from ._subspace_predictions import SubspacePredictions
 

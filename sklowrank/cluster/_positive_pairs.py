@@ -54,10 +54,11 @@ def make_views(X, positives, n_neighbors: int, noise: float, generator) -> Calla
 def _neighbors(X, n_neighbors, generator):
     """Return the indices (n, n_neighbors) of the nearest other rows, of those in the same random part of the rows."""
     n = len(X)
-    k = max(1, min(n_neighbors, n - 1))
+    n_parts = -(-n // _NEIGHBOR_ROWS)
+    k = max(1, min(n_neighbors, n // n_parts - 1))
     order = some_rows(n, n, generator) if n > _NEIGHBOR_ROWS else torch.arange(n, device="cpu", dtype=torch.int64)
     near = torch.zeros(n, k, dtype=torch.int64, device="cpu")
-    for part in order.tensor_split(-(-n // _NEIGHBOR_ROWS)):
+    for part in order.tensor_split(n_parts):
         rows = X[part.to(X.device)].cpu().numpy()
         found = NearestNeighbors(n_neighbors=k).fit(rows).kneighbors(return_distance=False)
         near[part] = part[torch.from_numpy(found.astype(np.int64))]

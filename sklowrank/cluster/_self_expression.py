@@ -16,8 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from .._core.warn import warn
 from .._core.workspace import Workspace
 from .._math.em import refine
-from .._math.graphs import affinity, graph_clusters, strong_components
-from .._math.linalg import signs_of_largest
+from .._math.graphs import affinity, drawn_seed, graph_clusters, strong_components
+from .._math.linalg import power_of_two, signs_of_largest
 from .._math.subspaces import dims_by_threshold, squared_distances, table_of, top_eigenpairs
 from ._directions import Directions, codes_of_all, distinct_directions, graph_of_all
 from ._k_subspaces_solver import alternate
@@ -35,6 +35,7 @@ from ._row_products import (
 from ._subspace_predictions import ComponentParams, Subspaces, in_largest_cluster, nearest_subspaces
 
 LEAST_SHAPE = {"ensure_min_samples": 2, "ensure_min_features": 2}
+_LONGEST = 1e150  # of rows: products of longer ones overflow
 _LEFT_OUT = 0.1  # share of rows outside the largest components, from which a graph is called disconnected
 _MOST = 0.5  # share of rows with a near copy, from which these are the cause
 _STRONG = 0.1  # share of the largest weight of a row from which an edge is strong
@@ -99,7 +100,12 @@ def coding_problem(X, options: SpectralOptions, *, negatives: bool = True) -> Co
     centre = rows.mean(0) if options.center else None
     axes = None if options.n_pca is None else _principal_axes(rows if centre is None else rows - centre, options.n_pca)
     rows = prepared(rows, centre, axes, options.normalize)
-    n_zeros = int((norms(rows) == 0).sum())
+    lengths = norms(rows)
+    if not bool((lengths <= _LONGEST).all()):
+        raise ValueError(
+            f"X has rows longer than {_LONGEST:g}, whose products overflow. Divide X by it, or pass normalize=True."
+        )
+    n_zeros = int((lengths == 0).sum())
     if n_zeros:
         warn(
             f"{n_zeros} of {rows.shape[0]} rows are all zeros and lie in every subspace; they join the largest "
@@ -130,7 +136,7 @@ def check_sizes(X, options: SpectralOptions) -> None:
 
 def _principal_axes(rows, n_pca):
     """Return the leading right singular vectors (D, p) of rows, or as many as explain the share `n_pca` of squares."""
-    V, e = _right_singular_vectors(rows, min(rows.shape))
+    V, e = _right_singular_vectors(rows / power_of_two(abs(rows).max()), min(rows.shape))
     if isinstance(n_pca, Integral):
         return V[:, : max(2, n_pca)]
     explained = e.cumsum(0) / e.sum().clamp(min=torch.finfo(e.dtype).tiny)
@@ -240,11 +246,6 @@ def _graph(strengths, problem, default_affinity, generator):
     if not (labels >= 0).any():  # a graph without an edge: one cluster
         labels = torch.zeros_like(labels)
     return W, labels, n_components
-
-
-def drawn_seed(generator: torch.Generator) -> int:
-    """Return a seed for what is drawn by numpy."""
-    return int(torch.randint(2**31 - 1, (1,), generator=generator, dtype=torch.long, device="cpu"))
 
 
 def _subspaces(problem, labels, rank, generator):

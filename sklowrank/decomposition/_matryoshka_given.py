@@ -8,8 +8,9 @@ import torch
 from .._core.fitted import fitted_attributes
 from .._core.rows import RowSource, refuse_kind
 from .._core.validation import check_fit_rows
-from ._matryoshka_projection_solver import Moments, nested_directions
-from ._teachers import CHECKED_ROWS, StoredTeacher, find_teacher, fitted_teacher
+from ._matryoshka_projection_solver import Moments, losses, nested_directions, outputs_in_blocks
+from ._nested_rotations import grouped, rotation_of
+from ._teachers import CHECKED_ROWS, StoredTeacher, find_teacher, fitted_teacher, live_teacher
 
 _WIDEST = 4096  # features of a group: its matrix is dense
 
@@ -72,8 +73,10 @@ def count_components(value: Any, d: int) -> int:
         if not 1 <= value <= d:
             raise ValueError(f"n_components={value} has to be between 1 and n_features={d}, or None to keep all.")
         return int(value)
-    if not 0 < value <= 1:
-        raise ValueError(f"n_components={value} has to be in (0, 1] where it is a share of n_features={d}.")
+    if not (isinstance(value, Real) and 0 < value <= 1):
+        raise ValueError(
+            f"n_components={value!r} has to be a whole number, None, or a share of n_features={d} in (0, 1]."
+        )
     return max(1, round(value * d))
 
 
@@ -123,3 +126,16 @@ def finished(describe: Any, problem: Any, start: Any, chosen: Any, run: Any) -> 
 def ranks_of_groups(groups: torch.Tensor, width: int, n_groups: int) -> list[int]:
     """Return how many of the first components are of each group."""
     return torch.bincount(groups[:width].cpu(), minlength=n_groups).tolist()
+
+
+def mean_loss(model: Projection, X: torch.Tensor, n_components: int) -> float:
+    """Return the mean loss on rows X (n, d) over the widths; without a teacher the mean squared error of components."""
+    Z = X.double() - model.mean
+    if model.teacher is None:
+        U = model.components[:n_components]
+        return float((Z - Z @ U.T @ U).square().mean())
+    teacher = live_teacher(model.teacher, X.device, X.dtype)
+    U = rotation_of(model.components, model.groups, model.n_groups)
+    widths = torch.tensor(model.widths, device=X.device)[:, None].expand(-1, model.n_groups)
+    truth = outputs_in_blocks(teacher, X)
+    return float(losses(teacher, grouped(Z, model.n_groups), truth, model.mean, U, widths).mean())

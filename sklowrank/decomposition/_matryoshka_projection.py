@@ -29,6 +29,7 @@ from ._matryoshka_given import (
     count_components,
     described,
     finished,
+    mean_loss,
     objective_of,
     ranks_of_groups,
     teacher_of,
@@ -37,14 +38,11 @@ from ._matryoshka_given import (
 from ._matryoshka_projection_solver import (
     ProjectionOptions,
     closed_form,
-    losses,
     moments_of,
-    outputs_in_blocks,
     projection_problem,
     start_of,
     trained_rotations,
 )
-from ._nested_rotations import grouped, rotation_of
 from ._teachers import encoded, live_teacher
 
 
@@ -348,10 +346,9 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         check_is_fitted(self)
         width = count_components(n_components, self.n_features_in_)
         cut = copy.copy(self).set_params(n_components=n_components)
-        groups = recall(self, Projection, open_workspace(np.empty((0, 0)), device="cpu")).groups
-        return update_attributes(
-            cut, {"n_components_": width, "group_ranks_": ranks_of_groups(groups, width, self.n_groups)}
-        )
+        model = recall(self, Projection, open_workspace(np.empty((0, 0)), device="cpu"))
+        ranks = ranks_of_groups(model.groups, width, model.n_groups)
+        return update_attributes(cut, {"n_components_": width, "group_ranks_": ranks})
 
     @in_plain_modes
     def score(self, X, y=None) -> float:
@@ -372,16 +369,7 @@ class MatryoshkaProjection(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin
         """
         X = check_new_data(self, X, like="components_", method="score")
         ws = open_workspace(X, device=self.device)
-        model, X = recall(self, Projection, ws.exact()), ws.load(X)
-        if model.teacher is None:
-            U = model.components[: self.n_components_]
-            Z = X.double() - model.mean
-            return -float((Z - Z @ U.T @ U).square().mean())
-        teacher = live_teacher(model.teacher, ws.device, ws.dtype)
-        Z = grouped(X.double() - model.mean, model.n_groups)
-        U = rotation_of(model.components, model.groups, model.n_groups)
-        widths = torch.tensor(model.widths, device=ws.device)[:, None].expand(-1, model.n_groups)
-        return -float(losses(teacher, Z, outputs_in_blocks(teacher, X), model.mean, U, widths).mean())
+        return -mean_loss(recall(self, Projection, ws.exact()), ws.load(X), self.n_components_)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -230,7 +230,7 @@ def projection_problem(
     Raises
     ------
     ValueError
-        If outputs of the teacher are not finite.
+        If outputs of the teacher are not finite, or targets are not as many for a row as these.
     """
     n = len(rows)
     order = torch.randperm(n, generator=generator, device="cpu", dtype=torch.int64).to(moments.mean.device)
@@ -240,6 +240,11 @@ def projection_problem(
     truth = outputs_in_blocks(teacher, X)
     if not bool(truth.isfinite().all()):
         raise ValueError("The estimator answers NaN or infinity for rows of X.")
+    if target is not None and target.ndim == 2 and target.shape[1] != truth.shape[1]:
+        raise ValueError(
+            f"y has {target.shape[1]} columns, but the estimator answers with {truth.shape[1]} numbers for a row. Pass "
+            "a column for each, or task_weight=0."
+        )
     some = rows.take(train[: options.gradient_rows])
     gradients = gradient_moments(teacher, some, options.n_groups, generator)
     variance = float((truth - truth.mean(0)).square().mean())

@@ -11,6 +11,7 @@ from sklearn.base import is_classifier
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.pipeline import Pipeline
+from sklearn.utils import column_or_1d
 from skorch import NeuralNet
 from torch import nn
 
@@ -119,12 +120,13 @@ def encoded(stored: StoredTeacher, y: Any, device: torch.device) -> torch.Tensor
     Raises
     ------
     ValueError
-        If a label is none of the teacher's classes.
+        If a label is none of the teacher's classes, or there are several labels of a row.
     """
     y = np.asarray(on_host(y))
     if stored.kind == "values":
         values = torch.from_numpy((y.astype(np.float64).reshape(len(y), -1) - stored.y_mean) / stored.y_scale)
         return values.to(device)
+    y = column_or_1d(y)
     classes = np.unique(y) if stored.classes is None else np.asarray(stored.classes)
     codes = np.searchsorted(classes, y).clip(max=len(classes) - 1)
     if not np.array_equal(classes[codes], y):

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator, lsqr
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.rows import map_rows, refuse_kind
 from .._core.standardize import standardization
-from .._math.linalg import signs_of_largest
+from .._math.linalg import power_of_two, signs_of_largest
 from ._ball_features import Features, checked_components, loading_sums, loadings_from, number_of
 from ._metric_spaces import distances
 
@@ -232,6 +232,8 @@ def sparse_directions(X, share, targets, shrinkage: float) -> Directions:
     """Return what `directions` finds with `ball_moments`, by the regression of the features of responses on X."""
     w, T = share.cpu().numpy(), targets.cpu().numpy()
     n, p = X.shape
+    unit = power_of_two(abs(X).max())  # squares of entries neither overflow nor vanish
+    X = X.astype(np.float64) / unit
     mean = X.T @ w
     variance = X.multiply(X).T @ w - mean**2
     varies = variance > 8 * n**0.5 * np.finfo(np.float64).eps * mean**2
@@ -253,5 +255,5 @@ def sparse_directions(X, share, targets, shrinkage: float) -> Directions:
     e, Q = np.linalg.eigh(cross.T @ B)
     e, Q = e[::-1].clip(min=0), Q[:, ::-1]
     length = np.sqrt(np.where(e > _RANK * e[0], e, np.inf))
-    found = (B @ Q / length / scale[:, None]).T
-    return Directions(*(torch.from_numpy(np.ascontiguousarray(part)).to(share.device) for part in (found, e, mean)))
+    parts = ((B @ Q / length / scale[:, None]).T / unit, e, mean * unit)
+    return Directions(*(torch.from_numpy(np.ascontiguousarray(part)).to(share.device) for part in parts))

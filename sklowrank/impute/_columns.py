@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from scipy.special import gammaincinv, ndtri, stdtrit
+from sklearn.impute import MissingIndicator
 
 from .._core.rows import concat_blocks
 from .._core.warn import warn
@@ -155,6 +156,13 @@ def warn_of_dropped(columns, names):
             "needed for imputation. Pass keep_empty_features=True to keep them as zeros.",
             UserWarning,
         )
+
+
+def missing_indicator(columns, missing_values):
+    """Return scikit-learn's indicator of the columns with missing values, fitted to one row that has those of all."""
+    value = 1.0 if missing_values == 0 else 0.0
+    indicator = MissingIndicator(missing_values=missing_values, error_on_new=False)
+    return indicator.fit(np.where(columns.with_missing.cpu().numpy(), float(missing_values), value)[None])
 
 
 # Cells of the modelled columns

@@ -5,9 +5,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .._core.validation import on_host
 from ._matrix_completion_solver import CompletionProblem
 from ._options import CompletionOptions
 from ._row_equations import Model, means_of_rows, squared_error, with_ordered_components
+
+_FIRST_ROWS = 1000  # of a stream, which are kept
 
 
 class Posterior(NamedTuple):
@@ -37,6 +40,11 @@ class RowStream(NamedTuple):
 
     first_rows: np.ndarray | None  # or a CSR matrix; None once there are enough of them
     n_rows_fitted: int  # in the last full fit
+
+
+def stream_of(X) -> RowStream:
+    """Return the stream that a fit to its first rows starts."""
+    return RowStream(on_host(X) if X.shape[0] < _FIRST_ROWS else None, X.shape[0])
 
 
 def described_table(problem, columns, has_values, known, stream, ws, model):
@@ -74,7 +82,7 @@ def table_attributes(model, rows, noise_variance, columns, unit, options, ws):
 def mean_squared_residual(problem: CompletionProblem, model: Model, rows) -> float:
     """Return the mean squared residual of all values, in their units; 0 where there are none."""
     squares = squared_error(problem.cells, rows, model, problem.options)
-    return float((squares / problem.cells.column_counts.sum()).nan_to_num(nan=0.0)) * problem.unit**2
+    return float((squares / problem.cells.column_counts.sum()).nan_to_num(nan=0.0)) * (problem.unit * problem.unit)
 
 
 def in_original_units(model: Model, rows, unit: float, options: CompletionOptions) -> Factorization:
@@ -85,7 +93,10 @@ def in_original_units(model: Model, rows, unit: float, options: CompletionOption
     else:
         variance = _factors(1 / (model.row_ridge * model.column_ridge)[None], options)[0]
     b, c = (side[:, -1] if options.offsets else torch.zeros_like(side[:, 0]) for side in (rows, model.mean))
-    squares = (model.noise.double() * unit**2, variance.double() * unit**2)  # of 1e25: too large for float32
+    squares = (
+        model.noise.double() * (unit * unit),
+        variance.double() * (unit * unit),
+    )  # of 1e25: too large for float32
     return Factorization(u, b * unit, v * unit, c * unit, *squares)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin
 from sklearn.impute import MissingIndicator
 from sklearn.utils.metaestimators import available_if
@@ -26,12 +26,12 @@ from ._columns import (
     cells_of_table,
     column_scaling,
     columns_with_more,
+    missing_indicator,
     observed_cells,
     warn_of_dropped,
     which_rows_have_values,
 )
-from ._completed_table import filled_table, posterior_covariances
-from ._fitted_model import Posterior, RowStream, described_table, means_of_known_rows, table_attributes
+from ._fitted_model import Posterior, RowStream, described_table, means_of_known_rows, stream_of, table_attributes
 from ._matrix_completion_solver import completion_problem, sweeps
 from ._online import ROUNDS, absorb
 from ._options import CONSTRAINTS, NOT_CONVERGED, CompletionOptions, check_clip, checked_options
@@ -39,10 +39,8 @@ from ._sparse_input import dense_if_zeros, table_validation
 from ._table import load_table, stacked
 from ._table_methods import CompletedTableMixin
 
-_FIRST_ROWS = 1000  # of a stream, which are kept
 
-
-class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, TransformerMixin, BaseEstimator):
+class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, BaseEstimator):
     """Impute missing values of a numeric table with a low-rank model.
 
     Missing values are predicted from correlated columns. A drop-in replacement for
@@ -316,7 +314,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         cells, sample, has_values = cells_of_table(rows, columns, unit, ws)
         problem = completion_problem(cells, chosen, unit, sample=sample, offset_variance=1.0)
 
-        indicator = _indicator(columns.with_missing, self.missing_values) if self.add_indicator else None
+        indicator = missing_indicator(columns, self.missing_values) if self.add_indicator else None
         known = {"indicator_": indicator, "unstored_": meaning, "n_samples_seen_": X.shape[0]}
         describe = partial(described_table, problem, columns, has_values, known, stream, ws)
 
@@ -327,28 +325,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         run = drive(self, sweeps(problem, ws), attributes=attributes, X=X, y=y, advice=NOT_CONVERGED)
         models, public = describe(run.state)
         return keep(self, ws, *models, **public, n_iter_=run.n_iter, loss_curve_=run.loss_curve)
-
-    def transform(self, X):
-        """Fill the missing values of X with the model's means; observed values come back bit for bit.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The table; its rows need not be those of `fit`.
-
-        Returns
-        -------
-        X_filled : array of shape (n_samples, n_features_out)
-            Dense. Features without any value in `fit` are dropped unless `keep_empty_features`; with `add_indicator`
-            the indicator columns follow.
-
-        Raises
-        ------
-        ValueError
-            If X is sparse and has more than 2**27 cells, since the answer is dense.
-        """
-        rows, fitted, ws = self._open(X, "transform")
-        return ws.answer(filled_table(rows, fitted, ws, indicators=self.indicator_ is not None))
 
     @available_if(CompletedTableMixin._keeps_posterior)
     @_fit_context(prefer_skip_nested_validation=True)
@@ -380,7 +356,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         X, meaning = dense_if_zeros(X, self.unstored, self.missing_values, seen=seen)
         if first:
             X = check_fit_rows(self, X, sliced=False, **table_validation(self.missing_values))
-            return self._fit(X, y, meaning, _stream(X))
+            return self._fit(X, y, meaning, stream_of(X))
         validation = table_validation(self.missing_values)
         X = check_new_data(self, X, like="components_", method="partial_fit", **validation)
         ws = open_workspace(X, device=self.device, random_state=self.random_state)
@@ -390,7 +366,7 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
             if stream.first_rows.shape[0] >= 2 * stream.n_rows_fitted:
                 X = stream.first_rows
                 X = X if sp.issparse(X) else ws.store(torch.from_numpy(X))  # in the user's library
-                return self._fit(X, y, seen or meaning, _stream(X))
+                return self._fit(X, y, seen or meaning, stream_of(X))
         return self._absorb(load_table(X, ws, self.missing_values), stream, ws.exact())
 
     def _absorb(self, rows, stream, ws):
@@ -408,16 +384,6 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         models = (Posterior(*model[1:], unit, chosen), columns, stream)
         return keep(self, ws, *models, **{**public_attributes(self), **changed, **counts})
 
-    @property
-    def components_cov_(self):
-        """Posterior covariance of each column's factors and offset."""
-        if not hasattr(self, "_fitted") or self._fitted["cov"] is None:
-            raise AttributeError(
-                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
-            )
-        ws = open_workspace(self.components_, device=self.device).exact()
-        return ws.answer(posterior_covariances(self._recall(ws)))
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.array_api_support = True
@@ -425,15 +391,3 @@ class MatrixCompletionImputer(CallbackSupportMixin, CompletedTableMixin, Transfo
         tags.input_tags.sparse = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return partitioned(tags)
-
-
-def _stream(X) -> RowStream:
-    """Return the stream that a fit to its first rows starts."""
-    return RowStream(on_host(X) if X.shape[0] < _FIRST_ROWS else None, X.shape[0])
-
-
-def _indicator(with_missing, missing_values):
-    """Return scikit-learn's indicator, fitted to one row that has the missing values of all."""
-    value = 1.0 if missing_values == 0 else 0.0
-    indicator = MissingIndicator(missing_values=missing_values, error_on_new=False)
-    return indicator.fit(np.where(with_missing.cpu().numpy(), float(missing_values), value)[None])

@@ -1,10 +1,11 @@
 """The methods of the imputer that ask a fitted model."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 import scipy.sparse as sp
 import torch
+from sklearn.base import TransformerMixin
 from sklearn.utils import check_array, check_scalar
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
@@ -18,7 +19,9 @@ from ._columns import Columns, entries_to_original_units
 from ._completed_table import (
     TableModel,
     drawn_tables,
+    filled_table,
     means_of_table,
+    posterior_covariances,
     score_of_hidden,
     standard_errors,
     unfilled_table,
@@ -29,7 +32,7 @@ from ._sparse_input import MOST_DENSE_CELLS, dense_if_zeros, table_validation
 from ._table import check_positions, load_table
 
 
-class CompletedTableMixin:
+class CompletedTableMixin(TransformerMixin):
     """Methods that read a fitted model of a table; :class:`MatrixCompletionImputer` fits it."""
 
     def _keeps_posterior(self):
@@ -40,6 +43,28 @@ class CompletedTableMixin:
         if not (self.indicator_ is not None if fitted else self.add_indicator):
             raise AttributeError("inverse_transform needs the indicator columns of a fit with add_indicator=True.")
         return True
+
+    def transform(self, X):
+        """Fill the missing values of X with the model's means; observed values come back bit for bit.
+
+        Parameters
+        ----------
+        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
+            The table; its rows need not be those of `fit`.
+
+        Returns
+        -------
+        X_filled : array of shape (n_samples, n_features_out)
+            Dense. Features without any value in `fit` are dropped unless `keep_empty_features`; with `add_indicator`
+            the indicator columns follow.
+
+        Raises
+        ------
+        ValueError
+            If X is sparse and has more than 2**27 cells, since the answer is dense.
+        """
+        rows, fitted, ws = self._open(X, "transform")
+        return ws.answer(filled_table(rows, fitted, ws, indicators=self.indicator_ is not None))
 
     @available_if(_has_indicator)
     def inverse_transform(self, X):
@@ -176,8 +201,8 @@ class CompletedTableMixin:
             0 where no column varies.
         """
         rows, fitted, ws = self._open(X, "score", dense_answer=False)
-        if not 0 < mask_fraction < 1:
-            raise ValueError(f"mask_fraction={mask_fraction} must lie strictly between 0 and 1.")
+        if not (isinstance(mask_fraction, Real) and 0 < mask_fraction < 1):
+            raise ValueError(f"mask_fraction={mask_fraction!r} must lie strictly between 0 and 1.")
         return score_of_hidden(rows, fitted, mask_fraction, ws)
 
     def get_feature_names_out(self, input_features=None):
@@ -196,6 +221,16 @@ class CompletedTableMixin:
         names = check_feature_names_in(self, input_features)
         kept = names[self._fitted["kept"]]
         return kept if self.indicator_ is None else np.r_[kept, self.indicator_.get_feature_names_out(names)]
+
+    @property
+    def components_cov_(self):
+        """Posterior covariance of each column's factors and offset."""
+        if not hasattr(self, "_fitted") or self._fitted["cov"] is None:
+            raise AttributeError(
+                "components_cov_ belongs to a fitted MatrixCompletionImputer(inference='variational')."
+            )
+        ws = open_workspace(self.components_, device=self.device).exact()
+        return ws.answer(posterior_covariances(self._recall(ws)))
 
     def _open(self, X, method, *, dense_answer=True, random_state=None):
         """Validate new rows; return them loaded, with the model and the workspace to compute in."""

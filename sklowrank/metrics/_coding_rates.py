@@ -1,5 +1,6 @@
 """Coding rate of rows, and its reduction by a clustering."""
 
+import math
 from numbers import Real
 
 import numpy as np
@@ -7,7 +8,6 @@ import torch
 from sklearn.utils import check_array, check_consistent_length
 
 from .._core.compat import Interval, validate_params
-from .._math import coding_rates
 from ._labels import check_labels
 
 _PRECISION = [Interval(Real, 0, None, closed="neither")]
@@ -50,7 +50,7 @@ def coding_rate(Z, precision=0.5):
     >>> round(coding_rate(np.eye(4)), 3), round(coding_rate(np.eye(4)[[0, 0, 0, 0]]), 3)
     (2.197, 1.099)
     """
-    return float(coding_rates.coding_rate(_rows(Z), precision))
+    return _rate(_rows(Z), precision)
 
 
 @validate_params(
@@ -112,8 +112,15 @@ def rate_reduction(Z, membership, precision=0.5):
     for share, total in zip(shares.T, sums):
         if total > 0:
             weighted = rows * torch.from_numpy(share / total).sqrt()[:, None] * len(rows) ** 0.5
-            left += total / len(rows) * float(coding_rates.coding_rate(weighted, precision))
-    return float(coding_rates.coding_rate(rows, precision) - left)
+            left += total / len(rows) * _rate(weighted, precision)
+    return float(_rate(rows, precision) - left)
+
+
+def _rate(rows, precision):
+    """Return the coding rate by singular values: rounding would make a Gram matrix of large rows indefinite."""
+    n, d = rows.shape
+    log_squares = 2 * torch.linalg.svdvals(rows).log() + math.log(d / n) - math.log(precision)
+    return float(torch.logaddexp(log_squares, torch.zeros_like(log_squares)).sum()) / 2
 
 
 def _rows(Z):

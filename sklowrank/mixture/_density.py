@@ -30,6 +30,8 @@ from .._math.mixtures import (
 from .._math.subspaces import coordinates, first_largest, padded_bases
 from ._problem import MixtureOptions, MixtureProblem, free_parameters
 
+_LARGEST_NOISE = 1e150  # the squares of larger ones overflow
+
 
 class FittedMixture(NamedTuple):
     """The public attributes that determine the density."""
@@ -145,8 +147,8 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
         -------
         X_clean : array of shape (n_samples, n_features)
         """
-        variance = check_scalar(noise_std, "noise_std", Real, min_val=0) ** 2
-        compute = partial(conditional_mean, noise=variance)
+        check_is_fitted(self)
+        compute = partial(conditional_mean, noise=_variance(noise_std))
         return self._answer(X, "denoise", compute, in_feature_space=True)
 
     def score_gradient(self, X, noise_std=0.0):
@@ -164,8 +166,8 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
         gradient : array of shape (n_samples, n_features)
             In nats per unit of X.
         """
-        variance = check_scalar(noise_std, "noise_std", Real, min_val=0) ** 2
-        return self._answer(X, "score_gradient", partial(log_density_gradient, noise=variance))
+        check_is_fitted(self)
+        return self._answer(X, "score_gradient", partial(log_density_gradient, noise=_variance(noise_std)))
 
     def sample(self, n_samples=1):
         """Draw rows from the mixture.
@@ -241,6 +243,16 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
     def _n_parameters(self):
         n_dims = [U.shape[1] for U in self.bases_]
         return n_parameters(n_dims, self.n_features_in_, **free_parameters(options(self, MixtureOptions)))
+
+
+def _variance(noise_std):
+    """Return the square of the standard deviation of added noise."""
+    check_scalar(noise_std, "noise_std", Real, min_val=0)
+    if not noise_std <= _LARGEST_NOISE:
+        raise ValueError(
+            f"noise_std={noise_std} is above {_LARGEST_NOISE:g}, or NaN. Pass a number that can be squared."
+        )
+    return float(noise_std) ** 2
 
 
 def described(

@@ -115,7 +115,10 @@ def _positions(labels, known, name):
 
 def positions(labels, classes):
     """Return the positions of labels of the user among the classes."""
-    return _positions(np.asarray(on_host(labels)), classes, "classes_")
+    labels = np.asarray(on_host(labels))
+    if labels.ndim != 1:
+        raise ValueError(f"Labels of shape {labels.shape} are no list. Pass a list of labels, all of classes_.")
+    return _positions(labels, classes, "classes_")
 
 
 def _labels_of_tree(observed, edges, tree_nodes):
@@ -279,7 +282,7 @@ def prepared(space: LabelSpace, ws, *, reachable=False) -> Prepared:
     labels = Labels(load(observed), size)
     if space.points is not None:
         points = space.points - space.points.mean(0)
-        unit = _power_of_two(np.abs(points).max(initial=0.0))
+        unit = _power_of_two(2 * np.abs(points).max(initial=0.0) * points.shape[1] ** 0.5)  # distances are at most 1
         points /= unit
         labels = labels._replace(points=load(points), unit=unit)
     elif space.table is not None or space.tree is not None:

@@ -10,45 +10,32 @@ import torch
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_scalar, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import HasMethods, Interval, StrOptions, _fit_context, check_same_namespace
 from .._core.fitted import keep, options, recall
 from .._core.validation import on_host
 from .._core.workspace import check_place, open_workspace
-from ._frechet_means import frechet_means, functional, in_power_of, normalized
-from ._label_spaces import (
-    LabelSpace,
-    SpaceOptions,
-    distances_from,
-    distances_of_pairs,
-    label_space,
-    observed_distances,
-    positions,
-    prepared,
-)
-from ._loci import farthest_labels, locus
-from ._trees import next_nodes
+from ._frechet_means import frechet_means, functional, in_power_of
+from ._label_space_methods import LabelSpaceMixin
+from ._label_spaces import LabelSpace, SpaceOptions, label_space, prepared
 from ._wrapped_classifier import (
     check_classifier,
-    check_columns,
+    class_scores,
     classifier_of,
     in_library,
     is_array,
     labels_of,
+    learns_in_batches,
+    probabilities,
     routed,
 )
 
 
-def _can_learn_in_batches(self):
-    """Return whether the base model has `partial_fit`, and is not frozen."""
-    return not isinstance(self.estimator, FrozenEstimator) and hasattr(self.estimator, "partial_fit")
-
-
-class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
+class LokiClassifier(LabelSpaceMixin, ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     """Predict the Fréchet mean of a classifier's probabilities, in a label space with a metric.
 
     It wraps a classifier and replaces the arg-max rule: of all labels, the one with the least expected squared distance
@@ -223,7 +210,7 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         model = clone(classifier_of(self.estimator)).fit(X, y, **routed(self, "fit", fit_params))
         return self._kept(X, model, space)
 
-    @available_if(_can_learn_in_batches)
+    @available_if(learns_in_batches)
     @_fit_context(prefer_skip_nested_validation=False)
     def partial_fit(self, X, y, classes=None, **fit_params) -> Self:
         """Go on fitting the classifier with a batch of rows; the label space is that of the first call.
@@ -345,85 +332,6 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         _, variance, ws = self._means(X, "frechet_variance")
         return ws.answer(variance)
 
-    def score_distance(self, X, y, sample_weight=None) -> float:
-        """Return the mean distance of predictions from the true labels, to the power of `power`; lower is better.
-
-        Parameters
-        ----------
-        X : array-like, tensor or sparse matrix of shape (n_samples, n_features)
-            The rows, as the classifier takes them.
-        y : array-like of shape (n_samples,)
-            Their labels, of `classes_`.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights of the rows.
-
-        Returns
-        -------
-        score : float
-        """
-        at, _, _ = self._means(X, "score_distance")
-        space = recall(self, LabelSpace, None)
-        true = positions(column_or_1d(on_host(y)), space.labels)
-        check_consistent_length(at, true, sample_weight)
-        away = distances_of_pairs(space, at.cpu().numpy(), true, options(self, SpaceOptions))
-        return float(np.average(away**self.power, weights=sample_weight))
-
-    def locus(self, method: Literal["auto", "exact", "sample"] = "auto"):
-        """Return the labels that some probabilities lead to.
-
-        Parameters
-        ----------
-        method : {"auto", "exact", "sample"}, default="auto"
-            "exact": paths between observed nodes for a tree all of whose nodes are labels, the range of observed labels
-            on a line, and else a non-negative least squares problem for each label. "sample": labels that are predicted
-            for some of 12,288 random probabilities, a part of the locus. "auto" is "sample" where there are more than
-            2,000 such problems.
-
-        Returns
-        -------
-        labels : array of shape (n_labels,)
-            In the order of `classes_`.
-        """
-        check_is_fitted(self)
-        space = recall(self, LabelSpace, None)
-        return space.labels[locus(space, method, self.power)]
-
-    def next_class(self, n_classes: int = 1, candidates=None):
-        """Return the labels from which training rows would be most useful: those farthest from the locus.
-
-        With a tree all of whose nodes are labels, the locus grows by the path to each label that is picked. For other
-        metrics, where the paper has no rule, labels are picked farthest first from the locus and from one another.
-
-        Parameters
-        ----------
-        n_classes : int, default=1
-            Number of labels; there are fewer where no label is left outside of the locus.
-        candidates : array-like or None, default=None
-            Labels to choose from; None is all.
-
-        Returns
-        -------
-        labels : array of shape (n_labels,)
-            In the order in which they are picked.
-        """
-        check_is_fitted(self)
-        check_scalar(n_classes, "n_classes", Integral, min_val=1)
-        space, asked = recall(self, LabelSpace, None), options(self, SpaceOptions)
-        allowed = np.arange(len(space.labels)) if candidates is None else np.unique(positions(candidates, space.labels))
-        if space.is_whole_tree and self.power >= 1:  # functionals are convex along paths
-            label = np.argsort(space.tree.node)  # of each node
-            nodes = next_nodes(space.tree, space.tree.node[space.observed], n_classes, space.tree.node[allowed])
-            return space.labels[label[nodes]]
-        inside = locus(space, "auto", self.power)
-        found = farthest_labels(lambda rows: distances_from(space, rows, asked), inside, n_classes, allowed)
-        return space.labels[found]
-
-    @property
-    def distances_(self):
-        """Distances of the observed labels to all."""
-        check_is_fitted(self)
-        return observed_distances(recall(self, LabelSpace, None))
-
     @property
     def n_features_in_(self):
         """Number of features of the classifier."""
@@ -451,21 +359,9 @@ class LokiClassifier(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         check_place(X)
         check_same_namespace(X, self, attribute="observed_index_", method=method)
-        by_decision = self.scores == "decision" and not isinstance(self.estimator_, DummyClassifier)
-        P = self.estimator_.decision_function(X) if by_decision else self.estimator_.predict_proba(X)
-        P = P if is_array(P) else np.asarray(P)
-        check_columns(P, self.observed_index_.shape[0], self.estimator_, self.scores)
+        P, kind = class_scores(self.estimator_, X, self.scores, self.observed_index_.shape[0])
         ws = open_workspace(X if is_array(X) else P, device="auto" if isinstance(X, torch.Tensor) else "cpu")
-        P = ws.exact().load(P).double()
-        if by_decision:
-            P = torch.stack([torch.zeros_like(P), P], dim=1) if P.ndim == 1 else P
-            return (P / self.temperature).softmax(1), ws
-        least, largest = P.aminmax()
-        if not (least >= 0 and largest < torch.inf):
-            raise ValueError(
-                f"predict_proba of {type(self.estimator_).__name__} gave values that are no probabilities."
-            )
-        return normalized(P, self.temperature), ws
+        return probabilities(ws.exact().load(P).double(), kind, self.temperature, type(self.estimator_).__name__), ws
 
     def _means(self, X, method):
         """Return the positions of the predicted labels, the functional there, and a workspace."""

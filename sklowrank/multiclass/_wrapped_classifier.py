@@ -1,4 +1,4 @@
-"""The classifier that is wrapped: its labels, what it has to have, and arrays in the user's library."""
+"""The classifier that is wrapped: its labels, its probabilities, what it has to have, arrays in the user's library."""
 
 import numpy as np
 import torch
@@ -11,11 +11,17 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d
 
 from .._core.validation import check_classes, on_host
 from .._core.workspace import check_place
+from ._frechet_means import normalized
 
 
 def classifier_of(estimator):
     """Return the classifier, the default one for None."""
     return LogisticRegression() if estimator is None else estimator
+
+
+def learns_in_batches(classifier):
+    """Return whether the base model has `partial_fit`, and is not frozen."""
+    return not isinstance(classifier.estimator, FrozenEstimator) and hasattr(classifier.estimator, "partial_fit")
 
 
 def labels_of(estimator, y):
@@ -42,14 +48,31 @@ def check_classifier(model, scores):
         )
 
 
-def check_columns(P, n_observed, model, scores):
-    """Raise a ValueError where scores are not one for each class, such as one for each pair."""
+def class_scores(model, X, scores, n_observed):
+    """Return what a fitted model gives for each row and observed class, and which of "proba" and "decision" it is."""
+    kind = "proba" if isinstance(model, DummyClassifier) else scores
+    P = model.predict_proba(X) if kind == "proba" else model.decision_function(X)
+    P = P if is_array(P) else np.asarray(P)
     n_columns = 2 if P.ndim == 1 else P.shape[1]
     if P.ndim > 2 or n_columns != n_observed:
         raise ValueError(
             f"With scores={scores!r} {type(model).__name__} gave {n_columns} columns for {n_observed} classes. Use a "
             "classifier with a score for each class, such as SVC(decision_function_shape='ovr')."
         )
+    return P, kind
+
+
+def probabilities(P: torch.Tensor, kind: str, temperature: float, name: str) -> torch.Tensor:
+    """Return probabilities (n, k) with a temperature from what :func:`class_scores` gives of the model `name`."""
+    if kind == "proba":
+        if not (P.isfinite() & (P >= 0)).all():
+            raise ValueError(f"predict_proba of {name} gave values that are no probabilities.")
+        return normalized(P, temperature)
+    P = torch.stack([torch.zeros_like(P), P], dim=1) if P.ndim == 1 else P
+    largest = P.amax(1, keepdim=True)
+    if not largest.isfinite().all():
+        raise ValueError(f"decision_function of {name} gave NaN or infinity.")
+    return ((P - largest) / temperature).softmax(1)
 
 
 def routed(router, method, params):

@@ -4,6 +4,7 @@ from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from .._core.compat import Interval, StrOptions
+from .._core.docs import documented
 from .._core.warn import warn
 from ._accountant import (
     BudgetError,
@@ -33,6 +34,46 @@ CONSTRAINTS = {  # of the parameters that all private estimators share
     "device": [str],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],
 }
+
+
+documented_release = documented(  # what the docstrings of all private estimators have in common
+    budget_parameters="""
+    epsilon : float, default=1.0
+        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
+        it makes the guarantee stronger and the noise larger.
+    delta : float, default=1e-6
+        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
+        pure differential privacy, by Laplace noise.
+    """,
+    mechanism_parameters="""
+    mechanism : {"auto", "gaussian", "laplace"}, default="auto"
+        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
+        smaller predicted error.
+    adjacency : {"add_remove", "substitute"}, default="add_remove"
+        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
+        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
+        of rows is public; it takes twice the noise.
+    """,
+    release_parameters="""
+    accountant : PrivacyAccountant or None, default=None
+        The budget that is charged. Without one, the second release of an estimator and its clones warns with
+        `PrivacyWarning`, once.
+    noise_backend : {"auto", "opendp", "builtin"}, default="auto"
+        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
+    feature_random_state : int, RandomState instance or None, default=None
+        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
+    random_state : int, RandomState instance or None, default=None
+        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
+        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
+        found by trying all 2^31 of them until the public features or the noise fit. It warns with
+        `PrivacyLeakWarning`, and `noise_secure_` is False.
+    device : str, default="auto"
+        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
+        "cuda:1".
+    batch_size : int or "auto", default="auto"
+        Number of rows processed at once; it bounds memory and does not change the result.
+    """,
+)
 
 
 class PrivacyParameters(NamedTuple):

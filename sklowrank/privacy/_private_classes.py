@@ -1,6 +1,7 @@
-"""Classes of private rows: their sums of features, the weights of scores, labels that no message names."""
+"""Classes of private rows: features of a similarity and their sums, weights of scores, labels that no message names."""
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -9,16 +10,56 @@ from sklearn.utils.multiclass import check_classification_targets
 from .._core.validation import on_host
 from .._core.warn import warn
 from ._accountant import PrivacyLeakWarning
-from ._ball_features import BallFeatures
-from ._cosine_features import CosineFeatures, wave_sums
+from ._ball_features import BallFeatures, BallOptions, ball_features
+from ._cosine_features import CosineFeatures, KernelOptions, cosine_features, wave_sums
 from ._lattice import ball_sums
+from ._mechanism import PrivacyOptions
 from ._private_rows import without_cells
-from ._public_parameters import read_bandwidth
+from ._public_parameters import read_bandwidth, read_bounds
+from ._sketch import Noise
 
 _WIDTH, _WIDTH_IN_BOX = 0.7, 0.15  # of bandwidth "auto", times the root of the number of columns
 
 
-def bandwidths(bandwidth, n_features: int, bounds) -> np.ndarray:
+class ClassOptions(NamedTuple):
+    """The parameters of a similarity to classes and of its features."""
+
+    similarity: str
+    bandwidth: Any
+    bounds: Any
+    class_weighting: Any
+    n_components: Any
+    count_weight: float
+    clip_center: Any
+    clip_norm: float | None
+
+
+def class_features(
+    options: ClassOptions, rows, n_classes: int, privacy: PrivacyOptions, *, sparse: bool
+) -> tuple[CosineFeatures | BallFeatures, Noise]:
+    """Return the features of a similarity and the noise; bad parameters are refused before anything is released."""
+    bounds = read_bounds(options.bounds, rows, False, "")
+    bandwidth = _bandwidths(options.bandwidth, rows.shape[1], bounds)  # a bad one is refused also where it has no part
+    if options.similarity == "linear":
+        if not isinstance(options.class_weighting, str) or options.class_weighting != "average":
+            raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
+        ball = BallOptions(bounds, options.clip_center, options.clip_norm, options.count_weight)
+        return ball_features(rows.shape[1], ball, privacy, sparse=sparse, n_groups=n_classes)
+    class_weights(options.class_weighting, torch.ones(n_classes, dtype=torch.float64, device="cpu"))
+    kernel = KernelOptions(
+        kernel=options.similarity,
+        bandwidth=bandwidth,
+        bounds=bounds,
+        n_components=options.n_components,
+        count_weight=options.count_weight,
+        feature_map="rff",
+        n_samples_hint=None,
+        query_margin=0.0,
+    )
+    return cosine_features(kernel, privacy, sparse=sparse, n_groups=n_classes)
+
+
+def _bandwidths(bandwidth, n_features: int, bounds) -> np.ndarray:
     """Return the bandwidth of each column, (n_features,)."""
     if not (isinstance(bandwidth, str) and bandwidth == "auto"):
         return read_bandwidth(bandwidth, n_features)

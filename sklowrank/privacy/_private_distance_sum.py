@@ -25,12 +25,13 @@ from ._distance_features import (
 )
 from ._mechanism import release
 from ._mixin import PrivateMixin
-from ._options import CONSTRAINTS
+from ._options import CONSTRAINTS, documented_release
 from ._private_rows import check_hiding_cells, without_cells
 from ._public_parameters import read_bounds
 from ._sketch import Sketch, described, merge_sketches
 
 
+@documented_release
 class PrivateDistanceSum(PrivateMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Sum the distances from any point to private rows, from one release.
 
@@ -44,12 +45,7 @@ class PrivateDistanceSum(PrivateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         Sum over columns of absolute differences, or of their power `p`, without a root; Euclidean distance; its square.
     p : float, default=1.5
         Power of "lp", at most 2.
-    epsilon : float, default=1.0
-        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
-        it makes the guarantee stronger and the noise larger.
-    delta : float, default=1e-6
-        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
-        pure differential privacy, by Laplace noise.
+    <budget_parameters>
     bounds : (lowest, highest) or None, default=None
         Ends of each column, numbers or arrays of shape (n_features,), known without looking at X; rows are moved into
         them. Queries are moved, too. None reads them from X, which the guarantee does not cover.
@@ -59,30 +55,8 @@ class PrivateDistanceSum(PrivateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         Bins of each column, between whose ends rows are interpolated. Not for "sqeuclidean".
     n_directions : int or "auto", default="auto"
         Directions along which "l2" is averaged. "auto" is 64 or a few more, in whole sets of the number of columns.
-    mechanism : {"auto", "gaussian", "laplace"}, default="auto"
-        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
-        smaller predicted error.
-    adjacency : {"add_remove", "substitute"}, default="add_remove"
-        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
-        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
-        of rows is public; it takes twice the noise.
-    accountant : PrivacyAccountant or None, default=None
-        The budget that is charged. Without one, the second release of an estimator and its clones warns with
-        `PrivacyWarning`, once.
-    noise_backend : {"auto", "opendp", "builtin"}, default="auto"
-        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
-    feature_random_state : int, RandomState instance or None, default=None
-        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
-    random_state : int, RandomState instance or None, default=None
-        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
-        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
-        found by trying all 2^31 of them until the public features or the noise fit. It warns with
-        `PrivacyLeakWarning`, and `noise_secure_` is False.
-    device : str, default="auto"
-        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
-        "cuda:1".
-    batch_size : int or "auto", default="auto"
-        Number of rows processed at once; it bounds memory and does not change the result.
+    <mechanism_parameters>
+    <release_parameters>
 
     Attributes
     ----------

@@ -29,7 +29,7 @@ from ._cosine_features import (
 )
 from ._mechanism import release
 from ._mixin import PrivateMixin
-from ._options import CONSTRAINTS
+from ._options import CONSTRAINTS, documented_release
 from ._private_rows import check_hiding_cells, without_cells
 from ._public_parameters import read_bandwidth, read_bounds
 from ._sketch import MOSTLY_NOISE, Sketch, described, is_mostly_noise, merge_sketches
@@ -38,6 +38,7 @@ _BANDWIDTH = 1.0  # the default, which says nothing about units
 _FLOOR = 0.1  # of the noise, below which a mean is not trusted
 
 
+@documented_release
 class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
     """Estimate a density from private rows once, and let anyone query it without limit.
 
@@ -48,12 +49,7 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    epsilon : float, default=1.0
-        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
-        it makes the guarantee stronger and the noise larger.
-    delta : float, default=1e-6
-        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
-        pure differential privacy, by Laplace noise.
+    <budget_parameters>
     kernel : str, default="gaussian"
         With the Euclidean distance r, the sum of absolute differences s, and bandwidth h: "gaussian"
         ``exp(-r²/(2h²))``, "exponential" ``exp(-r/h)``, "laplacian" ``exp(-s/h)``, "cauchy" ``1/(1+r²/h²)``, "inverse"
@@ -72,13 +68,7 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
         Number of components. They are random frequencies: under Gaussian noise more of them cost no privacy, only
         time, and "auto" is 1024. Under Laplace noise they do, and "auto" is 0.35 epsilon `n_samples_hint`, between 64
         and 4096, or 256 without a hint.
-    mechanism : {"auto", "gaussian", "laplace"}, default="auto"
-        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
-        smaller predicted error.
-    adjacency : {"add_remove", "substitute"}, default="add_remove"
-        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
-        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
-        of rows is public; it takes twice the noise.
+    <mechanism_parameters>
     count_weight : float, default=0.25
         Weight of the noisy counts of rows in a release with Gaussian noise, at least 2^-20. Raising it makes the
         counts more exact and all else less.
@@ -86,23 +76,7 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
         Rough number of rows that is public. Only for `n_components="auto"`.
     query_margin : float, default=0.0
         How far outside of the bounds queries may lie, in bandwidths. Only for the grid.
-    accountant : PrivacyAccountant or None, default=None
-        The budget that is charged. Without one, the second release of an estimator and its clones warns with
-        `PrivacyWarning`, once.
-    noise_backend : {"auto", "opendp", "builtin"}, default="auto"
-        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
-    feature_random_state : int, RandomState instance or None, default=None
-        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
-    random_state : int, RandomState instance or None, default=None
-        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
-        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
-        found by trying all 2^31 of them until the public features or the noise fit. It warns with
-        `PrivacyLeakWarning`, and `noise_secure_` is False.
-    device : str, default="auto"
-        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
-        "cuda:1".
-    batch_size : int or "auto", default="auto"
-        Number of rows processed at once; it bounds memory and does not change the result.
+    <release_parameters>
 
     Attributes
     ----------
@@ -378,8 +352,8 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
         errors : array of shape (n_queries,)
             The error of random frequencies is not in it.
         """
-        ws, sums, _ = self._sums(Y, "standard_error")
-        return ws.store(torch.full_like(sums, self.noise_std_).to(ws.dtype))
+        ws, rows, _ = self._queries(Y, "standard_error")
+        return ws.store(torch.full((rows.shape[0],), self.noise_std_, dtype=ws.dtype, device=ws.device))
 
     @property
     def floor_(self):
@@ -396,13 +370,16 @@ class PrivateKernelDensity(PrivateMixin, DensityMixin, BaseEstimator):
     def _features(self):
         return recall(self, CosineFeatures, None).on_host()
 
-    def _sums(self, Y, method):
-        """Return the workspace of queries, their sums of kernels in float64, and the features."""
+    def _queries(self, Y, method):
+        """Return the workspace of queries, the queries in float64, and the features."""
         Y = check_hiding_cells(check_new_data, self, Y, like="sketch_", method=method, accept_sparse="csr")
         ws, features = open_workspace(Y, device=self.device), self._features()
-        exact = ws.exact()
-        rows = Y if issparse(Y) else move_into_bounds(exact.load(Y), features)
-        return ws, kernel_answers(rows, features, exact.load(self.sketch_)[None])[:, 0], features
+        return ws, Y if issparse(Y) else move_into_bounds(ws.exact().load(Y), features), features
+
+    def _sums(self, Y, method):
+        """Return the workspace of queries, their sums of kernels in float64, and the features."""
+        ws, rows, features = self._queries(Y, method)
+        return ws, kernel_answers(rows, features, ws.exact().load(self.sketch_)[None])[:, 0], features
 
     def _log_density(self, Y, method):
         ws, sums, features = self._sums(Y, method)

@@ -19,20 +19,27 @@ from .._core.validation import check_fit_rows, check_new_data, on_host
 from .._core.warn import warn
 from .._core.workspace import open_workspace
 from ._accountant import PrivacyAccountant
-from ._ball_features import BallFeatures, BallOptions, ball_answers, ball_features
-from ._cosine_features import KERNELS, CosineFeatures, KernelOptions, cosine_features, kernel_answers
+from ._ball_features import BallFeatures, ball_answers
+from ._cosine_features import KERNELS, CosineFeatures, kernel_answers
 from ._lattice import sizes
 from ._mechanism import release
 from ._mixin import PrivateMixin
-from ._options import CONSTRAINTS
-from ._private_classes import bandwidths, class_sums, class_weights, encoded_labels, parzen_shares
+from ._options import CONSTRAINTS, documented_release
+from ._private_classes import (
+    ClassOptions,
+    class_features,
+    class_sums,
+    class_weights,
+    encoded_labels,
+    parzen_shares,
+)
 from ._private_rows import check_hiding_cells, without_cells
-from ._public_parameters import read_bounds
 from ._sketch import MOSTLY_NOISE, Sketch, are_mostly_noise, described, merge_sketches
 
 _LEAST = 1e-12  # probability of a class
 
 
+@documented_release
 class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
     """Classify by the mean similarity to the private rows of each class, from one release.
 
@@ -43,12 +50,7 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    epsilon : float, default=1.0
-        The epsilon of (epsilon, delta)-differential privacy. The budget of one fit, above 0 and at most 1e18. Lowering
-        it makes the guarantee stronger and the noise larger.
-    delta : float, default=1e-6
-        The delta of (epsilon, delta)-differential privacy. From 0 to below 1; choose it far below 1 / n_samples. 0 is
-        pure differential privacy, by Laplace noise.
+    <budget_parameters>
     similarity : str, default="gaussian"
         A kernel of :class:`PrivateKernelDensity`, or "linear": the nearest mean of rows that are moved into a ball,
         good for embeddings, and under pure differential privacy in many columns.
@@ -76,30 +78,8 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         Centre of the ball of `similarity="linear"`. None is the middle of the bounds, or zero. Not for sparse X.
     n_components : int or "auto", default="auto"
         Number of components. They are random frequencies: "auto" is 1024, or 256 under Laplace noise.
-    mechanism : {"auto", "gaussian", "laplace"}, default="auto"
-        Distribution of the noise. "auto" takes, of those that `delta` and the accountant allow, the one with the
-        smaller predicted error.
-    adjacency : {"add_remove", "substitute"}, default="add_remove"
-        Which tables are adjacent. "add_remove": one has a row more, so the presence of a row is protected, and the
-        number of rows is released with noise. "substitute": one row has other values (and another label), so the number
-        of rows is public; it takes twice the noise.
-    accountant : PrivacyAccountant or None, default=None
-        The budget that is charged. Without one, the second release of an estimator and its clones warns with
-        `PrivacyWarning`, once.
-    noise_backend : {"auto", "opendp", "builtin"}, default="auto"
-        Sampler of the noise. "auto" is OpenDP where it is installed and nothing is seeded.
-    feature_random_state : int, RandomState instance or None, default=None
-        Seed of the random frequencies or directions, which are public. Sketches with equal seeds can be merged.
-    random_state : int, RandomState instance or None, default=None
-        Seed or generator of random numbers; pass an int for reproducible results. None draws noise from the operating
-        system. Anything else is for tests only: whoever knows the seed subtracts the noise, and a small seed can be
-        found by trying all 2^31 of them until the public features or the noise fit. It warns with
-        `PrivacyLeakWarning`, and `noise_secure_` is False.
-    device : str, default="auto"
-        Where to compute: "auto" (a tensor's own device, else the first CUDA device, else the CPU), "cpu", "cuda",
-        "cuda:1".
-    batch_size : int or "auto", default="auto"
-        Number of rows processed at once; it bounds memory and does not change the result.
+    <mechanism_parameters>
+    <release_parameters>
 
     Attributes
     ----------
@@ -265,8 +245,7 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         known, codes = encoded_labels(on_host(y), on_host(self.classes_))
         groups, label = torch.from_numpy(codes).to(ws.device), f"{type(self).__name__}, {self.similarity} similarity"
         sums = without_cells(class_sums, rows_of(X, ws), features, groups, len(known), self.batch_size)
-        counts = sizes(groups, len(known))
-        added = release(privacy, former.noise(), sums, counts, features.count, features.gain, label)
+        added = release(privacy, former.noise(), sums, sizes(groups, len(known)), features.count, features.gain, label)
         sketch = merge_sketches(added._replace(classes=former.classes), former)
         return keep(self, ws, sketch, features, **described(sketch, features))
 
@@ -385,28 +364,13 @@ class PrivateSimilarityClassifier(PrivateMixin, ClassifierMixin, BaseEstimator):
         known, codes = encoded_labels(on_host(y), classes)
         groups, label = torch.from_numpy(codes).to(ws.device), f"{type(self).__name__}, {self.similarity} similarity"
         rows = rows_of(X, ws)
-        features, noise = self._chosen(rows, privacy, len(known), issparse(X))
+        features, noise = class_features(options(self, ClassOptions), rows, len(known), privacy, sparse=issparse(X))
         sums = without_cells(class_sums, rows, features, groups, len(known), self.batch_size)
         sketch = release(privacy, noise, sums, sizes(groups, len(known)), features.count, features.gain, label)
         if self.similarity != "linear" and are_mostly_noise(sketch, features):
             warn(MOSTLY_NOISE.format(self.bandwidth, self.epsilon), UserWarning)
         sketch = sketch._replace(classes=known if isinstance(y, np.ndarray) else torch.from_numpy(known))
         return keep(self, ws, sketch, features, **described(sketch, features))
-
-    def _chosen(self, rows, privacy, n_classes, sparse):
-        """Return the features of the similarity, and the noise."""
-        bounds = read_bounds(self.bounds, rows, False, "")
-        bandwidth = bandwidths(self.bandwidth, rows.shape[1], bounds)  # a bad one is refused also where it has no part
-        form = {"sparse": sparse, "n_groups": n_classes}
-        if self.similarity == "linear":
-            if not isinstance(self.class_weighting, str) or self.class_weighting != "average":
-                raise ValueError("class_weighting has to be 'average' with similarity='linear'.")
-            return ball_features(rows.shape[1], options(self, BallOptions, bounds=bounds), privacy, **form)
-        one_each = torch.ones(n_classes, dtype=torch.float64, device="cpu")
-        class_weights(self.class_weighting, one_each)  # bad ones are refused before anything is released
-        public = {"kernel": self.similarity, "bandwidth": bandwidth, "bounds": bounds}
-        fixed = {"feature_map": "rff", "n_samples_hint": None, "query_margin": 0.0}
-        return cosine_features(options(self, KernelOptions, **public, **fixed), privacy, **form)
 
     def _features(self):
         if hasattr(self, "frequencies_"):

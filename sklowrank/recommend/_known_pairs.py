@@ -1,4 +1,4 @@
-"""What a model knows of pairs: which it has seen, what it says of unknown ones, and what further values add."""
+"""What a fit stores of pairs: which it has seen, what it says of unknown ones, and what further values add."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,21 @@ from ..impute._cell_values import (
     variance_factors_of_columns,
     variance_factors_of_rows,
 )
+from ..impute._fitted_model import Posterior, factor_attributes, in_original_units, mean_squared_residual
 from ..impute._observed_cells import ListedCells, linear_weights, pattern_of
 from ..impute._online import absorb
-from ..impute._row_equations import RowPosterior, bytes_per_row, factors_of_cells, row_equations
+from ..impute._row_equations import (
+    RowPosterior,
+    bytes_per_row,
+    factors_of_cells,
+    means_of_rows,
+    row_equations,
+    with_ordered_components,
+)
+from ._reading import Observations
+
+_KEPT_PER_ENTITY = 20  # values of a stream are kept until there are so many per row and column, within bounds
+_LEAST_KEPT, _MOST_KEPT = 1000, 1_000_000
 
 
 class KnownPairs(NamedTuple):
@@ -26,6 +38,13 @@ class KnownPairs(NamedTuple):
     covariate_spread: np.ndarray
     covariate_gram: np.ndarray  # (n_further, n_further): sums of products of standardised covariates
     seen: dict[str, np.ndarray]  # numbers of values (n_rows, n_columns), see :func:`pack`
+
+
+class PairStream(NamedTuple):
+    """What `partial_fit` keeps of its first values."""
+
+    first_values: Observations | None  # with weights; None once there are enough of them
+    n_values_fitted: int  # in the last full fit
 
 
 def pack(seen):
@@ -151,3 +170,42 @@ def absorb_covariates(Z, values, weights, rows, cols, model, means, options, gra
     products = gram @ coef + coef + weighted.mT @ residual
     gram = gram + weighted.mT @ Z
     return gram, linear_weights(gram, products)
+
+
+# From a solver's model to what a fit stores and shows
+
+
+def stream_of(observations, found) -> PairStream:
+    """Return the stream that a fit to its first values starts."""
+    enough = _KEPT_PER_ENTITY * (len(found.row_ids) + len(found.col_ids))
+    few = len(observations.y) < min(max(enough, _LEAST_KEPT), _MOST_KEPT)
+    return PairStream(observations.weighted() if few else None, len(observations.y))
+
+
+def described_pairs(problem, found, bounds, stream, ws, model):
+    """Return what `keep` stores of a solver's model, and the public attributes."""
+    model = with_ordered_components(model, problem.options)
+    means = means_of_rows(problem.cells, model, problem.options)
+    noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
+    posterior = Posterior(*model[1:], problem.unit, problem.options)
+    gram, seen = ws.store(found.cells.covariate_gram()), pack(found.structure())
+    known = KnownPairs(bounds, found.centre, found.spread, gram, seen)
+    return (posterior, known, stream), {
+        **pair_attributes(model, found.sorted_rows(means), noise, posterior, ws),
+        "row_ids_": found.row_ids,
+        "col_ids_": found.col_ids,
+        "mean_": found.mean,
+        "coef_": found.unit * ws.store(found.cells.weights) / found.spread,
+        "n_samples_seen_": found.n_values,
+    }
+
+
+def pair_attributes(model, means, noise_variance, posterior, ws):
+    """Return the fitted attributes of a model; its noise is learnt where `noise_variance` is None."""
+    found = in_original_units(model, means, posterior.unit, posterior.options)
+    return {
+        **factor_attributes(found, ws),
+        "components_": ws.answer(found.column_factors.mT),
+        "col_intercept_": ws.answer(found.column_intercept),
+        "noise_variance_": float(found.noise_variance.mean()) if noise_variance is None else noise_variance,
+    }

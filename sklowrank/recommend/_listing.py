@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from .._math.linalg import power_of_two
 from ..impute._observed_cells import ListedCells, RemoteCells
 from ._identifiers import concat_identifiers, encode, find
 
@@ -61,8 +62,9 @@ def _listed_on_cluster(pairs, *, centred: bool, dtype) -> Listing:
     rows, columns, lows, highs, total, n, sizes = pairs.reduce(_facts)
     rows, col_ids = concat_identifiers(rows), encode(concat_identifiers(columns), "column")[0]
     mean, size = float(total / n) if centred else 0.0, np.max(sizes, axis=0)
-    squares, sums = pairs.reduce(partial(_sums, mean, size))
-    centre, unit = sums / n, float(squares / n) ** 0.5 or 1.0
+    unit = power_of_two(abs(min(lows)), abs(max(highs)))
+    squares, sums = pairs.reduce(partial(_sums, mean, unit, size))
+    centre, unit = sums / n, unit * float(squares / n) ** 0.5 or 1.0
     spread = np.sqrt(pairs.reduce(partial(_deviations, size, centre))[0] / n) * size
     spread = np.where(spread > 0, spread, 1.0)
     parts = pairs.rebuilt(partial(_cells_of_partition, dtype, col_ids, mean, unit, centre * size, spread)).kept()
@@ -81,9 +83,9 @@ def _facts(part):
     return [ids[0]], [ids[1]], [float(y.min())], [float(y.max())], (w * y).sum(), w.sum(), [_sizes(Z)]
 
 
-def _sums(mean, size, part):
+def _sums(mean, unit, size, part):
     _, _, Z, y, w = part.observations
-    return (w * np.square(y.astype(np.float64) - mean)).sum(), (w[:, None] * (Z / size)).sum(0)
+    return (w * np.square((y.astype(np.float64) - mean) / unit)).sum(), (w[:, None] * (Z / size)).sum(0)
 
 
 def _deviations(size, centre, part):
@@ -117,9 +119,9 @@ def _standardise(Z, weights):
 
 def _centre_and_unit(y, weights, *, centred):
     """Return the mean that is subtracted from y and the root mean square of the rest, 1 where that is zero."""
-    y = y.astype(np.float64)
+    y, unit = y.astype(np.float64), power_of_two(np.abs(y).max())
     mean = float(_mean(y, weights)) if centred else 0.0
-    return mean, float(np.sqrt(_mean((y - mean) ** 2, weights))) or 1.0
+    return mean, unit * float(np.sqrt(_mean(((y - mean) / unit) ** 2, weights))) or 1.0
 
 
 def _mean(values, weights):

@@ -4,20 +4,18 @@ from functools import partial
 from typing import Any, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, RegressorMixin, TransformerMixin
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from .._core.annotations import RandomState
-from .._core.compat import StrOptions, _fit_context, check_feature_names_in
+from .._core.compat import StrOptions, _fit_context
 from .._core.fitted import fitted_attributes, keep, options, public_attributes, recall
 from .._core.iterate import drive
 from .._core.tags import partitioned
 from .._core.workspace import open_workspace
-from ..impute._fitted_model import Posterior, factor_attributes, in_original_units, mean_squared_residual
+from ..impute._fitted_model import Posterior
 from ..impute._matrix_completion_solver import completion_problem, sweeps
 from ..impute._online import ROUNDS
 from ..impute._options import (
@@ -28,28 +26,26 @@ from ..impute._options import (
     check_clip,
     checked_options,
 )
-from ..impute._row_equations import means_of_rows, with_ordered_components
 from ._identifiers import concat_identifiers, encode, find
 from ._known_pairs import (
     KnownPairs,
+    PairStream,
     absorb_covariates,
     absorb_pairs,
     cells_at,
     columns_at,
+    described_pairs,
     pack,
+    pair_attributes,
     rows_at,
+    stream_of,
     unpack,
 )
 from ._listing import listed
-from ._pair_methods import KnownPairsMixin, PairStream
-
-_KEPT_PER_ENTITY = 20  # values of a stream are kept until there are so many per row and column, within bounds
-_LEAST_KEPT, _MOST_KEPT = 1000, 1_000_000
+from ._pair_methods import KnownPairsMixin
 
 
-class MatrixFactorizationRegressor(
-    CallbackSupportMixin, KnownPairsMixin, RegressorMixin, TransformerMixin, BaseEstimator
-):
+class MatrixFactorizationRegressor(CallbackSupportMixin, KnownPairsMixin, RegressorMixin, BaseEstimator):
     """Predict the value of a (row, column) pair from a list of such values.
 
     Each row and each column of a large, mostly unobserved matrix gets an offset and a few factors; a value is the mean
@@ -262,9 +258,9 @@ class MatrixFactorizationRegressor(
         if self.n_components == "auto":
             chosen = chosen._replace(n_components=automatic_components((len(found.row_ids), len(found.col_ids))))
         problem = completion_problem(found.cells, chosen, found.unit)
-        stream = _stream(observations, found) if streamed else PairStream(None, found.n_values)
+        stream = stream_of(observations, found) if streamed else PairStream(None, found.n_values)
 
-        describe = partial(_described, problem, found, found.ends if clip == "observed" else clip, stream, ws)
+        describe = partial(described_pairs, problem, found, found.ends if clip == "observed" else clip, stream, ws)
 
         def attributes(model):
             models, public = describe(model)
@@ -315,43 +311,6 @@ class MatrixFactorizationRegressor(
                 return self._fit(stream.first_values, X, y, streamed=True)
         return self._absorb(batch.present(), stream, ws)
 
-    def transform(self, X):
-        """Return the factors of the row and of the column of each pair, side by side.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Pairs, and the further columns of `fit`, which are not used.
-
-        Returns
-        -------
-        factors : array of shape (n_samples, 2 * n_components)
-            Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
-        """
-        check_is_fitted(self)
-        pairs = self._pairs(X)
-        ws = open_workspace(self.components_, device=self.device)
-        sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
-        padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
-        return ws.store(torch.cat(list(padded), 1))
-
-    def get_feature_names_out(self, input_features=None):
-        """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
-
-        Parameters
-        ----------
-        input_features : array-like of str or None, default=None
-            Only compared with the names seen in `fit`.
-
-        Returns
-        -------
-        names : ndarray of str
-        """
-        check_is_fitted(self)
-        check_feature_names_in(self, input_features, generate_names=False)
-        width = range(len(self.components_))
-        return np.array([f"{side}_factor{i}" for side in ("row", "column") for i in width], dtype=object)
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
@@ -387,7 +346,7 @@ class MatrixFactorizationRegressor(
             known = known._replace(bounds=(min(low, float(batch.y.min())), max(high, float(batch.y.max()))))
         known = known._replace(covariate_gram=ws.store(gram), seen=pack(seen))
         changed = {
-            **_attributes(model, means, None, posterior, ws),
+            **pair_attributes(model, means, None, posterior, ws),
             "row_ids_": row_ids,
             "col_ids_": col_ids,
             "coef_": unit * ws.store(coef) / known.covariate_spread,
@@ -396,39 +355,3 @@ class MatrixFactorizationRegressor(
         }
         models = (posterior._replace(cov=model.cov, noise=model.noise), known, stream)
         return keep(self, ws, *models, **{**public_attributes(self), **changed})
-
-
-def _stream(observations, found) -> PairStream:
-    """Return the stream that a fit to its first values starts."""
-    enough = _KEPT_PER_ENTITY * (len(found.row_ids) + len(found.col_ids))
-    few = len(observations.y) < min(max(enough, _LEAST_KEPT), _MOST_KEPT)
-    return PairStream(observations.weighted() if few else None, len(observations.y))
-
-
-def _described(problem, found, bounds, stream, ws, model):
-    """Return what `keep` stores of a solver's model, and the public attributes."""
-    model = with_ordered_components(model, problem.options)
-    means = means_of_rows(problem.cells, model, problem.options)
-    noise = None if problem.options.variational else mean_squared_residual(problem, model, means)
-    posterior = Posterior(*model[1:], problem.unit, problem.options)
-    gram, seen = ws.store(found.cells.covariate_gram()), pack(found.structure())
-    known = KnownPairs(bounds, found.centre, found.spread, gram, seen)
-    return (posterior, known, stream), {
-        **_attributes(model, found.sorted_rows(means), noise, posterior, ws),
-        "row_ids_": found.row_ids,
-        "col_ids_": found.col_ids,
-        "mean_": found.mean,
-        "coef_": found.unit * ws.store(found.cells.weights) / found.spread,
-        "n_samples_seen_": found.n_values,
-    }
-
-
-def _attributes(model, means, noise_variance, posterior, ws):
-    """Return the fitted attributes of a model; its noise is learnt where `noise_variance` is None."""
-    found = in_original_units(model, means, posterior.unit, posterior.options)
-    return {
-        **factor_attributes(found, ws),
-        "components_": ws.answer(found.column_factors.mT),
-        "col_intercept_": ws.answer(found.column_intercept),
-        "noise_variance_": float(found.noise_variance.mean()) if noise_variance is None else noise_variance,
-    }

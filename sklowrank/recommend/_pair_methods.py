@@ -2,14 +2,16 @@
 
 import copy
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from sklearn.base import TransformerMixin
 from sklearn.utils import check_consistent_length, check_scalar
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core.blocks import in_blocks, rows_per_block
+from .._core.compat import check_feature_names_in
 from .._core.fitted import keep, public_attributes, recall
 from .._core.validation import explained
 from .._core.workspace import on_cluster, open_workspace
@@ -21,6 +23,7 @@ from ..impute._row_equations import update_rows
 from ._identifiers import check_listed, concat_identifiers, encode, find, locate
 from ._known_pairs import (
     KnownPairs,
+    PairStream,
     cells_at,
     pack,
     rows_at,
@@ -32,14 +35,7 @@ from ._known_pairs import (
 from ._reading import Observations, numeric_values, numeric_weights, pairs_of, prepared
 
 
-class PairStream(NamedTuple):
-    """What `partial_fit` keeps of its first values."""
-
-    first_values: Observations | None  # with weights; None once there are enough of them
-    n_values_fitted: int  # in the last full fit
-
-
-class KnownPairsMixin:
+class KnownPairsMixin(TransformerMixin):
     """Methods that read a fitted model of pairs; :class:`MatrixFactorizationRegressor` fits it."""
 
     def _keeps_posterior(self):
@@ -182,6 +178,43 @@ class KnownPairsMixin:
         changed = {"row_ids_": row_ids, **row_attributes(found, ws)}
         grown = copy.copy(self)  # shares the arrays of the columns, which neither changes
         return keep(grown, ws, *models, **{**public_attributes(self), **changed})
+
+    def transform(self, X):
+        """Return the factors of the row and of the column of each pair, side by side.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Pairs, and the further columns of `fit`, which are not used.
+
+        Returns
+        -------
+        factors : array of shape (n_samples, 2 * n_components)
+            Those of `row_embedding_` and `components_`; zeros, the prior's mean, for a row or column that is unknown.
+        """
+        check_is_fitted(self)
+        pairs = self._pairs(X)
+        ws = open_workspace(self.components_, device=self.device)
+        sides = zip((self.row_embedding_, self.components_.T), self._positions(pairs))
+        padded = (torch.nn.functional.pad(ws.load(side), (0, 0, 0, 1))[ws.load(at)] for side, at in sides)
+        return ws.store(torch.cat(list(padded), 1))
+
+    def get_feature_names_out(self, input_features=None):
+        """Return the names of the columns of `transform`: ``row_factor0``, ..., ``column_factor0``, ....
+
+        Parameters
+        ----------
+        input_features : array-like of str or None, default=None
+            Only compared with the names seen in `fit`.
+
+        Returns
+        -------
+        names : ndarray of str
+        """
+        check_is_fitted(self)
+        check_feature_names_in(self, input_features, generate_names=False)
+        width = range(len(self.components_))
+        return np.array([f"{side}_factor{i}" for side in ("row", "column") for i in width], dtype=object)
 
     def _observations(self, X, y, sample_weight, *, reset):
         """Validate pairs and their values; those of a cluster stay there."""

@@ -404,3 +404,9 @@ def test_too_few_iterations_are_named():
     X = np.random.default_rng(0).normal(size=(300, 6))
     with pytest.warns(ConvergenceWarning, match="KSubspaces stopped at max_iter=2"):
         KSubspaces(4, n_dims=2, max_iter=2, random_state=0).fit(X)
+
+
+def test_weights_whose_sum_overflows():
+    X = np.random.default_rng(0).normal(size=(30, 4))
+    with pytest.raises(ValueError, match=r"sample_weight has values up to 1e\+308, whose sum overflows"):
+        KSubspaces(2, n_dims=1).fit(X, sample_weight=np.full(30, 1e308))

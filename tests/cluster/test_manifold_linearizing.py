@@ -1,6 +1,7 @@
 """Manifold linearizing and clustering: what the stages do, what predictions owe, what the user may change."""
 
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -11,7 +12,7 @@ from sklearn.base import clone
 from sklearn.callback import ProgressBar, ScoringMonitor
 from sklearn.cluster import KMeans
 from sklearn.datasets import load_digits, make_blobs, make_moons
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -244,8 +245,11 @@ def test_attributes(trained):
 def test_the_number_of_clusters(trained, digits):
     assert 8 <= trained.estimate_n_clusters(digits[0][::2]) <= 14
     assert trained.estimate_n_clusters(digits[0][::2], [3]) == 3
-    with pytest.raises(ValueError, match=r"n_clusters=\[0, 3\] has to name"):
-        trained.estimate_n_clusters(digits[0], [3, 0])
+    for wrong in ([3, 0], [2.5], [], 3, "ab"):
+        with pytest.raises(ValueError, match=f"n_clusters={re.escape(repr(wrong))} has to name"):
+            trained.estimate_n_clusters(digits[0][:100], wrong)
+    with pytest.raises(NotFittedError):
+        model().estimate_n_clusters(digits[0], [])
     X, _ = make_blobs(300, 6, centers=4, cluster_std=0.2, random_state=0)
     found = model("auto", n_epochs=(30, 2)).fit(X)
     assert found.n_components_ == 32  # as for ten clusters
@@ -298,6 +302,7 @@ def test_views_of_ones_own(blobs):
 def test_neighbours_in_random_parts(monkeypatch):
     X = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     monkeypatch.setattr(positive_pairs, "_NEIGHBOR_ROWS", 20)
+    positive_pairs.make_views(X, "neighbors", 18, 0.0, torch.Generator().manual_seed(0))  # more than a part has
     near = positive_pairs._neighbors(X, 3, torch.Generator().manual_seed(0))
     assert near.shape == (50, 3)
     assert not (near == torch.arange(50)[:, None]).any()

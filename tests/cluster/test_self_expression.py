@@ -291,3 +291,11 @@ def test_one_cluster_and_few_rows_are_legal(union):
     for name in MAKE:
         assert set(MAKE[name](1, random_state=0).fit(X).labels_) == {0}
         assert len(MAKE[name](2, random_state=0).fit(X[:3]).labels_) == 3
+
+
+def test_rows_whose_products_overflow():
+    X = make_union_of_subspaces(60, 8, n_dims=2, n_clusters=2, random_state=0)[0]
+    with pytest.raises(ValueError, match=r"rows longer than .* whose products overflow"):
+        ThresholdedSubspaceClustering(2, normalize=False).fit(X * 1e160)
+    labels = [ThresholdedSubspaceClustering(2, n_pca=4, random_state=0).fit(X * unit).labels_ for unit in (1, 1e160)]
+    np.testing.assert_array_equal(*labels)

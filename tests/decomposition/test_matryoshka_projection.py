@@ -231,6 +231,30 @@ def test_labels_count_with_task_weight(digits):
         MatryoshkaProjection(task_weight=0.75, **params).fit(A, a + 5)
 
 
+def test_columns_of_labels_with_task_weight():
+    X = np.random.default_rng(0).normal(size=(40, 4))
+    y, params = X @ [[1.0, 0.0], [2.0, 1.0], [0.0, 1.0], [0.0, 0.0]], {"max_iter": 60, "task_weight": 0.5, "tol": 0.1}
+    classifier, one, two = LogisticRegression().fit(X, y[:, 0] > 0), Ridge().fit(X, y[:, 0]), Ridge().fit(X, y)
+    flat, column = (
+        MatryoshkaProjection(estimator=FrozenEstimator(classifier), random_state=0, **params).fit(X, labels)
+        for labels in (y[:, 0] > 0, y[:, :1] > 0)
+    )
+    np.testing.assert_array_equal(flat.components_, column.components_)
+    for estimator, targets, found in ((one, y, "2 columns, .* 1 numbers"), (two, y[:, 0], "1 columns, .* 2 numbers")):
+        with pytest.raises(ValueError, match=f"y has {found}"):
+            MatryoshkaProjection(estimator=FrozenEstimator(estimator), **params).fit(X, targets)
+    with pytest.raises(ValueError, match="1d array"):
+        MatryoshkaProjection(estimator=FrozenEstimator(classifier), **params).fit(X, y > 0)
+
+
+def test_truncation_after_other_parameters():
+    X = np.random.default_rng(0).normal(size=(40, 6))
+    model = MatryoshkaProjection(n_groups=2, max_iter=0).fit(X).set_params(n_groups=3)
+    assert model.truncate(3).group_ranks_ == [2, 1]
+    with pytest.raises(ValueError, match="n_components='a' has to be a whole number"):
+        model.truncate("a")
+
+
 def test_losses():
     logits, truth = torch.from_numpy(RNG.normal(size=(2, 7, 4)))
     p, q = truth.softmax(1), logits.softmax(1)

@@ -130,6 +130,17 @@ def test_sparse_rows_give_what_dense_rows_give(shrinkage):
         LinearFrechetSDR(1).fit(sp.csr_matrix(X), y)
 
 
+@pytest.mark.parametrize(("unit", "dtype"), [(1e25, np.float32), (1e-25, np.float32), (1e200, np.float64)])
+def test_sparse_rows_in_any_unit(unit, dtype):
+    rng = np.random.default_rng(3)
+    X = np.where(rng.random((200, 10)) < 0.3, rng.exponential(size=(200, 10)), 0)
+    y, sdr = X[:, 0] - X[:, 1], LinearFrechetSDR(2, method="fccov")
+    expected = sdr.fit(sp.csr_array(X), y).transform(sp.csr_array(X))
+    scaled = sp.csr_array((X * unit).astype(dtype))
+    np.testing.assert_allclose(sdr.fit(scaled, y).transform(scaled), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(sdr.mean_, X.mean(0) * unit, rtol=1e-5)
+
+
 def test_a_wide_sparse_table_is_never_made_dense(monkeypatch):
     rng = np.random.default_rng(4)
     column = rng.exponential(size=300)

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sklowrank.impute import MatrixCompletionImputer, _matrix_completion
+from sklowrank.impute import MatrixCompletionImputer, _fitted_model
 
 
 def low_rank(m=300, n=40, rank=3, noise=0.1, holes=0.4, seed=0):
@@ -470,6 +470,8 @@ def test_score_is_about_minus_one_for_means_and_finds_the_rank():
     assert search.fit(X).best_params_ == {"n_components": 3}
     with pytest.raises(ValueError, match=r"mask_fraction=1\.0 must lie strictly between"):
         imputer().fit(X).score(X, mask_fraction=1.0)
+    with pytest.raises(ValueError, match="mask_fraction='a' must lie strictly between"):
+        imputer().fit(X).score(X, mask_fraction="a")
 
 
 # ---------------------------------------------------------------- rows that arrive in batches
@@ -478,7 +480,7 @@ def test_score_is_about_minus_one_for_means_and_finds_the_rank():
 @pytest.fixture
 def short_memory(monkeypatch):
     """Let 200 rows of a stream be kept instead of 1,000, so that streams of a test are longer than that."""
-    monkeypatch.setattr(_matrix_completion, "_FIRST_ROWS", 200)
+    monkeypatch.setattr(_fitted_model, "_FIRST_ROWS", 200)
 
 
 @pytest.mark.parametrize("batch", [300, 100])

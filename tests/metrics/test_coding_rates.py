@@ -42,6 +42,15 @@ def test_soft_shares():
     assert rate_reduction(Z, np.full((20, 4), 0.25)) == pytest.approx(0, abs=1e-12)
 
 
+def test_large_rows_on_a_subspace():
+    rng = np.random.default_rng(0)
+    Z, labels = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 12)), np.arange(60) % 2
+    first, second = (coding_rate(Z * size) for size in (1e8, 1e10))  # a Gram matrix of such rows is not definite
+    assert second - first == pytest.approx(3 * np.log(1e2), rel=1e-9)
+    reductions = [rate_reduction(Z * size, labels) for size in (1e6, 1e9)]
+    assert reductions[0] == pytest.approx(reductions[1], rel=1e-6)
+
+
 def test_right_clusters_explain_more():
     rng = np.random.default_rng(0)
     U = np.linalg.qr(rng.normal(size=(9, 9)))[0]

@@ -8,7 +8,7 @@ import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.mixture import GaussianMixture
 
 from sklowrank._core import blocks
@@ -111,6 +111,18 @@ def test_denoise_is_the_posterior_mean(noise_std):
     np.testing.assert_allclose(model.denoise(X, noise_std), dense_denoiser(model, X, noise_std), atol=1e-9)
     tweedie = X + noise_std**2 * model.score_gradient(X, noise_std)
     np.testing.assert_allclose(model.denoise(X, noise_std), tweedie, atol=1e-9)
+
+
+@pytest.mark.parametrize("noise_std", [np.nan, np.inf, 1e200])
+def test_noise_that_cannot_be_squared(noise_std):
+    model = LowRankGaussianMixture(2, n_dims=1, init="kmeans", random_state=0)
+    for method in (model.denoise, model.score_gradient):
+        with pytest.raises(NotFittedError):
+            method(np.zeros((1, 4)), noise_std)
+    model.fit(np.random.default_rng(0).normal(size=(40, 4)))
+    for method in (model.denoise, model.score_gradient):
+        with pytest.raises(ValueError, match=r"noise_std=.* is above 1e\+150, or NaN"):
+            method(np.zeros((1, 4)), noise_std)
 
 
 def test_denoise_is_no_projection():

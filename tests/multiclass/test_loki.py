@@ -621,3 +621,54 @@ def test_refusals_of_models():
         LokiClassifier(FrozenEstimator(LogisticRegression())).fit(X, y)
     with pytest.raises(ValueError, match="n_classes == 0"):
         given([0, 1]).next_class(0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (np.zeros(30), "at least one non-zero"),
+        (-np.ones(30), "Negative values"),
+        (np.full(30, np.nan), "contains NaN"),
+        (np.ones((30, 1)), "1D array"),
+        (np.ones(29), "sample_weight.shape"),
+    ],
+)
+def test_weights_of_scores_are_checked(weights, message):
+    X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 3
+    model = LokiClassifier(metric="numeric").fit(X, y)
+    with pytest.raises(ValueError, match=message):
+        model.score_distance(X, y, sample_weight=weights)
+    assert model.score_distance(X, y, torch.full((30,), 2.0)) == model.score_distance(X, y)
+
+
+def test_decisions_over_a_tiny_temperature():
+    X, y = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 3
+    model = LokiClassifier(LinearSVC(), "discrete", scores="decision", temperature=1e-310).fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), model.estimator_.predict(X))
+
+
+def test_decisions_that_are_no_numbers():
+    class Undecided(Given):
+        def decision_function(self, X):
+            return np.full((len(X), 3), np.nan)
+
+    model = LokiClassifier(Undecided(), "numeric", scores="decision").fit(np.eye(3), [0, 1, 2])
+    with pytest.raises(ValueError, match="decision_function of Undecided gave NaN"):
+        model.predict(np.eye(3))
+
+
+@pytest.mark.parametrize("candidates", [3, "a", [[0, 1]]])
+def test_candidates_are_a_list(candidates):
+    model = LokiClassifier(metric="numeric", label_space=range(5)).fit(np.eye(3), [0, 2, 4])
+    with pytest.raises(ValueError, match="are no list"):
+        model.next_class(candidates=candidates)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_a_high_power_of_points_does_not_overflow(dims):
+    points = np.random.default_rng(0).normal(size=(6, dims)) * 1e3
+    P = np.eye(3)[[0, 1, 2, 1]]  # probabilities of zero times infinite powers would be NaN
+    model = LokiClassifier(Given(), "embedding", label_space=range(6), label_embeddings=points, power=1e4)
+    model.fit(P, [0, 2, 4, 2])
+    np.testing.assert_array_equal(model.predict(P), [0, 2, 4, 2])
+    assert np.isfinite(model.predict_proba(P)).all()

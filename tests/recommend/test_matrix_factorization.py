@@ -15,7 +15,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
-from sklowrank.recommend import MatrixFactorizationRegressor, _matrix_factorization
+from sklowrank.recommend import MatrixFactorizationRegressor, _known_pairs
 from sklowrank.recommend._identifiers import as_identifiers, concat_identifiers, encode, find
 
 
@@ -593,7 +593,7 @@ def test_factors_of_pairs_side_by_side(container):
 @pytest.fixture
 def short_memory(monkeypatch):
     """Let 8 values per row and column be kept instead of 20, so that streams of a test are longer than that."""
-    monkeypatch.setattr(_matrix_factorization, "_KEPT_PER_ENTITY", 8)
+    monkeypatch.setattr(_known_pairs, "_KEPT_PER_ENTITY", 8)
 
 
 @pytest.mark.parametrize("order", ["by row", "by column", "at random"])
@@ -736,3 +736,13 @@ def test_cuda_agrees():
         here, there = (regressor(device=d, **params).fit(pairs, y) for d in ("cpu", "cuda"))
         np.testing.assert_allclose(there.predict(pairs), here.predict(pairs), rtol=1e-5, atol=1e-6)
         assert np.array_equal(there.recommend([1, 2])[0], here.recommend([1, 2])[0])
+
+
+def test_values_whose_squares_overflow():
+    who, what = np.divmod(np.arange(48), 8)
+    X, y = np.column_stack([who, what]), (1.0 + who) * (1.0 + what)
+    small, large = (
+        MatrixFactorizationRegressor(2, random_state=0).fit(X, y * unit).predict(X) for unit in (1.0, 2.0**600)
+    )
+    np.testing.assert_allclose(large / 2.0**600, small, rtol=1e-9)
+    assert np.isfinite(MatrixFactorizationRegressor(2, inference="map").fit(X, y * 1e200).predict(X)).all()
