@@ -28,7 +28,7 @@ def learn(log, folder, follow=False):
     """Learn the lines of a log, and write snapshots and deltas to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     model = load(folder) or OnlineEmbeddingClassifier(random_state=0, min_count=2, max_rows=100_000)
-    learned = getattr(model, "n_seen_", 0)  # how many lines the snapshot knows
+    learned = getattr(model, "n_seen_", 0)  # how many lines the snapshot has learned
     for number, X, y in batches(log, learned, follow):
         since = getattr(model, "version_", 0)
         model.partial_fit(X, y, classes=[0, 1])
@@ -101,7 +101,7 @@ def write_delta(folder, delta):
 
 
 def refreshed(model, folder):
-    """Return a model that knows all deltas in the folder."""
+    """Return a model that has all deltas in the folder."""
     while model is None:
         model = load(folder)
         time.sleep(0 if model else 0.05)
