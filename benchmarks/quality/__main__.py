@@ -43,8 +43,8 @@ def main():
         "",
         f"Every number on this page was measured by `make report`: "
         f"{', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
-        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have their defaults; networks are "
-        "trained for fewer epochs.",
+        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have the parameters of the common "
+        "tests: defaults, but for networks, which have one narrow hidden layer and few epochs.",
     ]
     kept = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
     PAGE.write_text("\n\n".join(["\n".join(head), *kept]) + "\n")
@@ -159,7 +159,7 @@ def sizes(estimators):
         wrong += not all(name.startswith("sklowrank.") for name in types or [])
         said = "none: it holds a torch module, and is pickled" if types is None else ", ".join(f"`{t}`" for t in types)
         rows.append((type(estimator).__name__, f"{size:.0f}", said))
-    text = ["Fitted to 60 rows of 5 columns; networks and graphs are the larger ones.", ""]
+    text = ["Fitted to 60 rows of 5 columns.", ""]
     return [*text, *table(("estimator", "pickle, KB", "types that skops has to trust"), rows), ""], wrong
 
 
