@@ -44,7 +44,7 @@ def main():
         f"Every number on this page was measured by `make report`: "
         f"{', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
         f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have the parameters of the common "
-        "tests: defaults, but for networks, which have one narrow hidden layer and few epochs.",
+        "tests: defaults, or smaller settings such as a narrow hidden layer and few iterations.",
     ]
     kept = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
     PAGE.write_text("\n\n".join(["\n".join(head), *kept]) + "\n")
