@@ -58,7 +58,7 @@ def precision(estimator, table):
         double, single = (answers(fit(seeded(model), *data), data[0]) for data in (exact, (X, y)))
     floats, labels = 0.0, 0.0
     for name, a in double.items():
-        b = single[name]
+        a, b = np.atleast_1d(a, single[name])  # a score is a single number
         if a.dtype.kind == "f":
             spread = a.std(0)
             spread = np.where(spread > 1e-12 * np.abs(a).max(), spread, np.abs(a).max() or 1.0)
