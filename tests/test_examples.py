@@ -16,6 +16,15 @@ def test_ends_with_picture_and_what_to_see(path):
     assert all(line.startswith("#") for line in last.splitlines())
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*/GALLERY_HEADER.rst")), ids=lambda path: path.parent.name)
+def test_a_section_says_which_question_it_answers(path):
+    title, line, _, question, package = path.read_text().splitlines()
+    assert set(line) == {"-"}  # a section of the gallery, not a title beside it
+    assert len(line) == len(title)
+    assert question.endswith("?")
+    assert package == f"Examples of :mod:`sklowrank.{path.parent.name}`."
+
+
 @pytest.fixture
 def report(monkeypatch):
     matplotlib = pytest.importorskip("matplotlib")

@@ -43,8 +43,8 @@ def main():
         "",
         f"Every number on this page was measured by `make report`: "
         f"{', '.join(f'{k}: {v}' for k, v in _machine(1, 'cpu').items())}; "
-        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have their defaults, except for "
-        "parameters that make a fit short: fewer epochs and narrower networks.",
+        f"{', '.join(f'{p} {_version(p)}' for p in PACKAGES)}. Estimators have the parameters of the common "
+        "tests: defaults, or smaller settings such as a narrow hidden layer and few iterations.",
     ]
     kept = [sections[heading] for heading, _ in PARTS.values() if heading in sections]
     PAGE.write_text("\n\n".join(["\n".join(head), *kept]) + "\n")

@@ -3,7 +3,7 @@ How large an adapter has to be
 ==============================
 
 A network serves several sites whose data differ from those of its training. An adapter for each of them can be anything
-from some hundred numbers to a copy of all weights. What do more numbers buy?
+from some hundred numbers to a copy of all weights. What is gained by more numbers?
 """
 
 # %%

@@ -79,4 +79,4 @@ plt.show()
 
 # %%
 # What to see: the graph of all images helps most where labels are few: the regressor is ahead of a Gaussian process
-# that knows labelled images alone, by less with more labels. Errors are most frequent where the deviation is large.
+# that uses labelled images alone, by less with more labels. Errors are most frequent where the deviation is large.

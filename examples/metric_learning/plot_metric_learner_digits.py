@@ -74,4 +74,4 @@ plt.show()
 # %%
 # What to see: digits of the test half form compact groups in the learned embedding, and k-means finds them. For the
 # neighbour alone the gain is small, since pixels are good already. For digits that were not trained on, all three
-# metrics are worse than the pixels, LDA and the network by far: what distinguishes other classes was thrown away.
+# metrics are worse than the pixels, LDA and the network by far: what distinguishes other classes is not kept.

@@ -97,4 +97,4 @@ plt.show()
 # %%
 # What to see: the network is ahead on nearly every case, and its error is half of that of ridge regression. Pressure is
 # not linear in permeability: it is high in a region that lets little through, and the more so the larger the region is.
-# Ridge regression guesses it too low there; what is left of the error of the network is at the border of both media.
+# Ridge regression guesses it too low there; the remaining error of the network is at the border of both media.

@@ -108,8 +108,8 @@ NOTE = (
     "Accuracy under the best matching of clusters to classes: median and range over three seeds. Raw: rows as they "
     "are; all others have rows of unit norm. Seconds: one fit."
 )
-TEXT = """<p>Images of one digit, or of one object under changing light, vary along a few directions of their own:
-they form subspace clusters. All methods know the number of clusters and none sees the classes. The second data set is
+TEXT = """<p>Images of one digit, or of one object under changing light, vary along a few directions:
+they form subspace clusters. All methods are given the number of clusters, and none the classes. The second data set is
 generated: five subspaces of dimension 4 in 24 columns, with noise. LowRankGaussianMixture and KSubspaces are given
 the dimension (9 for the digits); by default they estimate one.</p>
 <pre>model = make_pipeline(Normalizer(), LowRankGaussianMixture(10, n_dims=9))
