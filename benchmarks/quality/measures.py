@@ -161,11 +161,12 @@ def wheel_size():
 
 
 def coverage():
-    """Run all tests; return the shares of branches and of lines of `sklowrank/` that they reach, and their summary."""
+    """Run the fast tests; return the shares of branches and lines of `sklowrank/` that they reach, and their summary."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SCIPY_ARRAY_API": "1", "OMP_NUM_THREADS": "1", "COVERAGE_FILE": f"{folder}/data"}
         command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--doctest-modules"]
         command += [
+            *("-m", "not slow"),
             "--cov=sklowrank",
             "--cov-branch",
             f"--cov-report=json:{folder}/coverage.json",
