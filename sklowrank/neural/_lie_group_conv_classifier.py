@@ -20,7 +20,8 @@ from .._core.workspace import open_workspace
 from .._nets.designs import fit_design, own_randomness
 from .._nets.parameters import NETWORK_CONSTRAINTS, network_parameters
 from .._nets.schedules import one_cycle
-from .._nets.targets import chosen_classes, labels_head, weighted
+from .._nets.scores import ScoredClasses
+from .._nets.targets import labels_head, weighted
 from .._nets.training import Training
 from . import _lie_group_conv_solver as solver
 from ._lie_group_conv_network import GROUPS, group_elements
@@ -30,7 +31,12 @@ _ADAMW = {"optimizer": torch.optim.AdamW, "optimizer__fused": True}
 
 @network_parameters(module_params="")
 class LieGroupConvClassifier(
-    CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator
+    ScoredClasses,
+    CallbackSupportMixin,
+    ClassNamePrefixFeaturesOutMixin,
+    TransformerMixin,
+    ClassifierMixin,
+    BaseEstimator,
 ):
     """Classify images by features that hardly change when an image is turned.
 
@@ -239,36 +245,6 @@ class LieGroupConvClassifier(
         )
         return keep(self, ws, fitted.model, **fitted.attributes)
 
-    def predict(self, X):
-        """Return the most probable class of each image.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The images.
-
-        Returns
-        -------
-        y : array of shape (n_samples,)
-        """
-        ws, scores = self._answers(X, solver.score_network, "predict")
-        return chosen_classes(self.classes_, scores.argmax(1), ws)
-
-    def predict_proba(self, X):
-        """Return the probabilities of the classes.
-
-        Parameters
-        ----------
-        X : array-like or tensor of shape (n_samples, n_features)
-            The images.
-
-        Returns
-        -------
-        probabilities : array of shape (n_samples, n_classes)
-        """
-        ws, scores = self._answers(X, solver.score_network, "predict_proba")
-        return ws.answer(scores.softmax(1))
-
     def transform(self, X):
         """Return the invariant features of images.
 
@@ -323,6 +299,10 @@ class LieGroupConvClassifier(
         check_is_fitted(self)
         model = recall(self, solver.Model, open_workspace(np.empty((0, 0)), device="cpu").exact())
         return solver.score_network(model, device, torch.float32)
+
+    def _scores(self, X, method: str):
+        """Return the workspace of new rows, and the scores of their classes."""
+        return self._answers(X, solver.score_network, method)
 
     @in_plain_modes
     def _answers(self, X, network: Any, method: str):

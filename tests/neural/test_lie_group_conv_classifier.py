@@ -188,6 +188,7 @@ def test_larger_groups_train_and_answer_the_same_again(group):
 def test_answers_do_not_depend_on_blocks_neighbours_or_precision(monkeypatch):
     model = quick().fit(X, y)
     features, proba = model.transform(X[:20]), model.predict_proba(X[:20])
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(X[:20])), proba)
     assert features.shape == (20, 16)
     monkeypatch.setattr(blocks, "_AUTO_BYTES", 1)
     np.testing.assert_allclose(model.transform(X[:20]), features, atol=1e-12)
