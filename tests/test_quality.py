@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from benchmarks.quality import __main__ as report
 from benchmarks.quality import hostile, measures
 from benchmarks.quality.tables import BUNDLED, tables_for
 from sklowrank.cluster import KSubspaces
@@ -130,3 +131,12 @@ def test_an_answer_of_one_number_is_measured():
     table = dict(tables_for(estimator))["wine"]
     assert measures.is_precise(*measures.precision(estimator, table))
     assert measures.deviations(estimator, table)["order asked"] < 1e-6
+
+
+@pytest.mark.parametrize("part", ["attacks", "deviations", "precision", "sizes"])
+def test_parts_of_the_report_are_tables_with_a_row_for_each_estimator(part):
+    lines, wrong = report.PARTS[part][1]([LinearFrechetSDR(2)])
+    header = next(line for line in lines if line.startswith("| estimator"))
+    (row,) = (line for line in lines if line.startswith("| LinearFrechetSDR"))
+    assert row.count("|") == header.count("|") > 2
+    assert wrong == 0

@@ -120,10 +120,9 @@ def deviations(estimators):
         said = {key: f"{value:.1e}" for key, value in found.items()}
         said |= {key: f"**{said[key]}**" for key, bound in bounds.items() if not found[key] <= bound}
         rows.append((type(estimator).__name__, *(said[key] for key in measures.COMPARED)))
-    columns = [
-        heading + f" (bound {measures.BOUNDS[key]:g}, networks {measures.NETWORKS[key]:g})" * (key in measures.BOUNDS)
-        for key, heading in measures.COMPARED.items()
-    ]
+    columns = dict(measures.COMPARED)
+    for key, bound in measures.BOUNDS.items():
+        columns[key] += f" (bound {bound:g}, networks {measures.NETWORKS[key]:g})"
     text = [
         f"Largest relative difference of an answer on the first {measures.ROWS} rows of a real table ({name}, columns "
         "as under Precision); of labels, the share of rows with another one; what exceeds a bound is bold. A fit to "
@@ -132,7 +131,7 @@ def deviations(estimators):
         "answer depends on the seed.",
         "",
     ]
-    return [*text, *table(("estimator", *columns), rows), ""], wrong
+    return [*text, *table(("estimator", *columns.values()), rows), ""], wrong
 
 
 def precision(estimators):
