@@ -161,7 +161,7 @@ def wheel_size():
 
 
 def coverage():
-    """Run the fast tests; return the shares of branches and lines of `sklowrank/` that they reach, and their summary."""
+    """Run the fast tests; return the shares of branches and lines of the package that they reach, and their summary."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "SCIPY_ARRAY_API": "1", "OMP_NUM_THREADS": "1", "COVERAGE_FILE": f"{folder}/data"}
         command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--dist", "worksteal", "--doctest-modules"]
