@@ -3,6 +3,7 @@
 from numbers import Integral, Real
 
 from .._core.compat import Interval
+from .._core.docs import documented
 
 NETWORK_CONSTRAINTS = {
     "hidden_layer_sizes": ["array-like"],
@@ -54,13 +55,5 @@ def network_parameters(
     user's module, and `follows` says what is put behind it. Estimators without these parameters give nothing.
     """
 
-    def fill(cls):
-        parts = {
-            "network parameters": _NETWORK.format(width=width, follows=follows, module_params=module_params),
-            "computing parameters": _COMPUTING,
-        }
-        for name, text in parts.items():
-            cls.__doc__ = (cls.__doc__ or "").replace(f"<{name}>", text.strip())
-        return cls
-
-    return fill
+    network = _NETWORK.format(width=width, follows=follows, module_params=module_params)
+    return documented(**{"network parameters": network, "computing parameters": _COMPUTING})

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from torch import nn
 
 from .._core.compat import HasMethods, Interval, StrOptions
+from .._core.docs import documented
 from .._nets.parameters import NETWORK_CONSTRAINTS
 
 ADAPTER_CONSTRAINTS = {
@@ -93,9 +94,4 @@ _TEXTS = {
 def adapter_texts(*, head: str):
     """Fill the lines ``<estimator>``, ``<training>`` and ``<attributes>`` of a class's docstring."""
 
-    def fill(cls):
-        for name, text in _TEXTS.items():
-            cls.__doc__ = (cls.__doc__ or "").replace(f"<{name}>", text.strip().replace("HEAD", f'"{head}"'))
-        return cls
-
-    return fill
+    return documented(**{name: text.replace("HEAD", f'"{head}"') for name, text in _TEXTS.items()})

@@ -5,6 +5,7 @@ from numbers import Integral
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from .._core.compat import Interval, RealNotInt, StrOptions
+from .._core.docs import documented as filled
 from .._core.fitted import recall
 from ._ball_features import FittedBalls, explained_shares, restored_balls
 from ._metric_spaces import NAMES
@@ -83,11 +84,8 @@ _DOCS = {
 }
 
 
-def documented(cls):
-    """Fill the lines <shared ...> of a class's docstring with what the estimators say in the same words."""
-    for name, text in _DOCS.items():
-        cls.__doc__ = (cls.__doc__ or "").replace(f"<shared {name}>", text.strip())
-    return cls
+# Fills the lines <shared ...> of a class's docstring with what the estimators say in the same words.
+documented = filled(**{f"shared {name}": text for name, text in _DOCS.items()})
 
 
 class FrechetMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin):

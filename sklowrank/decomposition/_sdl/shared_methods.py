@@ -18,6 +18,7 @@ from ..._core.compat import (
     get_feature_names,
     get_namespace,
 )
+from ..._core.docs import documented as filled
 from ..._core.fitted import fitted_attributes, keep, recall
 from ..._core.iterate import drive
 from ..._core.rows import MappedRows, Rows, first_rows, map_rows, rows_of
@@ -123,12 +124,10 @@ _ATTRIBUTES = """
 _MOST_NAMED = 5  # covariates in an error
 
 
-def documented(cls):
-    """Fill the lines <shared ...> of a class's docstring with what both estimators have."""
-    parts = {"parameters": _PARAMETERS, "last parameters": _LAST_PARAMETERS, "attributes": _ATTRIBUTES}
-    for name, text in parts.items():
-        cls.__doc__ = (cls.__doc__ or "").replace(f"<shared {name}>", text.strip())
-    return cls
+# Fills the lines <shared ...> of a class's docstring with what both estimators have.
+documented = filled(
+    **{"shared parameters": _PARAMETERS, "shared last parameters": _LAST_PARAMETERS, "shared attributes": _ATTRIBUTES}
+)
 
 
 class DictionaryMethods(ClassNamePrefixFeaturesOutMixin, TransformerMixin):
