@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from .._core.blocks import join_blocks, rows_per_block
 from .._core.rows import largest_magnitude
+from .._core.validation import is_integer
 from .._core.warn import warn
 from .._math.distinct import distinct_weighted
 from .._math.graphs import affinity, csr_from, drawn_seed, spectral_labels, spread
@@ -90,7 +91,7 @@ def check_dims(n_dims, n_clusters, n_features, *, name="n_clusters"):
         raise ValueError(
             f"n_dims={n_dims} names {len(dims)} dimensions for {name}={n_clusters}. Pass one for each, or an int."
         )
-    if not all(isinstance(d, Integral) and d >= 1 for d in dims):
+    if not all(is_integer(d) for d in dims):
         raise ValueError(f"n_dims={n_dims} must hold ints above 0.")
     if max(dims) >= n_features:
         raise ValueError(

@@ -1,7 +1,6 @@
 """The methods of manifold linearizing and clustering that read a fitted network and stored codes."""
 
 from collections.abc import Iterable
-from numbers import Integral
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
@@ -9,7 +8,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from .._core.fitted import recall
 from .._core.modes import in_plain_modes
 from .._core.standardize import standardized
-from .._core.validation import check_new_data
+from .._core.validation import check_new_data, is_integer
 from .._core.workspace import open_workspace
 from .._math.linalg import unit_rows
 from . import _manifold_linearizing_solver as solver
@@ -130,7 +129,7 @@ class FittedCodesMixin(ClusterMixin, TransformerMixin, ClassNamePrefixFeaturesOu
         """
         _, model, Z, C = self._codes(X, "estimate_n_clusters")
         candidates = list(n_clusters) if isinstance(n_clusters, Iterable) else []
-        if not candidates or not all(isinstance(k, Integral) and k >= 1 for k in candidates):
+        if not candidates or not all(is_integer(k) for k in candidates):
             raise ValueError(f"n_clusters={n_clusters!r} has to name numbers of clusters, ints of at least 1.")
         return find_clusters(Z, C, sorted(set(candidates)), model.clustering, np.random.RandomState(0))[1]
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import nn
 
 from .._core.iterate import Step
 from .._core.standardize import standardized
+from .._core.validation import is_integer
 from .._math.coding_rates import coding_rate, rates_of_membership
 from .._math.linalg import unit_rows
 from .._nets.architecture import Architecture, architecture_of, as_numpy, build, restore, split_params
@@ -163,7 +164,7 @@ def clustering_problem(X: torch.Tensor, mean, scale, options: Options, randomnes
 def _stages(options, n_rows, batch_size):
     """Return the training of each stage, and the batches of an epoch at most."""
     lengths = ("auto", "auto") if options.n_epochs == "auto" else options.n_epochs
-    if len(lengths) != 2 or not all(n == "auto" or (isinstance(n, Integral) and n >= 0) for n in lengths):
+    if len(lengths) != 2 or not all(n == "auto" or is_integer(n, 0) for n in lengths):
         raise ValueError(
             f"n_epochs={options.n_epochs!r} has to be 'auto', or a pair for the two stages, each an int >= 0 or 'auto'."
         )

@@ -93,10 +93,8 @@ def in_original_units(model: Model, rows, unit: float, options: CompletionOption
     else:
         variance = _factors(1 / (model.row_ridge * model.column_ridge)[None], options)[0]
     b, c = (side[:, -1] if options.offsets else torch.zeros_like(side[:, 0]) for side in (rows, model.mean))
-    squares = (
-        model.noise.double() * (unit * unit),
-        variance.double() * (unit * unit),
-    )  # of 1e25: too large for float32
+    squared_unit = unit * unit  # of 1e25: too large for float32
+    squares = (model.noise.double() * squared_unit, variance.double() * squared_unit)
     return Factorization(u, b * unit, v * unit, c * unit, *squares)
 
 

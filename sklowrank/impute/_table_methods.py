@@ -1,18 +1,18 @@
 """The methods of the imputer that ask a fitted model."""
 
-from numbers import Integral, Real
+from numbers import Real
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from sklearn.base import TransformerMixin
-from sklearn.utils import check_array, check_scalar
+from sklearn.utils import check_array
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .._core.compat import OUTPUT_ADAPTERS, check_feature_names_in, get_output_config
 from .._core.fitted import recall
-from .._core.validation import check_new_data
+from .._core.validation import check_count, check_new_data
 from .._core.workspace import open_workspace
 from ._cell_values import values_of_pairs
 from ._columns import Columns, entries_to_original_units
@@ -136,7 +136,7 @@ class CompletedTableMixin(TransformerMixin):
             its number of values are drawn anew for each table. Data frames, of shape (n_samples, n_features_kept),
             where `set_output` asks for them.
         """
-        check_scalar(n_draws, "n_draws", Integral, min_val=1)
+        n_draws = check_count(n_draws, "n_draws", "sample")
         rows, fitted, ws = self._open(X, "sample", random_state=random_state)
         tables = drawn_tables(rows, fitted, n_draws, ws)
         if get_output_config("transform", self)["dense"] == "default":

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from .._core.fitted import options, recall
 from .._core.rows import concat_blocks, rows_of
-from .._core.validation import check_new_data
+from .._core.validation import check_count, check_new_data
 from .._core.workspace import open_workspace
 from .._math.em import CentredRows, EMState, MixtureForm, mean_log_likelihood
 from .._math.linalg import signs_of_largest
@@ -185,7 +185,7 @@ class LowRankDensityMixin(DensityMixin, ClusterMixin, TransformerMixin, ClassNam
             Their components.
         """
         check_is_fitted(self)
-        check_scalar(n_samples, "n_samples", Integral, min_val=1)
+        n_samples = check_count(n_samples, "n_samples", "sample")
         ws = open_workspace(self.means_, device=self.device, random_state=self.random_state)
         X, labels = draw_samples(self._model(ws), n_samples, ws.generator)
         return ws.answer(X), ws.store(labels)

@@ -1,15 +1,13 @@
 """The methods of the classifier that ask its label space: errors as distances, the locus, labels to add."""
 
-from numbers import Integral
 from typing import Literal
 
 import numpy as np
-from sklearn.utils import check_scalar
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 
 from .._core.compat import check_sample_weight
 from .._core.fitted import options, recall
-from .._core.validation import on_host
+from .._core.validation import check_count, on_host
 from ._label_spaces import (
     LabelSpace,
     SpaceOptions,
@@ -91,7 +89,7 @@ class LabelSpaceMixin:
             In the order in which they are picked.
         """
         check_is_fitted(self)
-        check_scalar(n_classes, "n_classes", Integral, min_val=1)
+        n_classes = check_count(n_classes, "n_classes", "next_class")
         space, asked = recall(self, LabelSpace, None), options(self, SpaceOptions)
         allowed = np.arange(len(space.labels)) if candidates is None else np.unique(positions(candidates, space.labels))
         if space.is_whole_tree and self.power >= 1:  # functionals are convex along paths

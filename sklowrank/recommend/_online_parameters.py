@@ -7,6 +7,7 @@ import numpy as np
 
 from .._core.compat import Interval, StrOptions
 from .._core.docs import documented
+from .._core.validation import is_integer
 from ._online_columns import Kinds, by_column
 from ._online_embedding_model import Shape
 from ._online_plain import Kept
@@ -66,7 +67,7 @@ def settings_of(options: OnlineOptions, n_features, names) -> Settings:
         raise ValueError(f"learning_rate={rates!r} has to be one number above 0, or a pair of them.")
     least = by_column(options.min_count, 1, n_features, names, "min_count")
     counts = options.min_count.values() if isinstance(options.min_count, dict) else [options.min_count]
-    if not all(isinstance(count, Integral) and count >= 1 for count in counts):
+    if not all(map(is_integer, counts)):
         raise ValueError(f"min_count={options.min_count!r} has to hold integers of at least 1.")
     if options.filter_capacity is not None and options.admission == "count" and max(counts, default=1) > _MOST_COUNTED:
         raise ValueError(
@@ -91,7 +92,7 @@ def model_shape(options: OnlineOptions, kinds: Kinds, n_outputs) -> Shape:
     """Return the form of the model."""
     k = 0 if options.interaction == "linear" else options.n_components
     hidden = tuple(options.hidden_layer_sizes) if options.interaction == "deepfm" else ()
-    if not all(isinstance(size, Integral) and size >= 1 for size in hidden):
+    if not all(map(is_integer, hidden)):
         raise ValueError(f"hidden_layer_sizes={options.hidden_layer_sizes!r} has to hold integers of at least 1.")
     return Shape(options.interaction, k, n_outputs, hidden, len(kinds.identifiers), len(kinds.numeric), kinds.sparse)
 

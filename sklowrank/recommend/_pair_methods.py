@@ -1,19 +1,18 @@
 """The methods of the regressor that ask a fitted model."""
 
 import copy
-from numbers import Integral
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.base import TransformerMixin
-from sklearn.utils import check_consistent_length, check_scalar
+from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .._core.blocks import in_blocks, rows_per_block
 from .._core.compat import check_feature_names_in
 from .._core.fitted import keep, public_attributes, recall
-from .._core.validation import explained
+from .._core.validation import check_count, explained
 from .._core.workspace import on_cluster, open_workspace
 from ..impute._cell_values import values_of_pairs
 from ..impute._fitted_model import Posterior, in_original_units, means_of_known_rows, model_of, row_attributes
@@ -110,8 +109,7 @@ class KnownPairsMixin(TransformerMixin):
         check_is_fitted(self)
         ws = open_workspace(self.components_, device=self.device)
         P, F = self._sides(ws)
-        n = check_scalar(n, "n", Integral)
-        if not 1 <= n <= len(self.col_ids_):
+        if check_count(n, "n", "recommend") > len(self.col_ids_):
             raise ValueError(f"n={n} must lie between 1 and the number of columns seen in fit, {len(self.col_ids_)}.")
         rows, F = locate(self.row_ids_, check_listed(row_ids, self.row_ids_), "row"), F[:-1]
         known = recall(self, KnownPairs, ws)

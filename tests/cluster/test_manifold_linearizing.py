@@ -245,7 +245,7 @@ def test_attributes(trained):
 def test_the_number_of_clusters(trained, digits):
     assert 8 <= trained.estimate_n_clusters(digits[0][::2]) <= 14
     assert trained.estimate_n_clusters(digits[0][::2], [3]) == 3
-    for wrong in ([3, 0], [2.5], [], 3, "ab"):
+    for wrong in ([3, 0], [2.5], [True], [], 3, "ab"):
         with pytest.raises(ValueError, match=f"n_clusters={re.escape(repr(wrong))} has to name"):
             trained.estimate_n_clusters(digits[0][:100], wrong)
     with pytest.raises(NotFittedError):

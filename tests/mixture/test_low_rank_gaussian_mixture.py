@@ -599,8 +599,9 @@ def test_other_refusals():
     model = LowRankGaussianMixture(3, n_dims=2, random_state=0).fit(X)
     with pytest.raises(ValueError, match="noise_std"):
         model.denoise(X, -1.0)
-    with pytest.raises(ValueError, match="n_samples"):
-        model.sample(0)
+    for count in (0, 2.5, True):
+        with pytest.raises(ValueError, match="n_samples"):
+            model.sample(count)
 
 
 def test_options_of_the_diffusion_solver_are_named():

@@ -619,8 +619,9 @@ def test_refusals_of_models():
         LokiClassifier(Ridge()).fit(X, y)
     with pytest.raises(NotFittedError):
         LokiClassifier(FrozenEstimator(LogisticRegression())).fit(X, y)
-    with pytest.raises(ValueError, match="n_classes == 0"):
-        given([0, 1]).next_class(0)
+    for count in (0, True):
+        with pytest.raises(ValueError, match=f"'n_classes' parameter of next_class .* Got {count} instead"):
+            given([0, 1]).next_class(count)
 
 
 @pytest.mark.parametrize(

@@ -438,7 +438,7 @@ def test_recommend_says_where_nothing_is_left():
     assert np.isfinite(scores[1]).sum() == 2
     with pytest.raises(ValueError, match=r"n=4 must lie between 1 and .* 3"):
         regressor(1).fit(pairs, np.arange(6.0)).recommend([0], n=4)
-    for n, error in ((2.5, TypeError), ("2", TypeError), (0, ValueError), (-1, ValueError)):
+    for n, error in ((2.5, TypeError), ("2", TypeError), (0, ValueError), (-1, ValueError), (True, TypeError)):
         with pytest.raises(error, match="n"):
             regressor(1).fit(pairs, np.arange(6.0)).recommend([0], n=n)
     with pytest.raises(ValueError, match=r"list of identifiers, such as \[0\]"):
