@@ -442,7 +442,9 @@ def test_standard_errors_and_draws_come_as_transform_does(container):
     assert np.array_equal(model.sample(frame, 2, random_state=0), np.stack([d.to_numpy() for d in draws]))
 
 
-@pytest.mark.parametrize(("n_draws", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), ("2", TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("n_draws", "error"), [(0, ValueError), (-1, ValueError), (2.5, TypeError), ("2", TypeError), (True, TypeError)]
+)
 def test_numbers_of_draws_are_checked(n_draws, error):
     _, X = table()
     with pytest.raises(error, match="n_draws"):
